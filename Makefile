@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+#
+# make help       names the targets
+# make V=1        shows the commands
+# make SAN=x      builds and checks under a sanitizer: address, thread, undefined
+# make check T=x  runs the tests whose paths match the pattern x
+
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+CFLAGS     ?= -O2 -g
+TEST_JOBS  ?= 2
+ROUNDS     ?= 20
+
+VERSION := $(shell sed -n 's/^.define SHMQ_VERSION_[A-Z]* //p' include/shmq.h | paste -sd.)
+SONAME  := libshmq.so.0
+B       := build$(SAN:%=/%)
+
+# pkg-config is asked once, and only when something is compiled: `make deps`
+# may have to install it first.
+ask = $(eval $(1) := $(shell pkg-config $(2)))$($(1))
+SHMQ_CFLAGS    = $(call ask,SHMQ_CFLAGS,--cflags liburcu-bp libxxhash)
+SHMQ_LIBS      = $(call ask,SHMQ_LIBS,--libs liburcu-bp libxxhash)
+HWLOC_CFLAGS   = $(call ask,HWLOC_CFLAGS,--cflags hwloc)
+HWLOC_LIBS     = $(call ask,HWLOC_LIBS,--libs hwloc)
+JANSSON_CFLAGS = $(call ask,JANSSON_CFLAGS,--cflags jansson)
+JANSSON_LIBS   = $(call ask,JANSSON_LIBS,--libs jansson)
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wformat=2 \
+	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wno-unused-parameter \
+	-Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion \
+	-Werror=return-type $(if $(WERROR),-Werror)
+
+SAN_address   := -fsanitize=address -fno-omit-frame-pointer
+SAN_thread    := -fsanitize=thread
+SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=all
+SANFLAGS      := $(if $(SAN),$(or $(SAN_$(SAN)),$(error SAN is address, thread or undefined)) \
+		 -DSHMQ_SANITIZE)
+
+COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -fPIC -fvisibility=hidden -pthread $(WARN) \
+	$(SANFLAGS) $(INCLUDES) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+LINK    = $(CC) -pthread $(SANFLAGS) $(CFLAGS) -Wl,--as-needed $(LDFLAGS)
+
+# $(call say,WHAT,target) starts a command quietly, unless V=1.
+say = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+# ---- what there is --------------------------------------------------------
+
+objects  = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)))
+programs = $(patsubst $(1)/%.c,$(B)/$(2)/%,$(filter-out %/common.c,$(wildcard $(1)/*.c)))
+
+LIB_O    := $(call objects,libshmq/*.c)
+DAEMON_O := $(call objects,daemon/*.c)
+CLI_O    := $(call objects,daemon/cli/*.c)
+TAP_O    := $(call objects,tests/lib/*.c)
+COMMON_O := $(call objects,bench/common.c examples/demo/common.c)
+
+A  := $(B)/libshmq.a
+SO := $(B)/libshmq.so.$(VERSION)
+
+EXAMPLES := $(call programs,examples,examples)
+DEMO     := $(call programs,examples/demo,demo)
+BENCH    := $(call programs,bench,bench)
+UNIT     := $(call programs,tests/unit,tests/unit)
+PROC     := $(call programs,tests/proc,tests/proc)
+DAEMON_T := $(call programs,tests/daemon,tests/daemon)
+SCRIPTS  := $(wildcard tests/*/*.t examples/*.t tests/cli/*.bats tests/model/run)
+
+# ThreadSanitizer sees one process, so only what stays in one is run with it.
+TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T))
+TESTS         := $(TEST_PROGRAMS) $(if $(SAN),,$(SCRIPTS))
+PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T)
+
+# ---- build ----------------------------------------------------------------
+
+all: $(A) $(B)/libshmq.so $(B)/shmqd $(B)/shmq ## libraries, supervisor, command line (default)
+
+$(B)/libshmq/%:       INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
+$(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
+$(B)/examples/%:      INCLUDES = -Iinclude
+$(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
+$(B)/bench/%:         INCLUDES = -Iinclude -Ilibshmq -Ibench
+$(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+
+$(B)/%.o: %.c Makefile
+	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
+
+$(A): $(LIB_O)
+$(B)/tests/lib.a: $(TAP_O)
+$(A) $(B)/tests/lib.a:
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
+
+$(SO): $(LIB_O) libshmq/libshmq.map
+	$(call say,LD,$@)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs \
+		-Wl,--version-script,libshmq/libshmq.map -o $@ $(LIB_O) $(SHMQ_LIBS)
+$(B)/libshmq.so: $(SO)
+	$(call say,LN,$@)ln -sf $(<F) $(B)/$(SONAME) && ln -sf $(SONAME) $@
+
+link = $(call say,LD,$@)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^)
+
+$(B)/shmqd: $(DAEMON_O) $(A)
+	$(link) $(HWLOC_LIBS) $(SHMQ_LIBS)
+$(B)/shmq: $(CLI_O) $(A)
+	$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
+$(EXAMPLES): $(B)/examples/%: $(B)/examples/%.o $(A)
+	$(link) $(SHMQ_LIBS) -lm
+$(DEMO): $(B)/demo/%: $(B)/examples/demo/%.o $(filter $(B)/examples/%,$(COMMON_O)) $(A)
+	$(link) $(SHMQ_LIBS) -lm
+$(BENCH): $(B)/bench/%: $(B)/bench/%.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
+	$(link) $(SHMQ_LIBS) -lm
+$(UNIT) $(PROC): %: %.o $(B)/tests/lib.a $(A)
+	$(link) $(SHMQ_LIBS) -lm
+$(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
+	$(link) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
+
+# ---- run ------------------------------------------------------------------
+
+export SHMQ_BUILD := $(abspath $(B))
+RUN_ENV = SHMQ_DAEMON=$(SHMQ_BUILD)/shmqd SHMQ=$(SHMQ_BUILD)/shmq PATH=$(SHMQ_BUILD):$$PATH \
+	CC="$(CC)" \
+	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
+	UBSAN_OPTIONS=print_stacktrace=1 \
+	TSAN_OPTIONS=halt_on_error=1$(patsubst %,:suppressions=$(CURDIR)/%,$(wildcard tests/tsan.supp))
+PROVE = HARNESS_RULESFILE=tests/rules.yml $(RUN_ENV) prove -j$(TEST_JOBS) --exec tests/run
+CHOSEN = $(if $(T),$(shell printf '%s\n' $(TESTS) | grep -E -e '$(T)'),$(TESTS))
+
+deps: build/.deps-required ## install the Debian packages that are missing (.ci/packages)
+	
+build/.deps-%: .ci/packages .ci/deps
+	@.ci/deps $* && mkdir -p build && touch $@
+
+check: deps ## build and run all tests, or those that match T=pattern
+	@$(MAKE) $(JOBS) test-programs
+	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
+
+test-programs: $(if $(filter thread,$(SAN)),,all $(EXAMPLES)) $(TEST_PROGRAMS)
+
+demo: deps ## run the demonstration: live telemetry and an order book, with kills
+	@$(MAKE) $(JOBS) all demo-programs
+	@$(RUN_ENV) examples/demo/run
+
+demo-programs: $(DEMO)
+
+torture: deps ## run the multi-process tests ROUNDS=20 times, until one fails
+	@$(MAKE) $(JOBS) test-programs
+	@for round in $$(seq $(ROUNDS)); do \
+		echo "round $$round of $(ROUNDS)"; \
+		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) || exit 1; \
+	done
+
+bench: deps ## build and run the benchmarks
+	@$(MAKE) $(JOBS) all bench-programs
+	@if [ -x bench/run ]; then $(RUN_ENV) bench/run; else \
+		for program in $(BENCH); do $(RUN_ENV) $$program || exit 1; done; fi
+
+bench-programs: $(BENCH)
+
+C_FILES = $(wildcard $(foreach d,include libshmq daemon daemon/cli bench examples examples/demo \
+	tests/*,$(d)/*.[ch]))
+LINT_INCLUDES = $(addprefix -I,include libshmq daemon daemon/cli examples/demo tests/lib)
+
+lint: build/.deps-all ## formatter, static analyser, man pages, layers, exports
+	$(call say,LINT,layers)tests/lint/layers
+	$(call say,LINT,format)clang-format --dry-run -Werror $(C_FILES)
+	$(call say,LINT,cppcheck)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+		--suppressions-list=tests/lint/cppcheck --error-exitcode=1 -j$(shell nproc) \
+		'-D_Noreturn=__attribute__((noreturn))' -D__x86_64__ -D__linux__ \
+		$(LINT_INCLUDES) $(filter %.c,$(C_FILES))
+	$(call say,LINT,analyzer)for file in $(wildcard libshmq/*.c daemon/*.c daemon/cli/*.c); do \
+		$(filter-out -MMD -MP,$(COMPILE)) $(LINT_INCLUDES) -fanalyzer -Werror -S -o /dev/null $$file || exit 1; done
+	$(call say,LINT,man)mandoc -T lint -W warning $(MAN)
+	@$(MAKE) $(JOBS) SAN= all
+	$(call say,LINT,exports)tests/lint/exports build/libshmq.so
+
+# ---- install --------------------------------------------------------------
+
+MAN = $(wildcard man/*.[1378])
+# A page is also found by the other names it has: "page section alias" each.
+ALIASES = awk '/^\.Sh/ { in_name = $$2 == "NAME" } \
+	in_name && /^\.Nm/ { n = split(FILENAME, f, /[\/.]/); \
+		if ($$2 != f[n - 1]) print f[n - 1], f[n], $$2 }' $(MAN) /dev/null
+D = $(DESTDIR)
+
+install: all ## install under DESTDIR and PREFIX (/usr/local)
+	install -d $(D)$(BINDIR) $(D)$(LIBDIR)/pkgconfig $(D)$(INCLUDEDIR)
+	install -m 755 $(B)/shmqd $(B)/shmq $(D)$(BINDIR)
+	install -m 644 include/shmq.h $(D)$(INCLUDEDIR)
+	install -m 644 $(A) $(D)$(LIBDIR)
+	install -m 755 $(SO) $(D)$(LIBDIR)
+	ln -sf $(notdir $(SO)) $(D)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(D)$(LIBDIR)/libshmq.so
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
+		libshmq/shmq.pc.in >$(D)$(LIBDIR)/pkgconfig/shmq.pc
+	$(foreach m,$(MAN),install -D -m 644 $(m) $(D)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)) &&) :
+	@$(ALIASES) | while read -r page s alias; do \
+		ln -sf $$page.$$s $(D)$(MANDIR)/man$$s/$$alias.$$s || exit 1; done
+	@[ -n "$(D)" ] || /sbin/ldconfig 2>/dev/null || :
+
+uninstall: ## remove what install put there
+	rm -f $(D)$(BINDIR)/shmqd $(D)$(BINDIR)/shmq $(D)$(INCLUDEDIR)/shmq.h
+	rm -f $(addprefix $(D)$(LIBDIR)/,libshmq.a libshmq.so $(SONAME) $(notdir $(SO)) pkgconfig/shmq.pc)
+	rm -f $(foreach m,$(MAN),$(D)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+	@$(ALIASES) | while read -r page s alias; do rm -f $(D)$(MANDIR)/man$$s/$$alias.$$s; done
+	@[ -n "$(D)" ] || /sbin/ldconfig 2>/dev/null || :
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: all deps check test-programs demo demo-programs torture bench bench-programs lint install \
+	uninstall clean help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+-include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O)) \
+	$(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * common: what every benchmark needs.  Processes are forked, pinned and
+ * started together; a figure is the median of rounds, and what it is
+ * compared with is measured in the same rounds.
+ */
+#ifndef BENCH_COMMON_H
+#define BENCH_COMMON_H
+
+#include "shmq.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BENCH_ROUNDS_MAX 64
+#define BENCH_PROCS_MAX 16
+
+/* Set by bench_init() from the command line: --rounds N, --quick. */
+struct bench {
+	const char *bus;      /* name of the private bus */
+	unsigned rounds;
+	int quick;
+	int cpus;             /* usable processors */
+};
+extern struct bench bench;
+
+/* Parse options, make a private runtime directory; with `need_bus` start a
+ * supervisor there.  bench_end() stops and removes both and returns the
+ * exit code. */
+enum bench_need { BENCH_NO_BUS, BENCH_BUS };
+void bench_init(int argc, char **argv, enum bench_need need_bus, const char *question);
+int bench_end(void);
+
+/* Print why and exit 1, killing what was forked. */
+void bench_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+/* Check a library call. */
+#define BENCH_OK(call)                                                                             \
+	do {                                                                                       \
+		long long bench_rc = (call);                                                       \
+		if (bench_rc < 0)                                                                  \
+			bench_fail("%s: %s", #call, shmq_strerror((int)bench_rc));                 \
+	} while (0)
+
+/* Shared by all processes of a run; zeroed before each. */
+struct bench_shared {
+	_Alignas(128) _Atomic unsigned ready;
+	_Alignas(128) _Atomic unsigned go;
+	_Alignas(128) _Atomic unsigned stop;
+	_Alignas(128) _Atomic uint64_t word[16][16]; /* a line each */
+	double result[64];
+	uint64_t samples[1 << 20]; /* of latencies, ns */
+	uint64_t sample_count;
+	_Alignas(4096) char area[8 << 20];
+};
+extern struct bench_shared *bench_shared;
+
+/* Run n functions, each in a process of its own pinned to cpu[i] (-1 not
+ * pinned), and wait for all; fails if one fails.  Each calls bench_meet()
+ * once it is set up. */
+struct bench_proc {
+	void (*run)(void *arg);
+	void *arg;
+	int cpu;
+};
+void bench_run(const struct bench_proc *proc, unsigned n);
+void bench_meet(unsigned n);
+
+shmq_bus *bench_open(void);
+
+uint64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
+static inline void bench_relax(void)
+{
+	__builtin_ia32_pause();
+}
+
+/* Samples in bench_shared->samples: q from 0 to 1. */
+void bench_sort_samples(void);
+uint64_t bench_quantile(double q);
+
+/* One value per round under a name; figures are printed by bench_end(), in
+ * the order first seen, as `figure name value unit` with .min and .max. */
+void bench_note(const char *name, const char *unit, double value);
+/* The ratio of two names, round by round. */
+void bench_ratio(const char *name, const char *of, const char *to);
+
+/* Payload of message i: every byte depends on i; verify returns 0 if it is
+ * that message. */
+void bench_fill(void *buf, size_t len, uint64_t i);
+int bench_verify(const void *buf, size_t len, uint64_t i);
+
+#endif

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cli: what the files of the `shmq` command share.  Of the project they
+ * include the public header only, which proves that the API is enough.
+ *
+ *   main    commands, shared options, opening the bus
+ *   opts    option tables: parsing and help
+ *   units   sizes, durations, rates, as text and back
+ *   out     errors in one voice, aligned tables, JSON
+ *   sig     ending in order on SIGINT, SIGTERM and SIGHUP
+ *   shape   what a topic can be: creation options and their words
+ *   topics  topics and peers of a bus, collected
+ *   input   lines, frames and files for pub
+ *   sender  batches, pace and accounts for pub
+ *   format  text, hex, JSON, raw and frames for sub
+ *
+ * The commands themselves have one file each.
+ */
+#ifndef SHMQ_CLI_H
+#define SHMQ_CLI_H
+
+#include <jansson.h>
+#include <shmq.h>
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/* ---- exit codes ------------------------------------------------------ */
+
+/* The one table of exit codes: `shmq --help` prints it and the tests know
+ * it.  Scripts rest on these numbers: they do not change. */
+#define CLI_EXITS(X) \
+	X(OK, 0, "done") \
+	X(FAILURE, 1, "failed") \
+	X(USAGE, 2, "wrong usage, invalid name or option") \
+	X(TIMEOUT, 3, "timed out") \
+	X(LOST, 4, "messages were lost (sub) or dropped (pub)") \
+	X(MISSING, 5, "no such topic, or no supervisor") \
+	X(CONFLICT, 6, "the topic exists, or it or the bus is in use") \
+	X(RESOURCES, 7, "refused for resources: memory, hugepages, node, limits")
+
+enum cli_exit {
+#define CLI_X(name, value, text) CLI_##name = (value),
+	CLI_EXITS(CLI_X)
+#undef CLI_X
+};
+
+/* ---- the program ----------------------------------------------------- */
+
+struct cli {
+	shmq_bus *bus; /* once cli_open() returned CLI_OK */
+	const char *bus_name;
+	const char *runtime_dir;
+	const char *client_name;
+	const char *command;
+	enum shmq_start_mode start;
+	int help;
+};
+
+struct command {
+	const char *name;
+	const char *operands;                               /* for the usage line */
+	const char *summary;                                /* one line */
+	const char *details;                                /* paragraphs of --help */
+	int (*run)(struct cli *cli, int argc, char **argv); /* returns an exit code */
+};
+
+extern const struct command cmd_create, cmd_rm, cmd_ls, cmd_stat, cmd_pub, cmd_sub, cmd_stop,
+	cmd_version;
+
+/* Attach to the bus the shared options name; says why not.  An exit code. */
+int cli_open(struct cli *cli);
+
+/* Memory that is there, or the end of the program with CLI_RESOURCES. */
+void *cli_alloc(void *old, size_t bytes);
+char *cli_strdup(const char *text);
+
+/* Room for one more element of `bytes` in a growing array. */
+void *cli_grow(void *array, size_t count, size_t *room, size_t bytes);
+
+int64_t cli_now_ns(void); /* CLOCK_MONOTONIC */
+
+/* ---- opts ------------------------------------------------------------ */
+
+enum opt_kind {
+	OPT_HELP,
+	OPT_SET,      /* no argument: stores .value */
+	OPT_OR,       /* no argument: sets the bits of .value */
+	OPT_TEXT,     /* const char *, the argument itself */
+	OPT_LIST,     /* struct opt_list, may be repeated */
+	OPT_COUNT,    /* k, M, G are powers of 1000 */
+	OPT_SIZE,     /* k, M, G are powers of 1024 */
+	OPT_DURATION, /* int64_t nanoseconds; "forever" is SHMQ_FOREVER */
+	OPT_RATE,     /* double, per second */
+	OPT_INDEX,    /* n is stored as n + 1: zero stays "not given" */
+	OPT_WORD,     /* value of one of .words */
+};
+
+struct opt_word {
+	const char *text;
+	int value;
+};
+
+struct opt_list {
+	const char **items;
+	size_t count, room;
+};
+
+struct opt {
+	const char *name;
+	char letter;
+	enum opt_kind kind;
+	size_t offset, bytes; /* OPT_AT */
+	const char *arg;      /* name of the argument in the help */
+	const char *help;     /* lines separated by \n */
+	const struct opt_word *words;
+	uint64_t value;    /* OPT_SET, OPT_OR */
+	uint64_t min, max; /* of numbers; max 0: what fits */
+};
+#define OPT_AT(type, member) \
+	.offset = offsetof(type, member), .bytes = sizeof(((type *)NULL)->member)
+
+struct opt_group {
+	const char *title; /* NULL leaves the group out of the help */
+	const struct opt *options;
+	size_t count;
+	void *into;
+};
+
+extern const struct opt opts_shared[]; /* into struct cli */
+extern const size_t opts_shared_count;
+
+/* Parse argv[1..] by the groups; of two options of one name the first
+ * counts.  Operands are moved to the end; returns the index of the first.
+ * On --help and on errors the program ends.  In OPTS_STOP mode the first
+ * operand ends the options. */
+enum opts_mode { OPTS_PERMUTE, OPTS_STOP };
+int opts_parse(const struct command *command, enum opts_mode mode, int argc, char **argv,
+	       const struct opt_group *groups, size_t count);
+void opts_print_help(const struct opt_group *groups, size_t count);
+
+/* Say what is wrong with the command line; the program ends. */
+void opts_fail(const struct command *command, const char *format, ...)
+	__attribute__((format(printf, 2, 3), noreturn));
+
+/* Text of a value in a word list, "?" if it is not there. */
+const char *opts_word(const struct opt_word *words, int value);
+
+/* ---- units ----------------------------------------------------------- */
+
+struct units_text {
+	char s[96];
+};
+
+/* 0, or -1 if the text is no such thing or does not fit. */
+int units_parse_count(const char *text, uint64_t *out);
+int units_parse_size(const char *text, uint64_t *out);
+int units_parse_duration(const char *text, int64_t *out);
+int units_parse_rate(const char *text, double *out);
+
+struct units_text units_size(uint64_t bytes);    /* 1.5 MiB */
+struct units_text units_exact(uint64_t bytes);   /* 1572864 bytes (1.5 MiB) */
+struct units_text units_duration(int64_t ns);    /* 1.5 s, 2 h 3 min */
+struct units_text units_rate(double per_second); /* 12.3k/s */
+struct units_text units_count(uint64_t count);   /* 1572864 */
+struct units_text units_node(int node);          /* of SHMQ_NODE(): 0, any */
+const char *units_plural(uint64_t count, const char *one, const char *many);
+
+/* ---- out ------------------------------------------------------------- */
+
+/* shmq: DOING "WHAT": reason (hint: what to do next).  The reason is that of
+ * the bus if it has one to add; hint NULL takes the error's usual one.
+ * Returns the exit code the error stands for. */
+int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
+	     const char *hint);
+int out_exit_code(int error);
+
+/* shmq: text.  For what no error code of the library stands for. */
+void out_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Write out what stdout still holds.  CLI_OK, or CLI_FAILURE with the reason
+ * said; a reader that went away is no failure. */
+int out_finish(void);
+
+struct table {
+	const char *const *heads; /* a leading '>' aligns to the right */
+	size_t columns;
+	char **cells;
+	size_t count, room;
+};
+void table_add(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void table_print(const struct table *table, const char *indent);
+void table_clear(struct table *table);
+
+/* Objects grow by these; a failure to allocate ends the program. */
+void json_put(json_t *object, const char *key, json_t *value);
+void json_put_u64(json_t *object, const char *key, uint64_t value);
+void json_put_text(json_t *object, const char *key, const char *value);
+/* `key` if the bytes are UTF-8, else `key`_base64. */
+void json_put_bytes(json_t *object, const char *key, const void *data, size_t len);
+/* One value, one line, to stdout; consumes it. */
+void json_print(json_t *value);
+
+/* ---- sig ------------------------------------------------------------- */
+
+/* Take SIGINT, SIGTERM and SIGHUP as a wish to end in order, SIGPIPE as an
+ * error of the write.  Until now a signal just ends the program. */
+void sig_catch(void);
+int sig_stopped(void); /* the signal, or 0 */
+
+/* Waits inside the library do not end with a signal, so one that arrives
+ * during them ends the program where it stands: nothing is held there.
+ * Between begin and end nothing may be half done.  begin returns 1 if the
+ * signal is there already and the wait must not be made.  set_exit says how
+ * the program ends then: its exit code, and what goes to stderr. */
+void sig_set_exit(int code, const char *words);
+int sig_wait_begin(void);
+void sig_wait_end(void);
+
+/* Sleep; returns early when a signal came. */
+void sig_sleep_until(int64_t monotonic_ns);
+
+/* ---- shape ----------------------------------------------------------- */
+
+extern const struct opt_word shape_modes[], shape_policies[], shape_stalls[], shape_waits[],
+	shape_pages[], shape_locks[];
+extern const struct opt shape_options[]; /* into struct shmq_topic_options */
+extern const size_t shape_option_count;
+
+/* Say on stderr where an existing topic differs from what was asked for. */
+void shape_compare(const struct shmq_topic_options *asked, const struct shmq_topic_info *is);
+
+/* ---- topics ---------------------------------------------------------- */
+
+struct topics {
+	struct shmq_topic_info *all; /* sorted by name */
+	size_t count, room;
+};
+/* Those whose name starts with `pattern` or, if it has wildcards, matches it;
+ * NULL takes all.  0 or an error of the library. */
+int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out);
+void topics_clear(struct topics *topics);
+json_t *topics_json(const struct shmq_topic_info *topic);
+
+struct peers {
+	struct shmq_peer_info *all; /* sorted by client */
+	size_t count, room;
+};
+int peers_collect(shmq_bus *bus, const char *topic, struct peers *out);
+void peers_clear(struct peers *peers);
+
+/* Who is the subscriber that publishers of a topic wait for, or would wait
+ * for first: the one furthest behind of all partitions. */
+struct holder {
+	int client; /* -1: nobody */
+	uint32_t partition;
+	uint64_t lag;
+	pid_t pid; /* 0: gone since */
+	char name[32];
+};
+void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
+	       uint32_t number, struct holder *out);
+int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out);
+struct units_text holder_text(const struct holder *holder); /* client 3, reader (pid 17) */
+
+/* ---- input ----------------------------------------------------------- */
+
+enum input_shape { INPUT_LINES = 0, INPUT_FRAMES, INPUT_FILES };
+
+struct input {
+	int fd;
+	enum input_shape shape;
+	size_t limit; /* a longer record is refused before it is read */
+	char *buf;
+	size_t start, scanned, end, room;
+	uint64_t number; /* of the record handed out last, from 1 */
+};
+
+enum input_status {
+	INPUT_RECORD, /* *data and *len are set, valid until input_fill() */
+	INPUT_NEEDS_MORE,
+	INPUT_TOO_LONG,
+	INPUT_CUT, /* the end came inside a frame */
+};
+/* Next record that is there already. */
+enum input_status input_next(struct input *input, const char **data, size_t *len);
+/* Read more.  Bytes read, 0 at the end, or -errno; -EINTR after a signal. */
+ssize_t input_fill(struct input *input);
+/* What stands behind the last separator once the end is reached; NEEDS_MORE
+ * if nothing does. */
+enum input_status input_rest(struct input *input, const char **data, size_t *len);
+void input_clear(struct input *input);
+
+/* ---- sender ---------------------------------------------------------- */
+
+struct sender {
+	struct cli *cli;
+	const char *topic;
+	shmq_pub *pub;
+	struct shmq_msg *batch; /* views; batch_max of them */
+	size_t pending, batch_max;
+	double rate; /* messages per second, 0: as fast as it goes */
+	uint64_t sent, dropped, bytes;
+	int64_t started_ns, paced_ns; /* when message number paced was due */
+	uint64_t paced;
+	int progress; /* 1: to a person at a terminal */
+	int64_t shown_ns;
+};
+void sender_start(struct sender *sender);
+/* These return an exit code, having said what went wrong. */
+int sender_add(struct sender *sender, const struct shmq_msg *msg);
+int sender_flush(struct sender *sender); /* send what is pending */
+int sender_fail(struct sender *sender, int error, const char *doing);
+void sender_hide_progress(struct sender *sender);
+double sender_rate(const struct sender *sender);
+
+/* ---- format ---------------------------------------------------------- */
+
+enum format { FORMAT_TEXT = 0, FORMAT_HEX, FORMAT_JSON, FORMAT_RAW, FORMAT_FRAMES };
+extern const struct opt_word format_words[];
+
+#define FORMAT_KEY 1u   /* text and hex: KEY and a tab before the payload */
+#define FORMAT_TOPIC 2u /* ... TOPIC and a tab before that */
+
+struct format_message {
+	const char *topic;
+	const struct shmq_msg *msg;
+	uint64_t lost;  /* between this and the message before */
+	uint32_t has;   /* SHMQ_TOPIC_*: what the topic stamps */
+	unsigned flags; /* FORMAT_* */
+};
+/* Write one message to stdout.  0, or -errno. */
+int format_write(enum format format, const struct format_message *message);
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- errors ---------------------------------------------------------- */
+
+/* What an error means to a script, and what a person can do about it. */
+static const struct {
+	int error;
+	enum cli_exit code;
+	const char *hint;
+} answers[] = {
+	{ SHMQ_EFULL, CLI_LOST, "shmq stat TOPIC names the subscriber that has not read on" },
+	{ SHMQ_EEMPTY, CLI_TIMEOUT, "nothing is published right now" },
+	{ SHMQ_ETIMEOUT, CLI_TIMEOUT, "shmq stat TOPIC shows who waits for whom" },
+	{ SHMQ_EOVERRUN, CLI_LOST, "read faster, or create the topic deeper" },
+	{ SHMQ_EEVICTED, CLI_LOST, "read faster, or create the topic deeper" },
+	{ SHMQ_EENDED, CLI_MISSING, "create the topic again and repeat the command" },
+	{ SHMQ_EMOVED, CLI_FAILURE, "repeat the command" },
+	{ SHMQ_ESTALLED, CLI_FAILURE, "shmq stat TOPIC shows the publishers; continue or kill it" },
+	{ SHMQ_EVERSION, CLI_FAILURE, "use shmq and shmqd of one release; shmq stop ends the old" },
+	{ SHMQ_EBUSNAME, CLI_USAGE, "letters, digits, _ and -, at most 63 bytes" },
+	{ SHMQ_ENAME, CLI_USAGE,
+	  "words of letters, digits, _ and - separated by single dots, at most 255 bytes" },
+	{ SHMQ_EOPTION, CLI_USAGE, "see the command's --help" },
+	{ SHMQ_ENOTOPIC, CLI_MISSING, "shmq ls shows the topics, shmq create makes one" },
+	{ SHMQ_EEXISTS, CLI_CONFLICT, "--if-missing takes what is there, shmq rm removes it" },
+	{ SHMQ_EINUSE, CLI_CONFLICT, "shmq stat shows by whom, --force does it all the same" },
+	{ SHMQ_EEXCLUSIVE, CLI_CONFLICT, "end that publisher, or create the topic --shared" },
+	{ SHMQ_ETOOBIG, CLI_FAILURE, "create the topic with a larger --max" },
+	{ SHMQ_ENODAEMON, CLI_MISSING, "leave out --no-start, or start one: shmqd" },
+	{ SHMQ_EDAEMON, CLI_MISSING, "try again; shmqd's log says what it is at" },
+	{ SHMQ_ECORRUPT, CLI_FAILURE, "a client has damaged it: shmq stop --force, start afresh" },
+	{ SHMQ_ENOMEMORY, CLI_RESOURCES, "ask for less: --depth, --slot, --partitions, --max" },
+	{ SHMQ_ENOHUGE, CLI_RESOURCES, "--pages auto, or reserve some: sysctl vm.nr_hugepages=N" },
+	{ SHMQ_ENONODE, CLI_RESOURCES, "leave out --node, or see numactl --hardware" },
+	{ SHMQ_EMEMLOCK, CLI_RESOURCES, "--lock auto, or raise shmqd's limit: ulimit -l" },
+	{ SHMQ_ELIMIT, CLI_RESOURCES, "see \"LIMITS OF THE MACHINE\" in shmq(7)" },
+	{ SHMQ_EACCESS, CLI_FAILURE, "the bus belongs to another user; see --runtime-dir" },
+	{ SHMQ_ELOST, CLI_FAILURE, "repeat the command" },
+	{ -ENOMEM, CLI_RESOURCES, "free some memory, or raise ulimit -v" },
+	{ -EMFILE, CLI_RESOURCES, "raise ulimit -n" },
+	{ -ENFILE, CLI_RESOURCES, "raise sysctl fs.file-max" },
+	{ -EACCES, CLI_FAILURE, "check owner and mode" },
+	{ -ENOENT, CLI_FAILURE, "check the path" },
+	{ -EISDIR, CLI_FAILURE, "name a file" },
+	{ -ENOSPC, CLI_FAILURE, "make room on the file system" },
+};
+
+static size_t answer(int error)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_COUNT(answers); i++)
+		if (answers[i].error == error)
+			break;
+	return i;
+}
+
+int out_exit_code(int error)
+{
+	size_t i = answer(error);
+
+	if (error >= 0)
+		return CLI_OK;
+	return i < ARRAY_COUNT(answers) ? (int)answers[i].code : CLI_FAILURE;
+}
+
+static const char *usual_hint(int error)
+{
+	size_t i = answer(error);
+
+	return i < ARRAY_COUNT(answers) ? answers[i].hint : NULL;
+}
+
+int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
+	     const char *hint)
+{
+	const char *detail = cli ? shmq_bus_error(cli->bus) : "";
+	const char *reason = shmq_strerror(error);
+
+	/* The bus names the way out itself where it has something to add. */
+	if (!hint && !detail[0])
+		hint = usual_hint(error);
+	fflush(stdout);
+	fprintf(stderr, "shmq: %s", doing);
+	if (what)
+		fprintf(stderr, " \"%s\"", what);
+	fprintf(stderr, ": %s", reason);
+	if (detail[0] && strcmp(detail, reason) != 0)
+		fprintf(stderr, ": %s", detail);
+	if (hint)
+		fprintf(stderr, " (hint: %s)", hint);
+	fputc('\n', stderr);
+	return out_exit_code(error);
+}
+
+void out_say(const char *format, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fprintf(stderr, "shmq: ");
+	va_start(ap, format);
+	vfprintf(stderr, format, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+int out_finish(void)
+{
+	int failed;
+
+	errno = 0;
+	failed = fflush(stdout) == EOF || ferror(stdout);
+	if (!failed || errno == EPIPE)
+		return CLI_OK;
+	return out_fail(NULL, errno ? -errno : -EIO, "writing to standard output", NULL, NULL);
+}
+
+/* ---- tables ---------------------------------------------------------- */
+
+void table_add(struct table *table, const char *format, ...)
+{
+	va_list ap;
+	char *cell;
+	int rc;
+
+	va_start(ap, format);
+	rc = vasprintf(&cell, format, ap);
+	va_end(ap);
+	if (rc < 0)
+		cell = cli_strdup("?");
+	table->cells = cli_grow(table->cells, table->count, &table->room, sizeof(*table->cells));
+	table->cells[table->count++] = cell;
+}
+
+static int column_width(const struct table *table, size_t column)
+{
+	const char *head = table->heads[column];
+	size_t width = strlen(head) - (head[0] == '>'), len, i;
+
+	for (i = column; i < table->count; i += table->columns) {
+		len = strlen(table->cells[i]);
+		if (len > width)
+			width = len;
+	}
+	return (int)width;
+}
+
+/* The last column is not padded: no line ends in blanks. */
+static void print_cell(const struct table *table, size_t column, const char *text,
+		       const int *widths)
+{
+	if (table->heads[column][0] == '>')
+		printf("%*s", widths[column], text);
+	else if (column + 1 < table->columns)
+		printf("%-*s", widths[column], text);
+	else
+		fputs(text, stdout);
+	fputs(column + 1 < table->columns ? "  " : "\n", stdout);
+}
+
+void table_print(const struct table *table, const char *indent)
+{
+	int *widths = cli_alloc(NULL, table->columns * sizeof(*widths));
+	size_t i;
+
+	fputs(indent, stdout);
+	for (i = 0; i < table->columns; i++)
+		widths[i] = column_width(table, i);
+	for (i = 0; i < table->columns; i++)
+		print_cell(table, i, table->heads[i] + (table->heads[i][0] == '>'), widths);
+	for (i = 0; i < table->count; i++) {
+		if (i % table->columns == 0)
+			fputs(indent, stdout);
+		print_cell(table, i % table->columns, table->cells[i], widths);
+	}
+	free(widths);
+}
+
+void table_clear(struct table *table)
+{
+	size_t i;
+
+	for (i = 0; i < table->count; i++)
+		free(table->cells[i]);
+	free(table->cells);
+	table->cells = NULL;
+	table->count = table->room = 0;
+}
+
+/* ---- JSON ------------------------------------------------------------ */
+
+void json_put(json_t *object, const char *key, json_t *value)
+{
+	if (value && json_object_set_new(object, key, value) == 0)
+		return;
+	out_fail(NULL, -ENOMEM, "writing JSON", NULL, NULL);
+	exit(CLI_RESOURCES);
+}
+
+/* JSON integers of jansson are signed; the few numbers beyond become text
+ * rather than wrong. */
+void json_put_u64(json_t *object, const char *key, uint64_t value)
+{
+	if (value <= INT64_MAX)
+		json_put(object, key, json_integer((json_int_t)value));
+	else
+		json_put(object, key, json_string(units_count(value).s));
+}
+
+void json_put_text(json_t *object, const char *key, const char *value)
+{
+	json_put_bytes(object, key, value, strlen(value));
+}
+
+static char *base64(const unsigned char *data, size_t len)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char *text = cli_alloc(NULL, (len + 2) / 3 * 4 + 1), *to = text;
+	size_t i;
+
+	for (i = 0; i < len; i += 3) {
+		uint32_t group = (uint32_t)data[i] << 16;
+
+		group |= i + 1 < len ? (uint32_t)data[i + 1] << 8 : 0;
+		group |= i + 2 < len ? data[i + 2] : 0;
+		*to++ = digits[group >> 18];
+		*to++ = digits[group >> 12 & 63];
+		*to++ = i + 1 < len ? digits[group >> 6 & 63] : '=';
+		*to++ = i + 2 < len ? digits[group & 63] : '=';
+	}
+	*to = '\0';
+	return text;
+}
+
+void json_put_bytes(json_t *object, const char *key, const void *data, size_t len)
+{
+	json_t *text = json_stringn(len ? data : "", len); /* NULL unless UTF-8 */
+	char *encoded, *name;
+
+	if (text) {
+		json_put(object, key, text);
+		return;
+	}
+	encoded = base64(data, len);
+	name = cli_alloc(NULL, strlen(key) + sizeof("_base64"));
+	strcpy(name, key);
+	strcat(name, "_base64");
+	json_put(object, name, json_string(encoded));
+	free(encoded);
+	free(name);
+}
+
+void json_print(json_t *value)
+{
+	json_dumpf(value, stdout, JSON_COMPACT);
+	putchar('\n');
+	json_decref(value);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+struct rm {
+	unsigned flags;
+};
+
+static const struct opt options[] = {
+	{ "force", .letter = 'f', .kind = OPT_OR, OPT_AT(struct rm, flags), .value = SHMQ_FORCE,
+	  .help = "remove it while it is in use: who has it open reads\n"
+		  "what is left and then sees the end of the stream" },
+};
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct rm rm = { 0 };
+	const struct opt_group groups[] = {
+		{ "Options", options, ARRAY_COUNT(options), &rm },
+		{ "Options of all commands", opts_shared, opts_shared_count, cli },
+	};
+	int i = opts_parse(&cmd_rm, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
+	int code, worst = CLI_OK, rc;
+
+	if (i == argc)
+		opts_fail(&cmd_rm, "rm takes at least one topic");
+	code = cli_open(cli);
+	if (code != CLI_OK)
+		return code;
+	for (; i < argc; i++) {
+		rc = shmq_topic_remove(cli->bus, argv[i], rm.flags);
+		if (rc == 0)
+			continue;
+		code = out_fail(cli, rc, "removing", argv[i], NULL);
+		worst = worst == CLI_OK ? code : worst;
+	}
+	return worst;
+}
+
+const struct command cmd_rm = {
+	"rm",
+	"TOPIC... [OPTION]...",
+	"Remove topics",
+	"Each topic is tried; the exit code is that of the first that failed.\n",
+	run,
+};

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <inttypes.h>
+#include <unistd.h>
+
+#define SECOND_NS ((int64_t)1000000000)
+#define PROGRESS_NS (SECOND_NS / 5)
+#define CATCH_UP_NS (SECOND_NS / 10)
+
+void sender_start(struct sender *sender)
+{
+	char words[384];
+
+	snprintf(words, sizeof(words), "shmq: publishing to \"%s\": interrupted while waiting\n",
+		 sender->topic);
+	sig_set_exit(CLI_FAILURE, words);
+	sender->batch = cli_alloc(NULL, sender->batch_max * sizeof(*sender->batch));
+	sender->started_ns = sender->paced_ns = sender->shown_ns = cli_now_ns();
+}
+
+double sender_rate(const struct sender *sender)
+{
+	double seconds = (double)(cli_now_ns() - sender->started_ns) / 1e9;
+
+	return seconds > 0 ? (double)sender->sent / seconds : 0;
+}
+
+/* ---- progress -------------------------------------------------------- */
+
+static void show_progress(struct sender *sender)
+{
+	int64_t now;
+
+	if (!sender->progress)
+		return;
+	now = cli_now_ns();
+	if (now - sender->shown_ns < PROGRESS_NS)
+		return;
+	sender->shown_ns = now;
+	fprintf(stderr, "\r%s: %" PRIu64 " sent, %" PRIu64 " dropped, %s, %s\033[K", sender->topic,
+		sender->sent, sender->dropped, units_size(sender->bytes).s,
+		units_rate(sender_rate(sender)).s);
+}
+
+void sender_hide_progress(struct sender *sender)
+{
+	if (sender->progress)
+		fputs("\r\033[K", stderr);
+}
+
+/* ---- errors ---------------------------------------------------------- */
+
+/* Somebody does not read: the most useful thing to say is who. */
+static int holder_hint(struct sender *sender, char *out, size_t bytes)
+{
+	struct shmq_topic_info info;
+	struct holder holder;
+
+	if (shmq_pub_get_topic(sender->pub, &info) < 0 ||
+	    holder_find(sender->cli->bus, &info, &holder) < 0 || holder.client < 0)
+		return -1;
+	snprintf(out, bytes, "%s is %" PRIu64 " messages behind; \"shmq stat %s\" shows more",
+		 holder_text(&holder).s, holder.lag, sender->topic);
+	return 0;
+}
+
+int sender_fail(struct sender *sender, int error, const char *doing)
+{
+	char hint[512];
+	int known = -1;
+
+	sender_hide_progress(sender);
+	if (error == SHMQ_ETIMEOUT || error == SHMQ_EFULL)
+		known = holder_hint(sender, hint, sizeof(hint));
+	return out_fail(sender->cli, error, doing, sender->topic, known == 0 ? hint : NULL);
+}
+
+/* The first is told when it happens, the number of all at the end. */
+static void drop(struct sender *sender)
+{
+	if (!sender->dropped)
+		sender_fail(sender, SHMQ_EFULL, "dropping messages to");
+	sender->dropped++;
+}
+
+/* ---- sending --------------------------------------------------------- */
+
+/* Messages are due at even distances.  One that comes late is followed by
+ * others until the rate is met again, but a long pause of the input does
+ * not end in a burst. */
+static void pace(struct sender *sender)
+{
+	int64_t due, now;
+
+	if (sender->rate <= 0)
+		return;
+	due = sender->paced_ns + (int64_t)((double)sender->paced * 1e9 / sender->rate);
+	now = cli_now_ns();
+	if (now - due > CATCH_UP_NS) {
+		sender->paced_ns = now;
+		sender->paced = 0;
+	} else if (due > now) {
+		sig_sleep_until(due);
+	}
+	sender->paced += sender->pending;
+}
+
+static ssize_t publish(struct sender *sender, struct shmq_msg *msgs, size_t n)
+{
+	ssize_t rc;
+
+	if (sig_wait_begin())
+		return 0;
+	if (n == 1)
+		rc = shmq_publish_msg(sender->pub, msgs);
+	else
+		rc = shmq_publish_batch(sender->pub, msgs, n, 0);
+	sig_wait_end();
+	return n == 1 && rc == 0 ? 1 : rc;
+}
+
+static void account(struct sender *sender, const struct shmq_msg *msgs, size_t n)
+{
+	size_t i;
+
+	sender->sent += n;
+	for (i = 0; i < n; i++)
+		sender->bytes += msgs[i].len;
+}
+
+int sender_flush(struct sender *sender)
+{
+	struct shmq_msg *msgs = sender->batch, *end = msgs + sender->pending;
+	ssize_t rc;
+
+	if (!sender->pending)
+		return CLI_OK;
+	pace(sender);
+	sender->pending = 0;
+	while (msgs < end && !sig_stopped()) {
+		rc = publish(sender, msgs, (size_t)(end - msgs));
+		if (rc == SHMQ_EFULL) {
+			drop(sender);
+			msgs++;
+		} else if (rc < 0) {
+			return sender_fail(sender, (int)rc, "publishing to");
+		} else {
+			account(sender, msgs, (size_t)rc);
+			msgs += rc;
+		}
+		show_progress(sender);
+	}
+	return CLI_OK;
+}
+
+int sender_add(struct sender *sender, const struct shmq_msg *msg)
+{
+	sender->batch[sender->pending++] = *msg;
+	return sender->pending < sender->batch_max ? CLI_OK : sender_flush(sender);
+}

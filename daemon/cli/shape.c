@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <string.h>
+
+const struct opt_word shape_modes[] = { { "exclusive", SHMQ_EXCLUSIVE },
+					{ "shared", SHMQ_SHARED },
+					{ NULL, 0 } };
+const struct opt_word shape_policies[] = {
+	{ "block", SHMQ_BLOCK },
+	{ "drop-new", SHMQ_DROP_NEW },
+	{ "lossy", SHMQ_LOSSY },
+	{ "evict", SHMQ_EVICT },
+	{ NULL, 0 },
+};
+const struct opt_word shape_stalls[] = { { "kill", SHMQ_STALL_KILL },
+					 { "report", SHMQ_STALL_REPORT },
+					 { NULL, 0 } };
+const struct opt_word shape_waits[] = {
+	{ "adaptive", SHMQ_WAIT_ADAPTIVE },
+	{ "spin", SHMQ_WAIT_SPIN },
+	{ "yield", SHMQ_WAIT_YIELD },
+	{ "sleep", SHMQ_WAIT_SLEEP },
+	{ NULL, 0 },
+};
+const struct opt_word shape_pages[] = {
+	{ "auto", SHMQ_PAGES_AUTO },
+	{ "4k", SHMQ_PAGES_4K },
+	{ "2m", SHMQ_PAGES_2M },
+	{ "1g", SHMQ_PAGES_1G },
+	{ NULL, 0 },
+};
+const struct opt_word shape_locks[] = {
+	{ "auto", SHMQ_LOCK_AUTO },
+	{ "never", SHMQ_LOCK_NEVER },
+	{ "always", SHMQ_LOCK_ALWAYS },
+	{ NULL, 0 },
+};
+
+#define AT(member) OPT_AT(struct shmq_topic_options, member)
+
+/* Zero means the default in the API, so it is no value here. */
+const struct opt shape_options[] = {
+	{ "depth", .kind = OPT_SIZE, AT(depth), .arg = "N", .min = 1,
+	  .help = "slots per partition, 1024 to 4G, rounded up to\na power of two (8192)" },
+	{ "slot", .kind = OPT_SIZE, AT(slot_bytes), .arg = "BYTES", .min = 1,
+	  .help = "64 to 4096, a power of two (128)" },
+	{ "max", .kind = OPT_SIZE, AT(max_message_bytes), .arg = "SIZE", .min = 1,
+	  .help = "largest message, up to 1GiB (what fits a slot)" },
+	{ "partitions", .kind = OPT_COUNT, AT(partitions), .arg = "N", .min = 1,
+	  .help = "1 to 4096 (1)" },
+	{ "exclusive", .kind = OPT_SET, AT(mode), .value = SHMQ_EXCLUSIVE,
+	  .help = "one publisher at a time, the fastest (default)" },
+	{ "shared", .kind = OPT_SET, AT(mode), .value = SHMQ_SHARED,
+	  .help = "any number of publishers" },
+	{ "policy", .kind = OPT_WORD, AT(policy), .words = shape_policies,
+	  .help = "what happens when a subscriber is a ring behind:\n"
+		  "publishers wait (default), the new message is\n"
+		  "refused, the subscriber loses the oldest, or\n"
+		  "publishers wait a while and go on without it" },
+	{ "evict-after", .kind = OPT_DURATION, AT(evict_ns), .arg = "TIME", .min = 1,
+	  .help = "policy evict: how long publishers wait (100ms)" },
+	{ "block-timeout", .kind = OPT_DURATION, AT(block_timeout_ns), .arg = "TIME", .min = 1,
+	  .help = "policy block: how long a publish waits (forever)" },
+	{ "stall", .kind = OPT_WORD, AT(stall), .words = shape_stalls,
+	  .help = "what is done about a publisher stopped inside a\nclaim on a shared topic (kill)" },
+	{ "node", .kind = OPT_INDEX, AT(node), .arg = "N",
+	  .help = "NUMA node of the rings (where the kernel likes)" },
+	{ "pages", .kind = OPT_WORD, AT(pages), .words = shape_pages,
+	  .help = "page size; auto takes hugepages if there are" },
+	{ "lock", .kind = OPT_WORD, AT(lock), .words = shape_locks,
+	  .help = "lock the rings in memory; auto: when it fits" },
+	{ "wait", .kind = OPT_WORD, AT(wait), .words = shape_waits,
+	  .help = "how handles wait that do not choose (adaptive)" },
+	{ "tag", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_TAG,
+	  .help = "messages carry a 64-bit tag" },
+	{ "time", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_TIME,
+	  .help = "messages carry the time of their publish" },
+	{ "spin-only", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_SPIN_ONLY,
+	  .help = "nobody may sleep on it, so that no sleeper ever\ninterrupts a publisher" },
+};
+const size_t shape_option_count = ARRAY_COUNT(shape_options);
+
+static void compare_numbers(const char *topic, const char *what, uint64_t asked, uint64_t is)
+{
+	if (asked && asked != is)
+		out_say("note: \"%s\" exists with %s %s, not %s (hint: shmq rm it to change that)",
+			topic, what, units_count(is).s, units_count(asked).s);
+}
+
+static void compare_words(const char *topic, const char *what, const struct opt_word *words,
+			  int asked, int is)
+{
+	if (asked && asked != is)
+		out_say("note: \"%s\" exists with %s %s, not %s (hint: shmq rm it to change that)",
+			topic, what, opts_word(words, is), opts_word(words, asked));
+}
+
+static uint64_t round_depth(uint64_t depth)
+{
+	uint64_t rounded = 1024;
+
+	while (rounded < depth && rounded < (uint64_t)1 << 32)
+		rounded *= 2;
+	return depth ? rounded : 0;
+}
+
+void shape_compare(const struct shmq_topic_options *asked, const struct shmq_topic_info *is)
+{
+	compare_numbers(is->name, "depth", round_depth(asked->depth), is->depth);
+	compare_numbers(is->name, "slot bytes", asked->slot_bytes, is->slot_bytes);
+	compare_numbers(is->name, "max", asked->max_message_bytes, is->max_message_bytes);
+	compare_numbers(is->name, "partitions", asked->partitions, is->partitions);
+	compare_words(is->name, "mode", shape_modes, (int)asked->mode, (int)is->mode);
+	compare_words(is->name, "policy", shape_policies, (int)asked->policy, (int)is->policy);
+	if (asked->flags & ~is->flags)
+		out_say("note: \"%s\" exists without%s%s%s (hint: shmq rm it to change that)",
+			is->name, asked->flags & ~is->flags & SHMQ_TOPIC_TAG ? " --tag" : "",
+			asked->flags & ~is->flags & SHMQ_TOPIC_TIME ? " --time" : "",
+			asked->flags & ~is->flags & SHMQ_TOPIC_SPIN_ONLY ? " --spin-only" : "");
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+#include "stat.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define SECOND_NS ((int64_t)1000000000)
+
+struct stat {
+	struct cli *cli;
+	const char *topic; /* NULL: the bus */
+	int64_t interval_ns;
+	uint64_t count; /* of reports, 0: without end */
+	int watch, json;
+	int clear; /* each report starts on an empty screen */
+};
+
+#define AT(member) OPT_AT(struct stat, member)
+
+static const struct opt options[] = {
+	{ "interval", .letter = 'i', .kind = OPT_DURATION, AT(interval_ns), .arg = "TIME", .min = 1,
+	  .help = "look twice, that far apart, for the rates\n(1s on a terminal, else no rates)" },
+	{ "watch", .letter = 'w', .kind = OPT_SET, AT(watch), .value = 1,
+	  .help = "report again after each interval (1s)" },
+	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(count), .arg = "N", .min = 1,
+	  .help = "with --watch: end after N reports" },
+	{ "json", .kind = OPT_SET, AT(json), .value = 1,
+	  .help = "print one JSON object per report" },
+};
+
+/* ---- sampling -------------------------------------------------------- */
+
+static void sample_clear(struct sample *sample)
+{
+	topics_clear(&sample->topics);
+	peers_clear(&sample->peers);
+	free(sample->partitions);
+	free(sample->holders);
+	*sample = (struct sample){ 0 };
+}
+
+static int sample_topic(const struct stat *stat, struct sample *out)
+{
+	shmq_bus *bus = stat->cli->bus;
+	uint32_t p;
+	int rc = shmq_topic_get_info(bus, stat->topic, &out->topic);
+
+	if (rc < 0)
+		return rc;
+	out->partitions = cli_alloc(NULL, out->topic.partitions * sizeof(*out->partitions));
+	out->holders = cli_alloc(NULL, out->topic.partitions * sizeof(*out->holders));
+	rc = peers_collect(bus, stat->topic, &out->peers);
+	for (p = 0; p < out->topic.partitions && rc == 0; p++) {
+		rc = shmq_topic_get_partition(bus, stat->topic, p, &out->partitions[p]);
+		if (rc == 0)
+			holder_of(&out->peers, &out->partitions[p], p, &out->holders[p]);
+	}
+	return rc;
+}
+
+/* A topic that went away since it was listed is held by nobody. */
+static int sample_topics(const struct stat *stat, struct sample *out)
+{
+	int rc = topics_collect(stat->cli->bus, NULL, &out->topics);
+	size_t i;
+
+	out->holders = cli_alloc(NULL, out->topics.count * sizeof(*out->holders));
+	for (i = 0; i < out->topics.count; i++) {
+		out->holders[i] = (struct holder){ .client = -1 };
+		if (!out->topics.all[i].ended)
+			holder_find(stat->cli->bus, &out->topics.all[i], &out->holders[i]);
+	}
+	return rc;
+}
+
+static int sample_take(const struct stat *stat, struct sample *out)
+{
+	int rc;
+
+	*out = (struct sample){ .at_ns = cli_now_ns() };
+	rc = shmq_bus_get_info(stat->cli->bus, &out->bus);
+	if (rc < 0)
+		return rc;
+	return stat->topic ? sample_topic(stat, out) : sample_topics(stat, out);
+}
+
+/* ---- rates ----------------------------------------------------------- */
+
+static double rate_between(const struct sample *before, const struct sample *now,
+			   uint64_t head_before, uint64_t head)
+{
+	double seconds = (double)(now->at_ns - before->at_ns) / 1e9;
+
+	return seconds > 0 ? (double)(head - head_before) / seconds : -1;
+}
+
+static int can_compare(const struct sample *before, const struct sample *now)
+{
+	return before->at_ns && before->topic.id == now->topic.id;
+}
+
+double stat_topic_rate(const struct sample *before, const struct sample *now)
+{
+	if (!can_compare(before, now))
+		return -1;
+	return rate_between(before, now, before->topic.head, now->topic.head);
+}
+
+double stat_partition_rate(const struct sample *before, const struct sample *now, uint32_t p)
+{
+	if (!can_compare(before, now))
+		return -1;
+	return rate_between(before, now, before->partitions[p].head, now->partitions[p].head);
+}
+
+static int by_id(const void *left, const void *right)
+{
+	const struct shmq_topic_info *a = left, *b = right;
+
+	return (a->id > b->id) - (a->id < b->id);
+}
+
+/* Topics come and go between two looks, and names come again: ids do not. */
+double stat_listed_rate(const struct sample *before, const struct sample *now, size_t i)
+{
+	const struct shmq_topic_info *topic = &now->topics.all[i], *then = NULL;
+
+	if (before->topics.count)
+		then = bsearch(topic, before->topics.all, before->topics.count, sizeof(*topic),
+			       by_id);
+	return then ? rate_between(before, now, then->head, topic->head) : -1;
+}
+
+int stat_holds_back(const struct holder *holder, uint64_t depth)
+{
+	return holder->client >= 0 && holder->lag >= depth;
+}
+
+/* ---- reports --------------------------------------------------------- */
+
+static void report(const struct stat *stat, const struct sample *before, const struct sample *now)
+{
+	if (stat->clear)
+		fputs("\033[H\033[J", stdout);
+	if (stat->json)
+		json_print(stat->topic ? stat_json_topic(before, now) : stat_json_bus(before, now));
+	else if (stat->topic)
+		stat_print_topic(before, now);
+	else
+		stat_print_bus(before, now);
+	fflush(stdout);
+}
+
+/* Look, wait, look, report; with --watch again and again, each report
+ * against the look before. */
+static int look(const struct stat *stat, struct sample *before, struct sample *now)
+{
+	uint64_t reports = 0;
+	int rc;
+
+	if (stat->interval_ns > 0) {
+		rc = sample_take(stat, before);
+		if (rc < 0)
+			return rc;
+	}
+	do {
+		if (before->at_ns)
+			sig_sleep_until(before->at_ns + stat->interval_ns);
+		if (before->topics.count)
+			qsort(before->topics.all, before->topics.count, sizeof(*before->topics.all),
+			      by_id);
+		if (sig_stopped())
+			break;
+		rc = sample_take(stat, now);
+		if (rc < 0)
+			return rc;
+		report(stat, before, now);
+		sample_clear(before);
+		*before = *now;
+		*now = (struct sample){ 0 };
+	} while (stat->watch && ++reports != stat->count && !ferror(stdout));
+	return 0;
+}
+
+static void choose_interval(struct stat *stat)
+{
+	int terminal = isatty(STDOUT_FILENO);
+
+	stat->clear = stat->watch && terminal && !stat->json;
+	if (!stat->interval_ns && (stat->watch || terminal))
+		stat->interval_ns = SECOND_NS;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct stat stat = { .cli = cli };
+	struct sample before = { 0 }, now = { 0 };
+	const struct opt_group groups[] = {
+		{ "Options", options, ARRAY_COUNT(options), &stat },
+		{ "Options of all commands", opts_shared, opts_shared_count, cli },
+	};
+	int rc, first = opts_parse(&cmd_stat, OPTS_PERMUTE, argc, argv, groups,
+				   ARRAY_COUNT(groups));
+
+	if (argc - first > 1)
+		opts_fail(&cmd_stat, "stat takes one topic, not %d", argc - first);
+	if (stat.interval_ns == SHMQ_FOREVER)
+		opts_fail(&cmd_stat, "--interval must end");
+	stat.topic = argv[first];
+	choose_interval(&stat);
+	rc = cli_open(cli);
+	if (rc != CLI_OK)
+		return rc;
+	sig_catch();
+	rc = look(&stat, &before, &now);
+	sample_clear(&before);
+	sample_clear(&now);
+	if (rc == 0)
+		return CLI_OK;
+	return out_fail(cli, rc, stat.topic ? "looking at" : "looking at bus",
+			stat.topic ? stat.topic : shmq_bus_name(cli->bus), NULL);
+}
+
+const struct command cmd_stat = {
+	"stat",
+	"[TOPIC] [OPTION]...",
+	"Show the bus, or one topic: rates, peers, lags, who holds whom back",
+	"LAG is how many messages the slowest gating subscriber is behind.  It holds\n"
+	"publishers back once that is the depth of the ring.\n",
+	run,
+};

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * stat: one look at a bus or a topic, and its two ways to print it.
+ */
+#ifndef SHMQ_CLI_STAT_H
+#define SHMQ_CLI_STAT_H
+
+#include "cli.h"
+
+struct sample {
+	int64_t at_ns; /* 0: there was no look */
+	struct shmq_bus_info bus;
+	struct topics topics;                   /* without a topic named */
+	struct shmq_topic_info topic;           /* with one */
+	struct shmq_partition_info *partitions; /* of it */
+	struct holder *holders;                 /* of topics.all, or of partitions */
+	struct peers peers;
+};
+
+/* Messages per second since `before`, negative if that is not known. */
+double stat_topic_rate(const struct sample *before, const struct sample *now);
+double stat_partition_rate(const struct sample *before, const struct sample *now, uint32_t p);
+/* The same of topics.all[i]; those of `before` are sorted by id. */
+double stat_listed_rate(const struct sample *before, const struct sample *now, size_t i);
+
+/* Whether publishers wait for it, or would with their next message: it is a
+ * whole ring behind. */
+int stat_holds_back(const struct holder *holder, uint64_t depth);
+
+void stat_print_bus(const struct sample *before, const struct sample *now);
+void stat_print_topic(const struct sample *before, const struct sample *now);
+json_t *stat_json_bus(const struct sample *before, const struct sample *now);
+json_t *stat_json_topic(const struct sample *before, const struct sample *now);
+
+#endif

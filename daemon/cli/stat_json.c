@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+#include "stat.h"
+
+static json_t *json_rate(double rate)
+{
+	return rate < 0 ? json_null() : json_real(rate);
+}
+
+static json_t *json_holder(const struct holder *holder, uint64_t depth)
+{
+	json_t *object;
+
+	if (holder->client < 0)
+		return json_null();
+	object = json_object();
+	json_put_u64(object, "client", (uint64_t)holder->client);
+	json_put(object, "pid", json_integer(holder->pid));
+	json_put_text(object, "name", holder->name);
+	json_put_u64(object, "partition", holder->partition);
+	json_put_u64(object, "lag", holder->lag);
+	json_put(object, "holds_back", json_boolean(stat_holds_back(holder, depth)));
+	return object;
+}
+
+static json_t *json_summary(const struct shmq_bus_info *bus)
+{
+	json_t *object = json_object();
+
+	json_put_text(object, "name", bus->name);
+	json_put(object, "daemon_pid", json_integer(bus->daemon_pid));
+	json_put(object, "parent_pid", json_integer(bus->parent_pid));
+	json_put_u64(object, "epoch", bus->epoch);
+	json_put_u64(object, "started_ns", bus->started_ns);
+	json_put_u64(object, "topics", bus->topics);
+	json_put_u64(object, "clients", bus->clients);
+	json_put_u64(object, "bytes", bus->bytes);
+	json_put_u64(object, "layout_version", bus->layout_version);
+	return object;
+}
+
+static json_t *json_topics(const struct sample *before, const struct sample *now)
+{
+	json_t *array = json_array(), *object;
+	size_t i;
+
+	for (i = 0; i < now->topics.count; i++) {
+		const struct shmq_topic_info *topic = &now->topics.all[i];
+
+		object = topics_json(topic);
+		json_put(object, "rate", json_rate(stat_listed_rate(before, now, i)));
+		json_put(object, "slowest", json_holder(&now->holders[i], topic->depth));
+		json_array_append_new(array, object);
+	}
+	return array;
+}
+
+json_t *stat_json_bus(const struct sample *before, const struct sample *now)
+{
+	json_t *object = json_object();
+
+	json_put(object, "bus", json_summary(&now->bus));
+	json_put(object, "topics", json_topics(before, now));
+	return object;
+}
+
+static json_t *json_partitions(const struct sample *before, const struct sample *now)
+{
+	json_t *array = json_array(), *object;
+	uint32_t p;
+
+	for (p = 0; p < now->topic.partitions; p++) {
+		object = json_object();
+		json_put_u64(object, "partition", p);
+		json_put_u64(object, "head", now->partitions[p].head);
+		json_put_u64(object, "oldest", now->partitions[p].oldest);
+		json_put_u64(object, "voids", now->partitions[p].voids);
+		json_put(object, "rate", json_rate(stat_partition_rate(before, now, p)));
+		json_put(object, "slowest", json_holder(&now->holders[p], now->topic.depth));
+		json_array_append_new(array, object);
+	}
+	return array;
+}
+
+static json_t *json_peer(const struct shmq_peer_info *peer)
+{
+	int publishes = peer->role == SHMQ_ROLE_PUBLISHER;
+	json_t *object = json_object();
+
+	json_put_u64(object, "client", peer->client_id);
+	json_put(object, "pid", json_integer(peer->pid));
+	json_put_u64(object, "uid", peer->uid);
+	json_put_text(object, "name", peer->client_name);
+	json_put(object, "partition",
+		 peer->partition < 0 ? json_null() : json_integer(peer->partition));
+	json_put_u64(object, publishes ? "sent" : "received", peer->count);
+	json_put_u64(object, "bytes", peer->bytes);
+	json_put_u64(object, publishes ? "dropped" : "lost", peer->lost);
+	if (publishes)
+		return object;
+	json_put_u64(object, "lag", peer->lag);
+	json_put(object, "gating", json_boolean(peer->gating));
+	json_put(object, "sleeping", json_boolean(peer->sleeping));
+	json_put(object, "evicted", json_boolean(peer->evicted));
+	return object;
+}
+
+static json_t *json_peers(const struct peers *peers, enum shmq_role role)
+{
+	json_t *array = json_array();
+	size_t i;
+
+	for (i = 0; i < peers->count; i++)
+		if (peers->all[i].role == role)
+			json_array_append_new(array, json_peer(&peers->all[i]));
+	return array;
+}
+
+json_t *stat_json_topic(const struct sample *before, const struct sample *now)
+{
+	json_t *object = topics_json(&now->topic);
+
+	json_put(object, "rate", json_rate(stat_topic_rate(before, now)));
+	json_put(object, "partition_list", json_partitions(before, now));
+	json_put(object, "publisher_list", json_peers(&now->peers, SHMQ_ROLE_PUBLISHER));
+	json_put(object, "subscriber_list", json_peers(&now->peers, SHMQ_ROLE_SUBSCRIBER));
+	return object;
+}

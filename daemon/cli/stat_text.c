@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+#include "stat.h"
+
+#include <inttypes.h>
+#include <time.h>
+
+#define SECOND_NS ((int64_t)1000000000)
+
+static struct units_text rate_text(double rate)
+{
+	struct units_text none = { "-" };
+
+	return rate < 0 ? none : units_rate(rate);
+}
+
+static struct units_text lag_text(const struct holder *holder)
+{
+	struct units_text none = { "-" };
+
+	return holder->client < 0 ? none : units_count(holder->lag);
+}
+
+/* ---- the bus as text ------------------------------------------------- */
+
+static int64_t up_ns(const struct shmq_bus_info *bus)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * SECOND_NS + now.tv_nsec - (int64_t)bus->started_ns;
+}
+
+static void print_summary(const struct shmq_bus_info *bus)
+{
+	printf("bus %s: ", bus->name);
+	if (bus->daemon_pid)
+		printf("supervisor pid %d, worker pid %d", (int)bus->parent_pid,
+		       (int)bus->daemon_pid);
+	else
+		printf("supervisor away, clients carry on");
+	printf(", up %s", units_duration(up_ns(bus)).s);
+	if (bus->epoch > 1)
+		printf(", worker started %" PRIu64 " times", bus->epoch);
+	printf("\n%u %s, %u %s, %s shared, layout %u\n", bus->topics,
+	       units_plural(bus->topics, "topic", "topics"), bus->clients,
+	       units_plural(bus->clients, "client", "clients"), units_size(bus->bytes).s,
+	       bus->layout_version);
+}
+
+static void add_topic(struct table *table, const struct sample *before, const struct sample *now,
+		      size_t i)
+{
+	const struct shmq_topic_info *topic = &now->topics.all[i];
+	const struct holder *holder = &now->holders[i];
+
+	table_add(table, "%s%s", topic->name, topic->ended ? " (removed)" : "");
+	table_add(table, "%s", opts_word(shape_policies, (int)topic->policy));
+	table_add(table, "%s", opts_word(shape_modes, (int)topic->mode));
+	table_add(table, "%s", units_count(topic->head).s);
+	table_add(table, "%s", rate_text(stat_listed_rate(before, now, i)).s);
+	table_add(table, "%u", topic->publishers);
+	table_add(table, "%u", topic->subscribers);
+	table_add(table, "%s", units_count(topic->sleepers).s);
+	table_add(table, "%s", lag_text(holder).s);
+	table_add(table, "%s", stat_holds_back(holder, topic->depth) ? holder_text(holder).s : "-");
+}
+
+void stat_print_bus(const struct sample *before, const struct sample *now)
+{
+	static const char *const heads[] = {
+		"TOPIC", "POLICY", "MODE",    ">HEAD", ">RATE",
+		">PUBS", ">SUBS",  ">ASLEEP", ">LAG",  "HELD BACK BY",
+	};
+	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
+	size_t i;
+
+	print_summary(&now->bus);
+	if (!now->topics.count)
+		return;
+	putchar('\n');
+	for (i = 0; i < now->topics.count; i++)
+		add_topic(&table, before, now, i);
+	table_print(&table, "");
+	table_clear(&table);
+}
+
+/* ---- a topic as text ------------------------------------------------- */
+
+static void print_stamps(uint32_t flags)
+{
+	printf("  stamps       %s%s%s%s\n", flags & SHMQ_TOPIC_TAG ? "tag " : "",
+	       flags & SHMQ_TOPIC_TIME ? "time " : "",
+	       flags & (SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME) ? "" : "none ",
+	       flags & SHMQ_TOPIC_SPIN_ONLY ? "(spin-only: nobody sleeps)" : "");
+}
+
+static void print_shape(const struct shmq_topic_info *topic, double rate)
+{
+	printf("topic %s (id %" PRIu64 ")%s\n", topic->name, topic->id,
+	       topic->ended ? ", removed" : "");
+	printf("  policy       %s, stall %s\n", opts_word(shape_policies, (int)topic->policy),
+	       opts_word(shape_stalls, (int)topic->stall));
+	printf("  publishers   %u, %s\n", topic->publishers,
+	       opts_word(shape_modes, (int)topic->mode));
+	printf("  subscribers  %u, %" PRIu64 " asleep, wait %s\n", topic->subscribers,
+	       topic->sleepers, opts_word(shape_waits, (int)topic->wait));
+	printf("  shape        %u %s of %" PRIu64 " slots of %u bytes\n", topic->partitions,
+	       units_plural(topic->partitions, "partition", "partitions"), topic->depth,
+	       topic->slot_bytes);
+	printf("  messages     up to %s, %u bytes inline\n",
+	       units_exact(topic->max_message_bytes).s, topic->inline_bytes);
+	print_stamps(topic->flags);
+	printf("  memory       %s, %s pages, node %s (asked %s), %s\n",
+	       units_exact(topic->ring_bytes).s, units_size(topic->page_bytes).s,
+	       topic->node_actual ? units_node(topic->node_actual).s : "mixed",
+	       units_node(topic->node_asked).s, topic->locked ? "locked" : "not locked");
+	if (topic->note[0])
+		printf("  note         %s\n", topic->note);
+	printf("  head         %" PRIu64, topic->head);
+	printf(rate < 0 ? "\n" : ", %s\n", units_rate(rate).s);
+}
+
+static void print_partitions(const struct sample *before, const struct sample *now)
+{
+	static const char *const heads[] = {
+		">PARTITION", ">HEAD", ">OLDEST", ">VOIDS", ">RATE", ">LAG", "SLOWEST",
+	};
+	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
+	uint32_t p;
+
+	for (p = 0; p < now->topic.partitions; p++) {
+		const struct shmq_partition_info *partition = &now->partitions[p];
+
+		table_add(&table, "%u", p);
+		table_add(&table, "%" PRIu64, partition->head);
+		table_add(&table, "%" PRIu64, partition->oldest);
+		table_add(&table, "%" PRIu64, partition->voids);
+		table_add(&table, "%s", rate_text(stat_partition_rate(before, now, p)).s);
+		table_add(&table, "%s", lag_text(&now->holders[p]).s);
+		table_add(&table, "%s", holder_text(&now->holders[p]).s);
+	}
+	putchar('\n');
+	table_print(&table, "  ");
+	table_clear(&table);
+}
+
+static void add_peer(struct table *table, const struct shmq_peer_info *peer)
+{
+	table_add(table, "%u", peer->client_id);
+	table_add(table, "%d", (int)peer->pid);
+	table_add(table, "%u", (unsigned)peer->uid);
+	table_add(table, "%s", peer->client_name);
+	if (peer->partition == SHMQ_ANY_PARTITION)
+		table_add(table, "all");
+	else
+		table_add(table, "%d", peer->partition);
+	table_add(table, "%" PRIu64, peer->count);
+	table_add(table, "%" PRIu64, peer->bytes);
+	table_add(table, "%" PRIu64, peer->lost);
+}
+
+static void print_publishers(const struct peers *peers)
+{
+	static const char *const heads[] = {
+		">PUBLISHER", ">PID", ">UID", "NAME", "PARTITION", ">SENT", ">BYTES", ">DROPPED",
+	};
+	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
+	size_t i;
+
+	for (i = 0; i < peers->count; i++)
+		if (peers->all[i].role == SHMQ_ROLE_PUBLISHER)
+			add_peer(&table, &peers->all[i]);
+	if (table.count) {
+		putchar('\n');
+		table_print(&table, "  ");
+	}
+	table_clear(&table);
+}
+
+static void print_subscribers(const struct peers *peers)
+{
+	static const char *const heads[] = {
+		">SUBSCRIBER", ">PID",   ">UID",  "NAME", "PARTITION",
+		">RECEIVED",   ">BYTES", ">LOST", ">LAG", "STATE",
+	};
+	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
+	size_t i;
+
+	for (i = 0; i < peers->count; i++) {
+		const struct shmq_peer_info *peer = &peers->all[i];
+
+		if (peer->role != SHMQ_ROLE_SUBSCRIBER)
+			continue;
+		add_peer(&table, peer);
+		table_add(&table, "%" PRIu64, peer->lag);
+		table_add(&table, "%s%s%s", peer->gating ? "gating" : "free",
+			  peer->sleeping ? ", asleep" : "", peer->evicted ? ", evicted" : "");
+	}
+	if (table.count) {
+		putchar('\n');
+		table_print(&table, "  ");
+	}
+	table_clear(&table);
+}
+
+static void print_holders(const struct sample *now)
+{
+	uint32_t p;
+
+	for (p = 0; p < now->topic.partitions; p++) {
+		const struct holder *holder = &now->holders[p];
+
+		if (!stat_holds_back(holder, now->topic.depth))
+			continue;
+		printf("\n  publishers of partition %u are held back by client %d, %s: it is %" PRIu64
+		       " messages behind\n",
+		       p, holder->client, holder_text(holder).s, holder->lag);
+	}
+}
+
+void stat_print_topic(const struct sample *before, const struct sample *now)
+{
+	print_shape(&now->topic, stat_topic_rate(before, now));
+	print_partitions(before, now);
+	print_publishers(&now->peers);
+	print_subscribers(&now->peers);
+	print_holders(now);
+}

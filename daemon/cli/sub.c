@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SECOND_NS ((int64_t)1000000000)
+#define STALL_LOOK_NS (SECOND_NS / 10)
+#define STDOUT_BYTES ((size_t)256 << 10)
+#define TURN 64 /* messages of one topic before the others have a turn */
+
+/* One topic that is read. */
+struct source {
+	const char *topic;
+	shmq_sub *sub;
+	uint32_t stamps; /* SHMQ_TOPIC_* */
+	int views;       /* 1: nobody overwrites what is being looked at */
+	uint64_t received, lost;
+	uint64_t lost_told;  /* of `lost`, on stderr already */
+	int64_t told_ns;     /* when */
+	uint64_t *lost_here; /* per partition, since its last message */
+	uint32_t partitions;
+	int bound, stalled;
+};
+
+struct sub {
+	struct cli *cli;
+	const char *from;
+	int64_t timeout_ns;
+	uint64_t count;
+	int32_t partition_plus1;
+	enum format format;
+	enum shmq_wait wait;
+	unsigned format_flags, sub_flags;
+	int verbose;
+
+	struct source *sources;
+	size_t source_count, open_count;
+	shmq_waitset *set;
+	shmq_sub **ready;
+	char *copy;
+	size_t copy_bytes;
+	uint64_t received;
+	int64_t heard_ns; /* when the last message came */
+	int code;         /* of what ended it, CLI_OK while going on */
+	int done;
+};
+
+#define AT(member) OPT_AT(struct sub, member)
+
+static const struct opt options[] = {
+	{ "from", .kind = OPT_TEXT, AT(from), .arg = "latest|oldest|SEQ",
+	  .help = "where to start (latest: the next message);\nSEQ needs one partition" },
+	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(count), .arg = "N", .min = 1,
+	  .help = "end after N messages" },
+	{ "timeout", .letter = 't', .kind = OPT_DURATION, AT(timeout_ns), .arg = "TIME",
+	  .help = "end when nothing came for that long (forever);\n"
+		  "0 takes what is there" },
+	{ "end", .kind = OPT_OR, AT(sub_flags), .value = SHMQ_SUB_END_WITH_PUBLISHERS,
+	  .help = "end when the publishers have left" },
+	{ "partition", .kind = OPT_INDEX, AT(partition_plus1), .arg = "N",
+	  .help = "only this partition (all)" },
+	{ "format", .letter = 'o', .kind = OPT_WORD, AT(format), .words = format_words,
+	  .help = "text: a line each (default); hex: digits, a line\n"
+		  "each; json: an object each; raw: only the bytes;\n"
+		  "frames: as \"pub --frames\" reads them" },
+	{ "json", .kind = OPT_SET, AT(format), .value = FORMAT_JSON,
+	  .help = "the same as --format json" },
+	{ "print-key", .kind = OPT_OR, AT(format_flags), .value = FORMAT_KEY,
+	  .help = "text, hex: the key and a tab before the message" },
+	{ "print-topic", .kind = OPT_OR, AT(format_flags), .value = FORMAT_TOPIC,
+	  .help = "text, hex: the topic and a tab before that" },
+	{ "wait", .kind = OPT_WORD, AT(wait), .words = shape_waits,
+	  .help = "how to wait (the topic's hint)" },
+	{ "verbose", .letter = 'v', .kind = OPT_SET, AT(verbose), .value = 1,
+	  .help = "say on stderr what was received" },
+};
+
+/* ---- opening --------------------------------------------------------- */
+
+static void take_from(const struct sub *sub, struct shmq_sub_options *how)
+{
+	how->from = SHMQ_FROM_LATEST;
+	if (!sub->from || !strcmp(sub->from, "latest"))
+		return;
+	how->from = SHMQ_FROM_OLDEST;
+	if (!strcmp(sub->from, "oldest"))
+		return;
+	how->from = SHMQ_FROM_SEQ;
+	if (units_parse_count(sub->from, &how->seq) < 0)
+		opts_fail(&cmd_sub, "--from takes latest, oldest or a seq, not \"%s\"", sub->from);
+}
+
+/* What gates publishers is safe from them while it is looked at. */
+static int gates(enum shmq_policy policy)
+{
+	return policy == SHMQ_BLOCK || policy == SHMQ_DROP_NEW;
+}
+
+static int open_source(struct sub *sub, struct source *source, const struct shmq_sub_options *how)
+{
+	struct shmq_topic_info info;
+	int rc = shmq_sub_open(sub->cli->bus, source->topic, how, &source->sub);
+	const char *hint = NULL;
+
+	if (rc == SHMQ_EOPTION && how->from == SHMQ_FROM_SEQ && !how->partition_plus1)
+		hint = "a seq counts in one partition: name it with --partition";
+	if (rc == 0)
+		rc = shmq_sub_get_topic(source->sub, &info);
+	if (rc == 0)
+		rc = shmq_waitset_add(sub->set, source->sub);
+	if (rc < 0)
+		return out_fail(sub->cli, rc, "subscribing to", source->topic, hint);
+	source->stamps = info.flags;
+	source->views = gates(info.policy);
+	source->partitions = info.partitions;
+	source->lost_here = cli_alloc(NULL, info.partitions * sizeof(*source->lost_here));
+	memset(source->lost_here, 0, info.partitions * sizeof(*source->lost_here));
+	sub->open_count++;
+	return CLI_OK;
+}
+
+static int open_sources(struct sub *sub, const struct shmq_sub_options *how)
+{
+	int rc = shmq_waitset_create(sub->cli->bus, &sub->set);
+	int code = CLI_OK;
+	size_t i;
+
+	if (rc < 0)
+		return out_fail(sub->cli, rc, "making a wait set on bus",
+				shmq_bus_name(sub->cli->bus), NULL);
+	for (i = 0; i < sub->source_count && code == CLI_OK; i++)
+		code = open_source(sub, &sub->sources[i], how);
+	return code;
+}
+
+static void close_sources(struct sub *sub)
+{
+	size_t i;
+
+	shmq_waitset_destroy(sub->set);
+	for (i = 0; i < sub->source_count; i++) {
+		shmq_sub_close(sub->sources[i].sub);
+		free(sub->sources[i].lost_here);
+	}
+	free(sub->sources);
+	free(sub->ready);
+	free(sub->copy);
+}
+
+/* ---- losses ---------------------------------------------------------- */
+
+static void tell_loss(struct source *source)
+{
+	uint64_t lost = source->lost - source->lost_told;
+
+	if (!lost)
+		return;
+	out_say("receiving from \"%s\": lost %s%" PRIu64 " %s (hint: read faster, or create the "
+		"topic deeper)",
+		source->topic, source->bound ? "at most " : "", lost,
+		units_plural(lost, "message", "messages"));
+	source->lost_told = source->lost;
+	source->told_ns = cli_now_ns();
+}
+
+/* Each loss is told when it happens, but of a reader that loses all the
+ * time not more than once a second: telling costs time, too. */
+static void lose(struct source *source, const struct shmq_msg *msg)
+{
+	source->lost += msg->lost;
+	source->bound |= msg->lost_is_bound != 0;
+	if ((uint32_t)msg->partition < source->partitions)
+		source->lost_here[msg->partition] += msg->lost;
+	if (!source->lost_told || cli_now_ns() - source->told_ns >= SECOND_NS)
+		tell_loss(source);
+}
+
+static uint64_t total_lost(const struct sub *sub)
+{
+	uint64_t lost = 0;
+	size_t i;
+
+	for (i = 0; i < sub->source_count; i++)
+		lost += sub->sources[i].lost;
+	return lost;
+}
+
+/* ---- summary --------------------------------------------------------- */
+
+static int exit_code(const struct sub *sub)
+{
+	int incomplete = total_lost(sub) > 0;
+
+	/* A failure outweighs a loss, a loss outweighs a timeout. */
+	if (sub->code != CLI_OK && sub->code != CLI_TIMEOUT)
+		return sub->code;
+	return incomplete ? CLI_LOST : sub->code;
+}
+
+/* The summary of one topic, "" if there is nothing to say. */
+static void summary_of(const struct sub *sub, const struct source *source, char *out, size_t bytes)
+{
+	out[0] = '\0';
+	if (source->lost || sub->verbose)
+		snprintf(out, bytes,
+			 "shmq: received from \"%s\": %" PRIu64 " %s, %s%" PRIu64 " lost\n",
+			 source->topic, source->received,
+			 units_plural(source->received, "message", "messages"),
+			 source->bound ? "at most " : "", source->lost);
+}
+
+static void summarise(const struct sub *sub)
+{
+	char line[512];
+	size_t i;
+
+	for (i = 0; i < sub->source_count; i++) {
+		summary_of(sub, &sub->sources[i], line, sizeof(line));
+		fputs(line, stderr);
+	}
+}
+
+/* A signal may end the program inside the coming wait: leave it the summary
+ * it could not compose there. */
+static void prepare_end(const struct sub *sub)
+{
+	char words[4096];
+	size_t i, len = 0;
+
+	words[0] = '\0';
+	for (i = 0; i < sub->source_count && sizeof(words) - len > 512; i++) {
+		summary_of(sub, &sub->sources[i], words + len, sizeof(words) - len);
+		len += strlen(words + len);
+	}
+	sig_set_exit(exit_code(sub), words);
+}
+
+/* ---- receiving ------------------------------------------------------- */
+
+static void end(struct sub *sub, int code)
+{
+	sub->done = 1;
+	if (sub->code == CLI_OK)
+		sub->code = code;
+}
+
+/* A reader that has seen enough and a signal are ways to end it. */
+static void output_failed(struct sub *sub, int error)
+{
+	if (error == -EPIPE || sig_stopped())
+		end(sub, CLI_OK);
+	else
+		end(sub, out_fail(NULL, error, "writing to standard output", NULL, NULL));
+}
+
+/* Nothing more will come from this topic. */
+static void close_source(struct sub *sub, struct source *source, int code)
+{
+	shmq_waitset_remove(sub->set, source->sub);
+	if (sub->code == CLI_OK)
+		sub->code = code;
+	if (--sub->open_count == 0)
+		end(sub, CLI_OK);
+}
+
+/* Those who asked to see the end are content; for others the topic has gone
+ * away under them. */
+static int ended(const struct sub *sub, const struct source *source)
+{
+	if (sub->sub_flags & SHMQ_SUB_END_WITH_PUBLISHERS)
+		return CLI_OK;
+	return out_fail(NULL, SHMQ_EENDED, "receiving from", source->topic, NULL);
+}
+
+static void write_message(struct sub *sub, struct source *source, const struct shmq_msg *msg)
+{
+	uint64_t none = 0, *lost = &none;
+	struct format_message message = {
+		.topic = source->topic,
+		.msg = msg,
+		.has = source->stamps,
+		.flags = sub->format_flags,
+	};
+	int rc;
+
+	if ((uint32_t)msg->partition < source->partitions)
+		lost = &source->lost_here[msg->partition];
+	message.lost = *lost;
+	*lost = 0;
+	rc = format_write(sub->format, &message);
+	if (rc < 0) {
+		output_failed(sub, rc);
+		return;
+	}
+	source->received++;
+	if (++sub->received == sub->count)
+		end(sub, CLI_OK);
+}
+
+static int receive_copy(struct sub *sub, struct source *source, struct shmq_msg *msg)
+{
+	size_t need;
+	int rc;
+
+	for (;;) {
+		rc = shmq_receive_copy(source->sub, sub->copy, sub->copy_bytes, msg, SHMQ_NOWAIT);
+		if (rc != SHMQ_EBUFFER)
+			return rc;
+		need = msg->len + msg->key_len + msg->properties_len;
+		sub->copy_bytes = need > 2 * sub->copy_bytes ? need : 2 * sub->copy_bytes;
+		sub->copy = cli_alloc(sub->copy, sub->copy_bytes);
+	}
+}
+
+static void stall(struct source *source)
+{
+	if (!source->stalled)
+		out_fail(NULL, SHMQ_ESTALLED, "receiving from", source->topic, NULL);
+	source->stalled = 1;
+	sig_sleep_until(cli_now_ns() + STALL_LOOK_NS);
+}
+
+/* One step.  Returns 1 if there may be more at once. */
+static int receive(struct sub *sub, struct source *source)
+{
+	struct shmq_msg msg = { 0 };
+	int rc;
+
+	rc = source->views ? shmq_receive(source->sub, &msg, SHMQ_NOWAIT) :
+			     receive_copy(sub, source, &msg);
+	switch (rc) {
+	case 0:
+		source->stalled = 0;
+		write_message(sub, source, &msg);
+		return !sub->done;
+	case SHMQ_EEMPTY:
+		return 0;
+	case SHMQ_EOVERRUN:
+		lose(source, &msg);
+		return 1;
+	case SHMQ_EEVICTED:
+		lose(source, &msg);
+		close_source(sub, source,
+			     out_fail(NULL, rc, "receiving from", source->topic, NULL));
+		return 0;
+	case SHMQ_EENDED:
+		close_source(sub, source, ended(sub, source));
+		return 0;
+	case SHMQ_ESTALLED:
+		stall(source);
+		return 0;
+	default:
+		end(sub, out_fail(sub->cli, rc, "receiving from", source->topic, NULL));
+		return 0;
+	}
+}
+
+static void take_turn(struct sub *sub, const shmq_sub *ready)
+{
+	struct source *source = sub->sources;
+	int i;
+
+	while (source->sub != ready)
+		source++;
+	for (i = 0; i < TURN && !sig_stopped(); i++)
+		if (!receive(sub, source))
+			break;
+	if (i)
+		sub->heard_ns = cli_now_ns();
+}
+
+static int64_t patience(const struct sub *sub)
+{
+	int64_t left;
+
+	if (sub->timeout_ns == SHMQ_FOREVER || sub->timeout_ns == SHMQ_NOWAIT)
+		return sub->timeout_ns;
+	left = sub->heard_ns + sub->timeout_ns - cli_now_ns();
+	return left > 0 ? left : 1;
+}
+
+static void say_timeout(struct sub *sub)
+{
+	char silence[64] = "nothing more is there";
+
+	if (sub->timeout_ns != SHMQ_NOWAIT)
+		snprintf(silence, sizeof(silence), "nothing came for %.32s",
+			 units_duration(sub->timeout_ns).s);
+	out_say("receiving from \"%s\"%s: %s: %s (hint: a longer --timeout; shmq stat shows who "
+		"publishes)",
+		sub->sources[0].topic, sub->source_count > 1 ? " and others" : "",
+		shmq_strerror(SHMQ_ETIMEOUT), silence);
+	end(sub, CLI_TIMEOUT);
+}
+
+/* Nothing is there: put out everything before the wait. */
+static int wait_idle(struct sub *sub)
+{
+	size_t i;
+	int n;
+
+	for (i = 0; i < sub->source_count; i++)
+		tell_loss(&sub->sources[i]);
+	if (fflush(stdout) == EOF) {
+		output_failed(sub, -errno);
+		return 0;
+	}
+	prepare_end(sub);
+	if (sig_wait_begin())
+		return 0;
+	n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, patience(sub));
+	sig_wait_end();
+	return n;
+}
+
+static void receive_all(struct sub *sub)
+{
+	int i, n;
+
+	sub->heard_ns = cli_now_ns();
+	while (!sub->done && !sig_stopped()) {
+		n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, SHMQ_NOWAIT);
+		if (n == SHMQ_EEMPTY)
+			n = wait_idle(sub);
+		if (n == SHMQ_ETIMEOUT || n == SHMQ_EEMPTY)
+			say_timeout(sub);
+		else if (n < 0)
+			end(sub, out_fail(sub->cli, n, "waiting on bus",
+					  shmq_bus_name(sub->cli->bus), NULL));
+		for (i = 0; i < n && !sub->done; i++)
+			take_turn(sub, sub->ready[i]);
+	}
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct sub sub = { .cli = cli, .timeout_ns = SHMQ_FOREVER };
+	struct shmq_sub_options how = { .size = sizeof(how) };
+	const struct opt_group groups[] = {
+		{ "Options", options, ARRAY_COUNT(options), &sub },
+		{ "Options of all commands", opts_shared, opts_shared_count, cli },
+	};
+	int first = opts_parse(&cmd_sub, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
+	int code;
+	size_t i;
+
+	if (first == argc)
+		opts_fail(&cmd_sub, "sub takes at least one topic");
+	take_from(&sub, &how);
+	how.partition_plus1 = sub.partition_plus1;
+	how.wait = sub.wait;
+	how.flags = sub.sub_flags;
+	code = cli_open(cli);
+	if (code != CLI_OK)
+		return code;
+	sig_catch();
+	setvbuf(stdout, NULL, _IOFBF, STDOUT_BYTES);
+	sub.source_count = (size_t)(argc - first);
+	sub.sources = cli_alloc(NULL, sub.source_count * sizeof(*sub.sources));
+	sub.ready = cli_alloc(NULL, sub.source_count * sizeof(shmq_sub *));
+	memset(sub.sources, 0, sub.source_count * sizeof(*sub.sources));
+	for (i = 0; i < sub.source_count; i++)
+		sub.sources[i].topic = argv[first + (int)i];
+	code = open_sources(&sub, &how);
+	if (code == CLI_OK) {
+		receive_all(&sub);
+		summarise(&sub);
+		code = exit_code(&sub);
+	}
+	close_sources(&sub);
+	return code;
+}
+
+const struct command cmd_sub = {
+	"sub",
+	"TOPIC... [OPTION]...",
+	"Receive messages and print them",
+	"What is lost is told on stderr and makes the exit code 4.  SIGINT and SIGTERM end\n"
+	"it like --count: what was received is written, the exit code is 0 or 4.\n",
+	run,
+};

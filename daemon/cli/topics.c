@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- topics ---------------------------------------------------------- */
+
+struct walk {
+	const char *pattern;
+	struct topics *topics;
+};
+
+static int matches(const char *pattern, const char *name)
+{
+	if (!pattern)
+		return 1;
+	if (strpbrk(pattern, "*?["))
+		return fnmatch(pattern, name, 0) == 0;
+	return !strncmp(pattern, name, strlen(pattern));
+}
+
+static int keep_topic(void *arg, const struct shmq_topic_info *topic)
+{
+	struct walk *walk = arg;
+	struct topics *to = walk->topics;
+
+	if (!matches(walk->pattern, topic->name))
+		return 0;
+	to->all = cli_grow(to->all, to->count, &to->room, sizeof(*to->all));
+	to->all[to->count++] = *topic;
+	return 0;
+}
+
+static int by_name(const void *left, const void *right)
+{
+	const struct shmq_topic_info *a = left, *b = right;
+	int order = strcmp(a->name, b->name);
+
+	return order ? order : (a->id > b->id) - (a->id < b->id);
+}
+
+int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out)
+{
+	struct walk walk = { .pattern = pattern, .topics = out };
+	int rc;
+
+	*out = (struct topics){ 0 };
+	rc = shmq_topic_each(bus, keep_topic, &walk);
+	if (out->count)
+		qsort(out->all, out->count, sizeof(*out->all), by_name);
+	return rc;
+}
+
+void topics_clear(struct topics *topics)
+{
+	free(topics->all);
+	*topics = (struct topics){ 0 };
+}
+
+static json_t *json_node(int node)
+{
+	return node == SHMQ_NODE_ANY ? json_null() : json_integer(node - 1);
+}
+
+json_t *topics_json(const struct shmq_topic_info *topic)
+{
+	json_t *object = json_object();
+
+	json_put_text(object, "name", topic->name);
+	json_put_u64(object, "id", topic->id);
+	json_put_text(object, "mode", opts_word(shape_modes, (int)topic->mode));
+	json_put_text(object, "policy", opts_word(shape_policies, (int)topic->policy));
+	json_put_text(object, "stall", opts_word(shape_stalls, (int)topic->stall));
+	json_put_text(object, "wait", opts_word(shape_waits, (int)topic->wait));
+	json_put_u64(object, "partitions", topic->partitions);
+	json_put_u64(object, "depth", topic->depth);
+	json_put_u64(object, "slot_bytes", topic->slot_bytes);
+	json_put_u64(object, "inline_bytes", topic->inline_bytes);
+	json_put_u64(object, "max_message_bytes", topic->max_message_bytes);
+	json_put(object, "tag", json_boolean(topic->flags & SHMQ_TOPIC_TAG));
+	json_put(object, "time", json_boolean(topic->flags & SHMQ_TOPIC_TIME));
+	json_put(object, "spin_only", json_boolean(topic->flags & SHMQ_TOPIC_SPIN_ONLY));
+	json_put(object, "ended", json_boolean(topic->ended));
+	json_put_u64(object, "ring_bytes", topic->ring_bytes);
+	json_put_u64(object, "page_bytes", topic->page_bytes);
+	json_put(object, "node_asked", json_node(topic->node_asked));
+	json_put(object, "node", json_node(topic->node_actual));
+	json_put(object, "locked", json_boolean(topic->locked));
+	json_put_u64(object, "publishers", topic->publishers);
+	json_put_u64(object, "subscribers", topic->subscribers);
+	json_put_u64(object, "sleepers", topic->sleepers);
+	json_put_u64(object, "head", topic->head);
+	json_put_text(object, "note", topic->note);
+	return object;
+}
+
+/* ---- peers ----------------------------------------------------------- */
+
+static int keep_peer(void *arg, const struct shmq_peer_info *peer)
+{
+	struct peers *to = arg;
+
+	to->all = cli_grow(to->all, to->count, &to->room, sizeof(*to->all));
+	to->all[to->count++] = *peer;
+	return 0;
+}
+
+static int by_client(const void *left, const void *right)
+{
+	const struct shmq_peer_info *a = left, *b = right;
+
+	if (a->client_id != b->client_id)
+		return a->client_id < b->client_id ? -1 : 1;
+	return (a->partition > b->partition) - (a->partition < b->partition);
+}
+
+int peers_collect(shmq_bus *bus, const char *topic, struct peers *out)
+{
+	int rc;
+
+	*out = (struct peers){ 0 };
+	rc = shmq_peer_each(bus, topic, keep_peer, out);
+	if (out->count)
+		qsort(out->all, out->count, sizeof(*out->all), by_client);
+	return rc;
+}
+
+void peers_clear(struct peers *peers)
+{
+	free(peers->all);
+	*peers = (struct peers){ 0 };
+}
+
+/* ---- who holds whom back --------------------------------------------- */
+
+void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
+	       uint32_t number, struct holder *out)
+{
+	size_t i;
+
+	*out = (struct holder){
+		.client = partition->holder,
+		.partition = number,
+		.lag = partition->holder_lag,
+	};
+	for (i = 0; i < peers->count; i++) {
+		const struct shmq_peer_info *peer = &peers->all[i];
+
+		if (peer->role != SHMQ_ROLE_SUBSCRIBER || (int)peer->client_id != out->client)
+			continue;
+		out->pid = peer->pid;
+		memcpy(out->name, peer->client_name, sizeof(out->name));
+		return;
+	}
+}
+
+int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out)
+{
+	struct shmq_partition_info partition, worst = { .holder = -1 };
+	struct peers peers;
+	uint32_t p, number = 0;
+	int rc = 0;
+
+	*out = (struct holder){ .client = -1 };
+	for (p = 0; p < topic->partitions && rc == 0; p++) {
+		rc = shmq_topic_get_partition(bus, topic->name, p, &partition);
+		if (rc < 0 || partition.holder < 0)
+			continue;
+		if (worst.holder >= 0 && partition.holder_lag <= worst.holder_lag)
+			continue;
+		worst = partition;
+		number = p;
+	}
+	if (rc < 0 || worst.holder < 0)
+		return rc;
+	rc = peers_collect(bus, topic->name, &peers);
+	holder_of(&peers, &worst, number, out);
+	peers_clear(&peers);
+	return rc;
+}
+
+struct units_text holder_text(const struct holder *holder)
+{
+	struct units_text text;
+
+	if (holder->client < 0)
+		snprintf(text.s, sizeof(text.s), "-");
+	else if (!holder->pid)
+		snprintf(text.s, sizeof(text.s), "client %d", holder->client);
+	else
+		snprintf(text.s, sizeof(text.s), "%s (pid %d)", holder->name, (int)holder->pid);
+	return text;
+}

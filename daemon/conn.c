@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "wire.h"
+
+#define ACCEPTS_AT_ONCE 64
+
+static void conn_ready(struct source *source, uint32_t events);
+
+/* ---- accepting --------------------------------------------------------------- */
+
+static unsigned descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) ? 0 : (unsigned)limit.rlim_cur;
+}
+
+/* Out of descriptors: with the spare one take the caller off the queue and
+ * hang up, else it would wait, and the loop would spin. */
+static void refuse_one(struct control *c)
+{
+	unsigned held;
+	int fd;
+
+	if (c->spare_fd >= 0)
+		close(c->spare_fd);
+	fd = accept4(c->listen.fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	c->spare_fd = fcntl(c->listen.fd, F_DUPFD_CLOEXEC, 0);
+	if (log_may(&c->accept_limit, &held))
+		log_warn("refused a connection: all %u descriptors are in use (RLIMIT_NOFILE: raise "
+			 "LimitNOFILE= or ulimit -n)%s", descriptor_limit(),
+			 held ? "; others too in the last second" : "");
+}
+
+static void add_conn(struct control *c, int fd)
+{
+	struct conn *conn = calloc(1, sizeof(*conn));
+
+	if (!conn || loop_add(c->loop, &conn->source, fd, EPOLLIN, conn_ready)) {
+		free(conn);
+		close(fd);
+		return;
+	}
+	conn->c = c;
+	conn->event_fd = -1;
+	LIST_INSERT_HEAD(&c->conns, conn, link);
+	c->conn_count++;
+	loop_clear_timer(&c->linger_timer);
+}
+
+void conn_accept(struct source *source, uint32_t events)
+{
+	struct control *c = loop_container(source, struct control, listen);
+	int i, fd;
+
+	(void)events;
+	for (i = 0; i < ACCEPTS_AT_ONCE; i++) {
+		fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd >= 0) {
+			add_conn(c, fd);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE)
+			refuse_one(c);
+		if (errno != ECONNABORTED && errno != EINTR)
+			return;
+	}
+}
+
+void conn_close(struct conn *conn)
+{
+	struct control *c = conn->c;
+
+	if (!conn->source.ready)
+		return;
+	loop_remove(c->loop, &conn->source);
+	close(conn->source.fd);
+	if (conn->event_fd >= 0)
+		close(conn->event_fd);
+	if (conn->pending)
+		conn->abandon(conn->pending);
+	if (conn->peer)
+		conn->peer->conn = NULL;
+	LIST_REMOVE(conn, link);
+	c->conn_count--;
+	loop_free(c->loop, conn);
+	control_maybe_idle(c);
+}
+
+/* ---- replies -------------------------------------------------------------------- */
+
+/* Nothing is ever waited for: a client that does not take its reply is cut
+ * off, and may attach again. */
+static void send_reply(struct conn *conn, struct proto_reply *reply, const int *fds, unsigned fd_count)
+{
+	int error = shmq__wire_send(conn->source.fd, reply, sizeof(*reply), fds, fd_count);
+
+	if (fd_count && (error == -ETOOMANYREFS || error == -EMFILE)) {
+		reply->error = SHMQ_ELIMIT;
+		reply->fd_count = 0;
+		snprintf(reply->why, sizeof(reply->why),
+			 "too many descriptors are on their way to clients that do not read: raise "
+			 "RLIMIT_NOFILE of shmqd, now %u", descriptor_limit());
+		error = shmq__wire_send(conn->source.fd, reply, sizeof(*reply), NULL, 0);
+	}
+	if (error)
+		conn_close(conn);
+}
+
+static void begin_reply(struct proto_reply *reply, const struct proto_request *req)
+{
+	memset(reply, 0, sizeof(*reply));
+	reply->magic = PROTO_MAGIC;
+	reply->version = PROTO_VERSION;
+	reply->op = req->op;
+	reply->token = req->token;
+}
+
+static void put_error(struct proto_reply *reply, int error, const struct shmq__why *why)
+{
+	reply->error = error;
+	snprintf(reply->why, sizeof(reply->why), "%s", error ? why->text : "");
+	if (error)
+		reply->fd_count = 0;
+}
+
+void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
+		void (*abandon)(void *pending))
+{
+	later->conn = x->conn;
+	later->reply = x->reply;
+	x->conn->pending = pending;
+	x->conn->abandon = abandon;
+	loop_change(x->c->loop, &x->conn->source, 0);
+}
+
+void conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
+		       const int *fds, unsigned fd_count)
+{
+	struct conn *conn = later->conn;
+
+	if (!conn)
+		return;
+	later->conn = NULL;
+	conn->pending = NULL;
+	loop_change(conn->c->loop, &conn->source, EPOLLIN);
+	put_error(&later->reply, error, why);
+	send_reply(conn, &later->reply, fds, error ? 0 : fd_count);
+}
+
+void conn_give(struct control *c, struct proto_reply *reply, int *fds, unsigned *fd_count,
+	       unsigned id, enum conn_give how)
+{
+	reply->fd[reply->fd_count].slab = (uint16_t)id;
+	reply->fd[reply->fd_count].writable = how == CONN_GIVE_WRITE;
+	reply->fd_count++;
+	fds[(*fd_count)++] = shmq__slabs_fd(c->reg->slabs, id,
+					    how == CONN_GIVE_WRITE ? SHMQ__SLAB_WRITE : SHMQ__SLAB_READ);
+}
+
+void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsigned *fd_count,
+		    unsigned id)
+{
+	if (conn->given & (1u << id))
+		return;
+	conn->given |= 1u << id;
+	conn_give(conn->c, reply, fds, fd_count, id, CONN_GIVE_WRITE);
+}
+
+/* ---- requests -------------------------------------------------------------------- */
+
+static int stop_request(struct exchange *x)
+{
+	unsigned others = x->c->reg->peer_count - 1;
+	char by[96];
+
+	if (others && !(x->req->remove.flags & SHMQ_FORCE))
+		return shmq__fail(&x->why, SHMQ_EINUSE,
+				  "%u other clients are attached: end them, or stop by force", others);
+	snprintf(by, sizeof(by), "%s", conn_peer_text(x->conn->peer));
+	control_stop(x->c, by);
+	return 0;
+}
+
+static const struct {
+	int (*handle)(struct exchange *x);
+	const char *name;
+} requests[] = {
+	[PROTO_HELLO] = { hello_request, "HELLO" },
+	[PROTO_PLAN] = { create_plan_request, "PLAN" },
+	[PROTO_CREATE] = { create_request, "CREATE" },
+	[PROTO_REMOVE] = { create_remove_request, "REMOVE" },
+	[PROTO_OPEN] = { open_request, "OPEN" },
+	[PROTO_CLOSE] = { open_close_request, "CLOSE" },
+	[PROTO_REPORT] = { stall_report_request, "REPORT" },
+	[PROTO_STOP] = { stop_request, "STOP" },
+	[PROTO_GOODBYE] = { goodbye_request, "GOODBYE" },
+};
+
+/* 0, or why the connection is of no use. */
+static int check_request(const struct conn *conn, const struct proto_request *req,
+			 struct shmq__why *why)
+{
+	if (req->magic != PROTO_MAGIC)
+		return shmq__fail(why, SHMQ_EPROTO, "this is not a request of shmq (magic %08x)",
+				  req->magic);
+	if (req->version != PROTO_VERSION)
+		return shmq__fail(why, SHMQ_EVERSION,
+				  "client speaks protocol %u, this supervisor %u: use the libshmq that "
+				  "came with shmqd %s", req->version, PROTO_VERSION, shmq_version());
+	if (!memchr(req->topic, 0, sizeof(req->topic)))
+		return shmq__fail(why, SHMQ_EPROTO, "the topic name of a request has no end");
+	if (!req->op || req->op >= sizeof(requests) / sizeof(requests[0]) || !requests[req->op].handle)
+		return shmq__fail(why, SHMQ_EPROTO, "there is no request %u", req->op);
+	if (!conn->peer && req->op != PROTO_HELLO)
+		return shmq__fail(why, SHMQ_EPROTO, "%s before HELLO", requests[req->op].name);
+	if (conn->peer && req->op == PROTO_HELLO)
+		return shmq__fail(why, SHMQ_EPROTO, "HELLO twice on one connection");
+	return 0;
+}
+
+static void refuse_and_close(struct conn *conn, const struct proto_request *req, int error,
+			     const struct shmq__why *why)
+{
+	struct proto_reply reply;
+	unsigned held;
+
+	if (log_may(&conn->c->refuse_limit, &held))
+		log_warn("refused a request: %s", why->text);
+	begin_reply(&reply, req);
+	put_error(&reply, error, why);
+	shmq__wire_send(conn->source.fd, &reply, sizeof(reply), NULL, 0);
+	conn_close(conn);
+}
+
+static void answer(struct conn *conn, const struct proto_request *req)
+{
+	struct exchange x = { .c = conn->c, .conn = conn, .req = req, .own_fd = -1 };
+	int error = check_request(conn, req, &x.why);
+
+	if (error) {
+		refuse_and_close(conn, req, error, &x.why);
+		return;
+	}
+	begin_reply(&x.reply, req);
+	error = requests[req->op].handle(&x);
+	if (error == CONN_LATER)
+		return;
+	if (error && !*x.why.text)
+		shmq__fail(&x.why, error, "%s", shmq_strerror(error));
+	put_error(&x.reply, error, &x.why);
+	log_debug("%s %s: %s", requests[req->op].name, req->topic, error ? x.why.text : "ok");
+	if (conn->source.ready)
+		send_reply(conn, &x.reply, x.fds, error ? 0 : x.fd_count);
+	if (x.own_fd >= 0)
+		close(x.own_fd);
+	/* Where nothing came of HELLO, or after GOODBYE, there is no more to say. */
+	if (conn->source.ready && (!conn->peer || req->op == PROTO_GOODBYE))
+		conn_close(conn);
+}
+
+static void conn_ready(struct source *source, uint32_t events)
+{
+	struct conn *conn = loop_container(source, struct conn, source);
+	struct control *c = conn->c;
+	struct proto_request req;
+	struct shmq__why why;
+	int fds[WIRE_FDS_MAX], rc = -EAGAIN;
+	unsigned n;
+
+	while (source->ready && !conn->pending) {
+		memset(&req, 0, sizeof(req));
+		rc = shmq__wire_recv(source->fd, &req, sizeof(req), fds, &n);
+		while (n)
+			close(fds[--n]); /* nobody asked for them */
+		if (rc != 1)
+			break;
+		answer(conn, &req);
+		/* One at a time, so that no client keeps others waiting; but what
+		 * was said before hanging up is heard. */
+		if (!(events & (EPOLLHUP | EPOLLRDHUP)))
+			return;
+	}
+	if (!source->ready || (rc == -EAGAIN && !(events & (EPOLLHUP | EPOLLERR))))
+		return;
+	if (rc == -EMSGSIZE) {
+		shmq__fail(&why, SHMQ_EPROTO, "a request has %zu bytes; this one had not", sizeof(req));
+		refuse_and_close(conn, &req, SHMQ_EPROTO, &why);
+		return;
+	}
+	if (conn->peer) {
+		log_debug("%s hung up", conn_peer_text(conn->peer));
+		death_suspect(c);
+	}
+	conn_close(conn);
+}
+
+/* ---- events ---------------------------------------------------------------------- */
+
+void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, enum shmq_role role,
+	       const struct peer *about, const struct peer *except)
+{
+	struct proto_event event = { .magic = PROTO_MAGIC, .version = PROTO_VERSION };
+	uint64_t serial = ++c->event_serial;
+	struct handle *h;
+
+	event.kind = (uint16_t)kind;
+	event.role = role;
+	event.client = about ? about->id : 0;
+	event.pid = about ? (int32_t)load_relaxed(&about->rec->pid) : 0;
+	memcpy(event.topic, t->rec->name, sizeof(event.topic));
+	LIST_FOREACH (h, &t->handles, of_topic) {
+		struct peer *p = h->peer;
+
+		if (p == except || p->serial == serial || !p->conn || p->conn->event_fd < 0)
+			continue;
+		p->serial = serial;
+		/* A full socket drops the event. */
+		shmq__wire_send(p->conn->event_fd, &event, sizeof(event), NULL, 0);
+	}
+}
+
+const char *conn_peer_text(const struct peer *p)
+{
+	static char text[96];
+
+	snprintf(text, sizeof(text), "client %u (pid %u \"%.31s\")", p->id, load_relaxed(&p->rec->pid),
+		 p->rec->name);
+	return text;
+}

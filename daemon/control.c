@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+#include "control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+#define SECOND_NS INT64_C(1000000000)
+#define MILLISECOND_NS UINT64_C(1000000)
+#define ACK_TIMEOUT_NS (10 * SECOND_NS)
+#define LOCK_TIMEOUT_NS (10 * SECOND_NS)
+
+/* ---- the end ------------------------------------------------------------------------------- */
+
+void control_stop(struct control *c, const char *by)
+{
+	struct link_msg msg = { .kind = LINK_STOPPING };
+	uint32_t i;
+
+	if (c->is_over)
+		return;
+	c->is_over = 1;
+	log_info("ending the bus, asked by %s: %u topics, %u clients", by,
+		 load_relaxed(&c->reg->head->topics_live), c->reg->peer_count);
+	/* Nobody is to find the door open and the house empty. */
+	unlink(c->files.sock);
+	for (i = 0; i < c->reg->topic_capacity; i++)
+		if (c->reg->topic[i])
+			create_end_topic(c, c->reg->topic[i], NULL);
+	registry_announce(c->reg);
+	store_release(&c->reg->head->control_pid, 0);
+	unlink(c->files.control);
+	if (c->link.ready)
+		link_send(c->link.fd, &msg, -1);
+}
+
+static int is_idle(const struct control *c)
+{
+	return !c->reg->topic_count && !c->reg->peer_count && !c->conn_count && !c->jobs;
+}
+
+static void lingered(struct timer *timer)
+{
+	struct control *c = loop_container(timer, struct control, linger_timer);
+
+	if (is_idle(c))
+		control_stop(c, "nobody: it is empty");
+}
+
+void control_maybe_idle(struct control *c)
+{
+	if (!c->o->on_demand || c->is_over)
+		return;
+	if (is_idle(c))
+		loop_set_timer(c->loop, &c->linger_timer,
+			       shmq__clock_monotonic_ns() + (uint64_t)c->o->linger_ns, lingered);
+	else
+		loop_clear_timer(&c->linger_timer);
+}
+
+static void signalled(struct source *source, uint32_t events)
+{
+	struct control *c = loop_container(source, struct control, signals);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		if (info.ssi_signo == SIGTERM)
+			control_stop(c, "SIGTERM");
+}
+
+/* ---- the parent ---------------------------------------------------------------------------- */
+
+static void parent_gone(struct control *c);
+
+static void reap_new_parent(struct control *c)
+{
+	if (c->new_parent > 0 && waitpid(c->new_parent, NULL, WNOHANG) == c->new_parent)
+		c->new_parent = 0;
+}
+
+static void link_ready(struct source *source, uint32_t events)
+{
+	struct control *c = loop_container(source, struct control, link);
+	struct link_msg msg;
+	int fd, rc;
+
+	(void)events;
+	while ((rc = link_recv(source->fd, &msg, &fd, 0)) == 1) {
+		if (fd >= 0)
+			close(fd);
+		if (msg.kind == LINK_STOP)
+			control_stop(c, "the parent");
+		if (msg.kind != LINK_READY)
+			continue;
+		c->parent_tries = 0;
+		store_relaxed(&c->reg->head->parent_pid, (uint32_t)msg.pid);
+		log_info("parent %d has taken over", msg.pid);
+	}
+	if (rc != -EAGAIN)
+		parent_gone(c);
+}
+
+static int spawn_parent(struct control *c)
+{
+	int pair[2], error = link_pair(pair);
+	pid_t pid;
+
+	if (error)
+		return error;
+	/* Queued, it outlives us: the new parent has it even if we die now. */
+	error = link_give(pair[0], c->listen.fd, c->slab, c->reg->head->nonce);
+	pid = error ? error : options_spawn(c->o, ROLE_PARENT, pair[1]);
+	close(pair[1]);
+	error = pid < 0 ? pid : loop_add(c->loop, &c->link, pair[0], EPOLLIN, link_ready);
+	if (error) {
+		close(pair[0]);
+		return error;
+	}
+	c->new_parent = pid;
+	return 0;
+}
+
+static void try_new_parent(struct timer *timer)
+{
+	struct control *c = loop_container(timer, struct control, parent_timer);
+	static const uint64_t pause_ms[] = { 10, 100, 1000 };
+	unsigned last = sizeof(pause_ms) / sizeof(pause_ms[0]) - 1;
+	unsigned i = c->parent_tries < last ? c->parent_tries : last;
+	int error;
+
+	reap_new_parent(c);
+	if (c->is_over)
+		return;
+	error = spawn_parent(c);
+	c->parent_tries++;
+	if (!error)
+		return;
+	log_error("starting a new parent: %s", strerror(-error));
+	loop_set_timer(c->loop, &c->parent_timer, shmq__clock_monotonic_ns() + pause_ms[i] * MILLISECOND_NS,
+		       try_new_parent);
+}
+
+/* We hold all it held, so a new one can take it from us. */
+static void parent_gone(struct control *c)
+{
+	uint64_t pause = c->parent_tries ? 100 * MILLISECOND_NS : 0;
+
+	loop_remove(c->loop, &c->link);
+	close(c->link.fd);
+	c->link.fd = -1;
+	store_relaxed(&c->reg->head->parent_pid, 0);
+	if (c->is_over)
+		return;
+	log_warn("the parent is gone: starting another");
+	loop_set_timer(c->loop, &c->parent_timer, shmq__clock_monotonic_ns() + pause, try_new_parent);
+}
+
+static void tell_failure(struct control *c, const char *what, const char *text)
+{
+	struct link_msg msg = { .kind = LINK_FAILED };
+
+	snprintf(msg.text, sizeof(msg.text), "%s: %.200s", what, text);
+	log_error("%s", msg.text);
+	if (c->link.fd >= 0)
+		link_send(c->link.fd, &msg, -1);
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+/* Wait until the parent holds the slab as well.  Should it have gone, its
+ * successor will get everything. */
+static void wait_for_ack(struct control *c)
+{
+	struct link_msg msg;
+	int fd, rc;
+
+	do {
+		rc = link_recv(c->link.fd, &msg, &fd, ACK_TIMEOUT_NS);
+		if (fd >= 0)
+			close(fd);
+		if (rc == 1 && msg.kind == LINK_STOP)
+			raise(SIGTERM); /* heard once there is something to stop */
+	} while (rc == 1 && msg.kind != LINK_ACK);
+}
+
+/* Slabs the last worker did not come to make. */
+static int make_missing(struct control *c)
+{
+	struct link_slab wanted[LINK_SLABS_MAX];
+	unsigned count = registry_slabs_wanted(wanted), i;
+
+	for (i = 0; i < count; i++) {
+		struct link_slab *slab = &c->slab[i];
+
+		if (slab->fd >= 0)
+			continue;
+		*slab = wanted[i];
+		slab->fd = registry_make_slab(i, slab);
+		if (slab->fd < 0 && slab->page_shift != 12) {
+			log_info("no slab of %u KiB pages: %s", 1u << (slab->page_shift - 10),
+				 strerror(-slab->fd));
+			slab->fd = -1;
+			continue;
+		}
+		if (slab->fd < 0) {
+			tell_failure(c, "making a memfd (ulimit -f must be unlimited)", strerror(-slab->fd));
+			return SHMQ_ELIMIT;
+		}
+		if (link_send_slab(c->link.fd, i, slab) == 0)
+			wait_for_ack(c);
+	}
+	return 0;
+}
+
+static int open_bus(struct control *c)
+{
+	struct shmq__why why = { "" };
+	int error = place_create(c->o->topology, NULL, &c->place, &why);
+
+	if (!error)
+		error = make_missing(c);
+	else
+		tell_failure(c, "topology", *why.text ? why.text : shmq_strerror(error));
+	if (error)
+		return error;
+	error = registry_open(c->place, c->slab, c->o->bus, &c->reg, &why);
+	if (error)
+		tell_failure(c, "the registry", *why.text ? why.text : shmq_strerror(error));
+	return error;
+}
+
+/* Make ours what the last worker had: who is still there first, so that
+ * nobody waits for a dead one longer than must be. */
+static int adopt(struct control *c)
+{
+	struct lay_registry *head = c->reg->head;
+	struct registry_found found;
+	uint64_t epoch = load_relaxed(&head->epoch), from = shmq__clock_monotonic_ns();
+	uint32_t i;
+	int error;
+
+	store_relaxed(&head->control_pid, (uint32_t)getpid());
+	store_relaxed(&head->parent_pid, (uint32_t)getppid());
+	store_relaxed(&head->epoch, epoch + 1);
+	error = registry_adopt(c->reg, &found);
+	if (error) {
+		tell_failure(c, "adopting the bus", shmq_strerror(error));
+		return error;
+	}
+	death_check_all(c);
+	for (i = 0; i < c->reg->topic_capacity; i++)
+		if (c->reg->topic[i])
+			create_reap_topic(c, c->reg->topic[i]);
+	orphan_adopt(c);
+	registry_give_back(c->reg);
+	create_relock(c);
+	if (epoch)
+		log_info("adopted %u topics, %u clients, %u handles, %u arenas; discarded %u unfinished; in "
+			 "%llu us", found.topics, found.clients, found.handles, found.arenas, found.discarded,
+			 (unsigned long long)((shmq__clock_monotonic_ns() - from) / 1000));
+	return 0;
+}
+
+static int watch(struct control *c)
+{
+	sigset_t set;
+	int fd, error;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGCHLD); /* ignored, but it ends a wait: a parent of ours died */
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGINT, SIG_IGN); /* of the terminal: the parent hears it too */
+	signal(SIGPIPE, SIG_IGN);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	error = fd < 0 ? -errno : loop_add(c->loop, &c->signals, fd, EPOLLIN, signalled);
+	return error;
+}
+
+static int serve(struct control *c)
+{
+	struct link_msg ready = { .kind = LINK_READY, .nonce = c->reg->head->nonce };
+	int error = loop_add(c->loop, &c->listen, c->listen.fd, EPOLLIN, conn_accept);
+
+	if (!error)
+		error = loop_add(c->loop, &c->link, c->link.fd, EPOLLIN, link_ready);
+	if (error) {
+		tell_failure(c, "serving", strerror(-error));
+		return EXIT_FAILED;
+	}
+	c->spare_fd = fcntl(c->listen.fd, F_DUPFD_CLOEXEC, 0);
+	link_send(c->link.fd, &ready, -1);
+	log_info("serving bus \"%s\" at %s", c->o->bus, c->files.sock);
+	control_maybe_idle(c);
+	while (!c->is_over) {
+		error = loop_once(c->loop);
+		if (error) {
+			log_error("waiting for events: %s", strerror(-error));
+			return EXIT_FAILED;
+		}
+	}
+	return EXIT_OK;
+}
+
+int control_run(const struct options *o)
+{
+	static struct control control;
+	struct control *c = &control;
+	uint64_t nonce;
+	unsigned i;
+	int error;
+
+	log_open("control", o->level);
+	c->o = o;
+	c->link.fd = o->fd;
+	c->listen.fd = c->spare_fd = -1;
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		c->slab[i].fd = -1;
+	files_name(&c->files, o->dir, o->bus);
+	error = loop_create(&c->loop);
+	if (!error)
+		error = watch(c);
+	if (!error)
+		error = link_take(c->link.fd, &c->listen.fd, c->slab, &nonce);
+	if (error) {
+		tell_failure(c, "starting", strerror(-error));
+		return EXIT_FAILED;
+	}
+	c->lock_fd = files_lock(c->files.control, LOCK_TIMEOUT_NS);
+	if (c->lock_fd < 0) {
+		tell_failure(c, c->files.control, strerror(-c->lock_fd));
+		return EXIT_FAILED;
+	}
+	error = open_bus(c);
+	if (!error)
+		error = work_create(c->loop, c->reg, &c->work);
+	if (!error)
+		error = adopt(c);
+	return error ? EXIT_FAILED : serve(c);
+}

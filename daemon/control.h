@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * control: the worker that serves the clients of a bus.  One thread; no
+ * request waits for another client's, and what may take long (memory for a
+ * ring or an arena) happens in a child while the loop goes on.
+ *
+ *   conn.c    connections, requests in, replies and events out
+ *   hello.c   who a client is; joining and leaving the bus
+ *   create.c  plan, create, remove
+ *   open.c    open and close handles
+ *   orphan.c  arenas that outlived their publisher
+ *   death.c   noticing and repairing
+ *   stall.c   reports of stalled and evicted peers
+ *   control.c start, adoption, the parent, the end
+ */
+#ifndef SHMQ_CONTROL_H
+#define SHMQ_CONTROL_H
+
+#include "files.h"
+#include "log.h"
+#include "loop.h"
+#include "options.h"
+#include "proto.h"
+#include "registry.h"
+#include "work.h"
+
+struct stall;
+struct orphan;
+
+struct control {
+	const struct options *o;
+	struct files files;
+	struct loop *loop;
+	struct place *place;
+	struct registry *reg;
+	struct work *work;
+
+	struct source listen, signals, link;
+	int lock_fd, spare_fd;
+	struct link_slab slab[LINK_SLABS_MAX];
+	pid_t new_parent; /* spawned by us, not yet known to live */
+	unsigned parent_tries;
+	struct timer parent_timer;
+
+	LIST_HEAD(, conn) conns;
+	unsigned conn_count;
+	uint64_t event_serial;
+	struct log_limit accept_limit, refuse_limit;
+
+	LIST_HEAD(, stall) stalls;
+	LIST_HEAD(, orphan) orphans;
+	struct timer stall_timer, exec_timer, orphan_timer, linger_timer;
+	unsigned jobs; /* children that populate */
+	int is_over;
+};
+
+/* The worker's main; returns the exit code. */
+int control_run(const struct options *o);
+
+/* End every topic by name, tell clients and the parent, leave the loop.
+ * `by` is for the log. */
+void control_stop(struct control *c, const char *by);
+
+/* Something left: an on-demand supervisor looks whether it was the last. */
+void control_maybe_idle(struct control *c);
+
+/* ---- conn.c ------------------------------------------------------------ */
+
+struct conn {
+	struct source source;
+	struct control *c;
+	LIST_ENTRY(conn) link;
+	struct peer *peer; /* NULL before HELLO */
+	int event_fd;
+	uint32_t given;    /* bit of each slab given for writing */
+	/* The operation that owes a reply, and how it is told that nobody waits
+	 * for it any more.  Meanwhile nothing is read. */
+	void *pending;
+	void (*abandon)(void *pending);
+};
+
+/* One request being answered. */
+struct exchange {
+	struct control *c;
+	struct conn *conn;
+	const struct proto_request *req;
+	struct proto_reply reply;
+	int fds[PROTO_FDS_MAX];
+	unsigned fd_count; /* of fds, which stay open */
+	int own_fd;        /* one that is only for this reply, or -1 */
+	struct shmq__why why;
+};
+
+/* What a handler returns instead of an error: the reply comes later. */
+#define CONN_LATER 1
+
+/* What conn_answer_later() needs of an exchange. */
+struct conn_later {
+	struct conn *conn; /* NULL once abandoned */
+	struct proto_reply reply;
+};
+
+void conn_accept(struct source *source, uint32_t events);
+void conn_close(struct conn *conn);
+
+/* Defer: `later` is filled, `abandon` is called with `pending` if the
+ * connection goes first. */
+void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
+		void (*abandon)(void *pending));
+void conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
+		       const int *fds, unsigned fd_count);
+
+/* Add slab `id` to the descriptors of a reply. */
+enum conn_give { CONN_GIVE_READ, CONN_GIVE_WRITE };
+void conn_give(struct control *c, struct proto_reply *reply, int *fds, unsigned *fd_count,
+	       unsigned id, enum conn_give how);
+/* The same for writing, unless this connection was given it already. */
+void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsigned *fd_count,
+		    unsigned id);
+
+/* Push an event to every client that has t open, but not to `except`. */
+void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, enum shmq_role role,
+	       const struct peer *about, const struct peer *except);
+
+/* "client 3 (pid 4711 "collector")"; a static buffer, for one log line. */
+const char *conn_peer_text(const struct peer *p);
+
+/* ---- the requests -------------------------------------------------------- */
+
+/* 0, CONN_LATER or an error with x->why. */
+int hello_request(struct exchange *x);
+int goodbye_request(struct exchange *x);
+int create_plan_request(struct exchange *x);
+int create_request(struct exchange *x);
+int create_remove_request(struct exchange *x);
+int open_request(struct exchange *x);
+int open_close_request(struct exchange *x);
+int stall_report_request(struct exchange *x);
+
+/* ---- create.c ------------------------------------------------------------- */
+
+/* End the topic: its handles return SHMQ_EENDED, its name is free. */
+void create_end_topic(struct control *c, struct topic *t, const struct peer *by);
+/* Free an ended topic that nobody has open any more. */
+void create_reap_topic(struct control *c, struct topic *t);
+/* Lock the rings again that the last worker had locked. */
+void create_relock(struct control *c);
+
+/* ---- open.c ----------------------------------------------------------------- */
+
+/* Take a handle out of its topic, in the order in which a SIGKILL does no
+ * harm; returns the number of claims voided.  open_finish() then frees it and
+ * what goes with it. */
+unsigned open_detach(struct control *c, struct handle *h);
+void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind);
+
+/* ---- orphan.c ----------------------------------------------------------------- */
+
+/* Take an orphan of topic t with at least `bytes`; its id, or UINT32_MAX. */
+uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes);
+void orphan_begin(struct control *c, const struct topic *t, uint32_t id);
+/* All of a topic that goes. */
+void orphan_free_topic(struct control *c, uint64_t topic_id);
+void orphan_adopt(struct control *c);
+
+/* ---- death.c -------------------------------------------------------------------- */
+
+/* Watch a client by pidfd, which is taken over.  0 or -errno. */
+int death_watch(struct control *c, struct peer *p, int pidfd);
+/* Its connection hung up: it may have called execve. */
+void death_suspect(struct control *c);
+/* Repair what it left, free its id. */
+void death_of(struct control *c, struct peer *p, const char *how);
+/* It left in order. */
+void death_leave(struct control *c, struct peer *p);
+/* After adoption: those who died meanwhile, pidfds of the others. */
+void death_check_all(struct control *c);
+int death_pidfd(const struct peer *p);
+
+/* ---- stall.c -------------------------------------------------------------------- */
+
+/* Forget what was watched of a topic or client that goes. */
+void stall_forget_topic(struct control *c, const struct topic *t);
+void stall_forget_peer(struct control *c, const struct peer *p);
+
+#endif

@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: MIT */
+#include "create.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "job.h"
+#include "name.h"
+
+/* ---- shape: what a request asks for, and where it would come from ------------------ */
+
+struct shape {
+	struct shmq_topic_options o;
+	struct place_answer answer;
+	struct lay_topic rec; /* filled as far as it is known */
+	uint64_t control_bytes;
+};
+
+static void read_options(const struct proto_options *from, struct shmq_topic_options *o)
+{
+	*o = (struct shmq_topic_options){
+		.size = sizeof(*o),
+		.depth = from->depth,
+		.slot_bytes = from->slot_bytes,
+		.partitions = from->partitions,
+		.max_message_bytes = from->max_bytes,
+		.mode = (enum shmq_mode)from->mode,
+		.policy = (enum shmq_policy)from->policy,
+		.stall = (enum shmq_stall)from->stall,
+		.wait = (enum shmq_wait)from->wait,
+		.pages = (enum shmq_pages)from->pages,
+		.lock = (enum shmq_lock)from->lock,
+		.node = from->node,
+		.flags = from->flags,
+		.evict_ns = from->evict_ns,
+		.block_timeout_ns = from->block_timeout_ns,
+	};
+}
+
+static void fill_record(struct shape *s)
+{
+	const struct shmq_topic_options *o = &s->o;
+	struct lay_topic *rec = &s->rec;
+
+	rec->depth = o->depth;
+	rec->max_bytes = o->max_message_bytes;
+	rec->slot_bytes = o->slot_bytes;
+	rec->inline_bytes = shmq__layout_inline_bytes(o->slot_bytes, o->flags);
+	rec->partitions = o->partitions;
+	rec->flags = o->flags;
+	rec->mode = (uint8_t)o->mode;
+	rec->policy = (uint8_t)o->policy;
+	rec->stall = (uint8_t)o->stall;
+	rec->wait = (uint8_t)o->wait;
+	rec->pages_asked = (uint8_t)o->pages;
+	rec->lock_asked = (uint8_t)o->lock;
+	rec->page_shift = (uint8_t)s->answer.page_shift;
+	rec->node_asked = o->node;
+	rec->evict_ns = o->evict_ns;
+	rec->block_timeout_ns = o->block_timeout_ns;
+	rec->arena_bytes = shmq__layout_arena_bytes(rec->max_bytes, rec->inline_bytes, rec->depth);
+	rec->ring_bytes = s->answer.piece_bytes;
+	snprintf(rec->note, sizeof(rec->note), "%.127s", s->answer.note);
+}
+
+/* Memory of topics that were just removed may still be on its way back. */
+int create_plan(struct control *c, const struct place_ask *ask, struct place_answer *answer,
+		struct shmq__why *why)
+{
+	int error = place_plan(c->place, ask, answer, why);
+
+	if ((error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE || *answer->note) &&
+	    work_finish_free(c->work))
+		error = place_plan(c->place, ask, answer, why);
+	return error;
+}
+
+static int find_shape(struct exchange *x, struct shape *s)
+{
+	struct place_ask ask;
+	int error;
+
+	memset(s, 0, sizeof(*s));
+	read_options(&x->req->create, &s->o);
+	error = shmq__name_check_topic(x->req->topic, SHMQ__NAME_USER, &x->why);
+	if (!error)
+		error = shmq__layout_defaults(&s->o, x->why.text, sizeof(x->why.text));
+	if (error)
+		return error;
+	ask = (struct place_ask){
+		.piece_bytes = shmq__layout_ring_bytes(s->o.depth, s->o.slot_bytes, 12),
+		.slab_bytes = LAY_BULK_SLAB_BYTES,
+		.pages = s->o.pages,
+		.node = s->o.node,
+		.lock = s->o.lock,
+	};
+	ask.bytes = ask.piece_bytes * s->o.partitions;
+	if (ask.bytes > REGISTRY_BIG_BASE)
+		return shmq__fail(&x->why, SHMQ_ELIMIT,
+				  "asked for %llu bytes, a slab holds %llu: ask for less depth or fewer "
+				  "partitions", (unsigned long long)ask.bytes,
+				  (unsigned long long)REGISTRY_BIG_BASE);
+	error = create_plan(x->c, &ask, &s->answer, &x->why);
+	if (error)
+		return error;
+	fill_record(s);
+	s->control_bytes = sizeof(struct lay_topic) + sizeof(struct lay_roster) +
+			   s->o.partitions * (sizeof(struct lay_partition) + sizeof(struct lay_bells));
+	return 0;
+}
+
+static void fill_plan(struct proto_reply *reply, const struct shape *s)
+{
+	reply->plan.ring_bytes = s->answer.bytes;
+	reply->plan.control_bytes = s->control_bytes;
+	reply->plan.arena_bytes = s->rec.arena_bytes;
+	reply->plan.depth = s->o.depth;
+	reply->plan.page_bytes = UINT64_C(1) << s->answer.page_shift;
+	reply->plan.available_bytes = s->answer.available_bytes;
+	reply->plan.inline_bytes = s->rec.inline_bytes;
+	reply->plan.node = s->answer.node;
+	snprintf(reply->plan.source, sizeof(reply->plan.source), "%s", s->answer.source);
+	snprintf(reply->plan.note, sizeof(reply->plan.note), "%.127s", s->answer.note);
+}
+
+static int refuse_existing(struct exchange *x)
+{
+	return shmq__fail(&x->why, SHMQ_EEXISTS, "topic \"%s\" exists already", x->req->topic);
+}
+
+int create_plan_request(struct exchange *x)
+{
+	struct shape s;
+	int error = find_shape(x, &s);
+
+	if (error)
+		return error;
+	if (registry_find(x->c->reg, x->req->topic))
+		return refuse_existing(x);
+	fill_plan(&x->reply, &s);
+	return 0;
+}
+
+/* ---- creation ----------------------------------------------------------------------- */
+
+struct creation {
+	struct job job; /* populates the rings */
+	struct control *c;
+	struct topic *t;
+	struct conn_later later;
+	struct lay_geometry geo;
+	uint64_t first_seq;
+	int is_to_lock;
+};
+
+/* In the populating child, or in the worker for warm memory. */
+static void init_rings(void *mem, void *arg)
+{
+	struct creation *cr = arg;
+	uint32_t count = cr->geo.partitions, p;
+
+	for (p = 0; p < count; p++)
+		shmq__layout_init_ring((char *)mem + (count - 1 - p) * cr->geo.ring_bytes, &cr->geo,
+				       cr->t->rec->id, p, cr->first_seq);
+}
+
+static void discard(struct creation *cr, int error, const struct shmq__why *why)
+{
+	struct control *c = cr->c;
+	struct registry_range ring;
+
+	log_info("topic \"%s\" was not created: %s", cr->t->rec->name,
+		 *why->text ? why->text : shmq_strerror(error));
+	work_forget(c->work, cr->t);
+	registry_forget_name(c->reg, cr->t);
+	registry_drop_topic(c->reg, cr->t, &ring);
+	work_free(c->work, &ring);
+	conn_answer_later(&cr->later, error, why, NULL, 0);
+	loop_free(c->loop, cr);
+	control_maybe_idle(c);
+}
+
+static void finish(struct creation *cr)
+{
+	struct topic *t = cr->t;
+
+	t->creation = NULL;
+	registry_publish_topic(cr->c->reg, t);
+	log_info("topic \"%s\" created: %u x %llu bytes, %u KiB pages%s%s%s", t->rec->name,
+		 t->rec->partitions, (unsigned long long)t->rec->ring_bytes,
+		 1u << (t->rec->page_shift - 10), t->rec->locked ? ", locked" : "",
+		 *t->rec->note ? "; " : "", t->rec->note);
+	conn_answer_later(&cr->later, 0, NULL, NULL, 0);
+	loop_free(cr->c->loop, cr);
+}
+
+static void add_note(struct lay_topic *rec, const char *text)
+{
+	size_t used = strlen(rec->note);
+
+	snprintf(rec->note + used, sizeof(rec->note) - used, "%s%s", used ? "; " : "", text);
+}
+
+static void locked(void *arg, struct topic *t, int error, const struct shmq__why *why)
+{
+	struct creation *cr = arg;
+
+	if (error && t->rec->lock_asked == SHMQ_LOCK_ALWAYS) {
+		discard(cr, error, why);
+		return;
+	}
+	t->rec->locked = !error;
+	if (error)
+		add_note(t->rec, why->text);
+	finish(cr);
+}
+
+static void lock_or_finish(struct creation *cr)
+{
+	if (cr->is_to_lock)
+		work_lock(cr->c->work, cr->t, locked, cr);
+	else
+		finish(cr);
+}
+
+static void populated(struct job *job, int error, const struct place_result *result,
+		      const struct shmq__why *why)
+{
+	struct creation *cr = loop_container(job, struct creation, job);
+
+	if (error) {
+		discard(cr, error, why);
+		return;
+	}
+	cr->t->rec->node_actual = result->node_actual;
+	cr->t->rec->page_shift = (uint8_t)__builtin_ctzll(result->page_bytes);
+	lock_or_finish(cr);
+}
+
+/* Where the pages of a warm range are; as populate.c does it. */
+static int read_node(void *mem, uint64_t bytes)
+{
+	enum { CHUNK = 512 };
+	void *pages[CHUNK];
+	int status[CHUNK], node = -1, i, n;
+	uint64_t at;
+
+	for (at = 0; at < bytes; at += (uint64_t)n * LAY_PAGE) {
+		n = bytes - at < CHUNK * LAY_PAGE ? (int)((bytes - at) / LAY_PAGE) : CHUNK;
+		for (i = 0; i < n; i++)
+			pages[i] = (char *)mem + at + (uint64_t)i * LAY_PAGE;
+		if (syscall(SYS_move_pages, 0, n, pages, NULL, status, 0))
+			return SHMQ_NODE_ANY;
+		for (i = 0; i < n; i++) {
+			if (status[i] < 0 || (node >= 0 && status[i] != node))
+				return SHMQ_NODE_ANY;
+			node = status[i];
+		}
+	}
+	return node < 0 ? SHMQ_NODE_ANY : SHMQ_NODE(node);
+}
+
+static void init_warm(struct creation *cr, const struct registry_range *ring)
+{
+	struct shmq__why why = { "" };
+	void *mem;
+	int error = shmq__slabs_map(cr->c->reg->slabs, ring->ref, ring->bytes, SHMQ__SLAB_WRITE, &mem);
+
+	if (error) {
+		shmq__fail(&why, error, "mapping the rings: %s", shmq_strerror(error));
+		discard(cr, error, &why);
+		return;
+	}
+	init_rings(mem, cr);
+	cr->t->rec->node_actual = read_node(mem, ring->bytes);
+	shmq__slabs_unmap(cr->c->reg->slabs, ring->ref, ring->bytes, mem);
+	lock_or_finish(cr);
+}
+
+static void abandon(void *pending)
+{
+	struct creation *cr = pending;
+
+	/* The topic is made all the same; its creator may come back and ask. */
+	cr->later.conn = NULL;
+}
+
+static int begin(struct exchange *x, struct shape *s)
+{
+	struct control *c = x->c;
+	struct registry_range ring;
+	struct creation *cr;
+	int error = registry_take_range(c->reg, LAY_SLAB_RING, s->answer.page_shift, s->o.node,
+					s->answer.bytes, &ring, &x->why);
+
+	if (error)
+		return error;
+	ring.base_seq = c->o->first_seq;
+	cr = calloc(1, sizeof(*cr));
+	error = cr ? registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why) : -ENOMEM;
+	if (!error)
+		error = shmq__layout_geometry(cr->t->rec, &cr->geo);
+	if (error) {
+		registry_free_range(c->reg, &ring); /* nothing was populated for it */
+		free(cr);
+		return error;
+	}
+	cr->c = c;
+	cr->first_seq = ring.base_seq;
+	cr->is_to_lock = s->answer.lock;
+	cr->t->creation = cr;
+	conn_defer(x, &cr->later, cr, abandon);
+	if (ring.is_warm) {
+		init_warm(cr, &ring);
+		return CONN_LATER;
+	}
+	error = job_start(&cr->job, c, &ring, s->o.node, init_rings, cr, populated, &x->why);
+	if (error)
+		discard(cr, error, &x->why);
+	return CONN_LATER;
+}
+
+/* The same client asks again for what it may not know to be done. */
+static int is_retry(const struct exchange *x, const struct topic *t)
+{
+	return t->rec->creator_nonce == load_relaxed(&x->conn->peer->rec->nonce) &&
+	       t->rec->creator_token == x->req->token;
+}
+
+int create_request(struct exchange *x)
+{
+	struct topic *t = registry_find(x->c->reg, x->req->topic);
+	struct creation *cr = t ? t->creation : NULL;
+	struct shape s;
+	int error;
+
+	if (t && !is_retry(x, t))
+		return refuse_existing(x);
+	error = find_shape(x, &s);
+	if (error)
+		return t ? 0 : error;
+	fill_plan(&x->reply, &s);
+	if (t && !cr)
+		return 0;
+	if (t) {
+		conn_defer(x, &cr->later, cr, abandon);
+		return CONN_LATER;
+	}
+	s.rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
+	s.rec.creator_token = x->req->token;
+	return begin(x, &s);
+}
+
+/* ---- the end of a topic ---------------------------------------------------------------- */
+
+void create_end_topic(struct control *c, struct topic *t, const struct peer *by)
+{
+	struct shmq__why why = { "" };
+
+	if (load_relaxed(&t->rec->state) != LAY_TOPIC_LIVE)
+		return;
+	/* Without handles nobody has to be told, and it is not mapped. */
+	if (LIST_EMPTY(&t->handles))
+		store_release(&t->rec->state, LAY_TOPIC_ENDED);
+	else if (!registry_attach(c->reg, t, &why))
+		shmq__topic_end(t->attached);
+	else
+		log_error("ending \"%s\": %s", t->rec->name, why.text);
+	conn_push(c, t, SHMQ_EVENT_ENDED, 0, by, NULL);
+	registry_forget_name(c->reg, t);
+}
+
+void create_reap_topic(struct control *c, struct topic *t)
+{
+	struct registry_range ring;
+
+	if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED || !LIST_EMPTY(&t->handles))
+		return;
+	log_info("topic \"%s\" is gone", t->rec->name);
+	stall_forget_topic(c, t);
+	work_forget(c->work, t);
+	orphan_free_topic(c, t->rec->id);
+	registry_drop_topic(c->reg, t, &ring);
+	work_free(c->work, &ring);
+	registry_count_bytes(c->reg);
+}
+
+static int refuse_in_use(struct exchange *x, const struct topic *t)
+{
+	return shmq__fail(&x->why, SHMQ_EINUSE,
+			  "topic \"%s\" is open by %u publishers and %u subscribers: close them, or "
+			  "remove it by force", t->rec->name, load_relaxed(&t->rec->publishers),
+			  load_relaxed(&t->rec->subscribers));
+}
+
+int create_remove_request(struct exchange *x)
+{
+	uint64_t nonce = load_relaxed(&x->conn->peer->rec->nonce);
+	struct topic *t = registry_find(x->c->reg, x->req->topic);
+
+	if (x->req->remove.flags & ~SHMQ_FORCE)
+		return shmq__fail(&x->why, SHMQ_EOPTION, "remove: unknown flag");
+	if (registry_was_removed(x->c->reg, nonce, x->req->token))
+		return 0;
+	if (!t || t->creation)
+		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"", x->req->topic);
+	if (!LIST_EMPTY(&t->handles) && !(x->req->remove.flags & SHMQ_FORCE))
+		return refuse_in_use(x, t);
+	t->rec->creator_nonce = nonce;
+	t->rec->creator_token = x->req->token;
+	registry_note_removal(x->c->reg, nonce, x->req->token);
+	log_info("topic \"%s\" removed by %s", t->rec->name, conn_peer_text(x->conn->peer));
+	create_end_topic(x->c, t, x->conn->peer);
+	registry_announce(x->c->reg);
+	create_reap_topic(x->c, t);
+	return 0;
+}
+
+/* ---- adoption ---------------------------------------------------------------------------- */
+
+static void relocked(void *arg, struct topic *t, int error, const struct shmq__why *why)
+{
+	(void)arg;
+	if (!error)
+		return;
+	t->rec->locked = 0;
+	log_warn("topic \"%s\" is no longer locked in memory: %s", t->rec->name, why->text);
+}
+
+void create_relock(struct control *c)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->reg->topic_capacity; i++) {
+		struct topic *t = c->reg->topic[i];
+
+		if (t && t->rec->locked)
+			work_lock(c->work, t, relocked, NULL);
+	}
+}

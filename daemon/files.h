@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * files: what a bus has in its runtime directory.
+ *
+ *   <bus>.sock      where clients connect
+ *   <bus>.lock      held by the parent
+ *   <bus>.control   held by the control worker
+ *   <bus>.manifest  what the parent holds (manifest.h)
+ *   <bus>.log       of a daemonised supervisor
+ *
+ * A lock belongs to a process and goes with it.  A start that finds the
+ * first one free and the second one held meets a worker that has lost its
+ * parent and is about to replace it: the bus is running.
+ */
+#ifndef SHMQ_FILES_H
+#define SHMQ_FILES_H
+
+#include <stdint.h>
+
+#define FILES_PATH_MAX 192
+
+struct files {
+	char sock[FILES_PATH_MAX];
+	char lock[FILES_PATH_MAX];
+	char control[FILES_PATH_MAX];
+	char manifest[FILES_PATH_MAX];
+	char log[FILES_PATH_MAX];
+	char scratch[FILES_PATH_MAX]; /* a name of this process's own */
+};
+
+void files_name(struct files *f, const char *dir, const char *bus);
+
+/* Take the lock at path, waiting at most timeout_ns.  A descriptor, which
+ * no other process may inherit, or -EWOULDBLOCK, or -errno. */
+int files_lock(const char *path, int64_t timeout_ns);
+
+/* A listening socket at f->sock, mode 0600, in the place of whatever was
+ * there.  Only under the parent's lock.  A descriptor or -errno. */
+int files_listen(const struct files *f);
+
+/* 1 if someone listens at f->sock. */
+int files_accepts(const struct files *f);
+
+#endif

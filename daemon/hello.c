@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "proc.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* since Linux 6.5 */
+#endif
+
+struct caller {
+	struct shmq__proc_id id;
+	uid_t uid;
+	int pidfd;
+};
+
+/* ---- who is calling ------------------------------------------------------------- */
+
+static int has_exited(int pidfd)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&p, 1, 0) != 0;
+}
+
+static int has_hung_up(int sock)
+{
+	struct pollfd p = { .fd = sock, .events = 0 };
+
+	return poll(&p, 1, 0) != 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
+/* A pidfd of the process that connected.  Without SO_PEERPIDFD the number
+ * could have been given to another one since; but its socket is still
+ * open, and only it has that. */
+static int open_pidfd(int sock, pid_t pid)
+{
+	socklen_t length = sizeof(int);
+	int fd;
+
+	if (!getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &length))
+		return fd;
+	fd = shmq__proc_pidfd(pid);
+	if (fd >= 0 && has_hung_up(sock)) {
+		close(fd);
+		return -ESRCH;
+	}
+	return fd;
+}
+
+static int identify(int sock, struct caller *who, struct shmq__why *why)
+{
+	struct ucred cred;
+	socklen_t length = sizeof(cred);
+	int error;
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &length))
+		return -errno;
+	who->uid = cred.uid;
+	if (cred.uid != geteuid() && cred.uid != 0)
+		return shmq__fail(why, SHMQ_EACCESS, "this bus belongs to uid %u, the caller is uid %u",
+				  (unsigned)geteuid(), (unsigned)cred.uid);
+	if (cred.pid <= 0)
+		return shmq__fail(why, SHMQ_EACCESS,
+				  "the caller's pid namespace cannot be seen from the supervisor's");
+	who->pidfd = open_pidfd(sock, cred.pid);
+	if (who->pidfd == -EMFILE || who->pidfd == -ENFILE)
+		return shmq__fail(why, SHMQ_ELIMIT, "the supervisor has no descriptor left: raise "
+				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)");
+	if (who->pidfd < 0)
+		return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) is gone", (int)cred.pid);
+	/* Read the identity, then make sure that it was this process's. */
+	error = shmq__proc_identify(cred.pid, &who->id);
+	if (!error && !has_exited(who->pidfd))
+		return 0;
+	close(who->pidfd);
+	return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) cannot be identified: %s",
+			  (int)cred.pid, error ? strerror(-error) : "it is gone");
+}
+
+static int is_same(const struct peer *p, const struct proto_request *req, const struct caller *who)
+{
+	const struct lay_client *rec = p->rec;
+	struct lay_client *w = (struct lay_client *)(uintptr_t)rec;
+
+	return load_relaxed(&w->nonce) == req->hello.nonce && load_relaxed(&w->state) == LAY_CLIENT_LIVE &&
+	       load_relaxed(&w->pid) == (uint32_t)who->id.pid &&
+	       load_relaxed(&w->start_time) == who->id.start_time;
+}
+
+static struct peer *find_known(struct control *c, const struct proto_request *req,
+			       const struct caller *who)
+{
+	struct peer *p;
+
+	if (req->hello.bus_nonce && req->hello.bus_nonce != c->reg->head->nonce)
+		return NULL;
+	LIST_FOREACH (p, &c->reg->peers, link)
+		if (is_same(p, req, who))
+			return p;
+	return NULL;
+}
+
+/* ---- joining --------------------------------------------------------------------- */
+
+static int add_client(struct exchange *x, struct caller *who, struct peer **out)
+{
+	struct registry_client client = {
+		.pid = (uint32_t)who->id.pid,
+		.uid = who->uid,
+		.start_time = who->id.start_time,
+		.pidns = who->id.pidns,
+		.nonce = x->req->hello.nonce,
+		.name = x->req->hello.name,
+	};
+	int error = registry_add_peer(x->c->reg, &client, out, &x->why);
+
+	if (error)
+		return error;
+	error = death_watch(x->c, *out, who->pidfd);
+	if (!error) {
+		who->pidfd = -1;
+		return 0;
+	}
+	registry_drop_peer(x->c->reg, *out);
+	return shmq__fail(&x->why, SHMQ_ELIMIT, "the supervisor cannot watch one more process: %s",
+			  strerror(-error));
+}
+
+/* Every slab, but those that are written by publishers only for reading. */
+static void give_slabs(struct exchange *x)
+{
+	struct registry *r = x->c->reg;
+	unsigned i;
+
+	for (i = 0; i < LINK_SLABS_MAX; i++) {
+		uint32_t kind = r->slab[i].fd >= 0 ? r->slab[i].kind : 0;
+
+		if (kind && kind != LAY_SLAB_BELL)
+			conn_give(x->c, &x->reply, x->fds, &x->fd_count, i, CONN_GIVE_READ);
+		if (kind == LAY_SLAB_ENTRY || kind == LAY_SLAB_BELL)
+			conn_give_once(x->conn, &x->reply, x->fds, &x->fd_count, i);
+	}
+}
+
+static int check_hello(struct exchange *x)
+{
+	if (x->req->hello.layout_version != LAY_VERSION)
+		return shmq__fail(&x->why, SHMQ_EVERSION,
+				  "client knows layout %u, this bus has layout %u: use the libshmq that "
+				  "came with shmqd %s", x->req->hello.layout_version, LAY_VERSION,
+				  shmq_version());
+	if (!x->req->hello.nonce)
+		return shmq__fail(&x->why, SHMQ_EPROTO, "HELLO without a nonce");
+	if (!memchr(x->req->hello.name, 0, sizeof(x->req->hello.name)))
+		return shmq__fail(&x->why, SHMQ_EPROTO, "the client name has no end");
+	return 0;
+}
+
+/* The events of this connection: the client's end goes first. */
+static int open_events(struct exchange *x)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return shmq__fail(&x->why, SHMQ_ELIMIT, "the supervisor has no descriptor left (%s): raise "
+				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)", strerror(errno));
+	x->conn->event_fd = pair[0];
+	x->fds[x->fd_count++] = x->own_fd = pair[1];
+	return 0;
+}
+
+int hello_request(struct exchange *x)
+{
+	struct caller who = { .pidfd = -1 };
+	struct peer *p = NULL;
+	int error = check_hello(x), is_known;
+
+	if (!error)
+		error = identify(x->conn->source.fd, &who, &x->why);
+	if (error)
+		return error;
+	error = open_events(x);
+	p = error ? NULL : find_known(x->c, x->req, &who);
+	is_known = p != NULL;
+	if (!error && !is_known)
+		error = add_client(x, &who, &p);
+	if (who.pidfd >= 0)
+		close(who.pidfd);
+	if (error)
+		return error;
+	if (p->conn)
+		conn_close(p->conn);
+	p->conn = x->conn;
+	x->conn->peer = p;
+	x->reply.hello.client = p->id;
+	x->reply.hello.gen = p->gen;
+	x->reply.hello.resumed = (uint32_t)is_known;
+	x->reply.hello.bus_nonce = x->c->reg->head->nonce;
+	give_slabs(x);
+	log_info("%s %s", conn_peer_text(p), is_known ? "is back" : "joined");
+	return 0;
+}
+
+int goodbye_request(struct exchange *x)
+{
+	struct peer *p = x->conn->peer;
+
+	log_info("%s left", conn_peer_text(p));
+	p->conn = NULL;
+	x->conn->peer = NULL;
+	death_leave(x->c, p);
+	return 0;
+}

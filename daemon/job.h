@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * job: a child that populates a big range while the loop goes on.
+ */
+#ifndef SHMQ_JOB_H
+#define SHMQ_JOB_H
+
+#include "control.h"
+
+struct job {
+	struct source source;
+	struct control *c;
+	pid_t child;
+	void (*done)(struct job *job, int error, const struct place_result *result,
+		     const struct shmq__why *why);
+};
+
+/* Populate `range`; the child runs init(mem, arg).  `done` is called from the
+ * loop.  0, or as place_populate_start(), with why. */
+int job_start(struct job *job, struct control *c, const struct registry_range *range, int node,
+	      void (*init)(void *mem, void *arg), void *arg,
+	      void (*done)(struct job *job, int error, const struct place_result *result,
+			   const struct shmq__why *why),
+	      struct shmq__why *why);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * link: what parent and control worker say to each other, over a private
+ * SOCK_SEQPACKET pair.
+ *
+ *   from who holds descriptors to who is started (parent to worker, or a
+ *   surviving worker to a new parent):
+ *       LISTEN fd, SLAB fd ..., START
+ *   worker to parent:
+ *       SLAB fd        made a slab; goes on after ACK
+ *       READY          clients are being served
+ *       STOPPING       the bus is over: end too
+ *       FAILED         cannot start, and another try will not help
+ *   parent to worker:
+ *       ACK            slab is held and in the manifest
+ *       READY          a new parent has taken over
+ *       STOP           end the bus
+ */
+#ifndef SHMQ_LINK_H
+#define SHMQ_LINK_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "error.h"
+
+#define LINK_SLABS_MAX 16 /* three kinds, and two for each page size */
+
+enum link_kind {
+	LINK_LISTEN = 1,
+	LINK_SLAB,
+	LINK_START,
+	LINK_ACK,
+	LINK_READY,
+	LINK_STOP,
+	LINK_STOPPING,
+	LINK_FAILED,
+};
+
+struct link_msg {
+	uint32_t magic;
+	uint32_t kind; /* enum link_kind */
+	uint32_t slab, slab_kind, page_shift; /* SLAB */
+	int32_t pid;   /* of the sender */
+	uint64_t bytes;  /* SLAB */
+	uint64_t nonce;  /* of the bus, START and READY of the worker; 0 unknown */
+	char text[SHMQ_WHY_BYTES]; /* FAILED */
+};
+
+/* One slab as its holders know it. */
+struct link_slab {
+	int fd; /* -1 none */
+	uint32_t kind, page_shift;
+	uint64_t bytes;
+};
+
+/* A pair, close-on-exec, non-blocking.  0 or -errno. */
+int link_pair(int pair[2]);
+
+/* Fill in magic and pid, send; fd -1 is none.  0 or -errno. */
+int link_send(int sock, struct link_msg *msg, int fd);
+int link_say(int sock, enum link_kind kind);
+int link_send_slab(int sock, unsigned id, const struct link_slab *slab);
+
+/* 1 received (*fd is -1 without a descriptor), 0 the peer is gone, -EAGAIN
+ * nothing there, else -errno.  timeout_ns as clock.h. */
+int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns);
+
+/* Hand over everything, slab[LINK_SLABS_MAX], or take it until START: 0 or -errno (-EPIPE if the
+ * other end went before it was done). */
+int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce);
+int link_take(int sock, int *listen_fd, struct link_slab *slab, uint64_t *nonce);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+#include "log.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+#define LINE_BYTES 1024
+#define SECOND_NS UINT64_C(1000000000)
+
+static const char *const names[] = { "error", "warn", "info", "debug" };
+
+/* A process has one log. */
+static const char *role = "shmqd";
+static enum log_level verbosity = LOG_INFO;
+static unsigned dropped;
+
+void log_open(const char *who, enum log_level level)
+{
+	role = who;
+	verbosity = level;
+}
+
+int log_parse_level(const char *text, enum log_level *out)
+{
+	unsigned i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(text, names[i])) {
+			*out = (enum log_level)i;
+			return 0;
+		}
+	return -1;
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return names[level];
+}
+
+static size_t put_prefix(char *line, enum log_level level)
+{
+	uint64_t now = shmq__clock_realtime_ns();
+	time_t seconds = (time_t)(now / SECOND_NS);
+	struct tm tm;
+	char stamp[32];
+
+	gmtime_r(&seconds, &tm);
+	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
+	return (size_t)snprintf(line, LINE_BYTES, "%s.%03uZ %s %s: ", stamp,
+				(unsigned)(now % SECOND_NS / 1000000), names[level], role);
+}
+
+static int has_room(void)
+{
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+	char line[LINE_BYTES];
+	size_t used;
+	va_list ap;
+	ssize_t rc;
+	int n;
+
+	if (level > verbosity)
+		return;
+	if (!has_room()) {
+		dropped++;
+		return;
+	}
+	used = put_prefix(line, level);
+	if (dropped) {
+		used += (size_t)snprintf(line + used, sizeof(line) - used, "[%u lines dropped] ", dropped);
+		dropped = 0;
+	}
+	va_start(ap, format);
+	n = vsnprintf(line + used, sizeof(line) - used, format, ap);
+	va_end(ap);
+	used += n < 0 ? 0 : (size_t)n;
+	if (used > sizeof(line) - 1)
+		used = sizeof(line) - 1;
+	line[used++] = '\n';
+	/* Nothing sensible can be done about a log that cannot be written. */
+	rc = write(STDERR_FILENO, line, used);
+	(void)rc;
+}
+
+int log_may(struct log_limit *limit, unsigned *held)
+{
+	uint64_t now = shmq__clock_monotonic_ns();
+
+	if (now < limit->next_ns) {
+		limit->held++;
+		return 0;
+	}
+	*held = limit->held;
+	limit->held = 0;
+	limit->next_ns = now + SECOND_NS;
+	return 1;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * shmqd: the supervisor of one bus, a small parent and its control worker.
+ * One program in three roles (options.h); only the first is for people.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "files.h"
+#include "options.h"
+#include "parent.h"
+#include "ready.h"
+
+/* Each client takes three descriptors; the soft limit is for those who
+ * still use select(2). */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* A closed standard descriptor would be given to a slab. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int log_to(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0) {
+		fprintf(stderr, "shmqd: opening the log %s: %s\n", path, strerror(errno));
+		return EXIT_FAILED;
+	}
+	close(fd);
+	return -1;
+}
+
+static int start(const struct options *o)
+{
+	struct files files;
+	int ready_fd = -1, rc;
+
+	if (o->foreground) {
+		rc = o->log ? log_to(o->log) : -1;
+		return rc >= 0 ? rc : parent_run(o, -1);
+	}
+	files_name(&files, o->dir, o->bus);
+	rc = ready_daemonise(o->log ? o->log : files.log, &ready_fd);
+	if (rc) {
+		fprintf(stderr, "shmqd: daemonising: %s\n", strerror(-rc));
+		return EXIT_FAILED;
+	}
+	return parent_run(o, ready_fd);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	int rc;
+
+	fill_standard_descriptors();
+	rc = options_parse(argc, argv, &o);
+	if (rc >= 0)
+		return rc;
+	raise_descriptor_limit();
+	if (o.fd >= 0)
+		fcntl(o.fd, F_SETFD, FD_CLOEXEC);
+	switch (o.role) {
+	case ROLE_CONTROL:
+		return control_run(&o);
+	case ROLE_PARENT:
+		return parent_run(&o, -1);
+	default:
+		return start(&o);
+	}
+}

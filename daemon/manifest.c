@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+#include "manifest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "layout.h"
+#include "log.h"
+
+static const char *const kinds[] = {
+	[LAY_SLAB_REGISTRY] = "registry", [LAY_SLAB_BELL] = "bell",   [LAY_SLAB_ENTRY] = "entry",
+	[LAY_SLAB_RING] = "ring",         [LAY_SLAB_ARENA] = "arena",
+};
+
+static void write_slab(FILE *out, unsigned id, const struct link_slab *slab)
+{
+	struct stat st;
+
+	if (slab->fd < 0 || slab->kind < LAY_SLAB_REGISTRY || slab->kind > LAY_SLAB_ARENA ||
+	    fstat(slab->fd, &st))
+		return;
+	fprintf(out, "slab %u %s page %u dev %" PRIu64 " ino %" PRIu64 " bytes %" PRIu64 "\n", id,
+		kinds[slab->kind], 1u << slab->page_shift, (uint64_t)st.st_dev, (uint64_t)st.st_ino,
+		slab->bytes);
+}
+
+int manifest_write(const struct files *f, const char *bus, uint64_t nonce,
+		   const struct link_slab *slab)
+{
+	int fd = open(f->scratch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int error = 0;
+	unsigned i;
+	FILE *out;
+
+	if (fd < 0)
+		return -errno;
+	out = fdopen(fd, "w");
+	if (!out) {
+		error = -errno;
+		close(fd);
+		goto out;
+	}
+	fprintf(out, "shmq manifest 1\nbus %s\nnonce %016" PRIx64 "\n", bus, nonce);
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		write_slab(out, i, &slab[i]);
+	if (fclose(out) || rename(f->scratch, f->manifest))
+		error = -errno;
+out:
+	if (error)
+		unlink(f->scratch);
+	return error;
+}
+
+void manifest_mourn(const struct files *f)
+{
+	FILE *in = fopen(f->manifest, "re");
+	char line[256];
+
+	if (!in)
+		return;
+	log_warn("the bus's last supervisor ended without a survivor; this start begins it anew, "
+		 "and its clients have to open it again");
+	while (fgets(line, sizeof(line), in)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!strncmp(line, "slab ", 5) || !strncmp(line, "nonce ", 6))
+			log_warn("lost: %s", line);
+	}
+	fclose(in);
+	unlink(f->manifest);
+}

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * open: handles.  The order of stores in grant() and open_detach() is what
+ * adoption rests on: a member is published last and removed first-but-one;
+ * an arena without a member is an orphan, an owner without a member is
+ * overwritten, entries without a member are free.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "create.h"
+#include "job.h"
+#include "recover.h"
+
+#define NO_ARENA UINT32_MAX
+
+/* A publisher whose arena is being populated. */
+struct opening {
+	struct job job;
+	struct control *c;
+	struct conn_later later;
+	struct proto_request req;
+	struct registry_range range;
+	uint64_t topic_id;
+};
+
+/* Where the reply is put together, now or later. */
+struct answer {
+	struct conn *conn;
+	const struct proto_request *req;
+	struct proto_reply *reply;
+	int *fds;
+	unsigned *fd_count;
+	struct shmq__why *why;
+};
+
+static uint64_t owner_word(const struct handle *h)
+{
+	return h->peer->gen << LAY_OWNER_BITS | h->peer->id;
+}
+
+/* ---- checks -------------------------------------------------------------------------- */
+
+static int check_options(const struct answer *a, const struct topic *t)
+{
+	const struct proto_request *req = a->req;
+	int32_t partition = req->open.partition;
+
+	if (req->open.role != SHMQ_ROLE_PUBLISHER && req->open.role != SHMQ_ROLE_SUBSCRIBER)
+		return shmq__fail(a->why, SHMQ_EPROTO, "there is no role %u", req->open.role);
+	if (partition < -1 || partition >= (int64_t)t->rec->partitions)
+		return shmq__fail(a->why, SHMQ_EOPTION, "topic \"%s\" has partitions 0 to %u, not %d",
+				  req->topic, t->rec->partitions - 1, partition);
+	if (req->open.role == SHMQ_ROLE_PUBLISHER)
+		return partition == -1 ? 0 : shmq__fail(a->why, SHMQ_EOPTION,
+							"a publisher is not bound to a partition");
+	if (req->open.from < SHMQ_FROM_LATEST || req->open.from > SHMQ_FROM_SEQ)
+		return shmq__fail(a->why, SHMQ_EOPTION, "there is no start position %u", req->open.from);
+	if (req->open.from == SHMQ_FROM_SEQ && partition == -1 && t->rec->partitions > 1)
+		return shmq__fail(a->why, SHMQ_EOPTION,
+				  "a seq belongs to one partition, \"%s\" has %u: name one", req->topic,
+				  t->rec->partitions);
+	return 0;
+}
+
+static int check_exclusive(const struct answer *a, const struct topic *t)
+{
+	struct handle *h;
+
+	if (a->req->open.role != SHMQ_ROLE_PUBLISHER || t->rec->mode != SHMQ_EXCLUSIVE)
+		return 0;
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (h->role == SHMQ_ROLE_PUBLISHER)
+			return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
+					  "topic \"%s\" is exclusive and %s publishes it", a->req->topic,
+					  conn_peer_text(h->peer));
+	return 0;
+}
+
+static int find_topic(struct control *c, const struct answer *a, struct topic **out)
+{
+	int error;
+
+	*out = registry_find(c->reg, a->req->topic);
+	if (!*out || (*out)->creation)
+		return shmq__fail(a->why, SHMQ_ENOTOPIC, "there is no topic \"%s\": create it first",
+				  a->req->topic);
+	error = check_options(a, *out);
+	return error ? error : check_exclusive(a, *out);
+}
+
+/* Bytes of arena this handle needs; 0 none. */
+static int arena_wanted(const struct answer *a, const struct topic *t, uint64_t *bytes)
+{
+	uint64_t least = t->rec->max_bytes + LAY_LINE;
+
+	*bytes = 0;
+	if (a->req->open.role != SHMQ_ROLE_PUBLISHER)
+		return 0;
+	*bytes = a->req->open.arena_bytes ? a->req->open.arena_bytes : t->rec->arena_bytes;
+	if (!*bytes)
+		return 0;
+	if (*bytes < least)
+		return shmq__fail(a->why, SHMQ_EOPTION,
+				  "an arena of %llu bytes cannot hold a message of %llu: ask for %llu",
+				  (unsigned long long)*bytes, (unsigned long long)t->rec->max_bytes,
+				  (unsigned long long)least);
+	if (*bytes > REGISTRY_BIG_BASE)
+		return shmq__fail(a->why, SHMQ_EOPTION, "an arena has at most %llu bytes",
+				  (unsigned long long)REGISTRY_BIG_BASE);
+	*bytes = (*bytes + LAY_PAGE - 1) / LAY_PAGE * LAY_PAGE;
+	return 0;
+}
+
+/* ---- granting ---------------------------------------------------------------------------- */
+
+static void fill_reply(struct control *c, const struct answer *a, const struct handle *h)
+{
+	const struct topic *t = h->topic;
+	const struct lay_partition *part =
+		shmq__slabs_at(c->reg->slabs, t->rec->partition_array, sizeof(*part));
+
+	a->reply->open.topic_index = t->index;
+	a->reply->open.topic_id = t->rec->id;
+	a->reply->open.arena = h->member->arena;
+	a->reply->open.member = h->ref;
+	a->reply->open.entry = h->member->entry;
+	a->reply->open.entry_gen = h->member->entry_gen;
+	if (h->role != SHMQ_ROLE_PUBLISHER)
+		return;
+	conn_give_once(a->conn, a->reply, a->fds, a->fd_count, LAY_REF_SLAB(part->ring));
+	if (h->member->arena)
+		conn_give_once(a->conn, a->reply, a->fds, a->fd_count,
+			       LAY_REF_SLAB(shmq__slabs_arena(c->reg->slabs, h->member->arena - 1)->mem));
+}
+
+static void own_rings(struct topic *t, uint64_t from, uint64_t to)
+{
+	uint32_t p;
+
+	for (p = 0; p < t->attached->geo.partitions; p++) {
+		shmq_au64 *owner = &t->attached->ring[p].mem->owner;
+
+		if (from == 0 || load_relaxed(owner) == from)
+			store_release(owner, to);
+	}
+}
+
+static void join(struct handle *h, const struct proto_request *req)
+{
+	if (h->role == SHMQ_ROLE_SUBSCRIBER)
+		shmq__topic_join(h->topic->attached, h->member, (enum shmq_from)req->open.from,
+				 req->open.seq);
+	/* Its last store: a retry that finds 0 here joins again. */
+	h->member->opened_ns = shmq__clock_realtime_ns();
+}
+
+static void count_handles(struct topic *t, enum shmq_role role, uint32_t by)
+{
+	shmq_au32 *count = role == SHMQ_ROLE_PUBLISHER ? &t->rec->publishers : &t->rec->subscribers;
+
+	store_relaxed(count, load_relaxed(count) + by);
+}
+
+static void publish(struct control *c, struct handle *h, const struct proto_request *req)
+{
+	int is_publisher = h->role == SHMQ_ROLE_PUBLISHER;
+
+	if (is_publisher && h->topic->rec->mode == SHMQ_EXCLUSIVE)
+		own_rings(h->topic, 0, owner_word(h));
+	count_handles(h->topic, h->role, 1);
+	shmq__topic_publish_member(h->topic->attached, h->member,
+				   is_publisher ? LAY_MEMBER_PUBLISHER : LAY_MEMBER_SUBSCRIBER);
+	join(h, req);
+	conn_push(c, h->topic, SHMQ_EVENT_JOINED, h->role, h->peer, h->peer);
+	log_debug("%s opened \"%s\" as %s", conn_peer_text(h->peer), h->topic->rec->name,
+		  is_publisher ? "publisher" : "subscriber");
+}
+
+static int add_handle(struct control *c, const struct answer *a, struct topic *t, uint32_t arena,
+		      struct handle **h)
+{
+	struct registry_member what = {
+		.role = (enum shmq_role)a->req->open.role,
+		.partition = a->req->open.partition,
+		.arena = arena == NO_ARENA ? 0 : arena + 1,
+		.token = a->req->token,
+	};
+	int error = registry_attach(c->reg, t, a->why);
+
+	if (!error)
+		error = registry_add_handle(c->reg, t, a->conn->peer, &what, h, a->why);
+	if (error && LIST_EMPTY(&t->handles))
+		registry_detach(t);
+	return error;
+}
+
+/* With an arena that an earlier publisher of this topic left. */
+static int grant_with_orphan(struct control *c, const struct answer *a, struct topic *t, uint32_t id)
+{
+	struct lay_arena *arena = shmq__slabs_arena(c->reg->slabs, id);
+	struct handle *h;
+	int error = add_handle(c, a, t, id, &h);
+
+	if (error) {
+		orphan_begin(c, t, id);
+		return error;
+	}
+	arena->client = h->peer->id;
+	arena->client_gen = h->peer->gen;
+	store_release(&arena->state, LAY_ARENA_OWNED);
+	publish(c, h, a->req);
+	fill_reply(c, a, h);
+	return 0;
+}
+
+/* With a fresh arena in range, or without one (NULL).  On failure the range
+ * is still the caller's. */
+static int grant(struct control *c, const struct answer *a, struct topic *t,
+		 const struct registry_range *range)
+{
+	uint32_t id = NO_ARENA;
+	struct registry_range same;
+	struct handle *h;
+	int error = 0;
+
+	if (range)
+		error = registry_add_arena(c->reg, range, t, a->conn->peer, &id, a->why);
+	if (error)
+		return error;
+	error = add_handle(c, a, t, id, &h);
+	if (error) {
+		if (range)
+			registry_drop_arena(c->reg, id, &same);
+		return error;
+	}
+	publish(c, h, a->req);
+	fill_reply(c, a, h);
+	registry_count_bytes(c->reg);
+	return 0;
+}
+
+/* ---- waiting for an arena -------------------------------------------------------------------- */
+
+static void arena_populated(struct job *job, int error, const struct place_result *result,
+			    const struct shmq__why *told)
+{
+	struct opening *o = loop_container(job, struct opening, job);
+	struct control *c = o->c;
+	struct shmq__why why = *told;
+	int fds[PROTO_FDS_MAX];
+	unsigned fd_count = 0;
+	struct answer a = { o->later.conn, &o->req, &o->later.reply, fds, &fd_count, &why };
+	struct topic *t;
+
+	(void)result;
+	if (!error && !o->later.conn)
+		error = SHMQ_EPEERDEAD;
+	/* Much may have happened since it was asked for. */
+	if (!error)
+		error = find_topic(c, &a, &t);
+	if (!error && t->rec->id != o->topic_id)
+		error = shmq__fail(&why, SHMQ_ENOTOPIC, "topic \"%s\" was removed", o->req.topic);
+	if (!error)
+		error = grant(c, &a, t, &o->range);
+	if (error)
+		work_free(c->work, &o->range);
+	conn_answer_later(&o->later, error, &why, fds, fd_count);
+	loop_free(c->loop, o);
+	control_maybe_idle(c);
+}
+
+static void abandon(void *pending)
+{
+	struct opening *o = pending;
+
+	o->later.conn = NULL;
+}
+
+static int populate_arena(struct exchange *x, struct topic *t, const struct registry_range *range)
+{
+	struct opening *o = calloc(1, sizeof(*o));
+	int error;
+
+	if (!o)
+		return -ENOMEM;
+	o->c = x->c;
+	o->req = *x->req;
+	o->range = *range;
+	o->topic_id = t->rec->id;
+	error = job_start(&o->job, x->c, range, t->rec->node_asked, NULL, NULL, arena_populated, &x->why);
+	if (error) {
+		free(o);
+		return error;
+	}
+	conn_defer(x, &o->later, o, abandon);
+	return CONN_LATER;
+}
+
+static int open_with_arena(struct exchange *x, const struct answer *a, struct topic *t, uint64_t bytes)
+{
+	struct place_ask ask = {
+		.bytes = bytes,
+		.slab_bytes = LAY_BULK_SLAB_BYTES,
+		.pages = t->rec->pages_asked == SHMQ_PAGES_4K ? SHMQ_PAGES_4K : SHMQ_PAGES_AUTO,
+		.node = t->rec->node_asked,
+		.lock = SHMQ_LOCK_NEVER,
+	};
+	struct place_answer where;
+	struct registry_range range;
+	int error = create_plan(x->c, &ask, &where, &x->why);
+
+	if (!error)
+		error = registry_take_range(x->c->reg, LAY_SLAB_ARENA, where.page_shift, ask.node,
+					    where.bytes, &range, &x->why);
+	if (error)
+		return error;
+	error = range.is_warm ? grant(x->c, a, t, &range) : populate_arena(x, t, &range);
+	if (error && error != CONN_LATER)
+		registry_free_range(x->c->reg, &range);
+	return error;
+}
+
+/* ---- requests ------------------------------------------------------------------------------------ */
+
+/* The answer to this very request was lost: it has been done. */
+static int answer_again(struct exchange *x, const struct answer *a, struct handle *h)
+{
+	int error;
+
+	if (h->role != (enum shmq_role)x->req->open.role || strcmp(h->topic->rec->name, x->req->topic) != 0)
+		return shmq__fail(&x->why, SHMQ_EPROTO, "token of another handle");
+	error = registry_attach(x->c->reg, h->topic, &x->why);
+	if (error)
+		return error;
+	if (!h->member->opened_ns)
+		join(h, x->req);
+	fill_reply(x->c, a, h);
+	return 0;
+}
+
+int open_request(struct exchange *x)
+{
+	struct answer a = { x->conn, x->req, &x->reply, x->fds, &x->fd_count, &x->why };
+	struct handle *h = registry_find_handle(x->conn->peer, x->req->token);
+	uint64_t arena_bytes;
+	struct topic *t;
+	uint32_t orphan;
+	int error;
+
+	if (h)
+		return answer_again(x, &a, h);
+	error = find_topic(x->c, &a, &t);
+	if (!error)
+		error = arena_wanted(&a, t, &arena_bytes);
+	if (error)
+		return error;
+	if (!arena_bytes)
+		return grant(x->c, &a, t, NULL);
+	orphan = orphan_find(x->c, t, arena_bytes);
+	if (orphan != NO_ARENA)
+		return grant_with_orphan(x->c, &a, t, orphan);
+	return open_with_arena(x, &a, t, arena_bytes);
+}
+
+int open_close_request(struct exchange *x)
+{
+	struct handle *h = registry_find_handle(x->conn->peer, x->req->close.handle);
+
+	/* Closed already, and this is the request again. */
+	if (!h)
+		return 0;
+	log_debug("%s closed \"%s\"", conn_peer_text(h->peer), h->topic->rec->name);
+	open_detach(x->c, h);
+	open_finish(x->c, h, SHMQ_EVENT_LEFT);
+	return 0;
+}
+
+/* ---- the way back ---------------------------------------------------------------------------------- */
+
+unsigned open_detach(struct control *c, struct handle *h)
+{
+	struct topic *t = h->topic;
+	struct shmq__why why = { "" };
+	unsigned voided = 0;
+	int error = registry_attach(c->reg, t, &why);
+
+	if (error)
+		log_error("%s; what %s left in it stays until it can be", why.text,
+			  conn_peer_text(h->peer));
+	if (!error && h->role == SHMQ_ROLE_PUBLISHER) {
+		voided = shmq__recover_publisher(t->attached, h->member);
+		if (t->rec->mode == SHMQ_EXCLUSIVE)
+			own_rings(t, owner_word(h), 0);
+	}
+	if (h->member->arena)
+		orphan_begin(c, t, h->member->arena - 1);
+	count_handles(t, h->role, UINT32_MAX);
+	if (error)
+		store_release(&h->member->state, LAY_MEMBER_FREE);
+	else
+		shmq__topic_remove_member(t->attached, h->member);
+	return voided;
+}
+
+void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind)
+{
+	struct topic *t = h->topic;
+
+	conn_push(c, t, kind, h->role, h->peer, h->peer);
+	registry_drop_handle(c->reg, h);
+	if (!LIST_EMPTY(&t->handles))
+		return;
+	registry_detach(t);
+	create_reap_topic(c, t);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * options: what shmqd was asked on its command line, and how one process
+ * of a supervisor starts another with the same options.
+ */
+#ifndef SHMQ_OPTIONS_H
+#define SHMQ_OPTIONS_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "log.h"
+#include "shmq.h"
+
+enum exit_code { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUNNING = 3 };
+
+enum role {
+	ROLE_START = 0, /* what the user runs: becomes the parent */
+	ROLE_PARENT,    /* a parent that takes over from a surviving worker */
+	ROLE_CONTROL,   /* the control worker */
+};
+
+struct options {
+	enum role role;
+	int fd; /* roles but START: one end of a link */
+	char bus[SHMQ_BUS_NAME_MAX + 1];
+	char dir[108]; /* resolved */
+	int foreground, on_demand;
+	int64_t linger_ns;
+	const char *log;
+	enum log_level level;
+	const char *topology;
+	uint64_t first_seq; /* of new topics: tests start near a wrap */
+};
+
+/* Fill *out.  -1 to go on, or the code to exit with. */
+int options_parse(int argc, char **argv, struct options *out);
+
+/* Start this program again in another role, holding `fd`.  Process id or
+ * -errno. */
+pid_t options_spawn(const struct options *o, enum role role, int fd);
+
+#endif

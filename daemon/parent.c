@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: MIT */
+#include "parent.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "error.h"
+#include "files.h"
+#include "link.h"
+#include "manifest.h"
+#include "proc.h"
+#include "ready.h"
+
+#define MILLISECOND_NS INT64_C(1000000)
+#define SECOND_NS INT64_C(1000000000)
+#define START_TIMEOUT_NS (5 * SECOND_NS)
+#define STOP_TIMEOUT_NS (5 * SECOND_NS)
+/* What an orphaned worker is given to show that it holds its lock. */
+#define SURVIVOR_TIMEOUT_NS (100 * MILLISECOND_NS)
+#define START_TRIES 5
+
+struct parent {
+	const struct options *o;
+	struct files files;
+	int lock_fd, listen_fd, signal_fd, ready_fd;
+	struct link_slab slab[LINK_SLABS_MAX];
+	uint64_t nonce;
+
+	pid_t worker; /* 0 none */
+	int worker_fd, link_fd;
+	uint64_t spawned_ns, respawn_ns;
+	unsigned quick_deaths;
+	int was_ready; /* some worker of this bus has served */
+
+	int stop;      /* asked to end the bus */
+	int ended;     /* the worker has ended it */
+	uint64_t stop_deadline;
+	char failure[SHMQ_WHY_BYTES];
+};
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static int say_start_failed(struct parent *p, enum exit_code code, const char *text)
+{
+	log_error("%s", text);
+	ready_report(&p->ready_fd, code, text);
+	return (int)code;
+}
+
+/* ---- the worker -------------------------------------------------------- */
+
+static void ask_worker_to_stop(struct parent *p)
+{
+	if (p->link_fd >= 0)
+		link_say(p->link_fd, LINK_STOP);
+}
+
+static int spawn_worker(struct parent *p)
+{
+	int pair[2], error = link_pair(pair);
+	pid_t pid;
+
+	if (error)
+		return error;
+	error = link_give(pair[0], p->listen_fd, p->slab, p->nonce);
+	pid = error ? error : options_spawn(p->o, ROLE_CONTROL, pair[1]);
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return pid;
+	}
+	p->worker = pid;
+	p->failure[0] = 0;
+	p->link_fd = pair[0];
+	p->worker_fd = shmq__proc_pidfd(pid);
+	p->spawned_ns = shmq__clock_monotonic_ns();
+	log_debug("control worker started, pid %d", (int)pid);
+	if (p->stop)
+		ask_worker_to_stop(p);
+	return 0;
+}
+
+/* A worker that dies again and again within a second is given time. */
+static void plan_respawn(struct parent *p)
+{
+	static const int64_t delay_ns[] = { 0, 10 * MILLISECOND_NS, 100 * MILLISECOND_NS, SECOND_NS };
+	uint64_t now = shmq__clock_monotonic_ns();
+	unsigned last = sizeof(delay_ns) / sizeof(delay_ns[0]) - 1;
+
+	if (now - p->spawned_ns > (uint64_t)SECOND_NS)
+		p->quick_deaths = 0;
+	p->respawn_ns = now + (uint64_t)delay_ns[p->quick_deaths < last ? p->quick_deaths : last];
+	p->quick_deaths++;
+}
+
+static void describe_end(const struct parent *p, char *text, size_t bytes)
+{
+	int status = 0;
+
+	/* An adopted worker is not our child. */
+	if (waitpid(p->worker, &status, WNOHANG) != p->worker)
+		snprintf(text, bytes, "ended");
+	else if (WIFSIGNALED(status))
+		snprintf(text, bytes, "was killed by signal %d", WTERMSIG(status));
+	else
+		snprintf(text, bytes, "exited with %d", WEXITSTATUS(status));
+}
+
+static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
+{
+	switch (msg->kind) {
+	case LINK_SLAB:
+		if (fd < 0 || msg->slab >= LINK_SLABS_MAX || p->slab[msg->slab].fd >= 0)
+			break;
+		p->slab[msg->slab] =
+			(struct link_slab){ fd, msg->slab_kind, msg->page_shift, msg->bytes };
+		fd = -1;
+		manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+		link_say(p->link_fd, LINK_ACK);
+		break;
+	case LINK_READY:
+		p->nonce = msg->nonce;
+		p->was_ready = 1;
+		manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+		ready_report(&p->ready_fd, EXIT_OK, NULL);
+		break;
+	case LINK_STOPPING:
+		p->ended = 1;
+		break;
+	case LINK_FAILED:
+		snprintf(p->failure, sizeof(p->failure), "%s", msg->text);
+		break;
+	default:
+		break;
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static void read_link(struct parent *p)
+{
+	struct link_msg msg;
+	int fd, rc;
+
+	while ((rc = link_recv(p->link_fd, &msg, &fd, 0)) == 1)
+		worker_message(p, &msg, fd);
+	/* Its death is what the pidfd says; a worker that closes its link is
+	 * out of step and of no use. */
+	if (rc == -EAGAIN)
+		return;
+	close_fd(&p->link_fd);
+	if (p->worker && p->worker_fd >= 0)
+		syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+}
+
+static void worker_died(struct parent *p)
+{
+	char how[64];
+
+	if (p->link_fd >= 0)
+		read_link(p);
+	describe_end(p, how, sizeof(how));
+	if (!p->ended)
+		log_warn("control worker (pid %d) %s%s", (int)p->worker, how,
+			 p->stop ? "" : ": starting another; its clients carry on meanwhile");
+	close_fd(&p->link_fd);
+	close_fd(&p->worker_fd);
+	p->worker = 0;
+	plan_respawn(p);
+}
+
+/* ---- the loop ----------------------------------------------------------- */
+
+static void stop(struct parent *p)
+{
+	if (p->stop && p->worker_fd >= 0) {
+		log_warn("asked to stop again: killing the control worker");
+		syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+		p->ended = 1;
+		return;
+	}
+	p->stop = 1;
+	p->stop_deadline = shmq__clock_deadline(STOP_TIMEOUT_NS);
+	ask_worker_to_stop(p);
+}
+
+static void read_signals(struct parent *p)
+{
+	struct signalfd_siginfo info;
+
+	while (read(p->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		if (info.ssi_signo != SIGCHLD)
+			stop(p);
+}
+
+static int poll_timeout(const struct parent *p)
+{
+	uint64_t due = UINT64_MAX;
+
+	if (!p->worker)
+		due = p->respawn_ns;
+	if (p->stop && p->stop_deadline < due)
+		due = p->stop_deadline;
+	return shmq__clock_left_ms(due);
+}
+
+static void wait_and_handle(struct parent *p)
+{
+	struct pollfd fds[] = {
+		{ .fd = p->signal_fd, .events = POLLIN },
+		{ .fd = p->link_fd, .events = POLLIN },
+		{ .fd = p->worker_fd, .events = POLLIN },
+	};
+
+	if (poll(fds, sizeof(fds) / sizeof(fds[0]), poll_timeout(p)) < 0)
+		return;
+	if (fds[0].revents)
+		read_signals(p);
+	if (fds[1].revents)
+		read_link(p);
+	if (fds[2].revents)
+		worker_died(p);
+}
+
+/* Keep a worker alive until the bus has ended.  The exit code. */
+static int supervise(struct parent *p)
+{
+	int error;
+
+	for (;;) {
+		if (!p->worker && p->ended)
+			return EXIT_OK;
+		/* A bus that has lived is not given up: its memory is here. */
+		if (!p->worker && *p->failure && !p->was_ready)
+			return say_start_failed(p, EXIT_FAILED, p->failure);
+		if (!p->worker && !p->was_ready && p->quick_deaths >= START_TRIES)
+			return say_start_failed(p, EXIT_FAILED,
+						"the control worker dies while starting: see the log");
+		if (p->stop && shmq__clock_left(p->stop_deadline) == 0) {
+			log_warn("the control worker did not end the bus in time: killing it");
+			if (p->worker_fd >= 0)
+				syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+			return EXIT_FAILED;
+		}
+		if (!p->worker && shmq__clock_monotonic_ns() >= p->respawn_ns) {
+			error = spawn_worker(p);
+			if (error) {
+				log_error("starting a control worker: %s", strerror(-error));
+				plan_respawn(p);
+			}
+		}
+		wait_and_handle(p);
+	}
+}
+
+/* ---- becoming the parent -------------------------------------------------- */
+
+/* -1: the lock is ours; else the exit code. */
+static int take_lock(struct parent *p)
+{
+	uint64_t deadline = shmq__clock_deadline(START_TIMEOUT_NS);
+	char text[SHMQ_ERROR_TEXT_MAX];
+
+	for (;;) {
+		p->lock_fd = files_lock(p->files.lock, 0);
+		if (p->lock_fd >= 0)
+			return -1;
+		if (p->lock_fd != -EWOULDBLOCK) {
+			snprintf(text, sizeof(text), "locking %s: %s", p->files.lock, strerror(-p->lock_fd));
+			return say_start_failed(p, EXIT_FAILED, text);
+		}
+		snprintf(text, sizeof(text), "bus \"%s\" is running already (%s is locked)", p->o->bus,
+			 p->files.lock);
+		if (!p->o->on_demand)
+			return say_start_failed(p, EXIT_RUNNING, text);
+		/* It may be starting, or on its way out. */
+		if (files_accepts(&p->files)) {
+			ready_report(&p->ready_fd, EXIT_OK, NULL);
+			return EXIT_OK;
+		}
+		if (shmq__clock_left(deadline) == 0) {
+			snprintf(text, sizeof(text), "the supervisor that holds %s does not accept clients",
+				 p->files.lock);
+			return say_start_failed(p, EXIT_FAILED, text);
+		}
+		poll(NULL, 0, 2);
+	}
+}
+
+/* A worker without a parent is about to start one: leave the bus to it. */
+static int yield_to_survivor(struct parent *p)
+{
+	int fd = files_lock(p->files.control, SURVIVOR_TIMEOUT_NS);
+	char text[SHMQ_ERROR_TEXT_MAX];
+
+	if (fd >= 0) {
+		close(fd);
+		return -1;
+	}
+	if (fd == -EWOULDBLOCK && p->o->on_demand) {
+		ready_report(&p->ready_fd, EXIT_OK, NULL);
+		return EXIT_OK;
+	}
+	snprintf(text, sizeof(text), "bus \"%s\" is running already (%s: %s)", p->o->bus,
+		 p->files.control, strerror(-fd));
+	return say_start_failed(p, fd == -EWOULDBLOCK ? EXIT_RUNNING : EXIT_FAILED, text);
+}
+
+static int begin(struct parent *p)
+{
+	char text[SHMQ_ERROR_TEXT_MAX];
+	int rc = take_lock(p);
+
+	if (rc >= 0)
+		return rc;
+	rc = yield_to_survivor(p);
+	if (rc >= 0)
+		return rc;
+	manifest_mourn(&p->files);
+	p->listen_fd = files_listen(&p->files);
+	if (p->listen_fd >= 0)
+		return -1;
+	snprintf(text, sizeof(text), "listening at %s: %s", p->files.sock, strerror(-p->listen_fd));
+	return say_start_failed(p, EXIT_FAILED, text);
+}
+
+/* Everything comes from the worker that started us; what it queued outlives
+ * it.  The order matters: hold all there is to hold, then wait for the lock,
+ * then tell. */
+static int take_over(struct parent *p)
+{
+	pid_t worker = getppid();
+	int error;
+
+	p->worker_fd = shmq__proc_pidfd(worker);
+	p->link_fd = p->o->fd;
+	error = link_take(p->link_fd, &p->listen_fd, p->slab, &p->nonce);
+	if (error) {
+		log_error("taking over from control worker %d: %s", (int)worker, strerror(-error));
+		return EXIT_FAILED;
+	}
+	p->lock_fd = files_lock(p->files.lock, 2 * START_TIMEOUT_NS);
+	if (p->lock_fd < 0) {
+		log_error("locking %s: %s", p->files.lock, strerror(-p->lock_fd));
+		return EXIT_FAILED;
+	}
+	p->was_ready = p->nonce != 0;
+	p->spawned_ns = shmq__clock_monotonic_ns();
+	if (getppid() == worker && p->worker_fd >= 0) {
+		p->worker = worker;
+	} else {
+		close_fd(&p->worker_fd);
+		close_fd(&p->link_fd);
+	}
+	manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+	if (p->worker)
+		link_say(p->link_fd, LINK_READY);
+	log_info("took over bus \"%s\" as its parent%s", p->o->bus,
+		 p->worker ? "" : "; the worker that held it is gone too");
+	return -1;
+}
+
+static int watch_signals(struct parent *p)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGCHLD);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return p->signal_fd < 0 ? -errno : 0;
+}
+
+static void leave(struct parent *p)
+{
+	unlink(p->files.sock);
+	unlink(p->files.manifest);
+	unlink(p->files.control);
+	unlink(p->files.lock);
+	log_info("bus \"%s\" has ended", p->o->bus);
+}
+
+int parent_run(const struct options *o, int ready_fd)
+{
+	struct parent p = { .o = o, .lock_fd = -1, .listen_fd = -1, .signal_fd = -1,
+			    .ready_fd = ready_fd, .worker_fd = -1, .link_fd = -1 };
+	unsigned i;
+	int rc;
+
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		p.slab[i].fd = -1;
+	log_open("parent", o->level);
+	files_name(&p.files, o->dir, o->bus);
+	rc = watch_signals(&p);
+	if (rc)
+		return say_start_failed(&p, EXIT_FAILED, strerror(-rc));
+	rc = o->role == ROLE_PARENT ? take_over(&p) : begin(&p);
+	if (rc >= 0)
+		return rc;
+	rc = supervise(&p);
+	leave(&p);
+	return rc;
+}

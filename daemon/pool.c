@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+#include "pool.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "shmem.h"
+
+#define PAGE 4096u
+/* Give the end back once so much was freed, and keep that much of it. */
+#define TRIM_BYTES (UINT64_C(16) << 20)
+
+static uint64_t round_up(uint64_t n, uint64_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+int pool_open(struct pool *p, enum pool_kind kind, struct place *place, int fd, uint64_t base,
+	      uint64_t bytes, uint64_t chunk)
+{
+	memset(p, 0, sizeof(*p));
+	p->place = place;
+	p->fd = fd;
+	p->base = base;
+	p->bytes = bytes;
+	p->chunk = chunk;
+	return kind == POOL_RANGES ? extent_create(bytes, &p->ranges) : 0;
+}
+
+void pool_close(struct pool *p)
+{
+	if (p->ranges)
+		extent_destroy(p->ranges);
+	p->ranges = NULL;
+}
+
+static int populate(struct pool *p, uint64_t upto, struct shmq__why *why)
+{
+	struct place_ask ask = {
+		.bytes = upto - p->warm,
+		.slab_bytes = p->base + p->bytes,
+		.pages = SHMQ_PAGES_4K,
+		.lock = SHMQ_LOCK_NEVER,
+	};
+	struct place_answer answer;
+	int error = place_plan(p->place, &ask, &answer, why);
+
+	if (!error)
+		error = place_populate(p->place, p->fd, p->base + p->warm, ask.bytes, 12,
+				       SHMQ_NODE_ANY, NULL, NULL, NULL, why);
+	if (error)
+		shmq__shmem_punch(p->fd, p->base + p->warm, ask.bytes);
+	else
+		p->warm = upto;
+	return error;
+}
+
+int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why)
+{
+	uint64_t upto;
+
+	if (bytes <= p->warm)
+		return 0;
+	if (bytes > p->bytes)
+		return shmq__fail(why, SHMQ_ELIMIT, "this bus is full: no more than %llu bytes of its kind",
+				  (unsigned long long)p->bytes);
+	upto = round_up(bytes, p->chunk);
+	if (upto > p->bytes)
+		upto = p->bytes;
+	if (!populate(p, upto, why))
+		return 0;
+	/* Memory is short: what is needed, and nothing ahead of it. */
+	return populate(p, round_up(bytes, PAGE), why);
+}
+
+int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off, struct shmq__why *why)
+{
+	uint64_t at;
+	int error = extent_alloc(p->ranges, bytes, align, &at);
+
+	if (error == -ENOSPC)
+		return shmq__fail(why, SHMQ_ELIMIT, "this bus is full: no more than %llu bytes of its kind",
+				  (unsigned long long)p->bytes);
+	if (error)
+		return error;
+	error = pool_reach(p, at + bytes, why);
+	if (error) {
+		extent_free(p->ranges, at, bytes);
+		return error;
+	}
+	*off = p->base + at;
+	return 0;
+}
+
+struct last {
+	uint64_t off, end;
+};
+
+static void note_last(uint64_t off, uint64_t bytes, void *arg)
+{
+	struct last *last = arg;
+
+	last->off = off;
+	last->end = off + bytes;
+}
+
+/* Where the free range at the very end begins. */
+static uint64_t used_end(const struct pool *p)
+{
+	struct last last = { p->bytes, p->bytes };
+
+	extent_each_free(p->ranges, note_last, &last);
+	return last.end == p->bytes ? last.off : p->bytes;
+}
+
+static void give_back_after(struct pool *p, uint64_t keep)
+{
+	if (keep >= p->warm)
+		return;
+	shmq__shmem_punch(p->fd, p->base + keep, p->warm - keep);
+	p->warm = keep;
+}
+
+void pool_free(struct pool *p, uint64_t off, uint64_t bytes)
+{
+	if (extent_free(p->ranges, off - p->base, bytes))
+		return;
+	p->freed += bytes;
+	if (p->freed < TRIM_BYTES)
+		return;
+	p->freed = 0;
+	give_back_after(p, round_up(used_end(p), p->chunk) + TRIM_BYTES);
+}
+
+int pool_take(struct pool *p, uint64_t off, uint64_t bytes)
+{
+	if (off < p->base)
+		return -EINVAL;
+	return extent_take(p->ranges, off - p->base, bytes);
+}
+
+/* Everything before the end of what is in use was populated once and never
+ * given back, holes included. */
+void pool_settle(struct pool *p, uint64_t table_bytes)
+{
+	uint64_t used = round_up(p->ranges ? used_end(p) : table_bytes, PAGE);
+
+	p->warm = p->bytes;
+	give_back_after(p, used);
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * registry: everything a bus owns, as the control worker holds it.
+ *
+ * The truth is in shared memory (layout.h): topics name their partitions
+ * and rosters, partitions their rings and bells, members their entries and
+ * arenas.  What is here beside it is derived: which ranges are free, which
+ * name is which topic, who has what open.  A new worker derives it again
+ * (registry_adopt), so a SIGKILL between any two stores must leave either
+ * the old or the new, or something that nobody refers to and that is
+ * therefore free.  Hence the order everywhere: memory first, then what
+ * refers to it, state last; and the other way round when it goes.
+ */
+#ifndef SHMQ_REGISTRY_H
+#define SHMQ_REGISTRY_H
+
+#include <sys/queue.h>
+
+#include "link.h"
+#include "pool.h"
+#include "topic.h"
+
+/* Rings of up to this many bytes in all, of 4 KiB pages on any node, come
+ * out of a warm pool; so do arenas.  A default topic just fits. */
+#define REGISTRY_SMALL_BYTES (UINT64_C(2) << 20)
+/* The pool is the first half of its slab. */
+#define REGISTRY_BIG_BASE (LAY_BULK_SLAB_BYTES / 2)
+
+struct conn;
+struct topic;
+
+/* A client: its record, and all it has. */
+struct entry_run {
+	LIST_ENTRY(entry_run) link;
+	uint64_t off;
+	uint32_t pages;
+	uint32_t used; /* one page: a bit for each entry; more: all or nothing */
+};
+
+struct peer {
+	unsigned id;
+	uint64_t gen;
+	struct lay_client *rec;
+	LIST_HEAD(, handle) handles;
+	LIST_HEAD(, entry_run) runs;
+	LIST_ENTRY(peer) link;
+	struct conn *conn; /* NULL while it is not connected */
+	void *watcher;     /* how its death is noticed (death.c) */
+	uint64_t serial;   /* of the last event pushed to it */
+};
+
+/* An open topic handle: its member record. */
+struct handle {
+	LIST_ENTRY(handle) of_peer, of_topic;
+	struct peer *peer;
+	struct topic *topic;
+	struct lay_member *member;
+	lay_ref ref;
+	enum shmq_role role;
+	uint64_t token;
+};
+
+struct topic {
+	uint32_t index;
+	struct lay_topic *rec;
+	struct topic *next; /* of its name's chain; LIVE and CREATING only */
+	uint32_t hash;
+	struct shmq__topic *attached; /* while anyone has it open */
+	LIST_HEAD(, handle) handles;
+	void *locked; /* map of all its rings, or NULL */
+	void *creation; /* while CREATING (create.c) */
+	int is_counted; /* in head->topics_live */
+};
+
+/* What a removal leaves, so that a repeated request is recognised. */
+#define REGISTRY_REMOVED 64u
+struct removal {
+	uint64_t nonce, token;
+};
+
+struct registry {
+	struct place *place;
+	struct shmq__slabs *slabs;
+	struct lay_registry *head;
+	struct link_slab slab[LINK_SLABS_MAX]; /* its descriptors belong to slabs */
+
+	struct pool clients, arenas, topics;   /* tables */
+	struct pool heap, bells, entries, small_rings, small_arenas;
+	struct extent *big[LINK_SLABS_MAX];    /* rings and arenas of their own */
+
+	struct peer **peer;   /* by id */
+	LIST_HEAD(, peer) peers;
+	unsigned peer_count;
+	uint16_t *freed_id;   /* ids to give out again, longest free first */
+	unsigned freed_first, freed_count;
+
+	struct topic **topic; /* by index */
+	uint32_t topic_capacity;
+	struct topic **chain; /* by name */
+	uint32_t chain_mask;
+	unsigned topic_count; /* records in use, ended and creating ones too */
+	uint32_t *free_topic, free_topic_count;
+	uint32_t *free_arena, free_arena_count, free_arena_capacity;
+
+	struct removal removed[REGISTRY_REMOVED];
+	unsigned removed_next;
+};
+
+/* ---- registry.c: the slabs and the header ---------------------------- */
+
+/* The slabs a bus on this machine has, by id: kind, page_shift and bytes; fd
+ * is -1.  Returns how many. */
+unsigned registry_slabs_wanted(struct link_slab slab[LINK_SLABS_MAX]);
+
+/* Make slab `id`: a descriptor or -errno. */
+int registry_make_slab(unsigned id, const struct link_slab *slab);
+
+/* Take over the descriptors of all slabs.  If the registry has no magic yet,
+ * format it for bus `name`. */
+int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MAX],
+		  const char *name, struct registry **out, struct shmq__why *why);
+void registry_close(struct registry *r);
+
+/* Id of the slab of that kind and page size, -1 none. */
+int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift);
+int registry_slab_fd(const struct registry *r, unsigned id);
+
+/* Keep head->bytes_used true; tell those who wait for topics to come or go. */
+void registry_count_bytes(struct registry *r);
+void registry_announce(struct registry *r);
+
+/* ---- adopt.c: derive everything again -------------------------------- */
+
+/* Clients that were LIVE or DEAD become peers, to be checked by the caller;
+ * half-made objects are discarded.  0 or -ENOMEM. */
+struct registry_found {
+	unsigned topics, clients, handles, arenas, discarded;
+};
+int registry_adopt(struct registry *r, struct registry_found *found);
+
+/* Afterwards, when nothing is urgent any more: give back to the system
+ * whatever nobody refers to. */
+void registry_give_back(struct registry *r);
+
+/* ---- records.c: topics, clients, arenas ------------------------------ */
+
+/* Memory for big rings and arenas is taken but not populated: is_warm says
+ * which.  0, SHMQ_ELIMIT, -ENOMEM, or as pool_reach. */
+struct registry_range {
+	lay_ref ref;
+	uint64_t bytes;
+	int is_warm;
+	uint64_t base_seq; /* of rings: their first seq */
+};
+int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, int node,
+			uint64_t bytes, struct registry_range *out, struct shmq__why *why);
+/* A big range must have been punched. */
+void registry_free_range(struct registry *r, const struct registry_range *range);
+/* What a range at ref was taken as. */
+struct registry_range registry_range_at(const struct registry *r, lay_ref ref, uint64_t bytes);
+
+struct topic *registry_find(const struct registry *r, const char *name);
+
+/* A record in state CREATING with partition array, bells and ring references:
+ * partition p is at ring->ref + (partitions - 1 - p) * ring_bytes, so that a
+ * process that maps one after the other, downwards, gets one mapping.  The
+ * caller has filled shape (a record); name and id are set here. */
+int registry_add_topic(struct registry *r, const struct lay_topic *shape, const char *name,
+		       const struct registry_range *ring, struct topic **out,
+		       struct shmq__why *why);
+void registry_publish_topic(struct registry *r, struct topic *t);
+/* The topic has ended, or will not be: its name is free again. */
+void registry_forget_name(struct registry *r, struct topic *t);
+/* Give the record and everything but the rings back; the caller frees *ring
+ * (once it is punched).  Nobody has it open. */
+void registry_drop_topic(struct registry *r, struct topic *t, struct registry_range *ring);
+struct registry_range registry_rings_of(const struct registry *r, const struct lay_topic *rec);
+
+/* Map it for writing, once; 0 or as shmq__topic_attach, with why. */
+int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why);
+void registry_detach(struct topic *t);
+
+/* A new client, LIVE.  0 or SHMQ_ELIMIT, or as pool_reach. */
+struct registry_client {
+	uint32_t pid, uid;
+	uint64_t start_time, pidns, nonce;
+	const char *name;
+};
+int registry_add_peer(struct registry *r, const struct registry_client *client, struct peer **out,
+		      struct shmq__why *why);
+/* No handles are left.  The generation moves on, then the id is free. */
+void registry_drop_peer(struct registry *r, struct peer *p);
+
+/* An arena record in state OWNED.  *id is its number. */
+int registry_add_arena(struct registry *r, const struct registry_range *range,
+		       const struct topic *topic, const struct peer *owner, uint32_t *id,
+		       struct shmq__why *why);
+void registry_drop_arena(struct registry *r, uint32_t id, struct registry_range *range);
+
+int registry_was_removed(const struct registry *r, uint64_t nonce, uint64_t token);
+void registry_note_removal(struct registry *r, uint64_t nonce, uint64_t token);
+
+/* ---- handles.c: members and their entries ---------------------------- */
+
+/* Take a member slot and entries, and fill both; the member is not published
+ * yet.  partition -1 is all.  arena is id + 1 or 0. */
+struct registry_member {
+	enum shmq_role role;
+	int32_t partition;
+	uint32_t arena;
+	uint64_t token;
+};
+int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
+			const struct registry_member *what, struct handle **out,
+			struct shmq__why *why);
+/* The member is out of the roster already; frees the entries and the handle. */
+void registry_drop_handle(struct registry *r, struct handle *h);
+
+struct handle *registry_find_handle(const struct peer *p, uint64_t token);
+uint64_t registry_entry_count(const struct topic *t, const struct lay_member *m);
+
+/* For adoption: a handle around a member that is there; marks its entries. */
+int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p,
+			  struct lay_member *m, lay_ref ref);
+void registry_drop_entries(struct registry *r, struct peer *p);
+
+/* shared by records.c and adopt.c */
+int registry_adopt_topic(struct registry *r, uint32_t index, struct topic **out);
+int registry_adopt_peer(struct registry *r, unsigned id, struct peer **out);
+int registry_note_free_arena(struct registry *r, uint32_t id);
+
+#endif

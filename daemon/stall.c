@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * stall: what publishers report of each other and of subscribers.
+ *
+ * A claim of a live process is never voided: the process could write
+ * later.  It is watched: ten looks of our own, 100 ms apart, at the same
+ * word, without CPU time used by the owner between two of them, are a
+ * stall.  A machine that was paused as a whole counts for nothing, because
+ * our looks were paused too.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "control.h"
+#include "proc.h"
+#include "recover.h"
+
+#define LOOKS 10
+#define LOOK_NS UINT64_C(100000000)
+
+struct stall {
+	LIST_ENTRY(stall) link;
+	struct topic *topic;
+	struct peer *owner;
+	uint32_t partition;
+	uint64_t seq, word;
+	int64_t cpu_ticks;
+	unsigned looks;
+	int is_reported;
+};
+
+static void look_at_all(struct timer *timer);
+
+static void forget(struct stall *s)
+{
+	LIST_REMOVE(s, link);
+	free(s);
+}
+
+static void set_timer(struct control *c)
+{
+	if (LIST_EMPTY(&c->stalls))
+		loop_clear_timer(&c->stall_timer);
+	else
+		loop_set_timer(c->loop, &c->stall_timer, shmq__clock_monotonic_ns() + LOOK_NS, look_at_all);
+}
+
+static uint64_t word_at(const struct topic *t, uint32_t partition, uint64_t seq)
+{
+	const struct shmq__ring *ring = &t->attached->ring[partition];
+
+	return load_acquire(&lay_slot_at(ring->mem, &ring->geo, seq)->ctrl);
+}
+
+/* ---- looking ------------------------------------------------------------------------------ */
+
+static void act(struct control *c, struct stall *s)
+{
+	int is_kill = s->topic->rec->stall == SHMQ_STALL_KILL;
+
+	s->is_reported = 1;
+	log_warn("%s is stalled inside its claim of seq %llu of \"%s\" (partition %u): %s",
+		 conn_peer_text(s->owner), (unsigned long long)s->seq, s->topic->rec->name, s->partition,
+		 is_kill ? "killing it" : "others wait for it");
+	conn_push(c, s->topic, SHMQ_EVENT_STALLED, SHMQ_ROLE_PUBLISHER, s->owner, NULL);
+	/* Its pidfd will say when it has gone: death_of() voids the claim. */
+	if (is_kill && death_pidfd(s->owner) >= 0)
+		syscall(SYS_pidfd_send_signal, death_pidfd(s->owner), SIGKILL, NULL, 0);
+}
+
+static void look(struct control *c, struct stall *s)
+{
+	int64_t ticks = shmq__proc_cpu_ticks((pid_t)load_relaxed(&s->owner->rec->pid));
+
+	if (!s->topic->attached || word_at(s->topic, s->partition, s->seq) != s->word) {
+		forget(s);
+		return;
+	}
+	if (s->is_reported)
+		return;
+	if (ticks != s->cpu_ticks) {
+		s->cpu_ticks = ticks;
+		s->looks = 0;
+		return;
+	}
+	if (++s->looks >= LOOKS)
+		act(c, s);
+}
+
+static void look_at_all(struct timer *timer)
+{
+	struct control *c = loop_container(timer, struct control, stall_timer);
+	struct stall *s, *next;
+
+	for (s = LIST_FIRST(&c->stalls); s; s = next) {
+		next = LIST_NEXT(s, link);
+		look(c, s);
+	}
+	set_timer(c);
+}
+
+void stall_forget_topic(struct control *c, const struct topic *t)
+{
+	struct stall *s, *next;
+
+	for (s = LIST_FIRST(&c->stalls); s; s = next) {
+		next = LIST_NEXT(s, link);
+		if (s->topic == t)
+			forget(s);
+	}
+}
+
+void stall_forget_peer(struct control *c, const struct peer *p)
+{
+	struct stall *s, *next;
+
+	for (s = LIST_FIRST(&c->stalls); s; s = next) {
+		next = LIST_NEXT(s, link);
+		if (s->owner == p)
+			forget(s);
+	}
+}
+
+/* ---- reports -------------------------------------------------------------------------------- */
+
+/* The topic of the report, which the reporter must have open to publish. */
+static struct topic *reported_topic(const struct exchange *x)
+{
+	struct handle *h;
+
+	LIST_FOREACH (h, &x->conn->peer->handles, of_peer)
+		if (h->role == SHMQ_ROLE_PUBLISHER && h->topic->rec->id == x->req->report.topic_id)
+			return h->topic;
+	return NULL;
+}
+
+static struct handle *publisher_of(const struct topic *t, unsigned client)
+{
+	struct handle *h;
+
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (h->role == SHMQ_ROLE_PUBLISHER && h->peer->id == client)
+			return h;
+	return NULL;
+}
+
+/* Nobody who could still write holds it: it is left from a publisher whose
+ * recovery did not see it. */
+static void void_ownerless(struct exchange *x, struct topic *t, uint64_t word)
+{
+	struct lay_client *rec = shmq__slabs_client(x->c->reg->slabs, LAY_CTRL_OWNER(word));
+	int voided = rec && shmq__recover_slot(t->attached, x->req->report.partition,
+					       x->req->report.seq, word, load_relaxed(&rec->gen));
+
+	log_warn("a claim of seq %llu of \"%s\" had no owner (id %u): %s",
+		 (unsigned long long)x->req->report.seq, t->rec->name, LAY_CTRL_OWNER(word),
+		 voided ? "voided" : "it changed meanwhile");
+}
+
+static int report_stuck(struct exchange *x, struct topic *t)
+{
+	uint32_t partition = x->req->report.partition;
+	uint64_t seq = x->req->report.seq, word;
+	struct handle *owner;
+	struct stall *s;
+
+	if (partition >= t->rec->partitions)
+		return shmq__fail(&x->why, SHMQ_EPROTO, "topic \"%s\" has no partition %u", t->rec->name,
+				  partition);
+	if (registry_attach(x->c->reg, t, &x->why))
+		return SHMQ_ELIMIT;
+	word = word_at(t, partition, seq);
+	if (word != x->req->report.word || LAY_CTRL_STATE(word) != LAY_CLAIMED)
+		return 0;
+	owner = publisher_of(t, LAY_CTRL_OWNER(word));
+	if (!owner) {
+		void_ownerless(x, t, word);
+		return 0;
+	}
+	LIST_FOREACH (s, &x->c->stalls, link)
+		if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
+			return 0;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	*s = (struct stall){ .topic = t, .owner = owner->peer, .partition = partition, .seq = seq,
+			     .word = word, .cpu_ticks = -1 };
+	if (LIST_EMPTY(&x->c->stalls))
+		loop_set_timer(x->c->loop, &x->c->stall_timer, shmq__clock_monotonic_ns() + LOOK_NS,
+			       look_at_all);
+	LIST_INSERT_HEAD(&x->c->stalls, s, link);
+	return 0;
+}
+
+static int report_evict(struct exchange *x, struct topic *t)
+{
+	struct handle *h;
+
+	if (t->rec->policy != SHMQ_EVICT)
+		return shmq__fail(&x->why, SHMQ_EOPTION, "nobody is evicted from \"%s\": its policy is "
+				  "another", t->rec->name);
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (h->peer->id == x->req->report.client && h->peer->gen == x->req->report.client_gen &&
+		    h->token == x->req->report.handle)
+			break;
+	if (!h || load_relaxed(&h->member->state) != LAY_MEMBER_SUBSCRIBER)
+		return 0;
+	if (registry_attach(x->c->reg, t, &x->why))
+		return SHMQ_ELIMIT;
+	shmq__topic_publish_member(t->attached, h->member, LAY_MEMBER_EVICTED);
+	shmq__topic_ring_all(t->attached);
+	log_info("%s was evicted from \"%s\": it held publishers back", conn_peer_text(h->peer),
+		 t->rec->name);
+	conn_push(x->c, t, SHMQ_EVENT_EVICTED, SHMQ_ROLE_SUBSCRIBER, h->peer, NULL);
+	return 0;
+}
+
+int stall_report_request(struct exchange *x)
+{
+	struct topic *t = reported_topic(x);
+
+	if (!t)
+		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "a report about a topic that the client does "
+				  "not publish");
+	switch (x->req->report.kind) {
+	case PROTO_REPORT_STUCK:
+		return report_stuck(x, t);
+	case PROTO_REPORT_EVICT:
+		return report_evict(x, t);
+	default:
+		return shmq__fail(&x->why, SHMQ_EPROTO, "there is no report %u", x->req->report.kind);
+	}
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+#include "work.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "log.h"
+#include "shmem.h"
+
+#define PAGES_AT_ONCE 1024u
+
+struct item {
+	TAILQ_ENTRY(item) link;
+	struct topic *topic; /* to lock; NULL to punch */
+	struct registry_range range;
+	uint64_t done_bytes;
+	void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why);
+	void *arg;
+};
+
+struct work {
+	struct loop *loop;
+	struct registry *r;
+	TAILQ_HEAD(, item) items;
+};
+
+static uint64_t slice_bytes(const struct work *w, const struct item *item)
+{
+	unsigned shift = w->r->slab[LAY_REF_SLAB(item->range.ref)].page_shift;
+	uint64_t bytes = (uint64_t)PAGES_AT_ONCE << shift, left = item->range.bytes - item->done_bytes;
+
+	return bytes < left ? bytes : left;
+}
+
+static void drop(struct work *w, struct item *item)
+{
+	TAILQ_REMOVE(&w->items, item, link);
+	free(item);
+}
+
+static void punch_slice(struct work *w, struct item *item)
+{
+	uint64_t bytes = slice_bytes(w, item), off = LAY_REF_OFF(item->range.ref) + item->done_bytes;
+	int fd = registry_slab_fd(w->r, LAY_REF_SLAB(item->range.ref));
+	int error = shmq__shmem_punch(fd, off, bytes);
+
+	if (error)
+		log_warn("giving memory back: %s", shmq_strerror(error));
+	item->done_bytes += bytes;
+	if (item->done_bytes < item->range.bytes)
+		return;
+	registry_free_range(w->r, &item->range);
+	registry_count_bytes(w->r);
+	drop(w, item);
+}
+
+static void lock_slice(struct work *w, struct item *item)
+{
+	uint64_t bytes = slice_bytes(w, item);
+	struct topic *t = item->topic;
+	struct shmq__why why = { "" };
+	int error = 0;
+
+	if (!t->locked)
+		error = shmq__slabs_map(w->r->slabs, item->range.ref, item->range.bytes,
+					SHMQ__SLAB_WRITE, &t->locked);
+	if (!error)
+		error = place_lock((char *)t->locked + item->done_bytes, bytes, &why);
+	item->done_bytes += bytes;
+	if (!error && item->done_bytes < item->range.bytes)
+		return;
+	if (error && t->locked) {
+		shmq__slabs_unmap(w->r->slabs, item->range.ref, item->range.bytes, t->locked);
+		t->locked = NULL;
+	}
+	/* done() may forget the topic: it must not find this item. */
+	TAILQ_REMOVE(&w->items, item, link);
+	item->done(item->arg, t, error, &why);
+	free(item);
+}
+
+static int do_slice(void *arg)
+{
+	struct work *w = arg;
+	struct item *item = TAILQ_FIRST(&w->items);
+
+	if (item && item->topic)
+		lock_slice(w, item);
+	else if (item)
+		punch_slice(w, item);
+	return !TAILQ_EMPTY(&w->items);
+}
+
+int work_create(struct loop *loop, struct registry *r, struct work **out)
+{
+	struct work *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->loop = loop;
+	w->r = r;
+	TAILQ_INIT(&w->items);
+	loop_set_idle(loop, do_slice, w);
+	*out = w;
+	return 0;
+}
+
+void work_destroy(struct work *w)
+{
+	if (!w)
+		return;
+	while (!TAILQ_EMPTY(&w->items))
+		drop(w, TAILQ_FIRST(&w->items));
+	free(w);
+}
+
+void work_free(struct work *w, const struct registry_range *range)
+{
+	struct item *item;
+
+	if (range->is_warm) {
+		registry_free_range(w->r, range);
+		return;
+	}
+	item = calloc(1, sizeof(*item));
+	if (!item) {
+		/* The next worker finds that nobody refers to it. */
+		log_warn("out of memory: %llu bytes stay taken", (unsigned long long)range->bytes);
+		return;
+	}
+	item->range = *range;
+	TAILQ_INSERT_TAIL(&w->items, item, link);
+	loop_wake_idle(w->loop);
+}
+
+int work_finish_free(struct work *w)
+{
+	struct item *item, *next;
+	int any = 0;
+
+	for (item = TAILQ_FIRST(&w->items); item; item = next) {
+		int is_last;
+
+		next = TAILQ_NEXT(item, link);
+		if (item->topic)
+			continue;
+		any = 1;
+		do {
+			is_last = slice_bytes(w, item) == item->range.bytes - item->done_bytes;
+			punch_slice(w, item);
+		} while (!is_last);
+	}
+	return any;
+}
+
+void work_lock(struct work *w, struct topic *t,
+	       void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why),
+	       void *arg)
+{
+	struct item *item = calloc(1, sizeof(*item));
+	struct shmq__why why = { "" };
+
+	if (!item) {
+		done(arg, t, -ENOMEM, &why);
+		return;
+	}
+	item->topic = t;
+	item->range = registry_rings_of(w->r, t->rec);
+	item->done = done;
+	item->arg = arg;
+	TAILQ_INSERT_TAIL(&w->items, item, link);
+	/* A small one, with nothing before it, is done at once. */
+	if (TAILQ_FIRST(&w->items) == item && slice_bytes(w, item) == item->range.bytes)
+		lock_slice(w, item);
+	else
+		loop_wake_idle(w->loop);
+}
+
+void work_forget(struct work *w, struct topic *t)
+{
+	struct registry_range range = registry_rings_of(w->r, t->rec);
+	struct item *item, *next;
+
+	for (item = TAILQ_FIRST(&w->items); item; item = next) {
+		next = TAILQ_NEXT(item, link);
+		if (item->topic == t)
+			drop(w, item);
+	}
+	if (t->locked)
+		shmq__slabs_unmap(w->r->slabs, range.ref, range.bytes, t->locked);
+	t->locked = NULL;
+}

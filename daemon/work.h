@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * work: what takes long and can wait, done in slices of about 4 MiB between
+ * events, so that giving back a gigabyte delays nobody's recovery: punching
+ * freed ranges, and locking rings in memory.
+ */
+#ifndef SHMQ_WORK_H
+#define SHMQ_WORK_H
+
+#include "loop.h"
+#include "registry.h"
+
+struct work;
+
+int work_create(struct loop *loop, struct registry *r, struct work **out);
+void work_destroy(struct work *w);
+
+/* Free a range; big ones are punched first, and can be taken again only
+ * then. */
+void work_free(struct work *w, const struct registry_range *range);
+
+/* Finish all punching now: 1 if there was any.  For when memory is short. */
+int work_finish_free(struct work *w);
+
+/* Lock the rings of t, which stays mapped for it; `done` gets 0 or an error
+ * as place_lock(), with why.  One at a time for each topic; work_forget()
+ * drops it, and what was locked, without a call. */
+void work_lock(struct work *w, struct topic *t,
+	       void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why),
+	       void *arg);
+void work_forget(struct work *w, struct topic *t);
+
+#endif

@@ -1,0 +1,110 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Runs every example on a bus of its own and holds its output and exit code
+# against what it promises.
+set -u
+
+build=${SHMQ_BUILD:-build}
+source=$(dirname "$0")
+SHMQ_DAEMON=${SHMQ_DAEMON:-$build/shmqd}
+shmq=${SHMQ:-$build/shmq}
+dir=$(mktemp -d)
+SHMQ_RUNTIME_DIR=$dir/bus
+export SHMQ_DAEMON SHMQ_RUNTIME_DIR
+mkdir -m 700 "$SHMQ_RUNTIME_DIR"
+trap 'rm -rf "$dir"' EXIT
+
+count=0
+failed=0
+
+# result NAME: a TAP line from the exit code before.
+result() {
+	if [ $? -eq 0 ]; then
+		verdict=ok
+	else
+		verdict='not ok'
+		failed=1
+	fi
+	count=$((count + 1))
+	echo "$verdict $count - $1"
+}
+
+# same FILE: whether FILE has the lines of stdin; shows the difference if not.
+same() {
+	cat >"$dir/wanted"
+	diff -u "$dir/wanted" "$1" >&2
+}
+
+run() {
+	timeout -k 1 30 "$@"
+}
+
+# Lines that are neither blank, nor comment, nor a lone brace.
+code_lines() {
+	sed -e '/^\/\*/,/\*\/$/d' -e '/^[[:space:]]*[{}]*$/d' "$1" | wc -l
+}
+
+# bus_gone: whether the supervisor leaves, now that its bus is empty.
+bus_gone() {
+	for _ in $(seq 100); do
+		grep -qs "$SHMQ_RUNTIME_DIR" /proc/[0-9]*/environ || return 0
+		sleep 0.1
+	done
+	grep -ls "$SHMQ_RUNTIME_DIR" /proc/[0-9]*/environ | sed 's/^/# still there: /' >&2
+	return 1
+}
+
+[ "$(code_lines "$source/publisher.c")" -le 20 ] && [ "$(code_lines "$source/subscriber.c")" -le 20 ]
+result publisher_and_subscriber_have_20_lines_of_code_each
+
+# compiles NAME: whether the compile line on top of an example is true.
+compiles() {
+	grep -qF "cc -o $1 $1.c \$(pkg-config --cflags --libs shmq)" "$source/$1.c" &&
+		${CC:-cc} -Wall -Wextra -Werror -fsyntax-only -I"$source/../include" "$source/$1.c"
+}
+
+compiles publisher && compiles subscriber && compiles zero_copy && compiles survive_crash
+result every_example_names_its_compile_line_and_needs_no_more
+
+run "$build/examples/subscriber" >"$dir/out" &
+subscriber=$!
+run "$build/examples/publisher" 'AAPL 189.70' 'MSFT 411.22' 'NVDA 121.79'
+result publisher_starts_the_bus_waits_for_its_subscriber_and_exits_0
+wait $subscriber
+result subscriber_ends_with_its_publisher_and_exits_0
+same "$dir/out" <<'END'
+AAPL 189.70
+MSFT 411.22
+NVDA 121.79
+END
+result subscriber_prints_every_message_in_order
+run "$shmq" rm prices
+result topic_is_removed
+
+run "$build/examples/zero_copy" >"$dir/out"
+result zero_copy_exits_0
+same "$dir/out" <<'END'
+frame 0: 1048576 bytes, 1048576 pixels right, in the arena
+frame 1: 1048576 bytes, 1048576 pixels right, in the arena
+frame 2: 1048576 bytes, 1048576 pixels right, in the arena
+frame 3: 1048576 bytes, 1048576 pixels right, in the arena
+frame 4: 1048576 bytes, 1048576 pixels right, in the arena
+5 of 5 frames received in place
+END
+result zero_copy_receives_every_frame_in_place
+
+run "$build/examples/survive_crash" >"$dir/out"
+result survive_crash_exits_0
+same "$dir/out" <<'END'
+publisher killed by signal 9
+all its messages read without a gap, in it and after its death
+its successor took over: 10000 of 10000 messages read in the same handle
+END
+result survive_crash_goes_on_with_the_successor
+
+bus_gone
+result supervisor_leaves_the_empty_bus
+
+echo "1..$count"
+exit $failed

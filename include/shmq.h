@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * shmq: a shared-memory message bus for the processes of one Linux box.
+ *
+ * A bus is one supervisor (shmqd) and everything it owns.  A topic is a
+ * named stream of messages on it, made of one or more partitions; each
+ * partition is one ring in shared memory with its own 64-bit sequence.
+ * A publisher appends to a topic, a subscriber reads every message from
+ * the position it starts at.  The supervisor creates and repairs; it is
+ * never between a publisher and a subscriber.
+ *
+ * Caveats
+ *   fork     A handle belongs to the process that opened it.  In a child
+ *            every call refuses with SHMQ_EFORKED; open a bus anew there.
+ *   signals  No call may be made on a handle from a signal handler that
+ *            interrupted a call on the same handle.  Nothing else about
+ *            a publish is unsafe: no lock is held at any instruction.
+ *   SIGKILL  May hit any process anywhere.  Whatever was committed stays
+ *            readable, whatever was not is never seen.
+ *   threads  bus: any thread at any time.  publisher, subscriber, wait
+ *            set: one thread at a time, any thread; different handles in
+ *            parallel without restriction.
+ *
+ * Conventions
+ *   Every function returns 0 or a count on success and a negative error:
+ *   -errno, or one of SHMQ_E* below -4096.  errno is not a channel.
+ *   Times are nanoseconds.  A timeout of SHMQ_NOWAIT (0) never waits,
+ *   SHMQ_FOREVER (-1) waits without end.
+ *   Option structs start with their size; zero in any field means the
+ *   default, a NULL pointer means all defaults.
+ */
+#ifndef SHMQ_H
+#define SHMQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SHMQ_VERSION_MAJOR 0
+#define SHMQ_VERSION_MINOR 1
+#define SHMQ_VERSION_PATCH 0
+
+#define SHMQ_NOWAIT ((int64_t)0)
+#define SHMQ_FOREVER ((int64_t)-1)
+
+#define SHMQ_NAME_MAX 255       /* bytes of a topic name, without the NUL */
+#define SHMQ_BUS_NAME_MAX 63    /* bytes of a bus name, without the NUL */
+#define SHMQ_ERROR_TEXT_MAX 512 /* bytes of shmq_bus_error(), with the NUL */
+
+/* ---- errors ---------------------------------------------------------- */
+
+/* One list makes the enum, the texts of shmq_strerror() and its test. */
+#define SHMQ_ERRORS(X)                                                         \
+	X(EFULL, -5001, "topic is full and a subscriber that gates it has not read on") \
+	X(EEMPTY, -5002, "no message is there yet")                            \
+	X(ETIMEOUT, -5003, "timed out")                                        \
+	X(EOVERRUN, -5004, "the subscriber was overrun: messages were lost and counted") \
+	X(EEVICTED, -5005, "the subscriber was evicted because it held publishers back") \
+	X(EENDED, -5006, "the stream has ended")                               \
+	X(EMOVED, -5007, "the topic was moved to a fresh ring: open it again") \
+	X(ESTALLED, -5008, "a live publisher stalled inside its claim holds this slot") \
+	X(EPEERDEAD, -5009, "the peer process is dead")                        \
+	X(EVERSION, -5010, "layout or protocol version mismatch")              \
+	X(EFORKED, -5011, "handle belongs to the parent process: open a bus after fork") \
+	X(EBUSNAME, -5012, "invalid bus name")                                 \
+	X(ENAME, -5013, "invalid topic name")                                  \
+	X(EOPTION, -5014, "invalid option")                                    \
+	X(ENOTOPIC, -5015, "no such topic")                                    \
+	X(EEXISTS, -5016, "topic exists already")                              \
+	X(EINUSE, -5017, "topic is in use")                                    \
+	X(EEXCLUSIVE, -5018, "topic is exclusive and has a publisher already") \
+	X(ETOOBIG, -5019, "message is larger than the topic's maximum")        \
+	X(EBUFFER, -5020, "the buffer is smaller than the message")            \
+	X(ENODAEMON, -5021, "no supervisor is running on this bus")            \
+	X(EDAEMON, -5022, "the supervisor did not answer")                     \
+	X(EPROTO, -5023, "malformed control message")                          \
+	X(ECORRUPT, -5024, "shared memory holds an impossible value")          \
+	X(ENOMEMORY, -5025, "not enough memory")                               \
+	X(ENOHUGE, -5026, "not enough free hugepages")                         \
+	X(ENONODE, -5027, "no such NUMA node")                                 \
+	X(EMEMLOCK, -5028, "the memlock limit is too low")                     \
+	X(ELIMIT, -5029, "a limit of this system is reached")                  \
+	X(EACCESS, -5030, "access denied")                                     \
+	X(EBATCH, -5031, "batch is larger than a quarter of the ring")         \
+	X(ELOST, -5032, "the supervisor was restarted and this object could not be recovered") \
+	X(ECLAIM, -5033, "the claim is not open")
+
+enum shmq_error {
+#define SHMQ_X(name, value, text) SHMQ_##name = value,
+	SHMQ_ERRORS(SHMQ_X)
+#undef SHMQ_X
+};
+
+/* Text for any value this library returns; also takes plain -errno.
+ * Never NULL; the string is static.  Any thread. */
+const char *shmq_strerror(int error);
+
+/* The symbolic name, "SHMQ_EFULL" or "ENOENT"; "OK" for 0 and above. */
+const char *shmq_errname(int error);
+
+/* Version of the library in use, "0.1.0". */
+const char *shmq_version(void);
+
+/* ---- bus ------------------------------------------------------------- */
+
+typedef struct shmq_bus shmq_bus;
+typedef struct shmq_pub shmq_pub;
+typedef struct shmq_sub shmq_sub;
+typedef struct shmq_waitset shmq_waitset;
+
+enum shmq_start_mode {
+	SHMQ_START_NEVER = 0, /* fail with SHMQ_ENODAEMON if none runs */
+	SHMQ_START_ON_DEMAND, /* start shmqd if none runs; it exits when its
+	                         bus is empty */
+};
+
+enum shmq_serve_mode {
+	SHMQ_SERVE_THREAD = 0, /* a thread of the library's reads the control
+	                          socket, re-attaches, makes deferred wakes */
+	SHMQ_SERVE_CALLER,     /* the caller does, by shmq_bus_serve() */
+};
+
+struct shmq_bus_options {
+	size_t size;
+	enum shmq_start_mode start;
+	enum shmq_serve_mode serve;
+	const char *runtime_dir; /* directory of the bus's socket; default
+	                            $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq,
+	                            else /tmp/shmq-<uid> */
+	const char *daemon_path; /* shmqd to start; default $SHMQ_DAEMON, else
+	                            the one beside this library or on PATH */
+	int64_t timeout_ns;      /* for each call that needs the supervisor;
+	                            default 10 s */
+	const char *client_name; /* shown by stat; default the process's comm */
+};
+
+/* Attach to bus `name` (NULL means "default": letters, digits, '_', '-', at
+ * most SHMQ_BUS_NAME_MAX bytes).  *out is owned by the caller until
+ * shmq_bus_close(), which also closes every handle opened on it.
+ * Blocks for at most timeout_ns.  Attaching registers the process for
+ * membarrier(2), which is cheapest while it is single-threaded.
+ * Errors: SHMQ_EBUSNAME, SHMQ_EOPTION, SHMQ_ENODAEMON, SHMQ_EDAEMON,
+ * SHMQ_EVERSION, SHMQ_EACCESS, SHMQ_ELIMIT, -ENOMEM, -EMFILE. */
+int shmq_bus_open(const char *name, const struct shmq_bus_options *options, shmq_bus **out);
+
+/* Close every handle of `bus`, leave the bus.  NULL is allowed.  No other
+ * thread may be inside a call on the bus or its handles. */
+void shmq_bus_close(shmq_bus *bus);
+
+/* What the last failed call of this thread on this bus was refused for, in
+ * one line that names the thing and the way out; "" if there is nothing to
+ * add to shmq_strerror().  Valid until this thread's next call. */
+const char *shmq_bus_error(const shmq_bus *bus);
+
+/* Name, and the client id by which peers and stat know this process. */
+const char *shmq_bus_name(const shmq_bus *bus);
+unsigned shmq_bus_client_id(const shmq_bus *bus);
+
+/* SHMQ_SERVE_CALLER: a descriptor that polls readable when shmq_bus_serve()
+ * has work.  serve handles what is there, waiting at most timeout_ns; returns
+ * the number of things handled.  Any one thread. */
+int shmq_bus_fd(const shmq_bus *bus);
+int shmq_bus_serve(shmq_bus *bus, int64_t timeout_ns);
+
+/* Number of times this client had to re-attach to a restarted supervisor,
+ * and whether it is attached now (1) or carrying on alone (0). */
+int shmq_bus_reattach_count(const shmq_bus *bus);
+int shmq_bus_is_attached(const shmq_bus *bus);
+
+/* Ask the supervisor to stop.  It ends all topics by name first (SHMQ_FORCE)
+ * or refuses with SHMQ_EINUSE while other clients are attached. */
+#define SHMQ_FORCE 1u
+int shmq_bus_stop(shmq_bus *bus, unsigned flags);
+
+/* Events: what became of the peers on topics that this client has open. */
+enum shmq_event_kind {
+	SHMQ_EVENT_JOINED = 1, /* a publisher or subscriber opened the topic */
+	SHMQ_EVENT_LEFT,       /* ... closed its handle */
+	SHMQ_EVENT_DIED,       /* ... its process died; already recovered */
+	SHMQ_EVENT_ENDED,      /* the topic was removed */
+	SHMQ_EVENT_EVICTED,    /* a subscriber was evicted */
+	SHMQ_EVENT_STALLED,    /* a publisher is stalled inside its claim */
+	SHMQ_EVENT_DETACHED,   /* the supervisor went away (topic is "") */
+	SHMQ_EVENT_REATTACHED, /* ... and is back (topic is "") */
+};
+enum shmq_role { SHMQ_ROLE_PUBLISHER = 1, SHMQ_ROLE_SUBSCRIBER };
+
+struct shmq_event {
+	enum shmq_event_kind kind;
+	enum shmq_role role;
+	char topic[SHMQ_NAME_MAX + 1];
+	unsigned client_id;
+	pid_t pid;
+	uint64_t missed; /* events dropped before this one because 1024 were
+	                    waiting to be read */
+};
+
+/* Next event, waiting at most timeout_ns: 0, SHMQ_EEMPTY (no wait) or
+ * SHMQ_ETIMEOUT.  Any thread; each event goes to one caller. */
+int shmq_bus_event(shmq_bus *bus, struct shmq_event *event, int64_t timeout_ns);
+
+/* ---- topics ---------------------------------------------------------- */
+
+enum shmq_mode {
+	SHMQ_EXCLUSIVE = 1, /* one publisher at a time; the fastest */
+	SHMQ_SHARED,        /* any number of publishers */
+};
+
+enum shmq_policy {
+	SHMQ_BLOCK = 1, /* publishers wait for the slowest subscriber.  With no
+	                   subscriber nobody waits and old messages go */
+	SHMQ_DROP_NEW,  /* publish returns SHMQ_EFULL instead of waiting */
+	SHMQ_LOSSY,     /* publishers never wait; a slow subscriber loses the
+	                   oldest messages and is told how many */
+	SHMQ_EVICT,     /* publishers wait evict_ns for a subscriber, then go on
+	                   without it; it gets SHMQ_EEVICTED */
+};
+
+enum shmq_stall {
+	SHMQ_STALL_KILL = 1, /* a publisher proved to be stalled inside its claim
+	                        is killed and its claim voided (shared topics) */
+	SHMQ_STALL_REPORT,   /* others get SHMQ_ESTALLED until it moves */
+};
+
+enum shmq_wait {
+	SHMQ_WAIT_ADAPTIVE = 1, /* spin a little, then sleep (default) */
+	SHMQ_WAIT_SPIN,         /* never enter the kernel */
+	SHMQ_WAIT_YIELD,        /* sched_yield() between looks */
+	SHMQ_WAIT_SLEEP,        /* sleep at once */
+};
+
+enum shmq_pages {
+	SHMQ_PAGES_AUTO = 1, /* hugepages if the ring fills one and enough are
+	                        free, else 4 KiB */
+	SHMQ_PAGES_4K,
+	SHMQ_PAGES_2M, /* refuse if not available */
+	SHMQ_PAGES_1G,
+};
+
+enum shmq_lock { SHMQ_LOCK_AUTO = 1, SHMQ_LOCK_NEVER, SHMQ_LOCK_ALWAYS };
+
+#define SHMQ_NODE_ANY 0     /* let the kernel place pages where they are first used */
+#define SHMQ_NODE(n) ((n) + 1) /* NUMA node n */
+
+#define SHMQ_TOPIC_TAG 1u       /* slots carry a 64-bit tag (8 bytes) and a */
+#define SHMQ_TOPIC_TIME 2u      /* timestamp (8 bytes); either takes 16 */
+/* Nobody may sleep on it: publishers are then never interrupted by a
+ * sleeper's fence. */
+#define SHMQ_TOPIC_SPIN_ONLY 4u
+
+struct shmq_topic_options {
+	size_t size;
+	uint64_t depth;         /* slots per partition; power of two, 1024 to
+	                           2^32; default 8192; rounded up */
+	uint32_t slot_bytes;    /* 64 to 4096, power of two; default 128 */
+	uint32_t partitions;    /* 1 to 4096; default 1 */
+	uint64_t max_message_bytes; /* largest payload, key and properties
+	                           included; up to 1 GiB; default what fits
+	                           inline.  Beyond inline, payloads go
+	                           through the publisher's arena */
+	enum shmq_mode mode;       /* default SHMQ_EXCLUSIVE */
+	enum shmq_policy policy;   /* default SHMQ_BLOCK */
+	enum shmq_stall stall;     /* default SHMQ_STALL_KILL */
+	enum shmq_wait wait;       /* hint, taken by handles that choose none */
+	enum shmq_pages pages;     /* default SHMQ_PAGES_AUTO */
+	enum shmq_lock lock;       /* default SHMQ_LOCK_AUTO: when it fits */
+	int node;                  /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	unsigned flags;            /* SHMQ_TOPIC_* */
+	int64_t evict_ns;          /* SHMQ_EVICT: patience; default 100 ms */
+	int64_t block_timeout_ns;  /* SHMQ_BLOCK: how long a publish waits;
+	                              default SHMQ_FOREVER */
+};
+
+/* What a creation takes, before it happens. */
+struct shmq_plan {
+	uint64_t ring_bytes;    /* all rings of the topic, whole pages */
+	uint64_t control_bytes; /* bells, records, roster */
+	uint64_t arena_bytes;   /* what each publisher's arena will take by
+	                           default; 0 if all payloads are inline */
+	uint64_t depth;         /* after rounding */
+	uint32_t inline_bytes;  /* payload that fits a slot */
+	uint64_t page_bytes;    /* page size the rings will have */
+	int node;               /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	uint64_t available_bytes; /* what the source has free now */
+	char source[128];       /* where it comes from, for people */
+	char note[256];         /* fall-backs, each with what fixes it; or "" */
+};
+
+/* Validate a topic name: words of [A-Za-z0-9_-] (a first '$' is reserved for
+ * the bus) separated by single dots, at most SHMQ_NAME_MAX bytes.
+ * 0 or SHMQ_ENAME. */
+int shmq_topic_check_name(const char *name);
+
+/* Say what shmq_topic_create() with these options would take; the same
+ * checks, no effect.  Blocks for one round trip. */
+int shmq_topic_plan(shmq_bus *bus, const char *name, const struct shmq_topic_options *options,
+                    struct shmq_plan *out);
+
+/* Create a topic; plan may be NULL.  On failure nothing has changed and
+ * shmq_bus_error() names the limit.  Errors: SHMQ_ENAME, SHMQ_EOPTION,
+ * SHMQ_EEXISTS, SHMQ_ENOMEMORY, SHMQ_ENOHUGE, SHMQ_ENONODE, SHMQ_EMEMLOCK,
+ * SHMQ_ELIMIT, SHMQ_EDAEMON, SHMQ_ENODAEMON. */
+int shmq_topic_create(shmq_bus *bus, const char *name, const struct shmq_topic_options *options,
+                      struct shmq_plan *plan);
+
+/* Remove a topic.  SHMQ_EINUSE while anyone has it open, unless SHMQ_FORCE:
+ * then their handles return SHMQ_EENDED, and memory goes with the last. */
+int shmq_topic_remove(shmq_bus *bus, const char *name, unsigned flags);
+
+/* ---- messages -------------------------------------------------------- */
+
+#define SHMQ_MSG_BATCH 1u /* member of an atomic batch */
+#define SHMQ_MSG_ARENA 2u /* payload lives in an arena, not in the slot */
+#define SHMQ_MSG_META 4u  /* carries key and properties */
+
+#define SHMQ_ANY_PARTITION (-1)
+
+/* A message: what to publish (fields marked p) or what was received (r).
+ * Initialise with = {0}; partition 0 then means the first one for topics of
+ * one partition, and "choose" needs SHMQ_ANY_PARTITION. */
+struct shmq_msg {
+	const void *data;       /* p r: payload; on receive valid as a view */
+	size_t len;             /* p r: bytes of it */
+	const void *key;        /* p r: key, or NULL; with SHMQ_ANY_PARTITION */
+	size_t key_len;         /*      it chooses the partition; <= 65535 */
+	const void *properties; /* p r: application's headers, or NULL */
+	size_t properties_len;  /*      <= 65535 */
+	uint64_t seq;           /* p r: number in its partition; set by publish */
+	uint64_t ts_ns;         /* p r: CLOCK_REALTIME of publish, if the topic
+	                           stamps time; 0 on publish means now */
+	uint64_t tag;           /* p r: if the topic carries tags; 0 on publish
+	                           means the hash of the key */
+	uint64_t lost;          /* r: with SHMQ_EOVERRUN and SHMQ_EEVICTED, how
+	                           many messages were lost here */
+	int32_t partition;      /* p r */
+	uint16_t type;          /* p r: the application's own */
+	uint16_t flags;         /* r: SHMQ_MSG_* */
+	uint32_t lost_is_bound; /* r: 1 if `lost` is an upper bound because more
+	                           holes were made than the ring remembers */
+};
+
+/* ---- publishing ------------------------------------------------------ */
+
+enum shmq_wake {
+	SHMQ_WAKE_DIRECT = 1, /* publish wakes sleepers itself (default) */
+	SHMQ_WAKE_DEFERRED,   /* the library's thread does, at most wake_ns late:
+	                         publish never enters the kernel for it */
+};
+
+struct shmq_pub_options {
+	size_t size;
+	enum shmq_wake wake;
+	int64_t wake_ns;          /* deferred: default 50 us */
+	uint64_t arena_bytes;     /* default: shmq_plan.arena_bytes */
+	int64_t block_timeout_ns; /* overrides the topic's; SHMQ_NOWAIT cannot be
+	                             asked for here: use SHMQ_DONTWAIT */
+	enum shmq_wait wait;      /* how to wait for credit */
+	unsigned flags;           /* SHMQ_DONTWAIT: as if every timeout were 0 */
+};
+#define SHMQ_DONTWAIT 1u
+
+/* Open `topic` for publishing.  Errors: SHMQ_ENOTOPIC, SHMQ_EEXCLUSIVE,
+ * SHMQ_EOPTION, SHMQ_ENOMEMORY (arena), SHMQ_ELIMIT, SHMQ_EDAEMON. */
+int shmq_pub_open(shmq_bus *bus, const char *topic, const struct shmq_pub_options *options,
+                  shmq_pub **out);
+void shmq_pub_close(shmq_pub *pub); /* NULL allowed */
+
+/* Publish `len` bytes; round-robin over partitions.  The bytes are copied
+ * before it returns.  Blocks only where the topic's policy says so.
+ * When it returns 0 the message is visible to every subscriber and outlives
+ * this process.  Order: a subscriber sees one publisher's messages of one
+ * partition in the order published.  Errors: SHMQ_ETOOBIG, SHMQ_EFULL,
+ * SHMQ_ETIMEOUT, SHMQ_EENDED, SHMQ_EMOVED, SHMQ_ESTALLED, SHMQ_EFORKED. */
+int shmq_publish(shmq_pub *pub, const void *data, size_t len);
+
+/* The same with everything: key, tag, type, partition; sets msg->seq,
+ * msg->partition and msg->ts_ns.  With iov, the payload is gathered from the
+ * vector and msg->data and len are ignored. */
+int shmq_publish_msg(shmq_pub *pub, struct shmq_msg *msg);
+int shmq_publish_iov(shmq_pub *pub, struct shmq_msg *msg, const struct iovec *iov, int iov_count);
+
+/* Publish up to n messages with one look at the bell and one clock read.
+ * Returns how many were published; an error only if none was.  With
+ * SHMQ_ATOMIC all go to one partition (that of msgs[0]) and every subscriber
+ * sees all or none; n is at most depth/4 (SHMQ_EBATCH). */
+#define SHMQ_ATOMIC 1u
+ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, size_t n, unsigned flags);
+
+/* Zero-copy: get `len` writable bytes (the arena itself when larger than a
+ * slot), fill them, commit.  At most one claim is open per publisher; it
+ * holds nothing that another process could wait for.  In commit msg may be
+ * NULL; msg->data is ignored, msg->len (if non-zero) may shorten the claim.
+ * Key and properties cannot be combined with a claim. */
+int shmq_claim(shmq_pub *pub, size_t len, void **data);
+int shmq_commit(shmq_pub *pub, struct shmq_msg *msg);
+int shmq_abort(shmq_pub *pub);
+
+/* Wait until everything published through this handle was consumed by every
+ * subscriber attached when it looks (gating policies), or was overwritten.
+ * 0, SHMQ_ETIMEOUT, SHMQ_EENDED. */
+int shmq_flush(shmq_pub *pub, int64_t timeout_ns);
+
+/* Wait until at least `count` subscribers are attached to the topic. */
+int shmq_pub_wait_subscribers(shmq_pub *pub, unsigned count, int64_t timeout_ns);
+
+struct shmq_pub_stats {
+	uint64_t sent;       /* messages committed */
+	uint64_t sent_bytes; /* their payload */
+	uint64_t dropped;    /* refused with SHMQ_EFULL or SHMQ_ETIMEOUT */
+	uint64_t blocked;    /* times a publish had to wait for credit */
+	uint64_t wakes;      /* futex wakes made */
+};
+void shmq_pub_get_stats(const shmq_pub *pub, struct shmq_pub_stats *out);
+
+/* ---- subscribing ----------------------------------------------------- */
+
+enum shmq_from {
+	SHMQ_FROM_LATEST = 1, /* the next message published (default) */
+	SHMQ_FROM_OLDEST,     /* the oldest message that is still safe in the ring */
+	SHMQ_FROM_SEQ,        /* option `seq`, or the oldest if that is gone */
+};
+
+struct shmq_sub_options {
+	size_t size;
+	enum shmq_from from;
+	uint64_t seq;            /* SHMQ_FROM_SEQ; needs one partition */
+	int32_t partition_plus1; /* 0: all partitions; p+1: only partition p */
+	enum shmq_wait wait;     /* how to wait; default the topic's hint */
+	int64_t spin_ns;         /* adaptive: spin that long first; default 20 us */
+	unsigned flags;          /* SHMQ_SUB_END_WITH_PUBLISHERS */
+};
+/* Receive returns SHMQ_EENDED once at least one publisher has been seen, none
+ * is left, and everything is read. */
+#define SHMQ_SUB_END_WITH_PUBLISHERS 1u
+
+int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
+                  shmq_sub **out);
+void shmq_sub_close(shmq_sub *sub); /* NULL allowed */
+
+/* Next message as a view: msg->data points into read-only shared memory and
+ * is valid until the next call on this subscriber.  On lossy and evict topics
+ * the bytes may be overwritten while they are looked at: copy, or finish and
+ * then ask shmq_view_check().  Returns 0; SHMQ_EEMPTY (no wait) or
+ * SHMQ_ETIMEOUT; SHMQ_EOVERRUN once per loss, with msg->lost, then goes on;
+ * SHMQ_EEVICTED, SHMQ_EENDED, SHMQ_ESTALLED, SHMQ_EMOVED, SHMQ_ECORRUPT,
+ * SHMQ_EFORKED. */
+int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
+
+/* 0 if the view handed out last was whole until now, else SHMQ_EOVERRUN: then
+ * what was read from it is void, and the message counts as lost. */
+int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg);
+
+/* Next message copied into buf: msg->data = buf, always whole.  key and
+ * properties are copied behind the payload.  SHMQ_EBUFFER if capacity is less
+ * than msg->len + key_len + properties_len; the message stays. */
+int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg *msg,
+                      int64_t timeout_ns);
+
+/* Hand up to `max` messages that are there to `handler`; waits at most
+ * timeout_ns for the first.  The handler returns 0 to go on, anything else
+ * to stop after this message.  Returns messages handled (>0), or an error as
+ * shmq_receive(). */
+typedef int shmq_handler(void *arg, const struct shmq_msg *msg);
+ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max, int64_t timeout_ns);
+
+/* Give the current view back now instead of with the next call. */
+int shmq_release(shmq_sub *sub);
+
+struct shmq_sub_stats {
+	uint64_t received;      /* messages handed out and whole */
+	uint64_t lost;          /* messages lost, all causes */
+	uint64_t lost_is_bound; /* 1 if that is an upper bound */
+	uint64_t lag;           /* messages between cursor and head, now */
+	uint64_t sleeps;        /* times it slept */
+};
+void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *out);
+
+/* ---- waiting on many ------------------------------------------------- */
+
+/* A set of subscribers of one bus.  Wait fills ready[] with up to n that have
+ * something to receive (a message, or an end) and returns how many; round-robin,
+ * so that nobody starves.  0 never; SHMQ_EEMPTY or SHMQ_ETIMEOUT.  A closed
+ * subscriber leaves its sets. */
+int shmq_waitset_create(shmq_bus *bus, shmq_waitset **out);
+void shmq_waitset_destroy(shmq_waitset *set);
+int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub);
+int shmq_waitset_remove(shmq_waitset *set, shmq_sub *sub);
+int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t timeout_ns);
+
+/* ---- inspection ------------------------------------------------------ */
+
+struct shmq_topic_info {
+	char name[SHMQ_NAME_MAX + 1];
+	uint64_t id;
+	uint64_t depth, max_message_bytes;
+	uint32_t slot_bytes, inline_bytes, partitions, flags;
+	enum shmq_mode mode;
+	enum shmq_policy policy;
+	enum shmq_stall stall;
+	enum shmq_wait wait;
+	int ended;            /* removed, memory kept for handles still open */
+	uint64_t ring_bytes;  /* shared memory of all rings */
+	uint64_t page_bytes;  /* page size actually used */
+	int node_asked;       /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	int node_actual;      /* where the pages are: SHMQ_NODE(n), 0 if spread */
+	int locked;           /* 1 if locked in memory */
+	unsigned publishers, subscribers;
+	uint64_t head;        /* messages of all partitions so far, voids included */
+	uint64_t sleepers;    /* subscribers asleep now */
+	char note[128];       /* fall-backs taken, "" if none */
+};
+
+struct shmq_partition_info {
+	uint64_t head;     /* next seq to be published */
+	uint64_t oldest;   /* lowest seq that may still be read */
+	uint64_t voids;    /* holes made by recovery */
+	int holder;        /* client id of the subscriber publishers wait for, or
+	                      -1 */
+	uint64_t holder_lag;
+};
+
+struct shmq_peer_info {
+	enum shmq_role role;
+	unsigned client_id;
+	pid_t pid;
+	uid_t uid;
+	char client_name[32];
+	int gating;         /* publishers wait for it */
+	int sleeping;       /* asleep now */
+	int evicted;
+	int32_t partition;  /* SHMQ_ANY_PARTITION, or the one it is bound to */
+	uint64_t count;     /* messages sent or received */
+	uint64_t bytes;
+	uint64_t lost;      /* subscriber: lost; publisher: dropped */
+	uint64_t lag;       /* subscriber: messages behind, all its partitions */
+};
+
+struct shmq_bus_info {
+	char name[SHMQ_BUS_NAME_MAX + 1];
+	pid_t daemon_pid;   /* control worker, 0 if away */
+	pid_t parent_pid;
+	uint64_t epoch;     /* control workers so far */
+	uint64_t started_ns; /* CLOCK_REALTIME of the bus's first start */
+	unsigned topics, clients;
+	uint64_t bytes;     /* shared memory in use */
+	uint32_t layout_version;
+};
+
+/* All read shared memory only and work while the supervisor is away.  A
+ * visitor returns 0 to go on; anything else stops and is returned. */
+int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out);
+int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out);
+int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
+                             struct shmq_partition_info *out);
+int shmq_topic_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_topic_info *topic),
+                    void *arg);
+int shmq_peer_each(shmq_bus *bus, const char *topic,
+                   int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg);
+
+/* The topic a handle was opened on. */
+int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *out);
+int shmq_sub_get_topic(const shmq_sub *sub, struct shmq_topic_info *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The edges stand in bell.h.
+ */
+#include "bell.h"
+#include "clock.h"
+#include "futex.h"
+
+#include <errno.h>
+
+int shmq__bell_ring(struct lay_bell *bell)
+{
+	uint64_t a = load_relaxed(&bell->armed); /* W3 */
+
+	if (a == load_relaxed(&bell->served))
+		return 0;
+	atomic_fetch_add_explicit(&bell->word, 1, memory_order_release); /* W4 */
+	shmq__futex_wake(&bell->word);
+	store_release(&bell->served, a);
+	return 1;
+}
+
+uint32_t shmq__bell_arm(struct lay_bell *bell, enum shmq__fence fence)
+{
+	uint32_t e = load_relaxed(&bell->word); /* S1 */
+
+	/* A full barrier here is what keeps S1 before S2 and S2 before S4
+	 * for this processor; membarrier does the same on the others. */
+	atomic_signal_fence(memory_order_seq_cst);
+	atomic_fetch_add_explicit(&bell->armed, 1, memory_order_seq_cst); /* S2 */
+	if (fence == SHMQ__FENCE_LIGHT)
+		shmq__membarrier(); /* S3 */
+	fence_full();
+	return e;
+}
+
+/* Spread the back-stops of many sleepers so that they do not all look at
+ * once: up to a quarter less, by the low bits of the clock. */
+static int64_t backstop(enum shmq__fence fence)
+{
+	int64_t ns = SHMQ__BELL_BACKSTOP_NS;
+
+	if (fence == SHMQ__FENCE_FULL)
+		return 1000000;
+	return ns - (int64_t)(shmq__clock_monotonic_ns() % (uint64_t)(ns / 4));
+}
+
+int shmq__bell_sleep(struct lay_bell *const *bell, const uint32_t *expected, unsigned n,
+		     enum shmq__fence fence, uint64_t deadline)
+{
+	uint64_t until = shmq__clock_deadline(backstop(fence));
+	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
+	unsigned i;
+	int rc;
+
+	if (deadline < until)
+		until = deadline;
+	if (n == 1) {
+		rc = shmq__futex_wait(&bell[0]->word, expected[0], until);
+	} else {
+		for (i = 0; i < n; i++)
+			word[i] = &bell[i]->word;
+		rc = shmq__futex_waitv(word, expected, n, until);
+	}
+	if (rc == -ENOSYS)
+		return rc;
+	return rc == -ETIMEDOUT && until == deadline ? -ETIMEDOUT : 0;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * bell: how the sleepers of a ring are woken.
+ *
+ * The side that makes progress (a publisher that commits, a subscriber
+ * that moves its cursor) calls bell_look() afterwards: two loads of a line
+ * that nobody writes while nobody sleeps.  The side that waits calls
+ * shmq__bell_arm(), looks again at what it waits for, then sleeps.
+ *
+ * Edges (B: bell; progress P is the control word or the cursor)
+ *
+ *   waker                              sleeper
+ *   W1 store P          (release)      S1 e = word       (relaxed)
+ *   W2 light or full fence             S2 armed += 1     (relaxed)
+ *   W3 a = armed        (relaxed)      S3 membarrier (full fence in every
+ *   W4 if a != served:                    registered process)
+ *        word += 1      (release)      S4 look at P      (acquire)
+ *        FUTEX_WAKE                    S5 FUTEX_WAIT(word, e)
+ *        served = a     (release)
+ *
+ * Impossible: S4 misses P and W3 misses the arming (store buffering: W2
+ * pairs with S3).  So if S4 saw nothing, a waker sees a != served and bumps
+ * word.  S1 stands before S2: then a waker that saw this arming bumps word
+ * after S1 and S5 returns at once; with S1 after S2 the bump could come in
+ * between, be taken as the expectation, and served would hide the arming
+ * from everyone after.  served is stored after the wake: a waker that dies
+ * in between leaves a != served, and the next one wakes again.
+ *
+ * A killed or stalled waker between W1 and W4 leaves its sleepers to the
+ * next waker or, at the latest, to recovery, which rings every bell of the
+ * dead; the back-stop timeout bounds a stall.
+ */
+#ifndef SHMQ_BELL_H
+#define SHMQ_BELL_H
+
+#include "layout.h"
+
+/* How this process fences: decided once at attach. */
+enum shmq__fence {
+	SHMQ__FENCE_LIGHT = 1, /* wakers: compiler only; sleepers: membarrier */
+	SHMQ__FENCE_FULL = 2,  /* no membarrier here: wakers fence in full,
+				  sleepers look again every millisecond */
+};
+
+#define SHMQ__BELL_BACKSTOP_NS (INT64_C(10) * 1000 * 1000 * 1000)
+
+/* Wake whoever sleeps; returns 1 if a system call was made. */
+int shmq__bell_ring(struct lay_bell *bell);
+
+/* W2 to W4.  The hot half is inline. */
+static inline int bell_look(struct lay_bell *bell, enum shmq__fence fence)
+{
+	if (unlikely(fence == SHMQ__FENCE_FULL))
+		fence_full();
+	else
+		fence_light();
+	if (likely(load_relaxed(&bell->armed) == load_relaxed(&bell->served)))
+		return 0;
+	return shmq__bell_ring(bell);
+}
+
+/* S1 to S3: returns the expectation for shmq__bell_sleep(). */
+uint32_t shmq__bell_arm(struct lay_bell *bell, enum shmq__fence fence);
+
+/* S5 on n bells at once (1 to 128; more than one needs futex_waitv).  Sleeps
+ * until a bell rings, `deadline` or the back-stop; may return early for no
+ * reason.  0, -ETIMEDOUT only for the caller's deadline, -ENOSYS. */
+int shmq__bell_sleep(struct lay_bell *const *bell, const uint32_t *expected, unsigned n,
+		     enum shmq__fence fence, uint64_t deadline);
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * bus: this process's attachment to a bus, shared by all its handles.
+ *
+ * One mutex guards the control connection and the list of handles; it is
+ * never taken on the data path.  The library's thread reads events and
+ * re-attaches; it starts with the first handle, after the process has
+ * registered for membarrier.
+ */
+#ifndef SHMQ_BUS_H
+#define SHMQ_BUS_H
+
+#include "bell.h"
+#include "name.h"
+#include "proto.h"
+#include "slabs.h"
+#include "topic.h"
+
+#include <pthread.h>
+
+#define BUS_EVENTS 1024
+
+/* A page that the kernel wipes in a forked child: how a handle knows that
+ * it is not where it was opened. */
+struct bus_guard {
+	_Atomic uint32_t alive;
+};
+
+/* What publishers and subscribers have in common. */
+struct shmq__handle {
+	struct shmq_bus *bus;
+	struct shmq__handle *next, **link; /* bus->handles */
+	uint64_t token;
+	struct shmq__topic *topic;
+	struct lay_entry *entry; /* own entries, writable */
+	lay_ref entry_ref;
+	uint32_t entry_count;
+	uint32_t arena; /* id + 1, or 0 */
+	void (*close)(struct shmq__handle *handle);
+	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
+};
+
+struct shmq_bus {
+	char name[SHMQ_BUS_NAME_MAX + 1];
+	char dir[108], path[192];
+	char client_name[32];
+	char *daemon_path;
+	enum shmq_start_mode start;
+	enum shmq_serve_mode serve;
+	int64_t timeout_ns;
+
+	struct bus_guard *guard;
+	struct shmq__slabs *slabs;
+
+	pthread_mutex_t lock; /* from here to the next blank line */
+	int sock;
+	uint64_t nonce, bus_nonce, next_token;
+	uint64_t gen;
+	struct shmq__handle *handles;
+	int64_t retry_ns;
+	int registered; /* for membarrier: 0 not asked, 1 yes, -1 denied */
+	int thread_started;
+
+	unsigned client;
+	_Atomic int attached, lost, reattached;
+	int event_sock; /* same number for life; dup2() replaces what is behind */
+	int poll_fd, kick_fd;
+	pthread_t thread;
+	_Atomic int stop;
+	_Atomic int64_t wake_ns; /* shortest deferred wake, 0 none */
+	pthread_mutex_t deferred_lock;
+	struct shmq__handle *deferred;
+
+	pthread_mutex_t event_lock;
+	pthread_cond_t event_cond;
+	struct shmq_event event[BUS_EVENTS];
+	unsigned event_first, event_count;
+	uint64_t event_missed;
+};
+
+/* 0, or SHMQ_EFORKED in a child. */
+static inline int bus_check(const struct shmq_bus *bus)
+{
+	return likely(load_relaxed(&bus->guard->alive)) ? 0 : SHMQ_EFORKED;
+}
+
+/* Begin a call that may explain its failure: clears this thread's line. */
+struct shmq__why *shmq__bus_why(void);
+
+/* Send a request, get its answer; descriptors that came with it are in
+ * bus->slabs.  Re-attaches and asks again while the supervisor is away, for
+ * bus->timeout_ns.  Returns the reply's error, or SHMQ_ENODAEMON,
+ * SHMQ_EDAEMON, SHMQ_ELOST, SHMQ_EPROTO. */
+int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct proto_reply *reply,
+		      struct shmq__why *why);
+
+/* Prepare a request: magic, version, token, topic name (may be NULL). */
+void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum proto_op op,
+		       const char *topic);
+
+/* Tell the supervisor something from the data path: never waits for it
+ * longer than a tenth of a second, not at all while it is away. */
+void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req);
+
+/* Open a handle: request, attach the topic, map the entries, link.  `req` is
+ * prepared; fills *h, whose close the caller has set. */
+int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
+			  enum shmq__slabs_mode mode, struct shmq__why *why);
+void shmq__bus_close_handle(struct shmq__handle *h);
+/* `to` is a copy of `from` that takes its place in the list. */
+void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from);
+
+/* Register for membarrier if the topic lets anyone sleep, start the
+ * library's thread if it is to serve; the fence this process uses. */
+enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags);
+
+/* Deferred wakes: the thread looks at the data bells of these handles. */
+void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns);
+void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h);
+
+
+/* Copy caller's options over zeros: NULL means defaults, an unknown
+ * non-zero tail is refused.  0 or SHMQ_EOPTION. */
+int shmq__options_copy(void *to, const void *from, size_t known, struct shmq__why *why);
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Edges
+ *   C1 limit (release) -> C2 full fence -> C3 roster epoch, cursors
+ *      pairs with J1 to J3 of topic.c.
+ *   A3 cursor (acquire) -> stores over what it has passed; pairs with R3
+ *      of ring.h.
+ */
+#include "credit.h"
+#include "proc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+void shmq__credit_init(struct shmq__credit *c, struct shmq__topic *topic, uint32_t partition,
+		       struct lay_entry *own)
+{
+	*c = (struct shmq__credit){ .topic = topic, .partition = partition, .own = own };
+}
+
+void shmq__credit_fini(struct shmq__credit *c)
+{
+	free(c->gater);
+	c->gater = NULL;
+	c->count = c->capacity = 0;
+}
+
+static int was_absent(const struct credit_gater *old, unsigned n, const struct lay_entry *e,
+		      uint64_t gen)
+{
+	unsigned i;
+
+	for (i = 0; i < n; i++)
+		if (old[i].entry == e && old[i].gen == gen)
+			return old[i].absent;
+	return 0;
+}
+
+/* List the roster's gating subscribers of this partition; keeps what this
+ * publisher knows to be absent. */
+static int list(struct shmq__credit *c, uint32_t epoch)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct credit_gater *fresh = NULL;
+	unsigned count = 0, capacity = 0;
+	struct lay_member *m;
+
+	while ((m = shmq__topic_next_member(c->topic, &it))) {
+		struct lay_entry *e;
+
+		if (load_relaxed(&m->state) != LAY_MEMBER_SUBSCRIBER)
+			continue;
+		e = shmq__topic_entry(c->topic, m, c->partition);
+		if (!e)
+			continue;
+		if (count == capacity) {
+			struct credit_gater *more;
+
+			capacity = capacity ? 2 * capacity : 8;
+			more = realloc(fresh, capacity * sizeof(*fresh));
+			if (!more) {
+				free(fresh);
+				return -ENOMEM;
+			}
+			fresh = more;
+		}
+		fresh[count++] = (struct credit_gater){
+			.entry = e,
+			.gen = m->entry_gen,
+			.client_gen = m->client_gen,
+			.token = m->token,
+			.client = m->client,
+			.absent = was_absent(c->gater, c->count, e, m->entry_gen),
+		};
+	}
+	free(c->gater);
+	c->gater = fresh;
+	c->count = count;
+	c->capacity = capacity;
+	c->epoch = epoch;
+	c->listed = 1;
+	return 0;
+}
+
+/* Bring the list up to the roster's epoch (M1 of topic.c). */
+static int update(struct shmq__credit *c)
+{
+	for (;;) {
+		uint32_t epoch = load_acquire(&c->topic->rec->epoch);
+		int error;
+
+		if (c->listed && epoch == c->epoch)
+			return 0;
+		error = list(c, epoch);
+		if (error)
+			return error;
+		fence_acquire();
+	}
+}
+
+/* Lowest cursor of a gater, at most next.  With nobody in the way an eighth
+ * of the ring is given at a time, so that a joiner from the oldest still
+ * gets the other seven. */
+static uint64_t lowest(struct shmq__credit *c, uint64_t next, uint64_t want)
+{
+	uint64_t depth = c->topic->geo.depth, low = next, open;
+	unsigned i, gaters = 0;
+
+	for (i = 0; i < c->count; i++) {
+		struct credit_gater *g = &c->gater[i];
+		uint64_t pos;
+
+		if (g->absent)
+			continue;
+		pos = load_acquire(&g->entry->pos); /* A3 */
+		if (load_acquire(&g->entry->gen) != g->gen)
+			continue;
+		gaters++;
+		if (seq_diff(pos, low) < 0)
+			low = pos;
+	}
+	if (gaters)
+		return low;
+	open = next + depth / 8;
+	if (seq_diff(want, open) > 0 && seq_diff(want, next + depth) <= 0)
+		open = want;
+	return open - depth;
+}
+
+uint64_t shmq__credit_refresh(struct shmq__credit *c, uint64_t next, uint64_t want, int *error)
+{
+	uint64_t depth = c->topic->geo.depth, old = load_relaxed(&c->own->limit), first, second;
+
+	*error = update(c);
+	if (*error)
+		return old;
+	first = lowest(c, next, want) + depth;
+	if (!first) /* 0 means "no limit yet"; one less is always safe */
+		first--;
+	if (old && seq_diff(first, old) <= 0)
+		return old;
+	store_release(&c->own->limit, first); /* C1 */
+	fence_full();                         /* C2 */
+	*error = update(c);                   /* C3 */
+	second = *error ? old : lowest(c, next, want) + depth;
+	if (seq_diff(second, first) > 0)
+		second = first;
+	if (old && seq_diff(second, old) < 0)
+		second = old;
+	if (!second)
+		second--;
+	store_release(&c->own->limit, second);
+	return second;
+}
+
+struct credit_gater *shmq__credit_holder(struct shmq__credit *c)
+{
+	struct credit_gater *holder = NULL;
+	uint64_t low = 0;
+	unsigned i;
+
+	for (i = 0; i < c->count; i++) {
+		struct credit_gater *g = &c->gater[i];
+		uint64_t pos = load_acquire(&g->entry->pos);
+
+		if (g->absent || load_acquire(&g->entry->gen) != g->gen)
+			continue;
+		if (holder && seq_diff(pos, low) >= 0)
+			continue;
+		holder = g;
+		low = pos;
+	}
+	return holder;
+}
+
+unsigned shmq__credit_drop_dead(struct shmq__credit *c)
+{
+	unsigned i, found = 0;
+
+	for (i = 0; i < c->count; i++) {
+		struct credit_gater *g = &c->gater[i];
+		struct lay_client *rec = shmq__slabs_client(c->topic->slabs, g->client);
+		struct shmq__proc_id id;
+
+		if (g->absent || !rec)
+			continue;
+		id.pid = (pid_t)load_relaxed(&rec->pid);
+		id.start_time = load_relaxed(&rec->start_time);
+		id.pidns = load_relaxed(&rec->pidns);
+		if (load_acquire(&rec->gen) == g->client_gen && !shmq__proc_is_dead(&id))
+			continue;
+		g->absent = 1;
+		found++;
+	}
+	return found;
+}
+
+unsigned shmq__credit_gaters(struct shmq__credit *c)
+{
+	unsigned i, n = 0;
+
+	if (update(c))
+		return 0;
+	for (i = 0; i < c->count; i++)
+		n += !c->gater[i].absent;
+	return n;
+}

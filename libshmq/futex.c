@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+#include "futex.h"
+#include "clock.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+
+static struct timespec *to_timespec(uint64_t deadline, struct timespec *ts)
+{
+	if (deadline == UINT64_MAX)
+		return NULL;
+	ts->tv_sec = (time_t)(deadline / 1000000000u);
+	ts->tv_nsec = (long)(deadline % 1000000000u);
+	return ts;
+}
+
+static int result(long rc)
+{
+	if (rc >= 0 || errno == EAGAIN)
+		return 0;
+	return -errno;
+}
+
+int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline)
+{
+	struct timespec ts;
+
+	/* WAIT_BITSET takes an absolute monotonic time. */
+	return result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, to_timespec(deadline, &ts),
+			      NULL, FUTEX_BITSET_MATCH_ANY));
+}
+
+int shmq__futex_wake(shmq_au32 *word)
+{
+	long rc = syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+
+	return rc < 0 ? 0 : (int)rc;
+}
+
+int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
+		      uint64_t deadline)
+{
+	struct waiter {
+		uint64_t val, uaddr;
+		uint32_t flags, reserved;
+	} w[SHMQ_FUTEX_WAITV_MAX];
+	struct timespec ts;
+	unsigned i;
+
+	if (getenv("SHMQ_NO_WAITV"))
+		return -ENOSYS;
+	for (i = 0; i < n; i++)
+		w[i] = (struct waiter){ .val = expected[i], .uaddr = (uintptr_t)word[i], .flags = 2 };
+	return result(syscall(SYS_futex_waitv, w, n, 0, to_timespec(deadline, &ts), CLOCK_MONOTONIC));
+}
+
+static int membarrier(int command)
+{
+	if (!syscall(SYS_membarrier, command, 0, 0))
+		return 0;
+	return errno == EPERM ? -ENOSYS : -errno;
+}
+
+int shmq__membarrier_register(void)
+{
+	if (getenv("SHMQ_NO_MEMBARRIER"))
+		return -ENOSYS;
+	return membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
+}
+
+int shmq__membarrier(void)
+{
+	return membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * info: what stands in shared memory, for people and tools.  Nothing here
+ * asks the supervisor, so all of it works while that is away.
+ */
+#include "bus.h"
+#include "ring.h"
+
+#include <errno.h>
+#include <string.h>
+
+SHMQ_EXPORT int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out)
+{
+	struct lay_registry *r = shmq__slabs_registry(bus->slabs);
+	int error = bus_check(bus);
+
+	memset(out, 0, sizeof(*out));
+	if (error)
+		return error;
+	memcpy(out->name, r->name, sizeof(out->name));
+	out->name[sizeof(out->name) - 1] = 0;
+	out->daemon_pid = (pid_t)load_relaxed(&r->control_pid);
+	out->parent_pid = (pid_t)load_relaxed(&r->parent_pid);
+	out->epoch = load_relaxed(&r->epoch);
+	out->started_ns = r->started_ns;
+	out->topics = load_relaxed(&r->topics_live);
+	out->clients = load_relaxed(&r->clients_live);
+	out->bytes = load_relaxed(&r->bytes_used);
+	out->layout_version = r->version;
+	return 0;
+}
+
+static uint64_t head_of_all(const struct shmq__topic *t)
+{
+	uint64_t sum = 0;
+	uint32_t p;
+
+	for (p = 0; p < t->geo.partitions; p++)
+		sum += shmq__topic_head(&t->ring[p]) - t->ring[p].mem->base_seq;
+	return sum;
+}
+
+static unsigned count_asleep(const struct shmq__topic *t)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+	unsigned n = 0;
+
+	while ((m = shmq__topic_next_member(t, &it))) {
+		struct lay_entry *e = shmq__topic_entry(t, m, m->partition >= 0 ? (uint32_t)m->partition : 0);
+
+		n += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e && load_relaxed(&e->asleep);
+	}
+	return n;
+}
+
+static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic_info *out)
+{
+	struct lay_topic *rec = shmq__slabs_topic(slabs, index);
+	struct shmq__topic *t;
+	int error = rec ? shmq__topic_attach(slabs, index, rec->id, SHMQ__SLAB_READ, &t) : SHMQ_ENOTOPIC;
+
+	if (error)
+		return error;
+	memset(out, 0, sizeof(*out));
+	memcpy(out->name, rec->name, sizeof(out->name));
+	out->name[sizeof(out->name) - 1] = 0;
+	out->id = t->id;
+	out->depth = t->geo.depth;
+	out->max_message_bytes = t->geo.max_bytes;
+	out->slot_bytes = t->geo.slot_bytes;
+	out->inline_bytes = t->geo.inline_bytes;
+	out->partitions = t->geo.partitions;
+	out->flags = t->geo.flags;
+	out->mode = t->geo.mode;
+	out->policy = t->geo.policy;
+	out->stall = t->geo.stall;
+	out->wait = t->geo.wait;
+	out->ended = load_acquire(&rec->state) == LAY_TOPIC_ENDED;
+	out->ring_bytes = t->geo.ring_bytes * t->geo.partitions;
+	out->page_bytes = UINT64_C(1) << (rec->page_shift & 63);
+	out->node_asked = rec->node_asked;
+	out->node_actual = rec->node_actual;
+	out->locked = rec->locked;
+	out->publishers = load_relaxed(&rec->publishers);
+	out->subscribers = load_relaxed(&rec->subscribers);
+	out->head = head_of_all(t);
+	out->sleepers = count_asleep(t);
+	memcpy(out->note, rec->note, sizeof(out->note));
+	out->note[sizeof(out->note) - 1] = 0;
+	shmq__topic_detach(t);
+	return 0;
+}
+
+/* Index of the live topic of that name, or -1. */
+static int64_t find(struct shmq__slabs *slabs, const char *name)
+{
+	struct lay_topic *rec;
+	uint32_t i;
+
+	for (i = 0; (rec = shmq__slabs_topic(slabs, i)); i++)
+		if (load_acquire(&rec->state) == LAY_TOPIC_LIVE &&
+		    !strncmp(rec->name, name, sizeof(rec->name)))
+			return i;
+	return -1;
+}
+
+static int no_topic(struct shmq__why *why, const char *name)
+{
+	return shmq__fail(why, SHMQ_ENOTOPIC, "no topic \"%s\" on this bus: shmq ls shows what there is",
+			  name);
+}
+
+SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out)
+{
+	struct shmq__why *why = shmq__bus_why();
+	int error = bus_check(bus);
+	int64_t i;
+
+	if (error)
+		return error;
+	i = find(bus->slabs, name);
+	if (i < 0)
+		return no_topic(why, name);
+	return describe(bus->slabs, (uint32_t)i, out);
+}
+
+static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__topic **out)
+{
+	struct shmq__why *why = shmq__bus_why();
+	int error = bus_check(bus);
+	int64_t i;
+
+	if (error)
+		return error;
+	i = find(bus->slabs, name);
+	if (i < 0)
+		return no_topic(why, name);
+	return shmq__topic_attach(bus->slabs, (uint32_t)i, shmq__slabs_topic(bus->slabs, (uint32_t)i)->id,
+				  SHMQ__SLAB_READ, out);
+}
+
+static int is_gating(const struct shmq__topic *t, const struct lay_member *m)
+{
+	return load_relaxed(&m->state) == LAY_MEMBER_SUBSCRIBER && shmq__topic_gates(&t->geo);
+}
+
+/* The gating subscriber furthest behind. */
+static void find_holder(const struct shmq__topic *t, uint32_t p, struct shmq_partition_info *out)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+
+	out->holder = -1;
+	while ((m = shmq__topic_next_member(t, &it))) {
+		struct lay_entry *e = is_gating(t, m) ? shmq__topic_entry(t, m, p) : NULL;
+		int64_t lag = e ? seq_diff(out->head, load_relaxed(&e->pos)) : -1;
+
+		if (lag <= 0 || (uint64_t)lag <= out->holder_lag)
+			continue;
+		out->holder = m->client;
+		out->holder_lag = (uint64_t)lag;
+	}
+}
+
+SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
+					 struct shmq_partition_info *out)
+{
+	struct shmq__topic *t;
+	uint32_t bound = 0;
+	int error = attach_by_name(bus, name, &t);
+
+	memset(out, 0, sizeof(*out));
+	if (error)
+		return error;
+	if (partition >= t->geo.partitions) {
+		shmq__topic_detach(t);
+		return SHMQ_EOPTION;
+	}
+	out->head = shmq__topic_head(&t->ring[partition]);
+	out->oldest = shmq__topic_oldest(&t->ring[partition], t->ring[partition].mem->base_seq);
+	out->voids = shmq__ring_voids_between(t->ring[partition].mem, t->ring[partition].mem->base_seq,
+					      out->head, &bound);
+	find_holder(t, partition, out);
+	shmq__topic_detach(t);
+	return 0;
+}
+
+SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
+				int (*visit)(void *arg, const struct shmq_topic_info *topic), void *arg)
+{
+	struct shmq_topic_info info;
+	struct lay_topic *rec;
+	int rc = bus_check(bus);
+	uint32_t i;
+
+	for (i = 0; !rc && (rec = shmq__slabs_topic(bus->slabs, i)); i++) {
+		uint32_t state = load_acquire(&rec->state);
+
+		if (state != LAY_TOPIC_LIVE && state != LAY_TOPIC_ENDED)
+			continue;
+		if (!describe(bus->slabs, i, &info)) /* else it went meanwhile */
+			rc = visit(arg, &info);
+	}
+	return rc;
+}
+
+static void describe_peer(const struct shmq__topic *t, const struct lay_member *m,
+			  struct shmq_peer_info *out)
+{
+	struct lay_client *c = shmq__slabs_client(t->slabs, m->client);
+	uint32_t p;
+
+	memset(out, 0, sizeof(*out));
+	out->role = load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER ? SHMQ_ROLE_PUBLISHER :
+								      SHMQ_ROLE_SUBSCRIBER;
+	out->client_id = m->client;
+	out->partition = m->partition;
+	out->gating = is_gating(t, m);
+	out->evicted = load_relaxed(&m->state) == LAY_MEMBER_EVICTED;
+	if (c) {
+		out->pid = (pid_t)load_relaxed(&c->pid);
+		out->uid = load_relaxed(&c->uid);
+		memcpy(out->client_name, c->name, sizeof(out->client_name));
+		out->client_name[sizeof(out->client_name) - 1] = 0;
+	}
+	for (p = 0; p < t->geo.partitions; p++) {
+		struct lay_entry *e = shmq__topic_entry(t, m, p);
+		int64_t lag;
+
+		if (!e)
+			continue;
+		out->count += load_relaxed(&e->count);
+		out->bytes += load_relaxed(&e->bytes);
+		out->lost += load_relaxed(&e->lost);
+		out->sleeping |= (int)load_relaxed(&e->asleep);
+		out->evicted |= !!(load_relaxed(&e->flags) & LAY_ENTRY_EVICTED);
+		lag = seq_diff(shmq__topic_head(&t->ring[p]), load_relaxed(&e->pos));
+		if (out->role == SHMQ_ROLE_SUBSCRIBER && lag > 0)
+			out->lag += (uint64_t)lag;
+	}
+}
+
+SHMQ_EXPORT int shmq_peer_each(shmq_bus *bus, const char *topic,
+			       int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct shmq_peer_info info;
+	struct shmq__topic *t;
+	struct lay_member *m;
+	int rc = attach_by_name(bus, topic, &t);
+
+	if (rc)
+		return rc;
+	while (!rc && (m = shmq__topic_next_member(t, &it))) {
+		describe_peer(t, m, &info);
+		rc = visit(arg, &info);
+	}
+	shmq__topic_detach(t);
+	return rc;
+}
+
+static int describe_handle(const struct shmq__handle *h, struct shmq_topic_info *out)
+{
+	int error = bus_check(h->bus);
+
+	return error ? error : describe(h->bus->slabs, h->topic->index, out);
+}
+
+SHMQ_EXPORT int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *out)
+{
+	return describe_handle((const struct shmq__handle *)pub, out);
+}
+
+SHMQ_EXPORT int shmq_sub_get_topic(const shmq_sub *sub, struct shmq_topic_info *out)
+{
+	return describe_handle((const struct shmq__handle *)sub, out);
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+#include "name.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int is_word_byte(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+	       c == '-';
+}
+
+int shmq__name_check_bus(const char *name, struct shmq__why *why)
+{
+	size_t i;
+
+	if (!name || !*name)
+		return shmq__fail(why, SHMQ_EBUSNAME, "a bus name must not be empty");
+	for (i = 0; name[i]; i++) {
+		if (i == SHMQ_BUS_NAME_MAX)
+			return shmq__fail(why, SHMQ_EBUSNAME, "a bus name has at most %d bytes",
+					  SHMQ_BUS_NAME_MAX);
+		if (!is_word_byte(name[i]))
+			return shmq__fail(why, SHMQ_EBUSNAME,
+					  "byte %zu of the bus name is not a letter, digit, '_' or '-'",
+					  i + 1);
+	}
+	return 0;
+}
+
+int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shmq__why *why)
+{
+	size_t i = 0, word = 0;
+
+	if (!name || !*name)
+		return shmq__fail(why, SHMQ_ENAME, "a topic name must not be empty");
+	if (name[0] == '$') {
+		if (who != SHMQ__NAME_BUS)
+			return shmq__fail(why, SHMQ_ENAME,
+					  "names that start with '$' belong to the bus: choose another");
+		i = 1;
+	}
+	for (; name[i]; i++) {
+		if (i == SHMQ_NAME_MAX)
+			return shmq__fail(why, SHMQ_ENAME, "a topic name has at most %d bytes",
+					  SHMQ_NAME_MAX);
+		if (name[i] == '.' && !word)
+			return shmq__fail(why, SHMQ_ENAME,
+					  "byte %zu of the topic name ends an empty word: words are "
+					  "separated by single dots",
+					  i + 1);
+		if (name[i] != '.' && !is_word_byte(name[i]))
+			return shmq__fail(why, SHMQ_ENAME,
+					  "byte %zu of the topic name is not a letter, digit, '_', '-' "
+					  "or '.'",
+					  i + 1);
+		word = name[i] == '.' ? 0 : word + 1;
+	}
+	if (!word)
+		return shmq__fail(why, SHMQ_ENAME, i == 1 ? "a topic name must have a word" :
+							    "a topic name must not end with a dot");
+	return 0;
+}
+
+SHMQ_EXPORT int shmq_topic_check_name(const char *name)
+{
+	return shmq__name_check_topic(name, SHMQ__NAME_USER, NULL);
+}
+
+static int check_dir(const char *path, struct shmq__why *why)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return shmq__fail(why, -errno, "runtime directory %s: %s", path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return shmq__fail(why, SHMQ_EACCESS, "%s is not a directory: remove it or set "
+				  "SHMQ_RUNTIME_DIR", path);
+	if (st.st_uid != geteuid() && geteuid() != 0)
+		return shmq__fail(why, SHMQ_EACCESS, "%s belongs to uid %u: set SHMQ_RUNTIME_DIR to a "
+				  "directory of your own", path, (unsigned)st.st_uid);
+	if (st.st_mode & (S_IWGRP | S_IWOTH))
+		return shmq__fail(why, SHMQ_EACCESS, "%s can be written by others: chmod go-w it", path);
+	return 0;
+}
+
+int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, size_t bytes,
+			   struct shmq__why *why)
+{
+	const char *env = getenv("SHMQ_RUNTIME_DIR"), *xdg = getenv("XDG_RUNTIME_DIR");
+	int n;
+
+	if (dir && *dir)
+		n = snprintf(out, bytes, "%s", dir);
+	else if (env && *env)
+		n = snprintf(out, bytes, "%s", env);
+	else if (xdg && *xdg)
+		n = snprintf(out, bytes, "%s/shmq", xdg);
+	else
+		n = snprintf(out, bytes, "/tmp/shmq-%u", (unsigned)geteuid());
+	if (n < 0 || (size_t)n >= bytes ||
+	    (size_t)n + SHMQ_BUS_NAME_MAX + sizeof("/.sock") > sizeof(((struct sockaddr_un *)0)->sun_path))
+		return shmq__fail(why, SHMQ_ELIMIT,
+				  "runtime directory path of %d bytes is too long for a socket: set "
+				  "SHMQ_RUNTIME_DIR to a shorter one", n);
+	if (how == SHMQ__NAME_DIR_CREATE && mkdir(out, 0700) && errno != EEXIST)
+		return shmq__fail(why, -errno, "making runtime directory %s: %s", out, strerror(errno));
+	return check_dir(out, why);
+}

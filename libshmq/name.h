@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * name: what buses and topics may be called, and where a bus's files are.
+ */
+#ifndef SHMQ_NAME_H
+#define SHMQ_NAME_H
+
+#include "error.h"
+
+/* 0 or SHMQ_EBUSNAME. */
+int shmq__name_check_bus(const char *name, struct shmq__why *why);
+
+/* Topic names, with the reason for a refusal.  A first '$' passes only
+ * with `reserved`, the bus's own topics.  0 or SHMQ_ENAME. */
+enum shmq__name_who { SHMQ__NAME_USER, SHMQ__NAME_BUS };
+int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shmq__why *why);
+
+/* The directory of a bus's socket, lock and manifest: dir if given, else
+ * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it
+ * is made 0700; it must be a directory of ours that others cannot write.
+ * 0, SHMQ_EACCESS, SHMQ_ELIMIT (path too long for a socket), -errno. */
+enum shmq__name_dir { SHMQ__NAME_DIR_FIND, SHMQ__NAME_DIR_CREATE };
+int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, size_t bytes,
+			   struct shmq__why *why);
+
+#endif

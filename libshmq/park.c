@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A relay is IDLE or WAITING.  The caller arms every bell itself and hands
+ * the expectations to the relays that are idle.  One that still waits from
+ * an earlier round waits on words that have not changed since (or it would
+ * have returned), so the expectations it holds are the current ones.
+ *
+ *   caller                                  relay
+ *   P1 e = local word                       Q1 wait returns (bells or stop)
+ *   P2 arm, look, hand out, state = WAITING Q2 state = IDLE    (release)
+ *   P3 FUTEX_WAIT(local, e)                 Q3 local += 1, wake
+ * Q3 after P1 makes P3 return at once; before P1, the bell's word had
+ * changed before P2 and the look, or P2's hand-out, finds it.
+ */
+#include "park.h"
+#include "clock.h"
+#include "futex.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+enum relay_state { RELAY_IDLE = 0, RELAY_WAITING = 1, RELAY_STOP = 2 };
+
+struct relay {
+	struct shmq__park *park;
+	pthread_t thread;
+	unsigned first, n; /* its share of the bells */
+	shmq_au32 state;
+	int started;
+};
+
+struct shmq__park {
+	struct lay_bell *const *bell;
+	shmq_au32 *expected; /* relaxed: any value since the arming will do */
+	unsigned n, relays;
+	enum shmq__fence fence;
+	shmq_au32 word, stop;
+	struct relay *relay;
+};
+
+int shmq__park_create(struct lay_bell *const *bell, unsigned n, enum shmq__fence fence,
+		      struct shmq__park **out)
+{
+	struct shmq__park *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->expected = calloc(n, sizeof(*p->expected));
+	if (n && !p->expected) {
+		free(p);
+		return -ENOMEM;
+	}
+	p->bell = bell;
+	p->n = n;
+	p->fence = fence;
+	*out = p;
+	return 0;
+}
+
+static void relay_wait(struct relay *r)
+{
+	struct shmq__park *p = r->park;
+	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
+	uint32_t expected[SHMQ_FUTEX_WAITV_MAX];
+	unsigned i;
+
+	if (r->n == 1) {
+		/* Alone with one word we cannot watch `stop` as well: the
+		 * back-stop bounds how long the end takes, and stopping wakes
+		 * the bell. */
+		if (!load_acquire(&p->stop))
+			shmq__futex_wait(&p->bell[r->first]->word,
+					 load_relaxed(&p->expected[r->first]),
+					 shmq__clock_deadline(1000000000));
+		return;
+	}
+	word[0] = &p->stop;
+	expected[0] = 0;
+	for (i = 0; i < r->n; i++) {
+		word[i + 1] = &p->bell[r->first + i]->word;
+		expected[i + 1] = load_relaxed(&p->expected[r->first + i]);
+	}
+	shmq__futex_waitv(word, expected, r->n + 1, UINT64_MAX);
+}
+
+static void *relay_main(void *arg)
+{
+	struct relay *r = arg;
+	struct shmq__park *p = r->park;
+
+	while (!load_acquire(&p->stop)) {
+		if (load_acquire(&r->state) != RELAY_WAITING) {
+			shmq__futex_wait(&r->state, RELAY_IDLE, UINT64_MAX);
+			continue;
+		}
+		relay_wait(r);
+		store_release(&r->state, RELAY_IDLE);                            /* Q2 */
+		atomic_fetch_add_explicit(&p->word, 1, memory_order_release); /* Q3 */
+		shmq__futex_wake(&p->word);
+	}
+	return NULL;
+}
+
+/* Split the bells among relays and start them. */
+static int start_relays(struct shmq__park *p)
+{
+	unsigned share = SHMQ_FUTEX_WAITV_MAX - 1, i;
+	const shmq_au32 *probe[1] = { &p->word };
+	uint32_t other[1] = { load_relaxed(&p->word) + 1 };
+	sigset_t all, old;
+	int error = 0;
+
+	if (shmq__futex_waitv(probe, other, 1, 0) == -ENOSYS)
+		share = 1;
+	p->relays = (p->n + share - 1) / share;
+	p->relay = calloc(p->relays, sizeof(*p->relay));
+	if (!p->relay) {
+		p->relays = 0;
+		return -ENOMEM;
+	}
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	for (i = 0; i < p->relays && !error; i++) {
+		struct relay *r = &p->relay[i];
+
+		r->park = p;
+		r->first = i * share;
+		r->n = p->n - r->first < share ? p->n - r->first : share;
+		error = -pthread_create(&r->thread, NULL, relay_main, r);
+		r->started = !error;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return error;
+}
+
+void shmq__park_free(struct shmq__park *p)
+{
+	unsigned i, k;
+
+	if (!p)
+		return;
+	store_release(&p->stop, 1);
+	shmq__futex_wake(&p->stop);
+	for (i = 0; i < p->relays; i++) {
+		struct relay *r = &p->relay[i];
+
+		if (!r->started)
+			continue;
+		store_release(&r->state, RELAY_STOP);
+		shmq__futex_wake(&r->state);
+		for (k = 0; k < r->n && r->n == 1; k++)
+			shmq__futex_wake(&p->bell[r->first]->word);
+		pthread_join(r->thread, NULL);
+	}
+	free(p->relay);
+	free(p->expected);
+	free(p);
+}
+
+void shmq__park_arm(struct shmq__park *p)
+{
+	unsigned i;
+
+	for (i = 0; i < p->n; i++) {
+		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word)); /* S1 */
+		atomic_fetch_add_explicit(&p->bell[i]->armed, 1, memory_order_acq_rel); /* S2 */
+	}
+	if (p->fence == SHMQ__FENCE_LIGHT)
+		shmq__membarrier(); /* S3 */
+	fence_full();
+}
+
+static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
+{
+	uint32_t e = load_acquire(&p->word); /* P1 */
+	uint64_t until = shmq__clock_deadline(p->fence == SHMQ__FENCE_LIGHT ? SHMQ__BELL_BACKSTOP_NS :
+									       1000000);
+	unsigned i, k;
+	int error, rc;
+
+	if (!p->relay) {
+		error = start_relays(p);
+		if (error)
+			return error;
+	}
+	for (i = 0; i < p->relays; i++) { /* P2 */
+		struct relay *r = &p->relay[i];
+
+		if (load_acquire(&r->state) == RELAY_WAITING)
+			continue;
+		store_release(&r->state, RELAY_WAITING);
+		shmq__futex_wake(&r->state);
+	}
+	/* A bell may have rung on a relay that was idle when we armed. */
+	for (k = 0; k < p->n; k++)
+		if (load_acquire(&p->bell[k]->word) != load_relaxed(&p->expected[k]))
+			return 0;
+	if (deadline < until)
+		until = deadline;
+	rc = shmq__futex_wait(&p->word, e, until); /* P3 */
+	return rc == -ETIMEDOUT && until == deadline ? -ETIMEDOUT : 0;
+}
+
+int shmq__park_sleep(struct shmq__park *p, uint64_t deadline)
+{
+	uint32_t expected[SHMQ_FUTEX_WAITV_MAX];
+	unsigned i;
+
+	if (!p->relay && p->n && p->n < SHMQ_FUTEX_WAITV_MAX) {
+		int rc;
+
+		for (i = 0; i < p->n; i++)
+			expected[i] = load_relaxed(&p->expected[i]);
+		rc = shmq__bell_sleep(p->bell, expected, p->n, p->fence, deadline);
+
+		if (rc != -ENOSYS)
+			return rc;
+	}
+	return sleep_by_relays(p, deadline);
+}

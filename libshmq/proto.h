@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * proto: what a client and the supervisor say to each other.
+ *
+ * One SOCK_SEQPACKET connection per client.  The client sends fixed-size
+ * requests and gets one fixed-size reply to each, in order; descriptors
+ * travel by SCM_RIGHTS with the reply.  The reply to HELLO brings, first
+ * among its descriptors, a second socket on which the supervisor pushes
+ * events, so that a request never has to look past an event.
+ *
+ * Every request is idempotent: it carries a token that is unique within
+ * the client, and a client that lost the connection re-attaches (HELLO
+ * with the same nonce) and sends the unanswered request again.
+ *
+ * Both sides treat what they receive as hostile: fixed size, magic,
+ * version, ranges, terminated strings, then use.
+ */
+#ifndef SHMQ_PROTO_H
+#define SHMQ_PROTO_H
+
+#include "layout.h"
+
+#define PROTO_MAGIC 0x53514d48u
+#define PROTO_VERSION 1u
+#define PROTO_FDS_MAX 16 /* descriptors in one message */
+
+enum proto_op {
+	PROTO_HELLO = 1,
+	PROTO_PLAN,
+	PROTO_CREATE,
+	PROTO_REMOVE,
+	PROTO_OPEN,
+	PROTO_CLOSE,
+	PROTO_REPORT,
+	PROTO_STOP,
+	PROTO_GOODBYE, /* leave in order: handles closed, not died */
+};
+
+enum proto_report {
+	PROTO_REPORT_STUCK = 1, /* slot `seq` stands CLAIMED by a live owner */
+	PROTO_REPORT_EVICT,     /* subscriber `token` of `client` was passed */
+};
+
+struct proto_options { /* struct shmq_topic_options on the wire */
+	uint64_t depth;
+	uint64_t max_bytes;
+	int64_t evict_ns;
+	int64_t block_timeout_ns;
+	uint32_t slot_bytes, partitions, flags;
+	int32_t node;
+	uint8_t mode, policy, stall, wait, pages, lock;
+	uint8_t pad[2];
+};
+
+struct proto_request {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t op; /* enum proto_op */
+	uint64_t token;
+	char topic[SHMQ_NAME_MAX + 1];
+	union {
+		struct {
+			uint32_t layout_version;
+			uint32_t pad;
+			uint64_t nonce;     /* of this client, random, not 0 */
+			uint64_t bus_nonce; /* of the bus it was on, 0 if new */
+			char name[32];
+		} hello;
+		struct proto_options create; /* PLAN too */
+		struct {
+			uint32_t flags; /* SHMQ_FORCE */
+		} remove;               /* STOP too */
+		struct {
+			uint32_t role; /* enum shmq_role */
+			uint32_t from; /* enum shmq_from */
+			int32_t partition; /* -1 all */
+			uint32_t pad;
+			uint64_t seq;
+			uint64_t arena_bytes; /* 0: the topic's default */
+		} open;
+		struct {
+			uint64_t handle; /* token of the OPEN */
+		} close;
+		struct {
+			uint32_t kind;      /* enum proto_report */
+			uint32_t partition;
+			uint64_t topic_id;
+			uint64_t seq;       /* STUCK */
+			uint64_t word;      /* STUCK: control word seen */
+			uint64_t handle;    /* EVICT: token of the subscriber */
+			uint64_t client_gen; /* EVICT */
+			uint32_t client;    /* EVICT */
+		} report;
+		uint8_t raw[512];
+	};
+	uint8_t pad[1024 - 16 - 256 - 512];
+};
+_Static_assert(sizeof(struct proto_request) == 1024, "request");
+
+struct proto_fd {
+	uint16_t slab;     /* id */
+	uint16_t writable; /* 1: opened for reading and writing */
+};
+
+struct proto_reply {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t op;    /* of the request */
+	uint64_t token; /* of the request */
+	int32_t error;  /* 0 or negative, as shmq.h */
+	uint32_t fd_count;
+	struct proto_fd fd[PROTO_FDS_MAX]; /* what the descriptors are; those of
+					      HELLO start with the event socket,
+					      which has no entry here */
+	char why[256];  /* one line about error: the thing and the way out */
+	union {
+		struct {
+			uint32_t client; /* id */
+			uint32_t resumed; /* 1: the same id and generation as
+					     before, handles still valid */
+			uint64_t gen;
+			uint64_t bus_nonce;
+		} hello;
+		struct {
+			uint64_t ring_bytes, control_bytes, arena_bytes, depth;
+			uint64_t page_bytes, available_bytes;
+			uint32_t inline_bytes;
+			int32_t node;
+			char source[128];
+			char note[128];
+		} plan; /* PLAN, CREATE */
+		struct {
+			uint32_t topic_index; /* in the registry's topic table */
+			uint32_t arena;       /* id + 1, or 0 */
+			uint64_t topic_id;
+			lay_ref member;       /* its struct lay_member */
+			lay_ref entry;        /* first struct lay_entry */
+			uint64_t entry_gen;
+		} open;
+		uint8_t raw[512];
+	};
+	uint8_t pad[1024 - 24 - 64 - 256 - 512];
+};
+_Static_assert(sizeof(struct proto_reply) == 1024, "reply");
+
+/* Pushed on the event socket, no answer.  A full socket drops the event;
+ * nothing but shmq_bus_event() rests on them. */
+struct proto_event {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t kind; /* enum shmq_event_kind */
+	uint32_t role; /* enum shmq_role */
+	uint32_t client;
+	int32_t pid;
+	uint32_t pad;
+	char topic[SHMQ_NAME_MAX + 1];
+};
+
+#endif

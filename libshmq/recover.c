@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Edges
+ *   V1 owner proved dead -> V2 word (acquire) -> V3 registry generation
+ *      (acquire) -> V4 compare-and-swap of exactly that word to VOID
+ *      A word read at V2 that still stands at V4 was written by the
+ *      generation that V3 saw as current or by one before it; ids are
+ *      handed out again only after the generation moved and after every
+ *      claim of the old one was voided, so V4 never hits a new owner's.
+ *   V5 the void list entry stands before V4 (ring.c).
+ *   V6 the bells ring after V4: a void is a commit.
+ */
+#include "recover.h"
+#include "ring.h"
+
+#include <stdlib.h>
+
+static int is_current(const struct shmq__topic *t, unsigned client, uint64_t gen)
+{
+	struct lay_client *c = shmq__slabs_client(t->slabs, client);
+
+	return c && load_acquire(&c->gen) == gen; /* V3 */
+}
+
+int shmq__recover_slot(struct shmq__topic *t, uint32_t p, uint64_t seq, uint64_t seen, uint64_t gen)
+{
+	struct shmq__ring *r = &t->ring[p];
+
+	if (LAY_CTRL_STATE(seen) != LAY_CLAIMED || !is_current(t, LAY_CTRL_OWNER(seen), gen))
+		return 0;
+	if (!shmq__ring_void(r->mem, &r->geo, seq, seen)) /* V4, V5 */
+		return 0;
+	bell_look(&r->bells->data, SHMQ__FENCE_FULL); /* V6 */
+	bell_look(&r->bells->credit, SHMQ__FENCE_FULL);
+	return 1;
+}
+
+/* Shared: walk from the dead one's lower bound to the first slot that
+ * nobody has claimed, then void its claims from the last to the first:
+ * readers that stand at the first of an unfinished batch see none of it. */
+static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, unsigned client,
+			    uint64_t gen)
+{
+	struct shmq__ring *r = &t->ring[p];
+	uint64_t head = shmq__topic_head(r), n;
+	unsigned voided = 0;
+
+	/* A bound that is mad, on either side, costs a look at all slots. */
+	if (head - from > r->geo.depth)
+		from = head - r->geo.depth;
+	for (n = head; n != from; n--) {
+		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl); /* V2 */
+
+		if (LAY_CTRL_STATE(w) != LAY_CLAIMED || LAY_CTRL_OWNER(w) != client ||
+		    LAY_CTRL_LAP(w) != lay_lap(&r->geo, n - 1))
+			continue;
+		voided += (unsigned)shmq__recover_slot(t, p, n - 1, w, gen);
+	}
+	return voided;
+}
+
+/* Exclusive: what stands behind the head at its lap belongs to an atomic
+ * batch whose first message never came, or was voided by a recoverer that
+ * died.  No reader has passed the head, so none of it was seen: void it,
+ * last to first, then what is before. */
+static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, unsigned client,
+				      uint64_t gen)
+{
+	struct shmq__ring *r = &t->ring[p];
+	uint64_t head = shmq__topic_head(r), end = head, n;
+	unsigned voided = 0;
+
+	for (n = head; n != head + r->geo.depth / 4; n++) {
+		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
+
+		if (LAY_CTRL_LAP(w) == lay_lap(&r->geo, n) && LAY_CTRL_STATE(w) != LAY_AHEAD)
+			end = n + 1;
+	}
+	for (n = end; n != head; n--) {
+		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl);
+
+		if (!is_current(t, client, gen))
+			return voided;
+		if (LAY_CTRL_SANS_OWNER(w) != LAY_CTRL(lay_lap(&r->geo, n - 1), 0, LAY_VOID))
+			voided += (unsigned)shmq__ring_void(r->mem, &r->geo, n - 1, w);
+	}
+	return voided;
+}
+
+unsigned shmq__recover_publisher(struct shmq__topic *t, const struct lay_member *m)
+{
+	unsigned client = m->client, voided = 0;
+	uint64_t gen = m->client_gen;
+	uint32_t p;
+
+	for (p = 0; p < t->geo.partitions; p++) {
+		struct lay_entry *e = shmq__topic_entry(t, m, p);
+
+		if (t->geo.mode == SHMQ_EXCLUSIVE)
+			voided += void_unfinished_batch(t, p, client, gen);
+		else
+			voided += void_claims(t, p, e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,
+					      client, gen);
+	}
+	shmq__topic_ring_all(t);
+	return voided;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The edges stand in ring.h.
+ */
+#include "ring.h"
+
+#include <string.h>
+
+#ifdef __SANITIZE_THREAD__
+__attribute__((no_sanitize("thread"), noinline)) void shmq__copy_racy(void *to, const void *from,
+								      size_t bytes)
+{
+	const volatile uint8_t *f = from;
+	volatile uint8_t *t = to;
+
+	while (bytes--)
+		*t++ = *f++;
+}
+#else
+void shmq__copy_racy(void *to, const void *from, size_t bytes)
+{
+	memcpy(to, from, bytes);
+	fence_light();
+}
+#endif
+
+void shmq__ring_takeover(struct ring_writer *w)
+{
+	uint64_t n = load_relaxed(&w->mem->tail_hint), steps;
+
+	for (steps = 0; steps < 2 * w->geo.depth; steps++) {
+		uint64_t word = load_acquire(&lay_slot_at(w->mem, &w->geo, n)->ctrl);
+		uint64_t step = ring_step(&w->geo, n, word);
+
+		if (!step || LAY_CTRL_SANS_OWNER(word) == LAY_CTRL(lay_lap(&w->geo, n), 0, LAY_CLAIMED))
+			break;
+		n += step;
+	}
+	/* Publishers that die young would leave the hint laps behind. */
+	store_relaxed(&w->mem->tail_hint, n); /* R5 */
+	w->next = n;
+	w->ahead = n;
+}
+
+void shmq__ring_give_up(struct ring_writer *w, uint64_t upto)
+{
+	uint64_t n;
+
+	if (seq_diff(upto, w->limit) > 0)
+		upto = w->limit;
+	for (n = w->ahead; seq_diff(n, upto) < 0; n++)
+		store_relaxed(&lay_slot_at(w->mem, &w->geo, n)->ctrl,
+			      LAY_CTRL(lay_lap(&w->geo, n), w->owner, LAY_AHEAD));
+	w->ahead = n;
+	fence_release(); /* R2 */
+}
+
+enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t *seen)
+{
+	uint64_t n = w->next, steps;
+
+	for (steps = 0; steps < 4 * w->geo.depth; steps++) {
+		struct lay_slot *s = lay_slot_at(w->mem, &w->geo, n);
+		uint64_t word = load_acquire(&s->ctrl);
+		uint64_t lap = lay_lap(&w->geo, n), hint;
+		int64_t d = lay_lap_diff(LAY_CTRL_LAP(word), lap);
+
+		if (d >= 0) { /* taken, maybe laps ago */
+			n += (uint64_t)d * w->geo.depth + 1;
+			hint = load_relaxed(&w->mem->tail_hint); /* R5 */
+			if (seq_diff(hint, n) > 0 && seq_diff(hint, n) < (int64_t)(1ull << 40))
+				n = hint;
+			continue;
+		}
+		w->next = n;
+		if (seq_diff(n, w->limit) >= 0)
+			return RING_CLAIM_NO_CREDIT;
+		if (LAY_CTRL_STATE(word) == LAY_CLAIMED) {
+			*seen = word;
+			return RING_CLAIM_HELD;
+		}
+		if (d != -1)
+			return RING_CLAIM_CORRUPT;
+		if (cas_acqrel(&s->ctrl, &word, LAY_CTRL(lap, w->owner, LAY_CLAIMED))) { /* R4 */
+			fence_release();                                           /* R2 */
+			prefetch_write(lay_slot_at(w->mem, &w->geo, n + RING_PREFETCH));
+			*seq = n;
+			w->next = n + 1;
+			return RING_CLAIM_OK;
+		}
+		/* Somebody took it, or voided the claim before it: look again. */
+	}
+	return RING_CLAIM_CORRUPT;
+}
+
+static void forget(struct lay_ring *r, uint64_t end)
+{
+	uint64_t high = load_relaxed(&r->void_forgotten);
+
+	while (seq_diff(end, high) > 0 && !cas_acqrel(&r->void_forgotten, &high, end))
+		;
+}
+
+/* The list entry stands before the slot says VOID, so a reader that was
+ * lapped over the hole finds it; an entry whose slot was never voided (we
+ * died, or lost the race) is undone by nobody: it names a seq that another
+ * recoverer voids, or one whose owner committed after all.  The latter
+ * cannot be: only the dead and the owner itself are voided. */
+static void remember_void(struct lay_ring *r, uint64_t seq)
+{
+	uint64_t i = add_relaxed(&r->void_count, 1), old;
+	shmq_au64 *entry = &r->voids[i % LAY_VOIDS];
+
+	old = load_relaxed(entry);
+	if (old)
+		forget(r, old);
+	store_release(entry, seq + 1);
+}
+
+static int is_remembered(const struct lay_ring *ring, uint64_t seq)
+{
+	struct lay_ring *r = (struct lay_ring *)(uintptr_t)ring;
+	uint64_t count = load_acquire(&r->void_count), i;
+
+	if (count > LAY_VOIDS)
+		count = LAY_VOIDS;
+	for (i = 0; i < count; i++)
+		if (load_relaxed(&r->voids[i]) == seq + 1)
+			return 1;
+	return 0;
+}
+
+int shmq__ring_void(struct lay_ring *r, const struct lay_geometry *geo, uint64_t seq, uint64_t seen)
+{
+	struct lay_slot *s = lay_slot_at(r, geo, seq);
+
+	if (seq == UINT64_MAX)
+		forget(r, seq + 1);
+	else if (!is_remembered(r, seq))
+		remember_void(r, seq);
+	return cas_acqrel(&s->ctrl, &seen,
+			  LAY_CTRL(lay_lap(geo, seq), LAY_CTRL_OWNER(seen), LAY_VOID));
+}
+
+void shmq__ring_gone(struct ring_writer *w, uint64_t seq, uint64_t word)
+{
+	uint64_t seen = word;
+
+	cas_acqrel(&lay_slot_at(w->mem, &w->geo, seq)->ctrl, &seen,
+		   LAY_CTRL(LAY_CTRL_LAP(word), LAY_CTRL_OWNER(word), LAY_GONE));
+	fence_release(); /* R2 */
+}
+
+uint64_t shmq__ring_voids_between(const struct lay_ring *ring, uint64_t from, uint64_t to,
+				  uint32_t *is_bound)
+{
+	struct lay_ring *r = (struct lay_ring *)(uintptr_t)ring;
+	uint64_t count = load_acquire(&r->void_count), found = 0, seen[LAY_VOIDS], i, k;
+
+	if (count > LAY_VOIDS)
+		count = LAY_VOIDS;
+	for (i = 0; i < count; i++) {
+		uint64_t v = load_relaxed(&r->voids[i]) - 1;
+
+		if (v == UINT64_MAX || seq_diff(v, from) < 0 || seq_diff(v, to) >= 0)
+			continue;
+		for (k = 0; k < found && seen[k] != v; k++)
+			;
+		if (k == found)
+			seen[found++] = v;
+	}
+	if (seq_diff(load_acquire(&r->void_forgotten), from) > 0)
+		*is_bound = 1;
+	return found;
+}

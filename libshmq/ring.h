@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ring: claim, commit and read one ring.
+ *
+ * Edges
+ *   R1 payload -> commit (release)      A1 control word (acquire) -> payload
+ *      A reader that sees COMMITTED sees the whole message.
+ *   R2 CLAIMED, AHEAD or GONE -> release fence -> payload or arena bytes
+ *      A2 payload -> acquire fence -> control word again
+ *      A reader that copied one byte of what came later sees another word
+ *      the second time.  Without R2's fence a new byte could be visible
+ *      under the old word.
+ *   R3 payload reads -> cursor (release)   A3 cursor (acquire) -> payload
+ *      A publisher writes over a message only after its gating readers
+ *      have finished reading it (credit.c).
+ *   R4 claim by compare-and-swap (acquire): the previous owner's stores
+ *      happened before ours, so ours are not overwritten by them.
+ *   R5 the tail hint is relaxed: any seq at or before the first unclaimed
+ *      one is right, because everyone walks forward from it by control
+ *      words; a stale hint costs steps, never correctness.
+ *   R6 the owner's lower bound (entry.pos, release) -> its claims: whoever
+ *      sees a claim also sees a bound at or below it (recover.c).
+ */
+#ifndef SHMQ_RING_H
+#define SHMQ_RING_H
+
+#include "layout.h"
+
+/* How far ahead an exclusive publisher gives up old slots where readers do
+ * not gate, and how far the next line is fetched for writing. */
+#define RING_AHEAD 8u
+#define RING_PREFETCH 4u
+/* The tail hint and the lower bound move once in so many messages. */
+#define RING_HINT_EVERY 32u
+
+/* One partition as its publisher holds it. */
+struct ring_writer {
+	struct lay_ring *mem;
+	struct lay_geometry geo;
+	uint64_t next;  /* exclusive: the next seq; shared: where to look */
+	uint64_t limit; /* seqs below it may be written */
+	uint64_t ahead; /* exclusive, readers may be lapped: slots below it are
+			   AHEAD at their lap */
+	unsigned owner; /* client id */
+};
+
+/* A position among readers. */
+struct ring_reader {
+	const struct lay_ring *mem;
+	struct lay_geometry geo;
+	uint64_t next;
+};
+
+enum ring_look {
+	RING_NOTHING = 0, /* not published yet */
+	RING_CLAIMED,     /* about to come */
+	RING_MESSAGE,
+	RING_VOID,        /* a hole: step over it */
+	RING_GONE,        /* lost: its bytes were reused */
+	RING_LAPPED,      /* lost, and more with it */
+};
+
+/* What is at reader->next now; *word is what was seen. */
+static inline enum ring_look ring_look(const struct ring_reader *r, uint64_t *word)
+{
+	const struct lay_slot *s = lay_slot_at(r->mem, &r->geo, r->next);
+	uint64_t w = load_acquire(&((struct lay_slot *)(uintptr_t)s)->ctrl); /* A1 */
+	uint64_t lap = lay_lap(&r->geo, r->next);
+	int64_t d;
+
+	*word = w;
+	if (likely(LAY_CTRL_SANS_OWNER(w) == LAY_CTRL(lap, 0, LAY_COMMITTED)))
+		return RING_MESSAGE;
+	d = lay_lap_diff(LAY_CTRL_LAP(w), lap);
+	if (d < 0)
+		return RING_NOTHING;
+	if (d > 0)
+		return RING_LAPPED;
+	switch (LAY_CTRL_STATE(w)) {
+	case LAY_CLAIMED:
+		return RING_CLAIMED;
+	case LAY_VOID:
+		return RING_VOID;
+	case LAY_GONE:
+		return RING_GONE;
+	default:
+		return RING_NOTHING;
+	}
+}
+
+/* A2: 1 if the slot of `seq` still carries `word`. */
+static inline int ring_still(const struct ring_reader *r, uint64_t seq, uint64_t word)
+{
+	struct lay_slot *s = lay_slot_at(r->mem, &r->geo, seq);
+
+	fence_acquire();
+	return load_relaxed(&s->ctrl) == word;
+}
+
+/* Copy bytes that a publisher may be overwriting; the result counts only
+ * if ring_still() holds afterwards. */
+void shmq__copy_racy(void *to, const void *from, size_t bytes);
+
+/* Walking forward from the hint to the first seq that nobody has claimed:
+ * how far to go on from n, whose slot says `word`; 0 is there.  A slot that
+ * is laps further says where the ring is by now.  Under a shared ring all
+ * before that seq is claimed.  An exclusive publisher gives slots up early,
+ * and commits an atomic batch (depth / 4 at most) last to first: what is
+ * half a ring before is certain, and the rest has to be walked. */
+static inline uint64_t ring_step(const struct lay_geometry *geo, uint64_t n, uint64_t word)
+{
+	int64_t d = lay_lap_diff(LAY_CTRL_LAP(word), lay_lap(geo, n));
+
+	if (d < 0 || (d == 0 && LAY_CTRL_STATE(word) == LAY_AHEAD))
+		return 0;
+	if (d > 0 && geo->mode == SHMQ_EXCLUSIVE)
+		return (uint64_t)d * geo->depth - geo->depth / 2;
+	return (uint64_t)d * geo->depth + 1;
+}
+
+/* Find the seq to continue at after a predecessor, or where to look first,
+ * and leave it as the hint. */
+void shmq__ring_takeover(struct ring_writer *w);
+
+/* Slow half of ring_ready(): give up slots up to w->next + n + RING_AHEAD,
+ * but none at or beyond w->limit: what they hold may still be read. */
+void shmq__ring_give_up(struct ring_writer *w, uint64_t upto);
+
+/* Exclusive: make the slots [next, next + n) ready for payload stores where
+ * a reader could still be looking at their old content (R2). */
+static inline void ring_ready(struct ring_writer *w, uint64_t n)
+{
+	if (seq_diff(w->ahead, w->next + n + RING_AHEAD) < 0)
+		shmq__ring_give_up(w, w->next + n + RING_AHEAD);
+}
+
+enum ring_claim {
+	RING_CLAIM_OK = 0,
+	RING_CLAIM_NO_CREDIT, /* w->next is the seq that needs it */
+	RING_CLAIM_HELD,      /* the previous lap of w->next is still CLAIMED */
+	RING_CLAIM_CORRUPT,
+};
+
+/* Shared: take the first free slot at or after w->next.  On RING_CLAIM_OK *seq
+ * is ours and w->next one past it; on RING_CLAIM_HELD *word is the claim. */
+enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t *word);
+
+/* R1. */
+static inline void ring_commit(struct ring_writer *w, struct lay_slot *s, uint64_t seq)
+{
+	store_release(&s->ctrl, LAY_CTRL(lay_lap(&w->geo, seq), w->owner, LAY_COMMITTED));
+}
+
+/* Give a claim back as a hole: remember it, then void it.  1 if this call
+ * did. */
+int shmq__ring_void(struct lay_ring *ring, const struct lay_geometry *geo, uint64_t seq,
+		    uint64_t seen);
+
+/* Mark a committed message GONE before its arena bytes are reused; `word` is
+ * its control word.  Fences. */
+void shmq__ring_gone(struct ring_writer *w, uint64_t seq, uint64_t word);
+
+/* Holes remembered in [from, to); *is_bound is set to 1 if some of that range
+ * may have been forgotten, else left. */
+uint64_t shmq__ring_voids_between(const struct lay_ring *ring, uint64_t from, uint64_t to,
+				  uint32_t *is_bound);
+
+#endif

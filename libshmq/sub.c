@@ -1,0 +1,998 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sub: the subscriber handle.
+ *
+ * Where readers gate, what is at the cursor stays until the cursor moves,
+ * and is read in place.  Where they do not, every byte may change while it
+ * is looked at: header first, then payload, then the control word again
+ * (A2 of ring.h), and nothing read before that is trusted.
+ */
+#include "sub.h"
+#include "arena.h"
+#include "park.h"
+#include "ring.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STUCK_REPORT_NS 100000000
+#define STUCK_PASS_NS 1000000000
+
+struct rlane { /* one partition */
+	struct ring_reader r;
+	struct shmq__ring *ring;
+	struct lay_entry *entry;
+	struct lay_bells *bells;
+	uint32_t partition;
+	uint64_t start;          /* where it joined */
+	uint64_t batch_first;    /* first seq of the batch being delivered */
+	int in_batch;
+	uint64_t stuck_seq;      /* a CLAIMED slot we stand at */
+	uint64_t stuck_since;    /* monotonic, 0 none */
+	int stuck_reported;
+	struct kept *kept;       /* rest of a batch, copied (lossy) */
+};
+
+/* Messages of an atomic batch, copied so that all or none are delivered
+ * although the ring may be overrun meanwhile.  They are handed out when the
+ * cursor comes to their seqs. */
+struct kept {
+	uint32_t next, count, capacity;
+	struct kept_msg {
+		struct shmq_msg msg;
+		char *bytes;
+	} member[];
+};
+
+struct arena_map {
+	uint32_t gen;
+	uint64_t bytes;
+	lay_ref ref;
+	char *mem; /* NULL: not mapped */
+};
+
+struct shmq_sub {
+	struct shmq__handle h; /* first: close() converts */
+	const struct bus_guard *guard;
+	enum shmq__fence fence;
+	enum shmq_wait wait;
+	int64_t spin_ns;
+	int gates;      /* nobody writes over what is at the cursor */
+	int evicts;     /* being lapped is the end */
+	int evicted;
+	unsigned flags;
+	int saw_publisher;
+	uint32_t turn, lanes;
+
+	struct rlane *view;   /* lane of the message handed out, NULL none */
+	uint64_t view_word;   /* its control word; 0: a copy */
+
+	struct arena_map *arena;
+	uint32_t arena_count;
+
+	int held_error;       /* found by shmq_poll() after messages: said next */
+	struct shmq_msg held_msg;
+	char *copy;           /* shmq_poll() on topics that may be lapped */
+	size_t copy_bytes;
+
+	struct shmq__park *park;
+	struct lay_bell **bell;
+	struct shmq_waitset *set;
+	struct rlane lane[];
+};
+
+static int check_sub(const struct shmq_sub *sub)
+{
+	return likely(load_relaxed(&((struct bus_guard *)(uintptr_t)sub->guard)->alive)) ? 0 : SHMQ_EFORKED;
+}
+
+static void add(shmq_au64 *counter, uint64_t n)
+{
+	store_relaxed(counter, load_relaxed(counter) + n);
+}
+
+/* ---- moving the cursor --------------------------------------------------- */
+
+static inline void move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
+{
+	l->r.next = seq;
+	store_release(&l->entry->pos, seq); /* R3 */
+	if (sub->gates || sub->evicts)
+		bell_look(&l->bells->credit, sub->fence);
+}
+
+static void free_kept(struct rlane *l)
+{
+	uint32_t i;
+
+	if (!l->kept)
+		return;
+	for (i = 0; i < l->kept->count; i++)
+		free(l->kept->member[i].bytes);
+	free(l->kept);
+	l->kept = NULL;
+}
+
+/* Give back the message handed out. */
+static inline void finish_view(struct shmq_sub *sub)
+{
+	struct rlane *l = sub->view;
+
+	if (!l)
+		return;
+	sub->view = NULL;
+	if (l->kept && l->kept->next == l->kept->count)
+		free_kept(l);
+	move_to(sub, l, l->r.next + 1);
+}
+
+/* ---- loss ------------------------------------------------------------------ */
+
+static uint64_t count_lost(struct shmq_sub *sub, struct rlane *l, uint64_t n, struct shmq_msg *msg)
+{
+	(void)sub;
+	add(&l->entry->lost, n);
+	msg->lost = n;
+	msg->partition = (int32_t)l->partition;
+	msg->seq = l->r.next;
+	return n;
+}
+
+/* Overrun: find where to go on, with room to breathe but never past a
+ * claim whose outcome is open, and count exactly what was missed. */
+static uint64_t jump(struct rlane *l, uint32_t *is_bound)
+{
+	uint64_t from = l->r.next, depth = l->r.geo.depth;
+	uint64_t target = shmq__topic_oldest(l->ring, from + 1);
+	uint64_t head = shmq__topic_head(l->ring), room = head - depth + depth / 8, lost;
+
+	for (; seq_diff(target, room) < 0; target++) {
+		uint64_t w = load_acquire(&lay_slot_at(l->r.mem, &l->r.geo, target)->ctrl);
+
+		if (LAY_CTRL_LAP(w) == lay_lap(&l->r.geo, target) && LAY_CTRL_STATE(w) == LAY_CLAIMED)
+			break;
+	}
+	if (l->kept) /* the rest of the batch is safe in our copy */
+		target = l->kept->member[l->kept->next].msg.seq;
+	lost = target - from - shmq__ring_voids_between(l->r.mem, from, target, is_bound);
+	l->r.next = target;
+	return lost;
+}
+
+static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint32_t is_bound = 0;
+	uint64_t lost = jump(l, &is_bound);
+
+	if (!l->kept)
+		l->in_batch = 0;
+	count_lost(sub, l, lost, msg);
+	msg->lost_is_bound = is_bound;
+	if (is_bound)
+		store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
+	move_to(sub, l, l->r.next);
+	if (!sub->evicts)
+		return lost ? SHMQ_EOVERRUN : 0;
+	sub->evicted = 1;
+	store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_EVICTED);
+	return SHMQ_EEVICTED;
+}
+
+/* ---- reading one message ------------------------------------------------------ */
+
+static char *map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, uint64_t len)
+{
+	struct lay_arena *rec = shmq__slabs_arena(sub->h.bus->slabs, where->id);
+	struct arena_map *m;
+	void *mem;
+
+	if (!rec)
+		return NULL;
+	if (where->id >= sub->arena_count) {
+		uint32_t count = where->id + 8;
+		struct arena_map *more = realloc(sub->arena, count * sizeof(*more));
+
+		if (!more)
+			return NULL;
+		memset(more + sub->arena_count, 0, (count - sub->arena_count) * sizeof(*more));
+		sub->arena = more;
+		sub->arena_count = count;
+	}
+	m = &sub->arena[where->id];
+	if (m->mem && m->gen != where->gen) {
+		shmq__slabs_unmap(sub->h.bus->slabs, m->ref, m->bytes, m->mem);
+		m->mem = NULL;
+	}
+	if (!m->mem) {
+		if ((uint32_t)load_acquire(&rec->gen) != where->gen)
+			return NULL;
+		m->gen = where->gen;
+		m->ref = rec->mem;
+		m->bytes = rec->bytes;
+		if (shmq__slabs_map(sub->h.bus->slabs, m->ref, m->bytes, SHMQ__SLAB_READ, &mem))
+			return NULL;
+		m->mem = mem;
+	}
+	if (where->off >= m->bytes || len > m->bytes - where->off)
+		return NULL;
+	return m->mem + where->off;
+}
+
+/* The parts of a message as found in shared memory: pointers are checked
+ * to be in bounds, what they point to is not to be trusted. */
+struct found {
+	struct shmq_msg msg;
+	struct lay_batch batch;
+};
+
+/* Decode the slot of l->r.next.  0, SHMQ_ECORRUPT. */
+static inline int decode(struct shmq_sub *sub, struct rlane *l, struct found *f)
+{
+	const struct lay_geometry *g = &l->r.geo;
+	char *s = (char *)lay_slot_at(l->r.mem, g, l->r.next);
+	struct {
+		struct lay_slot slot;
+		struct lay_slot_extra extra;
+	} head;
+	char *at = s + g->payload_off;
+	uint32_t room = g->inline_bytes, len;
+
+	shmq__copy_racy(&head, s, g->payload_off);
+	len = head.slot.len;
+	f->msg = (struct shmq_msg){ .data = at,
+				    .len = len,
+				    .seq = l->r.next,
+				    .partition = (int32_t)l->partition,
+				    .type = head.slot.type,
+				    .flags = head.slot.flags };
+	if (g->payload_off > sizeof(head.slot)) {
+		f->msg.tag = head.extra.tag;
+		f->msg.ts_ns = head.extra.ts;
+	}
+	if (likely(!head.slot.flags))
+		return likely(len <= room) ? 0 : SHMQ_ECORRUPT;
+	if (head.slot.flags & SHMQ_MSG_BATCH) {
+		shmq__copy_racy(&f->batch, at, sizeof(f->batch));
+		at += sizeof(f->batch);
+		room -= sizeof(f->batch);
+	}
+	if (head.slot.flags & SHMQ_MSG_ARENA) {
+		struct lay_arena_ref where;
+
+		shmq__copy_racy(&where, at, sizeof(where));
+		at = map_arena(sub, &where, len);
+		if (!at)
+			return SHMQ_ECORRUPT;
+	} else if (len > room) {
+		return SHMQ_ECORRUPT;
+	}
+	if (head.slot.flags & SHMQ_MSG_META) {
+		struct lay_meta meta;
+		uint32_t names;
+
+		if (len < sizeof(meta))
+			return SHMQ_ECORRUPT;
+		shmq__copy_racy(&meta, at, sizeof(meta));
+		names = (uint32_t)sizeof(meta) + meta.key_bytes + meta.properties_bytes;
+		if (names > len)
+			return SHMQ_ECORRUPT;
+		f->msg.key = at + sizeof(meta);
+		f->msg.key_len = meta.key_bytes;
+		f->msg.properties = at + sizeof(meta) + meta.key_bytes;
+		f->msg.properties_len = meta.properties_bytes;
+		at += names;
+		f->msg.len = len - names;
+	}
+	f->msg.data = at;
+	return 0;
+}
+
+static size_t whole_bytes(const struct shmq_msg *m)
+{
+	return m->len + m->key_len + m->properties_len;
+}
+
+/* Copy payload, key and properties behind each other to buf, and point
+ * the message there. */
+static void copy_out(struct shmq_msg *m, char *buf)
+{
+	shmq__copy_racy(buf, m->data, m->len);
+	m->data = buf;
+	buf += m->len;
+	if (m->key_len)
+		shmq__copy_racy(buf, m->key, m->key_len);
+	if (m->key)
+		m->key = buf;
+	buf += m->key_len;
+	if (m->properties_len)
+		shmq__copy_racy(buf, m->properties, m->properties_len);
+	if (m->properties)
+		m->properties = buf;
+}
+
+/* ---- atomic batches where readers may be lapped ---------------------------------- */
+
+/* Copy the member at l->r.next.  1 done, 0 lapped, negative error. */
+static int keep_member(struct rlane *l, struct kept *k, uint64_t word, const struct found *f)
+{
+	struct kept_msg *m = &k->member[k->count];
+
+	m->bytes = malloc(whole_bytes(&f->msg) + 1);
+	if (!m->bytes)
+		return -ENOMEM;
+	k->count++;
+	m->msg = f->msg;
+	copy_out(&m->msg, m->bytes);
+	return ring_still(&l->r, l->r.next, word);
+}
+
+/* Is the message at l->r.next the next member of that batch?  Keep it.  1 to
+ * go on, 0 lapped, negative error. */
+static int keep_if_member(struct shmq_sub *sub, struct rlane *l, struct kept *k, uint64_t first,
+			  uint64_t word)
+{
+	struct found f = { 0 };
+	int rc = decode(sub, l, &f);
+
+	if (!ring_still(&l->r, l->r.next, word))
+		return 0;
+	if (rc)
+		return rc;
+	if (!(f.msg.flags & SHMQ_MSG_BATCH) || f.batch.first_seq != first || f.batch.index != k->count)
+		return 1;
+	return keep_member(l, k, word, &f);
+}
+
+/* At member 0 of a batch: copy all of it.  1 kept, 0 lapped on the way. */
+static int keep_batch(struct shmq_sub *sub, struct rlane *l, const struct lay_batch *batch)
+{
+	uint64_t at = l->r.next, end = at + l->r.geo.depth, word;
+	struct kept *k;
+	int rc = 1;
+
+	if (!batch->count || batch->count > l->r.geo.depth / 4)
+		return SHMQ_ECORRUPT;
+	k = calloc(1, sizeof(*k) + batch->count * sizeof(k->member[0]));
+	if (!k)
+		return -ENOMEM;
+	k->capacity = batch->count;
+	for (; rc > 0 && k->count < k->capacity && seq_diff(l->r.next, end) < 0; l->r.next++) {
+		enum ring_look look = ring_look(&l->r, &word);
+
+		if (look == RING_MESSAGE)
+			rc = keep_if_member(sub, l, k, batch->first_seq, word);
+		else if (look == RING_LAPPED || look == RING_GONE || look == RING_NOTHING)
+			rc = 0;
+	}
+	l->r.next = at;
+	l->kept = k;
+	if (k->count == k->capacity && rc > 0)
+		return 1;
+	free_kept(l);
+	return rc < 0 ? rc : 0;
+}
+
+/* ---- looking ------------------------------------------------------------------------ */
+
+static int hand_out(struct shmq_sub *sub, struct rlane *l, const struct shmq_msg *from, uint64_t word,
+		    struct shmq_msg *msg)
+{
+	*msg = *from;
+	sub->view = l;
+	sub->view_word = word;
+	add(&l->entry->count, 1);
+	add(&l->entry->bytes, from->len);
+	return 0;
+}
+
+/* A member of a batch that is not to be delivered: it began before we
+ * joined (not ours), or its head was lost (then it is lost too). */
+static int skip_member(struct shmq_sub *sub, struct rlane *l, const struct found *f, struct shmq_msg *msg)
+{
+	int lost = seq_diff(f->batch.first_seq, l->start) >= 0;
+
+	if (lost)
+		count_lost(sub, l, 1, msg);
+	move_to(sub, l, l->r.next + 1);
+	return lost ? SHMQ_EOVERRUN : SHMQ_EEMPTY;
+}
+
+/* A message is there.  0 handed out; SHMQ_EEMPTY: look again. */
+static int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t word, struct shmq_msg *msg)
+{
+	struct found f = { 0 };
+	int rc = decode(sub, l, &f);
+
+	if (unlikely(!sub->gates && !ring_still(&l->r, l->r.next, word))) /* A2 */
+		return SHMQ_EEMPTY;
+	if (unlikely(rc)) {
+		count_lost(sub, l, 1, msg);
+		move_to(sub, l, l->r.next + 1);
+		return rc;
+	}
+	if (likely(!(f.msg.flags & SHMQ_MSG_BATCH)))
+		return hand_out(sub, l, &f.msg, word, msg);
+	if (f.batch.index == 0) {
+		l->in_batch = 1;
+		l->batch_first = f.batch.first_seq;
+		if (!sub->gates) {
+			rc = keep_batch(sub, l, &f.batch);
+			return rc < 0 ? rc : SHMQ_EEMPTY;
+		}
+	} else if (!l->in_batch || l->batch_first != f.batch.first_seq) {
+		return skip_member(sub, l, &f, msg);
+	}
+	return hand_out(sub, l, &f.msg, word, msg);
+}
+
+/* A slot that stays CLAIMED.  With stall = report, readers that do not gate
+ * pass the hole, counted lost; others are told. */
+static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint64_t now;
+
+	if (l->stuck_since && l->stuck_seq == l->r.next) {
+		if (l->r.geo.stall != SHMQ_STALL_REPORT)
+			return SHMQ_EEMPTY;
+		now = shmq__clock_monotonic_ns();
+		if (now - l->stuck_since < STUCK_PASS_NS)
+			return SHMQ_EEMPTY;
+		if (sub->gates)
+			return SHMQ_ESTALLED;
+		count_lost(sub, l, 1, msg);
+		move_to(sub, l, l->r.next + 1);
+		return SHMQ_EOVERRUN;
+	}
+	return SHMQ_EEMPTY;
+}
+
+/* What lane l has: 0 and a message, SHMQ_EEMPTY, or what went wrong. */
+static int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint64_t word;
+	int rc;
+
+	for (;;) {
+		if (unlikely(l->kept) && l->kept->member[l->kept->next].msg.seq == l->r.next)
+			return hand_out(sub, l, &l->kept->member[l->kept->next++].msg, 0, msg);
+		switch (ring_look(&l->r, &word)) {
+		case RING_MESSAGE:
+			rc = take_message(sub, l, word, msg);
+			if (rc != SHMQ_EEMPTY)
+				return rc;
+			continue;
+		case RING_NOTHING:
+			return SHMQ_EEMPTY;
+		case RING_CLAIMED:
+			rc = at_claim(sub, l, msg);
+			return rc;
+		case RING_VOID:
+			move_to(sub, l, l->r.next + 1);
+			continue;
+		case RING_GONE:
+			if (sub->evicts)
+				return overrun(sub, l, msg);
+			count_lost(sub, l, 1, msg);
+			move_to(sub, l, l->r.next + 1);
+			return SHMQ_EOVERRUN;
+		case RING_LAPPED:
+			rc = overrun(sub, l, msg);
+			if (rc)
+				return rc;
+			continue;
+		}
+	}
+}
+
+static int look_at_all(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	uint32_t i;
+
+	if (unlikely(sub->evicted))
+		return SHMQ_EEVICTED;
+	for (i = 0; i < sub->lanes; i++) {
+		struct rlane *l = &sub->lane[sub->turn];
+		int rc;
+
+		if (++sub->turn == sub->lanes)
+			sub->turn = 0;
+		rc = look_at(sub, l, msg);
+		if (rc != SHMQ_EEMPTY)
+			return rc;
+	}
+	return SHMQ_EEMPTY;
+}
+
+/* Nothing is there: has the stream ended?  Looks once more after it learned
+ * that, since what was committed before must still be read. */
+static int end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	uint32_t state = load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state);
+	int end = 0, rc;
+
+	if (state == LAY_RING_MOVED)
+		end = SHMQ_EMOVED;
+	else if (state == LAY_RING_ENDED)
+		end = SHMQ_EENDED;
+	else if (sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) {
+		if (load_acquire(&sub->h.topic->rec->publishers))
+			sub->saw_publisher = 1;
+		else if (sub->saw_publisher || shmq__topic_head(sub->lane[0].ring) !=
+						       sub->lane[0].r.mem->base_seq)
+			end = SHMQ_EENDED;
+	}
+	if (!end)
+		return SHMQ_EEMPTY;
+	rc = look_at_all(sub, msg);
+	return rc == SHMQ_EEMPTY ? end : rc;
+}
+
+/* Look at everything once; ends included. */
+static int look_once(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	int rc = look_at_all(sub, msg);
+
+	return likely(rc != SHMQ_EEMPTY) ? rc : end_of_stream(sub, msg);
+}
+
+/* ---- stuck claims ------------------------------------------------------------------------ */
+
+void shmq__sub_report_stuck(struct shmq_sub *sub)
+{
+	uint64_t now = shmq__clock_monotonic_ns();
+	uint32_t i;
+
+	for (i = 0; i < sub->lanes; i++) {
+		struct rlane *l = &sub->lane[i];
+		struct proto_request req;
+		uint64_t word;
+
+		if (ring_look(&l->r, &word) != RING_CLAIMED) {
+			l->stuck_since = 0;
+			continue;
+		}
+		if (!l->stuck_since || l->stuck_seq != l->r.next) {
+			l->stuck_since = now;
+			l->stuck_seq = l->r.next;
+			l->stuck_reported = 0;
+			continue;
+		}
+		if (l->stuck_reported || now - l->stuck_since < STUCK_REPORT_NS)
+			continue;
+		l->stuck_reported = 1;
+		shmq__bus_prepare(sub->h.bus, &req, PROTO_REPORT, sub->h.topic->rec->name);
+		req.report.kind = PROTO_REPORT_STUCK;
+		req.report.topic_id = sub->h.topic->id;
+		req.report.partition = l->partition;
+		req.report.seq = l->r.next;
+		req.report.word = word;
+		shmq__bus_notify(sub->h.bus, &req);
+	}
+}
+
+/* A look that may have to be taken again soon: someone is inside a claim. */
+static int stands_at_claim(struct shmq_sub *sub)
+{
+	uint32_t i;
+	uint64_t word;
+
+	for (i = 0; i < sub->lanes; i++)
+		if (ring_look(&sub->lane[i].r, &word) == RING_CLAIMED)
+			return 1;
+	return 0;
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------- */
+
+static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadline)
+{
+	int rc;
+
+	shmq__sub_show_asleep(sub, 1);
+	shmq__park_arm(sub->park);
+	rc = look_once(sub, msg); /* S4 */
+	if (rc == SHMQ_EEMPTY) {
+		if (stands_at_claim(sub)) {
+			uint64_t soon = shmq__clock_deadline(STUCK_REPORT_NS);
+
+			shmq__sub_report_stuck(sub);
+			deadline = deadline < soon ? deadline : soon;
+		}
+		rc = shmq__park_sleep(sub->park, deadline);
+		if (rc == -ETIMEDOUT || rc == 0)
+			rc = SHMQ_EEMPTY;
+	}
+	shmq__sub_show_asleep(sub, 0);
+	return rc;
+}
+
+static int wait_for_message(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+{
+	struct waiter w;
+	unsigned turns = 0;
+	int rc;
+
+	shmq__waiter_start(&w, sub->wait, sub->spin_ns, timeout_ns);
+	for (;;) {
+		enum wait_step step = shmq__waiter_step(&w);
+
+		rc = likely(step == WAIT_AGAIN) ? look_at_all(sub, msg) : look_once(sub, msg);
+		if (rc != SHMQ_EEMPTY)
+			return rc;
+		if (step == WAIT_EXPIRED)
+			return SHMQ_ETIMEOUT;
+		if (step == WAIT_SLEEP) {
+			rc = sleep_once(sub, msg, w.deadline);
+			if (rc != SHMQ_EEMPTY)
+				return rc;
+		} else if (++turns % 4096 == 0) {
+			/* Spinners look for ends and stuck claims now and then. */
+			shmq__sub_report_stuck(sub);
+			rc = end_of_stream(sub, msg);
+			if (rc != SHMQ_EEMPTY)
+				return rc;
+		}
+	}
+}
+
+SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+{
+	int rc = check_sub(sub);
+
+	if (unlikely(rc))
+		return rc;
+	finish_view(sub);
+	if (unlikely(sub->held_error)) {
+		rc = sub->held_error;
+		*msg = sub->held_msg;
+		sub->held_error = 0;
+		return rc;
+	}
+	rc = look_at_all(sub, msg);
+	if (likely(rc != SHMQ_EEMPTY))
+		return rc;
+	if (timeout_ns == SHMQ_NOWAIT)
+		return end_of_stream(sub, msg);
+	return wait_for_message(sub, msg, timeout_ns);
+}
+
+SHMQ_EXPORT int shmq_release(shmq_sub *sub)
+{
+	int rc = check_sub(sub);
+
+	if (!rc)
+		finish_view(sub);
+	return rc;
+}
+
+/* The message handed out turned out to be torn: it is lost. */
+static void unread(struct shmq_sub *sub, const struct shmq_msg *msg)
+{
+	struct rlane *l = sub->view;
+
+	add(&l->entry->count, (uint64_t)-1);
+	add(&l->entry->bytes, (uint64_t)0 - msg->len);
+	add(&l->entry->lost, 1);
+}
+
+SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
+{
+	int rc = check_sub(sub);
+
+	if (rc)
+		return rc;
+	if (!sub->view)
+		return SHMQ_EOPTION;
+	if (sub->gates || !sub->view_word || ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
+		return 0;
+	unread(sub, msg);
+	sub->view_word = 0;
+	return SHMQ_EOVERRUN;
+}
+
+/* Copy the message handed out; where it may be torn, say so. */
+static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
+{
+	struct shmq_msg whole = *msg;
+
+	copy_out(&whole, buf);
+	if (!sub->gates && sub->view_word && !ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
+		return SHMQ_EOVERRUN;
+	*msg = whole;
+	return 0;
+}
+
+/* Take the hand-out back: the message stays at the cursor. */
+static void take_back(struct shmq_sub *sub, const struct shmq_msg *msg)
+{
+	struct rlane *l = sub->view;
+
+	add(&l->entry->count, (uint64_t)-1);
+	add(&l->entry->bytes, (uint64_t)0 - msg->len);
+	if (l->kept)
+		l->kept->next--;
+	sub->view = NULL;
+	sub->turn = (uint32_t)(l - sub->lane);
+}
+
+SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg *msg,
+				  int64_t timeout_ns)
+{
+	for (;;) {
+		int rc = shmq_receive(sub, msg, timeout_ns);
+
+		if (rc)
+			return rc;
+		if (whole_bytes(msg) > capacity) {
+			take_back(sub, msg);
+			return SHMQ_EBUFFER;
+		}
+		if (!copy_view(sub, msg, buf))
+			return 0;
+		/* Overwritten while we copied: the next look counts it. */
+		take_back(sub, msg);
+	}
+}
+
+SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max,
+			      int64_t timeout_ns)
+{
+	size_t done = 0;
+
+	while (done < max) {
+		struct shmq_msg msg;
+		int rc = shmq_receive(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
+
+		if (rc && done) {
+			if (rc != SHMQ_EEMPTY) {
+				sub->held_error = rc;
+				sub->held_msg = msg;
+			}
+			break;
+		}
+		if (rc)
+			return rc;
+		if (!sub->gates && sub->view_word) {
+			size_t need = whole_bytes(&msg);
+
+			if (need > sub->copy_bytes) {
+				char *more = realloc(sub->copy, need);
+
+				if (!more) {
+					take_back(sub, &msg);
+					return done ? (ssize_t)done : -ENOMEM;
+				}
+				sub->copy = more;
+				sub->copy_bytes = need;
+			}
+			if (copy_view(sub, &msg, sub->copy)) {
+				take_back(sub, &msg);
+				continue;
+			}
+		}
+		done++;
+		if (handler(arg, &msg))
+			break;
+	}
+	return (ssize_t)done;
+}
+
+SHMQ_EXPORT void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *out)
+{
+	uint32_t i;
+
+	*out = (struct shmq_sub_stats){ 0 };
+	if (check_sub(sub))
+		return;
+	for (i = 0; i < sub->lanes; i++) {
+		const struct rlane *l = &sub->lane[i];
+		int64_t lag = seq_diff(shmq__topic_head(l->ring), l->r.next);
+
+		out->received += load_relaxed(&l->entry->count);
+		out->lost += load_relaxed(&l->entry->lost);
+		out->sleeps += load_relaxed(&l->entry->waits);
+		out->lost_is_bound |= !!(load_relaxed(&l->entry->flags) & LAY_ENTRY_LOST_BOUND);
+		out->lag += lag > 0 ? (uint64_t)lag : 0;
+	}
+}
+
+/* ---- for wait sets -------------------------------------------------------------------------------- */
+
+int shmq__sub_is_ready(struct shmq_sub *sub)
+{
+	uint32_t i;
+	uint64_t word;
+
+	if (sub->evicted || sub->held_error)
+		return 1;
+	for (i = 0; i < sub->lanes; i++) {
+		struct rlane *l = &sub->lane[i];
+		struct ring_reader next = l->r;
+		enum ring_look look;
+
+		if (l->kept && l->kept->next < l->kept->count)
+			return 1;
+		/* The message handed out counts as read. */
+		if (sub->view == l)
+			next.next++;
+		while ((look = ring_look(&next, &word)) == RING_VOID)
+			next.next++;
+		if (look == RING_MESSAGE || look == RING_GONE || look == RING_LAPPED)
+			return 1;
+	}
+	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) != LAY_RING_LIVE)
+		return 1;
+	if (!(sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS))
+		return 0;
+	if (load_acquire(&sub->h.topic->rec->publishers)) {
+		sub->saw_publisher = 1;
+		return 0;
+	}
+	return sub->saw_publisher ||
+	       shmq__topic_head(sub->lane[0].ring) != sub->lane[0].r.mem->base_seq;
+}
+
+unsigned shmq__sub_bells(const struct shmq_sub *sub)
+{
+	return sub->lanes;
+}
+
+struct lay_bell *shmq__sub_bell(const struct shmq_sub *sub, unsigned i)
+{
+	return &sub->lane[i].bells->data;
+}
+
+enum shmq_wait shmq__sub_wait_mode(const struct shmq_sub *sub)
+{
+	return sub->wait;
+}
+
+int64_t shmq__sub_spin_ns(const struct shmq_sub *sub)
+{
+	return sub->spin_ns;
+}
+
+enum shmq__fence shmq__sub_fence(const struct shmq_sub *sub)
+{
+	return sub->fence;
+}
+
+struct shmq_bus *shmq__sub_bus(const struct shmq_sub *sub)
+{
+	return sub->h.bus;
+}
+
+void shmq__sub_show_asleep(struct shmq_sub *sub, uint32_t asleep)
+{
+	struct lay_entry *e = sub->lane[0].entry;
+
+	store_relaxed(&e->asleep, asleep);
+	if (asleep)
+		add(&e->waits, 1);
+}
+
+struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub)
+{
+	return sub->set;
+}
+
+void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set)
+{
+	sub->set = set;
+}
+
+/* ---- open and close ----------------------------------------------------------------------------------- */
+
+static void close_sub(struct shmq__handle *h)
+{
+	struct shmq_sub *sub = (struct shmq_sub *)h;
+	uint32_t i;
+
+	if (sub->set)
+		shmq__waitset_forget(sub->set, sub);
+	if (!check_sub(sub)) {
+		shmq__park_free(sub->park);
+		finish_view(sub);
+		for (i = 0; i < sub->arena_count; i++)
+			shmq__slabs_unmap(h->bus->slabs, sub->arena[i].ref, sub->arena[i].bytes,
+					  sub->arena[i].mem);
+		shmq__bus_close_handle(h);
+	}
+	for (i = 0; i < sub->lanes; i++)
+		free_kept(&sub->lane[i]);
+	free(sub->arena);
+	free(sub->copy);
+	free(sub->bell);
+	free(sub);
+}
+
+static int check_options(const struct shmq_sub_options *o, struct shmq__why *why)
+{
+	if (o->from > SHMQ_FROM_SEQ || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
+	    (o->flags & ~SHMQ_SUB_END_WITH_PUBLISHERS) || o->spin_ns < 0)
+		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
+	return 0;
+}
+
+static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
+{
+	struct rlane *l = &sub->lane[i];
+
+	l->partition = partition;
+	l->ring = &sub->h.topic->ring[partition];
+	l->bells = l->ring->bells;
+	l->entry = &sub->h.entry[i];
+	l->r.mem = l->ring->mem;
+	l->r.geo = l->ring->geo;
+	l->r.next = l->start = load_acquire(&l->entry->pos);
+	sub->bell[i] = &l->bells->data;
+}
+
+SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
+			      shmq_sub **out)
+{
+	struct shmq__why *why = shmq__bus_why();
+	struct shmq__handle h = { .close = close_sub };
+	struct shmq_sub_options o;
+	struct proto_request req;
+	struct shmq_sub *sub;
+	uint32_t lanes, i;
+	int error;
+
+	*out = NULL;
+	error = bus_check(bus);
+	if (!error)
+		error = shmq__options_copy(&o, options, sizeof(o), why);
+	if (!error)
+		error = check_options(&o, why);
+	if (!error)
+		error = shmq__name_check_topic(topic, SHMQ__NAME_BUS, why);
+	if (error)
+		return error;
+	shmq__bus_prepare(bus, &req, PROTO_OPEN, topic);
+	req.open.role = SHMQ_ROLE_SUBSCRIBER;
+	req.open.from = o.from ? o.from : SHMQ_FROM_LATEST;
+	req.open.partition = o.partition_plus1 - 1;
+	req.open.seq = o.seq;
+	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_READ, why);
+	if (error)
+		return error;
+	lanes = o.partition_plus1 ? 1 : h.topic->geo.partitions;
+	sub = calloc(1, sizeof(*sub) + lanes * sizeof(sub->lane[0]));
+	if (!sub || !(sub->bell = calloc(lanes, sizeof(*sub->bell)))) {
+		free(sub);
+		shmq__bus_close_handle(&h);
+		return -ENOMEM;
+	}
+	sub->h = h;
+	shmq__bus_move_handle(&sub->h, &h);
+	sub->guard = bus->guard;
+	sub->fence = shmq__bus_ready(bus, h.topic->geo.flags);
+	sub->lanes = lanes;
+	sub->flags = o.flags;
+	sub->wait = o.wait ? o.wait : h.topic->geo.wait;
+	if ((h.topic->geo.flags & SHMQ_TOPIC_SPIN_ONLY) &&
+	    (sub->wait == SHMQ_WAIT_ADAPTIVE || sub->wait == SHMQ_WAIT_SLEEP))
+		sub->wait = SHMQ_WAIT_SPIN;
+	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
+	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
+	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
+	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
+	for (i = 0; i < lanes; i++)
+		open_lane(sub, i, o.partition_plus1 ? (uint32_t)o.partition_plus1 - 1 : i);
+	error = shmq__park_create(sub->bell, lanes, sub->fence, &sub->park);
+	if (error) {
+		close_sub(&sub->h);
+		return error;
+	}
+	*out = sub;
+	return 0;
+}
+
+SHMQ_EXPORT void shmq_sub_close(shmq_sub *sub)
+{
+	if (sub)
+		close_sub(&sub->h);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sub: the subscriber handle, as wait sets see it.
+ */
+#ifndef SHMQ_SUB_H
+#define SHMQ_SUB_H
+
+#include "bus.h"
+
+struct shmq_waitset;
+
+/* 1 if receive would not have to wait. */
+int shmq__sub_is_ready(struct shmq_sub *sub);
+
+/* The bells it sleeps on: number, and the i-th. */
+unsigned shmq__sub_bells(const struct shmq_sub *sub);
+struct lay_bell *shmq__sub_bell(const struct shmq_sub *sub, unsigned i);
+
+/* How it waits. */
+enum shmq_wait shmq__sub_wait_mode(const struct shmq_sub *sub);
+int64_t shmq__sub_spin_ns(const struct shmq_sub *sub);
+enum shmq__fence shmq__sub_fence(const struct shmq_sub *sub);
+struct shmq_bus *shmq__sub_bus(const struct shmq_sub *sub);
+
+/* Show in shared memory that it sleeps, or no longer does. */
+void shmq__sub_show_asleep(struct shmq_sub *sub, uint32_t asleep);
+
+/* Tell the supervisor about a claim that does not move, if there is one. */
+void shmq__sub_report_stuck(struct shmq_sub *sub);
+
+/* The set it is in, or NULL; shmq_sub_close() takes it out. */
+struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub);
+void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set);
+void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub);
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Edges
+ *   J1 roster entry, cursor at its lowest   -> J2 full fence -> J3 limits
+ *   C1 publisher stores its limit           -> C2 full fence -> C3 roster
+ *      and cursors again (pub.c)
+ *      One of J3 and C3 sees the other's store: either the publisher's
+ *      second scan finds the joiner, or the joiner finds the limit and
+ *      starts at or after limit - depth.  Without either fence both could
+ *      miss, and the publisher would write over what the joiner reads.
+ *   M1 member fields -> state (release) -> epoch (release); readers load
+ *      epoch (acquire), walk, and load it again: a walk over a member that
+ *      was replaced meanwhile is repeated.
+ */
+#include "topic.h"
+#include "futex.h"
+#include "ring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
+		       enum shmq__slabs_mode mode, struct shmq__topic **out)
+{
+	struct lay_topic *rec = shmq__slabs_topic(slabs, index);
+	struct lay_partition *part;
+	struct lay_geometry geo;
+	struct shmq__topic *t;
+	uint32_t state, i;
+	int error;
+
+	if (!rec)
+		return SHMQ_ENOTOPIC;
+	state = load_acquire(&rec->state);
+	if ((state != LAY_TOPIC_LIVE && state != LAY_TOPIC_ENDED) || rec->id != id)
+		return SHMQ_ENOTOPIC;
+	error = shmq__layout_geometry(rec, &geo);
+	if (error)
+		return error;
+	part = shmq__slabs_at(slabs, rec->partition_array, geo.partitions * sizeof(*part));
+	if (!part)
+		return SHMQ_ECORRUPT;
+	t = calloc(1, sizeof(*t) + geo.partitions * sizeof(t->ring[0]));
+	if (!t)
+		return -ENOMEM;
+	t->slabs = slabs;
+	t->rec = rec;
+	t->index = index;
+	t->id = id;
+	t->geo = geo;
+	t->mode = mode;
+	for (i = 0; i < geo.partitions; i++) {
+		struct shmq__ring *r = &t->ring[i];
+		void *mem;
+
+		r->geo = geo;
+		r->ref = part[i].ring;
+		r->bells = shmq__slabs_at(slabs, part[i].bells, sizeof(*r->bells));
+		error = r->bells ? shmq__slabs_map(slabs, r->ref, geo.ring_bytes, mode, &mem) :
+				   SHMQ_ECORRUPT;
+		if (error)
+			goto out;
+		r->mem = mem;
+		error = shmq__layout_check_ring(r->mem, &geo, id, i);
+		if (error)
+			goto out;
+	}
+	*out = t;
+	return 0;
+out:
+	shmq__topic_detach(t);
+	return error;
+}
+
+void shmq__topic_detach(struct shmq__topic *t)
+{
+	uint32_t i;
+
+	if (!t)
+		return;
+	for (i = 0; i < t->geo.partitions; i++)
+		shmq__slabs_unmap(t->slabs, t->ring[i].ref, t->geo.ring_bytes, t->ring[i].mem);
+	free(t);
+}
+
+struct lay_member *shmq__topic_next_member(const struct shmq__topic *t, struct shmq__roster_iter *it)
+{
+	if (!it->started) {
+		it->started = 1;
+		it->chunk = t->rec->roster;
+		it->next = 0;
+	}
+	while (it->chunk) {
+		struct lay_roster *chunk = shmq__slabs_at(t->slabs, it->chunk, sizeof(*chunk));
+
+		if (!chunk)
+			return NULL;
+		while (it->next < LAY_ROSTER_MEMBERS) {
+			struct lay_member *m = &chunk->member[it->next++];
+			struct lay_client *c;
+
+			if (load_acquire(&m->state) == LAY_MEMBER_FREE)
+				continue;
+			c = shmq__slabs_client(t->slabs, m->client);
+			if (c && load_acquire(&c->gen) == m->client_gen)
+				return m;
+		}
+		it->chunk = load_acquire(&chunk->next);
+		it->next = 0;
+	}
+	return NULL;
+}
+
+struct lay_entry *shmq__topic_entry(const struct shmq__topic *t, const struct lay_member *m,
+				    uint32_t partition)
+{
+	struct lay_entry *e;
+	uint64_t i = partition;
+
+	if (m->partition >= 0) {
+		if ((uint32_t)m->partition != partition)
+			return NULL;
+		i = 0;
+	}
+	e = shmq__slabs_at(t->slabs, m->entry + i * sizeof(*e), sizeof(*e));
+	return e && load_acquire(&e->gen) == m->entry_gen ? e : NULL;
+}
+
+uint64_t shmq__topic_head(const struct shmq__ring *r)
+{
+	uint64_t n = load_relaxed(&r->mem->tail_hint), steps;
+
+	for (steps = 0; steps < 2 * r->geo.depth; steps++) {
+		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
+		uint64_t step = ring_step(&r->geo, n, w);
+
+		if (!step)
+			break;
+		n += step;
+	}
+	return n;
+}
+
+uint64_t shmq__topic_oldest(const struct shmq__ring *r, uint64_t floor)
+{
+	uint64_t head = shmq__topic_head(r), n = r->mem->base_seq, steps;
+
+	if (seq_diff(head, n) > (int64_t)r->geo.depth)
+		n = head - r->geo.depth;
+	if (seq_diff(floor, n) > 0)
+		n = floor;
+	for (steps = 0; steps < r->geo.depth && seq_diff(n, head) < 0; steps++, n++) {
+		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
+
+		if (LAY_CTRL_LAP(w) == lay_lap(&r->geo, n) && LAY_CTRL_STATE(w) != LAY_GONE)
+			break;
+	}
+	return seq_diff(n, head) > 0 ? head : n;
+}
+
+static void roster_changed(struct shmq__topic *t)
+{
+	atomic_fetch_add_explicit(&t->rec->epoch, 1, memory_order_release);
+	shmq__futex_wake(&t->rec->epoch);
+}
+
+void shmq__topic_publish_member(struct shmq__topic *t, struct lay_member *m,
+				enum lay_member_state state)
+{
+	store_release(&m->state, state); /* M1 */
+	roster_changed(t);
+}
+
+void shmq__topic_remove_member(struct shmq__topic *t, struct lay_member *m)
+{
+	store_release(&m->state, LAY_MEMBER_FREE);
+	roster_changed(t);
+	shmq__topic_ring_all(t);
+}
+
+/* Highest limit of any publisher of partition p; base where none has one. */
+static uint64_t highest_limit(struct shmq__topic *t, uint32_t p, uint64_t base)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+	uint64_t high = base;
+
+	while ((m = shmq__topic_next_member(t, &it))) {
+		struct lay_entry *e;
+		uint64_t limit;
+
+		if (load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER)
+			continue;
+		e = shmq__topic_entry(t, m, p);
+		limit = e ? load_relaxed(&e->limit) : 0;
+		if (limit && seq_diff(limit, high) > 0)
+			high = limit;
+	}
+	return high;
+}
+
+static uint64_t start_of(struct shmq__topic *t, uint32_t p, enum shmq_from from, uint64_t seq)
+{
+	struct shmq__ring *r = &t->ring[p];
+	uint64_t base = r->mem->base_seq, floor = base, head;
+
+	if (shmq__topic_gates(&t->geo)) {
+		uint64_t high = highest_limit(t, p, base); /* J3 */
+
+		if (seq_diff(high, base) > (int64_t)t->geo.depth)
+			floor = high - t->geo.depth;
+	}
+	/* An honest limit is never more than depth past the head read after
+	 * it; the clamp keeps a mad one from sending us into the future. */
+	head = shmq__topic_head(r);
+	if (seq_diff(floor, head) > 0)
+		floor = head;
+	if (from == SHMQ_FROM_OLDEST)
+		return shmq__topic_oldest(r, floor);
+	if (from == SHMQ_FROM_SEQ && seq_diff(seq, head) < 0)
+		return shmq__topic_oldest(r, seq_diff(seq, floor) > 0 ? seq : floor);
+	return head;
+}
+
+void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_from from, uint64_t seq)
+{
+	uint64_t lowest = 0;
+	uint32_t p, joined = 0;
+
+	fence_full(); /* J2 */
+	for (p = 0; p < t->geo.partitions; p++) {
+		struct lay_entry *e = shmq__topic_entry(t, m, p);
+		uint64_t start;
+
+		if (!e)
+			continue;
+		start = start_of(t, p, from, seq);
+		store_release(&e->pos, start);
+		if (!joined++ || seq_diff(start, lowest) < 0)
+			lowest = start;
+		bell_look(&t->ring[p].bells->credit, SHMQ__FENCE_FULL);
+	}
+	m->start = lowest;
+}
+
+void shmq__topic_end(struct shmq__topic *t)
+{
+	uint32_t p;
+
+	store_release(&t->rec->state, LAY_TOPIC_ENDED);
+	for (p = 0; p < t->geo.partitions; p++)
+		store_release(&t->ring[p].mem->state, LAY_RING_ENDED);
+	roster_changed(t);
+	shmq__topic_ring_all(t);
+}
+
+void shmq__topic_ring_all(struct shmq__topic *t)
+{
+	uint32_t p;
+
+	for (p = 0; p < t->geo.partitions; p++) {
+		bell_look(&t->ring[p].bells->data, SHMQ__FENCE_FULL);
+		bell_look(&t->ring[p].bells->credit, SHMQ__FENCE_FULL);
+	}
+}

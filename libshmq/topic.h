@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * topic: a topic as a process has it attached: its shape, rings, bells
+ * and roster; who gates it; how a subscriber joins.
+ *
+ * Credit and joining (edges in topic.c): a publisher may write seqs below
+ * its limit, which it keeps in its entry.  To raise it, it scans the
+ * gating cursors, stores lowest + depth, fences, and scans again.  A
+ * joining subscriber is first listed with the lowest cursor there is, then
+ * fences, then reads every publisher's limit, and starts at or after the
+ * highest of them less depth.  One of the two sees the other.
+ */
+#ifndef SHMQ_TOPIC_H
+#define SHMQ_TOPIC_H
+
+#include "bell.h"
+#include "slabs.h"
+
+struct shmq__ring {
+	struct lay_geometry geo;
+	struct lay_ring *mem;
+	struct lay_bells *bells;
+	lay_ref ref;
+};
+
+struct shmq__topic {
+	struct shmq__slabs *slabs;
+	struct lay_topic *rec; /* in the registry */
+	uint32_t index;
+	uint64_t id;
+	struct lay_geometry geo;
+	enum shmq__slabs_mode mode;
+	struct shmq__ring ring[]; /* geo.partitions of them */
+};
+
+/* Attach topic `index`, which must still carry `id`; maps every ring in
+ * `mode`.  Ended topics attach too.  0, SHMQ_ENOTOPIC, SHMQ_ECORRUPT,
+ * SHMQ_EVERSION, SHMQ_ELIMIT, -errno. */
+int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
+		       enum shmq__slabs_mode mode, struct shmq__topic **out);
+void shmq__topic_detach(struct shmq__topic *topic);
+
+/* 1 once removed by force. */
+static inline int shmq__topic_has_ended(const struct shmq__topic *t)
+{
+	return load_acquire(&t->rec->state) != LAY_TOPIC_LIVE || t->rec->id != t->id;
+}
+
+/* Walk the roster: the next member that is not free and whose client's
+ * generation is current; NULL at the end.  Start with a zeroed iterator. */
+struct shmq__roster_iter {
+	lay_ref chunk;
+	unsigned next;
+	int started;
+};
+struct lay_member *shmq__topic_next_member(const struct shmq__topic *topic,
+					   struct shmq__roster_iter *iter);
+
+/* The member's entry for `partition`, read-only unless the entry slab is
+ * mapped writable; NULL if it is not bound to that partition or the entry
+ * carries another generation. */
+struct lay_entry *shmq__topic_entry(const struct shmq__topic *topic,
+				    const struct lay_member *member, uint32_t partition);
+
+/* 1 if publishers of this topic wait for subscribers. */
+static inline int shmq__topic_gates(const struct lay_geometry *geo)
+{
+	return geo->policy != SHMQ_LOSSY;
+}
+
+/* First seq of `ring` that nobody has claimed or committed, found from the
+ * tail hint; for readers and joiners. */
+uint64_t shmq__topic_head(const struct shmq__ring *ring);
+
+/* Lowest seq whose content is still whole in the ring, at or after `floor`. */
+uint64_t shmq__topic_oldest(const struct shmq__ring *ring, uint64_t floor);
+
+/* The supervisor's half of joining, in this order.
+ *   1 fill entries (gen, pos = base_seq) and the member record
+ *   2 shmq__topic_publish_member(): state, epoch, wake those who wait for it
+ *   3 for a subscriber: shmq__topic_join() computes each start, stores it as
+ *     the cursor and rings the credit bell
+ *   4 answer the client
+ * shmq__topic_remove_member() is the way back: state, epoch, credit bells.
+ * The registry and entry slabs must be mapped writable. */
+void shmq__topic_publish_member(struct shmq__topic *topic, struct lay_member *member,
+				enum lay_member_state state);
+void shmq__topic_remove_member(struct shmq__topic *topic, struct lay_member *member);
+void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, enum shmq_from from,
+		      uint64_t seq);
+
+/* End the topic: record and every ring's state, then all bells. */
+void shmq__topic_end(struct shmq__topic *topic);
+
+/* Ring both bells of every partition. */
+void shmq__topic_ring_all(struct shmq__topic *topic);
+
+#endif

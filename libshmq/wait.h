@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * wait: the waiting strategies, the same for publishers short of credit
+ * and subscribers without a message.
+ *
+ *	struct waiter w;
+ *
+ *	waiter_start(&w, mode, spin_ns, timeout_ns);
+ *	while (!(done = look())) {
+ *		step = waiter_step(&w);
+ *		if (step == WAIT_EXPIRED)
+ *			return SHMQ_ETIMEOUT;
+ *		if (step == WAIT_SLEEP)
+ *			arm the bells, look once more, sleep;
+ *	}
+ */
+#ifndef SHMQ_WAIT_H
+#define SHMQ_WAIT_H
+
+#include "atomics.h"
+#include "clock.h"
+#include "shmq.h"
+
+#define WAIT_SPIN_NS 20000
+
+enum wait_step { WAIT_AGAIN = 0, WAIT_SLEEP, WAIT_EXPIRED };
+
+struct waiter {
+	enum shmq_wait mode;
+	uint64_t deadline, spin_until, started;
+	uint32_t looks;
+};
+
+void shmq__waiter_start(struct waiter *w, enum shmq_wait mode, int64_t spin_ns, int64_t timeout_ns);
+enum wait_step shmq__waiter_step(struct waiter *w);
+
+/* Nanoseconds since start. */
+static inline int64_t waiter_waited(const struct waiter *w)
+{
+	return (int64_t)(shmq__clock_monotonic_ns() - w->started);
+}
+
+#endif

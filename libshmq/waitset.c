@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * waitset: wait until any of many subscribers has something.
+ */
+#include "park.h"
+#include "sub.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct shmq_waitset {
+	struct shmq_bus *bus;
+	struct shmq_sub **sub;
+	unsigned count, capacity, turn;
+	struct lay_bell **bell;  /* of all subscribers; rebuilt with park */
+	struct shmq__park *park; /* NULL: the set has changed */
+};
+
+static void changed(struct shmq_waitset *set)
+{
+	shmq__park_free(set->park);
+	free(set->bell);
+	set->park = NULL;
+	set->bell = NULL;
+}
+
+SHMQ_EXPORT int shmq_waitset_create(shmq_bus *bus, shmq_waitset **out)
+{
+	int error = bus_check(bus);
+
+	*out = NULL;
+	if (error)
+		return error;
+	*out = calloc(1, sizeof(**out));
+	if (!*out)
+		return -ENOMEM;
+	(*out)->bus = bus;
+	return 0;
+}
+
+SHMQ_EXPORT void shmq_waitset_destroy(shmq_waitset *set)
+{
+	unsigned i;
+
+	if (!set)
+		return;
+	for (i = 0; i < set->count; i++)
+		shmq__sub_enter(set->sub[i], NULL);
+	changed(set);
+	free(set->sub);
+	free(set);
+}
+
+SHMQ_EXPORT int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub)
+{
+	int error = bus_check(set->bus);
+
+	if (error)
+		return error;
+	if (shmq__sub_bus(sub) != set->bus || shmq__sub_set(sub))
+		return SHMQ_EOPTION;
+	if (set->count == set->capacity) {
+		unsigned capacity = set->capacity ? 2 * set->capacity : 16;
+		struct shmq_sub **more = realloc(set->sub, capacity * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		set->sub = more;
+		set->capacity = capacity;
+	}
+	set->sub[set->count++] = sub;
+	shmq__sub_enter(sub, set);
+	changed(set);
+	return 0;
+}
+
+void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub)
+{
+	unsigned i;
+
+	for (i = 0; i < set->count && set->sub[i] != sub; i++)
+		;
+	if (i == set->count)
+		return;
+	memmove(&set->sub[i], &set->sub[i + 1], (set->count - i - 1) * sizeof(*set->sub));
+	set->count--;
+	shmq__sub_enter(sub, NULL);
+	changed(set);
+}
+
+SHMQ_EXPORT int shmq_waitset_remove(shmq_waitset *set, shmq_sub *sub)
+{
+	if (shmq__sub_set(sub) != set)
+		return SHMQ_EOPTION;
+	shmq__waitset_forget(set, sub);
+	return 0;
+}
+
+static int collect(struct shmq_waitset *set, struct shmq_sub **ready, size_t n)
+{
+	unsigned i, at = set->turn;
+	size_t found = 0;
+
+	for (i = 0; i < set->count && found < n; i++) {
+		if (at >= set->count)
+			at = 0;
+		if (shmq__sub_is_ready(set->sub[at]))
+			ready[found++] = set->sub[at];
+		at++;
+	}
+	if (found)
+		set->turn = at; /* the one after the last looked at is first next time */
+	return (int)found;
+}
+
+static int prepare_park(struct shmq_waitset *set)
+{
+	unsigned i, k, n = 0;
+
+	if (set->park)
+		return 0;
+	for (i = 0; i < set->count; i++)
+		n += shmq__sub_bells(set->sub[i]);
+	set->bell = calloc(n ? n : 1, sizeof(*set->bell));
+	if (!set->bell)
+		return -ENOMEM;
+	n = 0;
+	for (i = 0; i < set->count; i++)
+		for (k = 0; k < shmq__sub_bells(set->sub[i]); k++)
+			set->bell[n++] = shmq__sub_bell(set->sub[i], k);
+	return shmq__park_create(set->bell, n,
+				 set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL, &set->park);
+}
+
+static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t n, uint64_t deadline)
+{
+	unsigned i;
+	int rc = prepare_park(set);
+
+	if (rc)
+		return rc;
+	for (i = 0; i < set->count; i++) {
+		shmq__sub_show_asleep(set->sub[i], 1);
+		shmq__sub_report_stuck(set->sub[i]);
+	}
+	shmq__park_arm(set->park);
+	rc = collect(set, ready, n); /* S4 */
+	if (!rc) {
+		rc = shmq__park_sleep(set->park, deadline);
+		if (rc == -ETIMEDOUT)
+			rc = 0;
+	}
+	for (i = 0; i < set->count; i++)
+		shmq__sub_show_asleep(set->sub[i], 0);
+	return rc;
+}
+
+/* The set spins only if one of its subscribers would, and sleeps unless one
+ * of them must not. */
+static enum shmq_wait mode_of(const struct shmq_waitset *set, int64_t *spin_ns)
+{
+	enum shmq_wait mode = SHMQ_WAIT_SLEEP;
+	unsigned i;
+
+	*spin_ns = 0;
+	for (i = 0; i < set->count; i++) {
+		enum shmq_wait m = shmq__sub_wait_mode(set->sub[i]);
+
+		if (m == SHMQ_WAIT_SPIN || m == SHMQ_WAIT_YIELD)
+			return m;
+		if (m == SHMQ_WAIT_ADAPTIVE) {
+			mode = m;
+			if (shmq__sub_spin_ns(set->sub[i]) > *spin_ns)
+				*spin_ns = shmq__sub_spin_ns(set->sub[i]);
+		}
+	}
+	return mode;
+}
+
+SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t timeout_ns)
+{
+	struct waiter w;
+	enum shmq_wait mode;
+	int64_t spin_ns;
+	int rc = bus_check(set->bus);
+
+	if (rc)
+		return rc;
+	if (!n)
+		return SHMQ_EOPTION;
+	rc = collect(set, ready, n);
+	if (rc)
+		return rc;
+	if (timeout_ns == SHMQ_NOWAIT)
+		return SHMQ_EEMPTY;
+	mode = mode_of(set, &spin_ns);
+	shmq__waiter_start(&w, mode, spin_ns, timeout_ns);
+	for (;;) {
+		enum wait_step step = shmq__waiter_step(&w);
+
+		rc = step == WAIT_SLEEP ? sleep_once(set, ready, n, w.deadline) : collect(set, ready, n);
+		if (rc)
+			return rc;
+		if (step == WAIT_EXPIRED)
+			return SHMQ_ETIMEOUT;
+	}
+}

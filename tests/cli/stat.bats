@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+load helper
+
+@test "stat_shows_the_bus" {
+	shmq create md.a -q
+	shmq create md.b -q --policy lossy --shared
+	run -0 shmq stat
+	has "${lines[0]}" "bus $SHMQ_BUS: supervisor pid "
+	has "${lines[1]}" "2 topics"
+	[[ ${lines[2]} == TOPIC*POLICY*HEAD*SUBS*LAG*"HELD BACK BY" ]]
+	[[ ${lines[3]} == md.a*block*exclusive* ]]
+	[[ ${lines[4]} == md.b*lossy*shared* ]]
+}
+
+@test "stat_of_the_bus_as_json" {
+	shmq create t -q
+	shmq stat --json >bus
+	[ "$(json 'join " ", sort keys %$_' <bus)" = "bus topics" ]
+	[ "$(json 'join " ", sort keys %{$_->{bus}}' <bus)" = \
+		"bytes clients daemon_pid epoch layout_version name parent_pid started_ns topics" ]
+	[ "$(json '"$_->{bus}{topics} $_->{topics}[0]{name}"' <bus)" = "1 t" ]
+	[ "$(json '$_->{topics}[0]{rate} // "null"' <bus)" = null ]
+	kill -0 "$(json '$_->{bus}{parent_pid}' <bus)"
+	kill -0 "$(json '$_->{bus}{daemon_pid}' <bus)"
+}
+
+@test "stat_shows_a_topic" {
+	shmq create t -q --depth 2048 --partitions 2 --time
+	seq 10 | shmq pub t --partition 1
+	run -0 shmq stat t
+	has "${lines[0]}" "topic t (id "
+	for text in 'policy       block' '2 partitions of 2048 slots of 128 bytes' 'stamps       time' \
+		'4 KiB pages' 'head         10' 'exclusive'; do
+		has "$output" "$text"
+	done
+	grep -Eq 'memory .* bytes .* node ([0-9]+|mixed) \(asked any\), (not )?locked' <<<"$output"
+	grep -Eq '^ +0 +0 +' <<<"$output"
+	grep -Eq '^ +1 +10 +0 +0 +' <<<"$output"
+}
+
+@test "stat_of_a_topic_as_json" {
+	shmq create t -q
+	start reader sub t --name reader
+	await '[ "$(asleep t)" = 1 ]'
+	shmq stat t --json >t
+	[ "$(json 'scalar @{$_->{partition_list}}' <t)" = 1 ]
+	[ "$(json 'scalar @{$_->{publisher_list}}' <t)" = 0 ]
+	[ "$(json 'scalar @{$_->{subscriber_list}}' <t)" = 1 ]
+	[ "$(json 'join " ", sort keys %{$_->{subscriber_list}[0]}' <t)" = \
+		"bytes client evicted gating lag lost name partition pid received sleeping uid" ]
+	[ "$(json '$_->{subscriber_list}[0]{pid}' <t)" = "$PID_reader" ]
+	[ "$(json '$_->{subscriber_list}[0]{name}' <t)" = reader ]
+	[ "$(json '$_->{subscriber_list}[0]{gating}' <t)" = true ]
+	[ "$(json '$_->{subscriber_list}[0]{sleeping}' <t)" = true ]
+	[ "$(json '$_->{subscriber_list}[0]{uid}' <t)" = "$(id -u)" ]
+	[ "$(json 'join " ", sort keys %{$_->{partition_list}[0]}' <t)" = \
+		"head oldest partition rate slowest voids" ]
+}
+
+@test "stat_counts_what_publishers_and_subscribers_did" {
+	mkfifo input
+	shmq create t -q
+	start reader sub t
+	await '[ "$(subscribers t)" = 1 ]'
+	"$BIN/shmq" pub t --name writer <input >pub.out 2>pub.err 3>&- &
+	STARTED+=($!) PID_pub=$!
+	exec 9>input
+	seq 10 >&9
+	await '[ "$(wc -l <reader.out)" = 10 ]'
+	shmq stat t --json >t
+	[ "$(json '"@{$_->{publisher_list}[0]}{qw(name pid sent bytes dropped)}"' <t)" = \
+		"writer $PID_pub 10 11 0" ]
+	[ "$(json '"@{$_->{subscriber_list}[0]}{qw(received bytes lost lag)}"' <t)" = "10 11 0 0" ]
+	run -0 shmq stat t
+	grep -Eq "^ +PUBLISHER +PID" <<<"$output"
+	grep -Eq "^ +[0-9]+ +$PID_pub +[0-9]+ +writer +all +10 +11 +0" <<<"$output"
+	grep -Eq "^ +[0-9]+ +$PID_reader +.* 10 +11 +0 +0 +gating" <<<"$output"
+	exec 9>&-
+	finish pub
+}
+
+@test "stat_names_who_holds_publishers_back" {
+	shmq create t -q --depth 1024
+	start slow sub t --name slow
+	await '[ "$(subscribers t)" = 1 ]'
+	kill -STOP "$PID_slow"
+	seq 2000 >lines
+	"$BIN/shmq" pub t <lines >pub.out 2>pub.err 3>&- &
+	STARTED+=($!) PID_pub=$!
+	await '[ "$(head_of t)" = 1024 ]'
+	run -0 shmq stat t
+	has "$output" "held back by client"
+	has "$output" "slow (pid $PID_slow): it is 1024 messages behind"
+	run -0 shmq stat
+	grep -Eq "^t .* 1024 +slow \(pid $PID_slow\)" <<<"$output"
+	shmq stat t --json >t
+	[ "$(json '"@{$_->{partition_list}[0]{slowest}}{qw(pid name lag)}"' <t)" = "$PID_slow slow 1024" ]
+	[ "$(json '$_->{partition_list}[0]{slowest}{holds_back}' <t)" = true ]
+	kill -CONT "$PID_slow"
+	finish pub
+	await '[ "$(wc -l <slow.out)" = 2000 ]'
+	run -0 shmq stat
+	[[ "$(grep '^t ' <<<"$output")" == *" -" ]]
+}
+
+@test "stat_without_terminal_takes_one_look" {
+	shmq create t -q
+	[ "$(shmq stat t --json | json '$_->{rate} // "null"')" = null ]
+	[ "$(shmq stat t --interval 10ms --json | json '$_->{rate}')" = 0 ]
+}
+
+@test "stat_measures_the_rate" {
+	shmq create t -q --policy lossy
+	yes x | "$BIN/shmq" pub t --rate 1000/s 3>&- >/dev/null 2>&1 &
+	STARTED+=($!)
+	await '[ "$(head_of t)" -gt 10 ]'
+	rate=$(shmq stat t --interval 300ms --json | json 'int $_->{rate}')
+	[ "$rate" -gt 500 ]
+	[ "$rate" -lt 2000 ]
+	run -0 shmq stat --interval 100ms
+	grep -Eq '^t .*/s ' <<<"$output"
+}
+
+@test "stat_on_a_terminal_shows_rates" {
+	command -v script >/dev/null || skip "no script(1)"
+	shmq create t -q
+	script -qec "'$BIN/shmq' stat t" screen >/dev/null 3>&-
+	grep -q 'head  *0, 0/s' screen
+}
+
+@test "watch_reports_again" {
+	shmq create t -q
+	shmq stat t --watch --interval 10ms --count 3 --json >reports
+	[ "$(wc -l <reports)" = 3 ]
+	[ "$(json '$_->{rate}' <reports | sort -u)" = 0 ]
+}
+
+@test "watch_ends_with_a_signal" {
+	shmq create t -q
+	start watch stat --watch --interval 10ms
+	await '[ -s watch.out ]'
+	kill "$PID_watch"
+	finish watch
+}
+
+@test "watch_ends_when_the_topic_goes" {
+	shmq create t -q
+	start watch stat t --watch --interval 10ms
+	await '[ -s watch.out ]'
+	shmq rm t
+	finish watch 5
+}
+
+@test "missing_topic_is_exit_5" {
+	run -5 shmq stat t
+	is_said_well "$output"
+	run -2 shmq stat 'bad name'
+	is_said_well "$output"
+}

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+# Help, versions, shared options, and what exit code 2 is for.
+load helper
+
+@test "help_lists_commands_options_and_exit_codes" {
+	run -0 shmq --help
+	for word in create rm ls stat pub sub stop version --bus --runtime-dir --no-start; do
+		has "$output" "$word"
+	done
+	for code in 0 1 2 3 4 5 6 7; do
+		grep -q "^  $code  " <<<"$output"
+	done
+}
+
+@test "help_of_each_command_begins_with_its_usage" {
+	for command in create rm ls stat pub sub stop version; do
+		run -0 shmq $command --help
+		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
+		run -0 shmq help $command
+		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
+	done
+}
+
+@test "help_starts_no_supervisor" {
+	shmq --help >/dev/null
+	shmq pub --help >/dev/null
+	shmq version >/dev/null
+	[ -z "$(ls -A "$SHMQ_RUNTIME_DIR")" ]
+}
+
+@test "version_names_command_and_library" {
+	run -0 shmq version
+	[[ $output =~ ^shmq\ [0-9.]+,\ libshmq\ [0-9.]+$ ]]
+	run -0 shmq --version
+	[[ $output =~ ^shmq\ [0-9.]+ ]]
+	shmq version --json | json '$_->{libshmq}' | grep -Eq '^[0-9.]+$'
+}
+
+@test "wrong_usage_is_exit_2_with_usage_on_stderr" {
+	while read -r arguments; do
+		run -2 --separate-stderr shmq $arguments
+		[ -z "$output" ] || fail "stdout of $arguments: $output"
+		has "$stderr" "shmq: "
+		has "$stderr" "usage: shmq"
+		has "$stderr" "(hint: "
+	done <<-'END'
+
+		bogus
+		--bogus
+		help bogus
+		create
+		create a b
+		create a --bogus
+		create a --policy nonsense
+		create a --pages 3k
+		create a --depth many
+		create a --depth 0
+		create a --max 1.5.5k
+		create a --node -1
+		create a --block-timeout 0
+		rm
+		ls a b
+		ls --long=yes
+		stat a b
+		stat --interval 0
+		stat --interval forever
+		pub
+		pub a b
+		pub a --rate 0
+		pub a --rate fast
+		pub a --type 65536
+		pub a --batch 0
+		pub a --key
+		pub a --key-sep ab
+		pub a --key k --key-sep :
+		pub a --frames --key-sep :
+		pub a --frames --file x
+		sub
+		sub a --from nowhere
+		sub a --count 0
+		sub a --timeout 5x
+		sub a --format xml
+		sub a --wait patiently
+		stop now
+		version 2
+	END
+}
+
+@test "shared_options_work_before_and_behind_the_command" {
+	unset SHMQ_BUS
+	shmq --bus one create t -q
+	shmq create t -q --bus two
+	[ "$(shmq ls -b one)" = t ]
+	[ "$(shmq -b two ls)" = t ]
+	shmq --bus one rm t
+	[ -z "$(shmq --bus one ls)" ]
+	[ "$(shmq --bus two ls)" = t ]
+	shmq --bus one stop --force
+	shmq --bus two stop --force
+}
+
+@test "the_environment_names_the_bus_and_the_option_wins" {
+	shmq create t -q
+	[ "$(shmq stat --json | json '$_->{bus}{name}')" = "$SHMQ_BUS" ]
+	run -5 shmq --bus other --no-start ls
+}
+
+@test "without_a_name_the_bus_is_default" {
+	SHMQ_BUS= shmq create t -q
+	[ "$(SHMQ_BUS= shmq stat --json | json '$_->{bus}{name}')" = default ]
+	[ "$(shmq --bus default ls)" = t ]
+	shmq --bus default stop --force
+}
+
+@test "runtime_dir_option_names_the_place" {
+	mkdir -m 700 other
+	shmq --runtime-dir "$DIR/other" create t -q
+	[ -S other/$SHMQ_BUS.sock ]
+	[ ! -e "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.sock" ]
+	shmq --runtime-dir "$DIR/other" stop --force
+}
+
+@test "invalid_bus_name_is_exit_2" {
+	run -2 shmq --bus 'no/slash' ls
+	is_said_well "$output"
+	run -2 shmq --bus "$(printf 'x%.0s' {1..64})" ls
+}
+
+@test "no_start_without_supervisor_is_exit_5" {
+	for command in 'create t' 'rm t' ls stat 'pub t' 'sub t' stop; do
+		run -5 shmq --no-start $command </dev/null
+		is_said_well "$output"
+	done
+	[ -z "$(ls -A "$SHMQ_RUNTIME_DIR")" ]
+}
+
+@test "supervisor_that_cannot_be_started_is_exit_5" {
+	SHMQ_DAEMON=/nonexistent/shmqd run -5 shmq ls
+	is_said_well "$output"
+}
+
+@test "full_output_device_is_exit_1" {
+	[ -c /dev/full ] || skip "no /dev/full"
+	run -1 sh -c "'$BIN/shmq' --help 2>&1 >/dev/full"
+	is_said_well "$output"
+}
+
+@test "name_is_what_stat_calls_a_client" {
+	shmq create t -q
+	start reader sub t --name somebody
+	start other sub t
+	await '[ "$(subscribers t)" = 2 ]'
+	run -0 shmq stat t
+	has "$output" somebody
+	has "$output" "shmq sub"
+}

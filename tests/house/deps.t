@@ -1,0 +1,52 @@
+#!/bin/sh
+# make deps: silent when all is there, names what is missing without the right
+# to install it, installs it with that right.
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/ci" "$dir/bin"
+cp .ci/deps "$dir/ci"
+printf '%s\n' '# required: x' 'here  # is there' '# optional: y' 'extra # is not' >"$dir/ci/packages"
+
+# A dpkg that knows the packages in $dir/installed, an apt-get that adds to them.
+cat >"$dir/bin/dpkg-query" <<END
+#!/bin/sh
+sed 's/^/installed /' "$dir/installed"
+END
+cat >"$dir/bin/apt-get" <<END
+#!/bin/sh
+echo "\$*" >>"$dir/apt"
+[ "\$1" != install ] || for p; do case \$p in [a-z]*) echo "\$p" >>"$dir/installed" ;; esac; done
+END
+printf '#!/bin/sh\nexit 1\n' >"$dir/bin/sudo"
+printf '#!/bin/sh\ncat "%s/uid"\n' "$dir" >"$dir/bin/id"
+chmod +x "$dir"/bin/*
+PATH=$dir/bin:$PATH
+
+n=0 failed=0
+check() { # name, command...
+	name=$1 n=$((n + 1))
+	shift
+	if "$@" >&2; then echo "ok $n - $name"; else failed=1 && echo "not ok $n - $name"; fi
+}
+deps() {
+	"$dir/ci/deps" "$@" >"$dir/said" 2>&1
+	code=$?
+}
+
+echo 1..9
+echo 1000 >"$dir/uid"
+echo here >"$dir/installed"
+deps
+check nothing_missing_succeeds [ $code -eq 0 ]
+check nothing_missing_is_silent [ ! -s "$dir/said" ]
+deps all
+check missing_without_rights_stops [ $code -eq 1 ]
+check missing_package_is_named grep -q 'missing packages: extra$' "$dir/said"
+check the_line_to_run_is_given grep -q 'apt-get install .* extra$' "$dir/said"
+check nothing_was_installed [ ! -e "$dir/apt" ]
+echo 0 >"$dir/uid"
+deps all
+check root_installs [ $code -eq 0 ]
+check only_what_is_missing_is_installed grep -q -- '--no-install-recommends extra$' "$dir/apt"
+check the_list_names_every_package sh -c '! grep -vE "^(#.*|[a-z0-9.+-]+ +# .+|)$" .ci/packages'
+exit $failed

@@ -1,0 +1,41 @@
+#!/bin/sh
+# What make install puts down is enough to build against, in C and C++, and
+# make uninstall takes all of it away.
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+n=0 failed=0
+check() { # name, command...
+	name=$1 n=$((n + 1))
+	shift
+	if "$@" >&2; then echo "ok $n - $name"; else failed=1 && echo "not ok $n - $name"; fi
+}
+quiet_make() { MAKEFLAGS= ${MAKE:-make} -s "$@" DESTDIR="$dir/root" PREFIX=/usr >&2; }
+
+cat >"$dir/t.c" <<'END'
+#include <shmq.h>
+#include <string.h>
+int main(void) { return strcmp(shmq_version(), VERSION) != 0; }
+END
+root=$dir/root/usr
+export PKG_CONFIG_SYSROOT_DIR="$dir/root" PKG_CONFIG_LIBDIR="$root/lib/pkgconfig:$(pkg-config --variable pc_path pkg-config)"
+compile() { # compiler, flags...
+	"$@" -Wall -Werror -pedantic -DVERSION="\"$(pkg-config --modversion shmq)\"" -I"$root/include" \
+		-o "$dir/t" "$dir/t.c" -L"$root/lib" -lshmq
+}
+runs() { LD_LIBRARY_PATH=$root/lib "$dir/t"; }
+needs() { readelf -d "$dir/t" | grep -q 'NEEDED.*libshmq\.so\.0\]'; }
+pc_flags() { pkg-config --cflags --libs shmq | grep -q -- -lshmq; }
+page() { [ -s "$(readlink -f "$root/share/man/$1")" ]; }
+
+echo 1..9
+check install_succeeds quiet_make install
+check a_c11_program_compiles compile "${CC:-cc}" -std=c11
+check it_runs_against_the_installed_library runs
+check it_needs_the_versioned_name needs
+check a_cxx_program_compiles compile g++ -x c++ -std=c++11
+check pkg_config_finds_it pc_flags
+check a_page_is_found_by_each_function page man3/shmq_publish.3
+quiet_make uninstall
+check uninstall_succeeds [ $? -eq 0 ]
+check nothing_is_left [ -z "$(find "$dir/root" ! -type d)" ]
+exit $failed

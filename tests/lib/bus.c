@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+#include "bus.h"
+
+#include "tap.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { START_MS = 10000, STOP_MS = 10000, ARGUMENT_MAX = 64 };
+
+static char name[SHMQ_BUS_NAME_MAX + 1], dir[PATH_MAX], daemon_path[PATH_MAX];
+static pid_t daemon_pid; /* of the parent this file started; 0 if none */
+
+const char *test_bus_name(void)
+{
+	return name;
+}
+
+const char *test_bus_dir(void)
+{
+	return dir;
+}
+
+const char *test_bus_daemon(void)
+{
+	const char *given = getenv("SHMQ_DAEMON");
+	ssize_t n;
+
+	if (given && *given)
+		return given;
+	/* build/tests/<kind>/<program>: three levels up stands shmqd. */
+	n = readlink("/proc/self/exe", daemon_path, sizeof(daemon_path) - 8);
+	daemon_path[n < 0 ? 0 : n] = 0;
+	for (int level = 0; level < 3; level++)
+		*(strrchr(daemon_path, '/') ?: daemon_path) = 0;
+	strcat(daemon_path, "/shmqd");
+	return daemon_path;
+}
+
+void test_bus_prepare(void)
+{
+	const char *program = test_bus_daemon();
+
+	if (access(program, X_OK) < 0)
+		FAIL("no supervisor to run: %s: %s", program, strerror(errno));
+	snprintf(dir, sizeof(dir), "%s/bus-XXXXXX", test_tmpdir());
+	if (!mkdtemp(dir))
+		FAIL("%s: %s", dir, strerror(errno));
+	snprintf(name, sizeof(name), "t%d-%s", (int)getpid(), dir + strlen(dir) - 6);
+	setenv("SHMQ_RUNTIME_DIR", dir, 1);
+	setenv("SHMQ_DAEMON", program, 1);
+}
+
+int test_bus_accepts(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd, connected;
+
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s.sock", dir, name) >=
+	    (int)sizeof(address.sun_path))
+		FAIL("the socket's path is too long, choose a shorter TMPDIR: %s", dir);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		FAIL("socket: %s", strerror(errno));
+	connected = !connect(fd, (struct sockaddr *)&address, sizeof(address));
+	close(fd);
+	return connected;
+}
+
+static int accepts_or_ended(void *arg)
+{
+	int status;
+
+	(void)arg;
+	if (daemon_pid && waitpid(daemon_pid, &status, WNOHANG) == daemon_pid) {
+		daemon_pid = 0;
+		FAIL("shmqd ended before it accepted: %s %d",
+		     WIFSIGNALED(status) ? "signal" : "exit code",
+		     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	}
+	return test_bus_accepts();
+}
+
+pid_t test_bus_restart_args(const char *const *arguments)
+{
+	const char *program = test_bus_daemon();
+	const char *argv[ARGUMENT_MAX] = {
+		program, "--bus", name, "--runtime-dir", dir, "--foreground",
+	};
+	char log[PATH_MAX + 16];
+	int argc = 6, fd;
+
+	if (daemon_pid && waitpid(daemon_pid, NULL, WNOHANG) == 0)
+		FAIL("a supervisor is running already: %d", (int)daemon_pid);
+	while (*arguments && argc < ARGUMENT_MAX - 1)
+		argv[argc++] = *arguments++;
+	snprintf(log, sizeof(log), "%s.log", dir);
+	daemon_pid = fork();
+	if (daemon_pid < 0)
+		FAIL("fork: %s", strerror(errno));
+	if (!daemon_pid) {
+		fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+		dup2(fd, STDOUT_FILENO);
+		dup2(fd, STDERR_FILENO);
+		execv(program, (char *const *)argv);
+		_exit(127);
+	}
+	if (!test_wait_until(accepts_or_ended, NULL, START_MS))
+		FAIL("%s/%s.sock did not accept within %d ms", dir, name,
+		     START_MS * test_slowdown());
+	return daemon_pid;
+}
+
+pid_t test_bus_start_args(const char *const *arguments)
+{
+	test_bus_prepare();
+	return test_bus_restart_args(arguments);
+}
+
+shmq_bus *test_bus_open(void)
+{
+	struct shmq_bus_options options = { .size = sizeof(options), .runtime_dir = dir };
+	shmq_bus *bus = NULL;
+
+	CHECK_OK(shmq_bus_open(name, &options, &bus));
+	return bus;
+}
+
+pid_t test_bus_worker_pid(shmq_bus *bus)
+{
+	struct shmq_bus_info info;
+
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	return info.daemon_pid;
+}
+
+pid_t test_bus_parent_pid(shmq_bus *bus)
+{
+	struct shmq_bus_info info;
+
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	return info.parent_pid;
+}
+
+/* ---- stop ------------------------------------------------------------ */
+
+/* A process of the supervisor: runs its program, with our directory among
+ * its arguments or in its environment.  Children of it that were forked
+ * without exec show both too. */
+static int has_word(const char *proc, const char *file, const char *word)
+{
+	char path[280], text[65536];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%s/%s", proc, file);
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return 0;
+	n = read(fd, text, sizeof(text));
+	close(fd);
+	return n > 0 && memmem(text, n, word, strlen(word));
+}
+
+static int is_supervisor(const char *proc)
+{
+	char path[280], exe[PATH_MAX], ours[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%s/exe", proc);
+	n = readlink(path, exe, sizeof(exe) - 1);
+	exe[n < 0 ? 0 : n] = 0;
+	if (!realpath(test_bus_daemon(), ours) || strcmp(exe, ours) != 0)
+		return 0;
+	return has_word(proc, "cmdline", dir) || has_word(proc, "environ", dir);
+}
+
+static int signal_supervisors(int sig)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	int count = 0;
+
+	while (proc && (entry = readdir(proc))) {
+		if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
+			continue;
+		if (!is_supervisor(entry->d_name))
+			continue;
+		count++;
+		kill(atoi(entry->d_name), sig);
+	}
+	if (proc)
+		closedir(proc);
+	return count;
+}
+
+static int supervisors_gone(void *arg)
+{
+	(void)arg;
+	if (daemon_pid && waitpid(daemon_pid, NULL, WNOHANG) != 0)
+		daemon_pid = 0;
+	return !daemon_pid && !signal_supervisors(0);
+}
+
+static void check_no_socket(void)
+{
+	DIR *entries = opendir(dir);
+	struct dirent *entry;
+
+	while (entries && (entry = readdir(entries)))
+		if (entry->d_type == DT_SOCK)
+			FAIL("a socket was left behind: %s/%s", dir, entry->d_name);
+	if (entries)
+		closedir(entries);
+}
+
+void test_bus_stop(void)
+{
+	char log[PATH_MAX + 16];
+
+	if (!*dir)
+		FAIL("no bus was started");
+	/* The parent ends its workers; where the test killed the parent, or
+	 * the library started one, they are told each. */
+	if (daemon_pid && waitpid(daemon_pid, NULL, WNOHANG) == 0)
+		kill(daemon_pid, SIGTERM);
+	else
+		signal_supervisors(SIGTERM);
+	if (!test_wait_until(supervisors_gone, NULL, STOP_MS))
+		FAIL("%d processes of the supervisor were left behind", signal_supervisors(0));
+	check_no_socket();
+	snprintf(log, sizeof(log), "%s.log", dir);
+	unlink(log);
+	test_remove_tree(dir);
+	unsetenv("SHMQ_RUNTIME_DIR");
+	*dir = *name = 0;
+}
