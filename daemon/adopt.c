@@ -229,6 +229,8 @@ int registry_adopt(struct registry *r, struct registry_found *found)
 	int error = -ENOMEM;
 
 	*found = (struct registry_found){ 0 };
+	store_relaxed(&r->head->topics_live, 0);
+	store_relaxed(&r->head->clients_live, 0);
 	w.arena_count = load_relaxed(&r->head->arena_count);
 	w.arena_used = calloc(w.arena_count + 1, 1);
 	w.by_id = calloc(load_relaxed(&r->head->topic_count) + 1, sizeof(struct topic *));
@@ -244,8 +246,6 @@ int registry_adopt(struct registry *r, struct registry_found *found)
 		adopt_arenas(&w);
 	free(w.arena_used);
 	free(w.by_id);
-	/* What was populated ahead of need is only known to lie after what is
-	 * in use; until that is given back nothing may rest on it. */
 	return error;
 }
 

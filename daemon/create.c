@@ -154,6 +154,7 @@ struct creation {
 	struct conn_later later;
 	struct lay_geometry geo;
 	uint64_t first_seq;
+	uint64_t topic_id; /* a copy: the registry is not mapped in the child */
 	int is_to_lock;
 };
 
@@ -165,7 +166,7 @@ static void init_rings(void *mem, void *arg)
 
 	for (p = 0; p < count; p++)
 		shmq__layout_init_ring((char *)mem + (count - 1 - p) * cr->geo.ring_bytes, &cr->geo,
-				       cr->t->rec->id, p, cr->first_seq);
+				       cr->topic_id, p, cr->first_seq);
 }
 
 static void discard(struct creation *cr, int error, const struct shmq__why *why)
@@ -311,6 +312,7 @@ static int begin(struct exchange *x, struct shape *s)
 	}
 	cr->c = c;
 	cr->first_seq = ring.base_seq;
+	cr->topic_id = cr->t->rec->id;
 	cr->is_to_lock = s->answer.lock;
 	cr->t->creation = cr;
 	conn_defer(x, &cr->later, cr, abandon);
