@@ -24,12 +24,28 @@ static unsigned descriptor_limit(void)
 	return getrlimit(RLIMIT_NOFILE, &limit) ? 0 : (unsigned)limit.rlim_cur;
 }
 
+/* Whoever connected and has said nothing since makes room first. */
+static int drop_silent(struct control *c)
+{
+	struct conn *conn;
+
+	TAILQ_FOREACH (conn, &c->conns, link)
+		if (!conn->peer) {
+			conn_close(conn);
+			return 1;
+		}
+	return 0;
+}
+
 /* Out of descriptors: with the spare one take the caller off the queue and
  * hang up, else it would wait, and the loop would spin. */
 static void refuse_one(struct control *c)
 {
 	unsigned held;
 	int fd;
+
+	if (drop_silent(c))
+		return;
 
 	if (c->spare_fd >= 0)
 		close(c->spare_fd);
@@ -54,7 +70,7 @@ static void add_conn(struct control *c, int fd)
 	}
 	conn->c = c;
 	conn->event_fd = -1;
-	LIST_INSERT_HEAD(&c->conns, conn, link);
+	TAILQ_INSERT_TAIL(&c->conns, conn, link);
 	c->conn_count++;
 	loop_clear_timer(&c->linger_timer);
 }
@@ -71,10 +87,10 @@ void conn_accept(struct source *source, uint32_t events)
 			add_conn(c, fd);
 			continue;
 		}
+		if (errno != EMFILE && errno != ENFILE && errno != ECONNABORTED && errno != EINTR)
+			return;
 		if (errno == EMFILE || errno == ENFILE)
 			refuse_one(c);
-		if (errno != ECONNABORTED && errno != EINTR)
-			return;
 	}
 }
 
@@ -92,7 +108,7 @@ void conn_close(struct conn *conn)
 		conn->abandon(conn->pending);
 	if (conn->peer)
 		conn->peer->conn = NULL;
-	LIST_REMOVE(conn, link);
+	TAILQ_REMOVE(&c->conns, conn, link);
 	c->conn_count--;
 	loop_free(c->loop, conn);
 	control_maybe_idle(c);

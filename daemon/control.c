@@ -325,6 +325,7 @@ int control_run(const struct options *o)
 	c->listen.fd = c->spare_fd = -1;
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		c->slab[i].fd = -1;
+	TAILQ_INIT(&c->conns);
 	files_name(&c->files, o->dir, o->bus);
 	error = loop_create(&c->loop);
 	if (!error)

@@ -42,7 +42,7 @@ struct control {
 	unsigned parent_tries;
 	struct timer parent_timer;
 
-	LIST_HEAD(, conn) conns;
+	TAILQ_HEAD(, conn) conns; /* oldest first */
 	unsigned conn_count;
 	uint64_t event_serial;
 	struct log_limit accept_limit, refuse_limit;
@@ -51,6 +51,11 @@ struct control {
 	LIST_HEAD(, orphan) orphans;
 	struct timer stall_timer, exec_timer, orphan_timer, linger_timer;
 	unsigned jobs; /* children that populate */
+	struct {       /* the last small one (create.c) */
+		struct place_ask ask;
+		struct place_answer answer;
+		uint64_t until_ns;
+	} plan;
 	int is_over;
 };
 
@@ -69,7 +74,7 @@ void control_maybe_idle(struct control *c);
 struct conn {
 	struct source source;
 	struct control *c;
-	LIST_ENTRY(conn) link;
+	TAILQ_ENTRY(conn) link;
 	struct peer *peer; /* NULL before HELLO */
 	int event_fd;
 	uint32_t given;    /* bit of each slab given for writing */

@@ -9,7 +9,10 @@
 #include <unistd.h>
 
 #include "job.h"
+#include "clock.h"
 #include "name.h"
+
+#define PLAN_NS UINT64_C(50000000)
 
 /* ---- shape: what a request asks for, and where it would come from ------------------ */
 
@@ -67,15 +70,40 @@ static void fill_record(struct shape *s)
 	snprintf(rec->note, sizeof(rec->note), "%.127s", s->answer.note);
 }
 
+/* Asking the machine for all its limits takes longer than all the rest of a
+ * small creation: for thousands in a row one answer is good for a moment.
+ * It decides nothing: the memory is taken, and refused, by the pool. */
+static int is_just_planned(const struct control *c, const struct place_ask *ask)
+{
+	return !memcmp(ask, &c->plan.ask, sizeof(*ask)) && shmq__clock_monotonic_ns() < c->plan.until_ns;
+}
+
+static void remember_plan(struct control *c, const struct place_ask *ask,
+			  const struct place_answer *answer)
+{
+	if (answer->bytes > REGISTRY_SMALL_BYTES || *answer->note)
+		return;
+	c->plan.ask = *ask;
+	c->plan.answer = *answer;
+	c->plan.until_ns = shmq__clock_monotonic_ns() + PLAN_NS;
+}
+
 /* Memory of topics that were just removed may still be on its way back. */
 int create_plan(struct control *c, const struct place_ask *ask, struct place_answer *answer,
 		struct shmq__why *why)
 {
-	int error = place_plan(c->place, ask, answer, why);
+	int error;
 
+	if (is_just_planned(c, ask)) {
+		*answer = c->plan.answer;
+		return 0;
+	}
+	error = place_plan(c->place, ask, answer, why);
 	if ((error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE || *answer->note) &&
 	    work_finish_free(c->work))
 		error = place_plan(c->place, ask, answer, why);
+	if (!error)
+		remember_plan(c, ask, answer);
 	return error;
 }
 
@@ -85,19 +113,18 @@ static int find_shape(struct exchange *x, struct shape *s)
 	int error;
 
 	memset(s, 0, sizeof(*s));
+	memset(&ask, 0, sizeof(ask)); /* compared whole */
 	read_options(&x->req->create, &s->o);
 	error = shmq__name_check_topic(x->req->topic, SHMQ__NAME_USER, &x->why);
 	if (!error)
 		error = shmq__layout_defaults(&s->o, x->why.text, sizeof(x->why.text));
 	if (error)
 		return error;
-	ask = (struct place_ask){
-		.piece_bytes = shmq__layout_ring_bytes(s->o.depth, s->o.slot_bytes, 12),
-		.slab_bytes = LAY_BULK_SLAB_BYTES,
-		.pages = s->o.pages,
-		.node = s->o.node,
-		.lock = s->o.lock,
-	};
+	ask.piece_bytes = shmq__layout_ring_bytes(s->o.depth, s->o.slot_bytes, 12);
+	ask.slab_bytes = LAY_BULK_SLAB_BYTES;
+	ask.pages = s->o.pages;
+	ask.node = s->o.node;
+	ask.lock = s->o.lock;
 	ask.bytes = ask.piece_bytes * s->o.partitions;
 	if (ask.bytes > REGISTRY_BIG_BASE)
 		return shmq__fail(&x->why, SHMQ_ELIMIT,
@@ -223,7 +250,7 @@ static void locked(void *arg, struct topic *t, int error, const struct shmq__why
 static void lock_or_finish(struct creation *cr)
 {
 	if (cr->is_to_lock)
-		work_lock(cr->c->work, cr->t, locked, cr);
+		work_lock(cr->c->work, cr->t, WORK_HURRY, locked, cr);
 	else
 		finish(cr);
 }
@@ -269,7 +296,7 @@ static void init_warm(struct creation *cr, const struct registry_range *ring)
 {
 	struct shmq__why why = { "" };
 	void *mem;
-	int error = shmq__slabs_map(cr->c->reg->slabs, ring->ref, ring->bytes, SHMQ__SLAB_WRITE, &mem);
+	int error = registry_map(cr->c->reg, ring, &mem);
 
 	if (error) {
 		shmq__fail(&why, error, "mapping the rings: %s", shmq_strerror(error));
@@ -278,7 +305,7 @@ static void init_warm(struct creation *cr, const struct registry_range *ring)
 	}
 	init_rings(mem, cr);
 	cr->t->rec->node_actual = read_node(mem, ring->bytes);
-	shmq__slabs_unmap(cr->c->reg->slabs, ring->ref, ring->bytes, mem);
+	registry_unmap(cr->c->reg, ring, mem);
 	lock_or_finish(cr);
 }
 
@@ -441,6 +468,6 @@ void create_relock(struct control *c)
 		struct topic *t = c->reg->topic[i];
 
 		if (t && t->rec->locked)
-			work_lock(c->work, t, relocked, NULL);
+			work_lock(c->work, t, WORK_LATER, relocked, NULL);
 	}
 }

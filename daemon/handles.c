@@ -187,7 +187,35 @@ static void fill_entries(struct registry *r, struct topic *t, const struct lay_m
 	}
 }
 
-static struct handle *new_handle(struct topic *t, struct peer *p, struct lay_member *m, lay_ref ref)
+static struct handle_chain *chain_of(const struct registry *r, const struct peer *p, uint64_t token)
+{
+	uint64_t h = (token + ((uint64_t)p->id << 32)) * UINT64_C(0x9e3779b97f4a7c15);
+
+	return &r->handle[(uint32_t)(h >> 32) & r->handle_mask];
+}
+
+/* A table that cannot grow is only slower. */
+static void widen_chains(struct registry *r)
+{
+	struct handle_chain *old = r->handle;
+	uint32_t old_mask = r->handle_mask, mask = old_mask * 2 + 1, i;
+	struct handle_chain *wide = calloc((size_t)mask + 1, sizeof(wide[0]));
+	struct handle *h;
+
+	if (!wide)
+		return;
+	r->handle = wide;
+	r->handle_mask = mask;
+	for (i = 0; i <= old_mask; i++)
+		while ((h = LIST_FIRST(&old[i]))) {
+			LIST_REMOVE(h, of_chain);
+			LIST_INSERT_HEAD(chain_of(r, h->peer, h->token), h, of_chain);
+		}
+	free(old);
+}
+
+static struct handle *new_handle(struct registry *r, struct topic *t, struct peer *p,
+				 struct lay_member *m, lay_ref ref, uint64_t token)
 {
 	struct handle *h = calloc(1, sizeof(*h));
 
@@ -197,6 +225,10 @@ static struct handle *new_handle(struct topic *t, struct peer *p, struct lay_mem
 	h->topic = t;
 	h->member = m;
 	h->ref = ref;
+	h->token = token;
+	if (r->handle_count++ > r->handle_mask)
+		widen_chains(r);
+	LIST_INSERT_HEAD(chain_of(r, p, token), h, of_chain);
 	LIST_INSERT_HEAD(&p->handles, h, of_peer);
 	LIST_INSERT_HEAD(&t->handles, h, of_topic);
 	return h;
@@ -209,20 +241,19 @@ int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
 	uint64_t count = what->partition >= 0 ? 1 : t->rec->partitions, off, gen;
 	struct lay_member *m;
 	struct handle *h;
-	lay_ref ref;
+	lay_ref ref = 0;
 	int error = take_member(r, t, &m, &ref, why);
 
 	if (!error)
 		error = take_entries(r, p, count, &off, why);
 	if (error)
 		return error;
-	h = new_handle(t, p, m, ref);
+	h = new_handle(r, t, p, m, ref, what->token);
 	if (!h) {
 		free_entries(p, off, count);
 		return -ENOMEM;
 	}
 	h->role = what->role;
-	h->token = what->token;
 	gen = load_relaxed(&r->head->next_entry_gen);
 	store_relaxed(&r->head->next_entry_gen, gen + 1);
 	m->client = (uint16_t)p->id;
@@ -241,19 +272,20 @@ int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
 
 void registry_drop_handle(struct registry *r, struct handle *h)
 {
-	(void)r;
 	free_entries(h->peer, LAY_REF_OFF(h->member->entry), registry_entry_count(h->topic, h->member));
 	LIST_REMOVE(h, of_peer);
 	LIST_REMOVE(h, of_topic);
+	LIST_REMOVE(h, of_chain);
+	r->handle_count--;
 	free(h);
 }
 
-struct handle *registry_find_handle(const struct peer *p, uint64_t token)
+struct handle *registry_find_handle(const struct registry *r, const struct peer *p, uint64_t token)
 {
 	struct handle *h;
 
-	LIST_FOREACH (h, &p->handles, of_peer)
-		if (h->token == token)
+	LIST_FOREACH (h, chain_of(r, p, token), of_chain)
+		if (h->peer == p && h->token == token)
 			return h;
 	return NULL;
 }
@@ -269,11 +301,10 @@ int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p,
 	error = adopt_entries(r, p, LAY_REF_OFF(m->entry), registry_entry_count(t, m));
 	if (error)
 		return error;
-	h = new_handle(t, p, m, ref);
+	h = new_handle(r, t, p, m, ref, m->token);
 	if (!h)
 		return -ENOMEM;
 	h->role = load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER ? SHMQ_ROLE_PUBLISHER :
 								    SHMQ_ROLE_SUBSCRIBER;
-	h->token = m->token;
 	return 0;
 }

@@ -79,6 +79,10 @@ int main(int argc, char **argv)
 	rc = options_parse(argc, argv, &o);
 	if (rc >= 0)
 		return rc;
+	/* What the caller had open and forgot to mark would stay open for as
+	 * long as the bus lives, and a pipe of it never end. */
+	if (o.role == ROLE_START)
+		close_range(STDERR_FILENO + 1, ~0U, 0);
 	raise_descriptor_limit();
 	if (o.fd >= 0)
 		fcntl(o.fd, F_SETFD, FD_CLOEXEC);

@@ -193,7 +193,7 @@ static int add_handle(struct control *c, const struct answer *a, struct topic *t
 	if (!error)
 		error = registry_add_handle(c->reg, t, a->conn->peer, &what, h, a->why);
 	if (error && LIST_EMPTY(&t->handles))
-		registry_detach(t);
+		registry_detach(c->reg, t);
 	return error;
 }
 
@@ -344,7 +344,7 @@ static int answer_again(struct exchange *x, const struct answer *a, struct handl
 int open_request(struct exchange *x)
 {
 	struct answer a = { x->conn, x->req, &x->reply, x->fds, &x->fd_count, &x->why };
-	struct handle *h = registry_find_handle(x->conn->peer, x->req->token);
+	struct handle *h = registry_find_handle(x->c->reg, x->conn->peer, x->req->token);
 	uint64_t arena_bytes;
 	struct topic *t;
 	uint32_t orphan;
@@ -367,7 +367,7 @@ int open_request(struct exchange *x)
 
 int open_close_request(struct exchange *x)
 {
-	struct handle *h = registry_find_handle(x->conn->peer, x->req->close.handle);
+	struct handle *h = registry_find_handle(x->c->reg, x->conn->peer, x->req->close.handle);
 
 	/* Closed already, and this is the request again. */
 	if (!h)
@@ -413,6 +413,6 @@ void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind)
 	registry_drop_handle(c->reg, h);
 	if (!LIST_EMPTY(&t->handles))
 		return;
-	registry_detach(t);
+	registry_detach(c->reg, t);
 	create_reap_topic(c, t);
 }

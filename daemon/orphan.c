@@ -97,7 +97,7 @@ static enum need look(struct control *c, struct orphan *o)
 		return NEED_FOUND;
 	need = look_on(o, t->attached);
 	if (LIST_EMPTY(&t->handles))
-		registry_detach(t);
+		registry_detach(c->reg, t);
 	return need;
 }
 

@@ -175,7 +175,8 @@ static void worker_died(struct parent *p)
 	describe_end(p, how, sizeof(how));
 	if (!p->ended)
 		log_warn("control worker (pid %d) %s%s", (int)p->worker, how,
-			 p->stop ? "" : ": starting another; its clients carry on meanwhile");
+			 p->was_ready && !p->stop ? ": starting another; its clients carry on meanwhile" :
+						    "");
 	close_fd(&p->link_fd);
 	close_fd(&p->worker_fd);
 	p->worker = 0;

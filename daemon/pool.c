@@ -9,6 +9,7 @@
 #define PAGE 4096u
 /* Give the end back once so much was freed, and keep that much of it. */
 #define TRIM_BYTES (UINT64_C(16) << 20)
+#define SLICE_BYTES (UINT64_C(4) << 20)
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {
@@ -123,13 +124,24 @@ static void give_back_after(struct pool *p, uint64_t keep)
 
 void pool_free(struct pool *p, uint64_t off, uint64_t bytes)
 {
-	if (extent_free(p->ranges, off - p->base, bytes))
-		return;
-	p->freed += bytes;
-	if (p->freed < TRIM_BYTES)
-		return;
+	if (!extent_free(p->ranges, off - p->base, bytes))
+		p->freed += bytes;
+}
+
+int pool_trim(struct pool *p)
+{
+	int is_empty = extent_free_bytes(p->ranges) == p->bytes;
+	uint64_t keep, least;
+
+	if (p->freed < TRIM_BYTES && !(is_empty && p->freed))
+		return 0;
+	keep = round_up(used_end(p), p->chunk) + (is_empty ? 0 : TRIM_BYTES);
+	least = p->warm > SLICE_BYTES ? p->warm - SLICE_BYTES : 0;
+	give_back_after(p, keep > least ? keep : least);
+	if (p->warm > keep)
+		return 1;
 	p->freed = 0;
-	give_back_after(p, round_up(used_end(p), p->chunk) + TRIM_BYTES);
+	return 0;
 }
 
 int pool_take(struct pool *p, uint64_t off, uint64_t bytes)

@@ -38,6 +38,10 @@ int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why);
 int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off, struct shmq__why *why);
 void pool_free(struct pool *p, uint64_t off, uint64_t bytes);
 
+/* Give back some of the end if a lot of it is free: 1 if there is more to
+ * give, 0 if not. */
+int pool_trim(struct pool *p);
+
 /* Adoption: say what is in use (-EEXIST or -EINVAL if that cannot be), then
  * give back everything after it.  For a table, `bytes` in use. */
 int pool_take(struct pool *p, uint64_t off, uint64_t bytes);

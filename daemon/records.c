@@ -214,7 +214,7 @@ int registry_add_topic(struct registry *r, const struct lay_topic *shape, const 
 	uint64_t id = load_relaxed(&r->head->next_topic_id);
 	struct lay_topic *rec;
 	struct topic *t;
-	uint32_t index;
+	uint32_t index = 0;
 	int error;
 
 	error = choose_index(r, &index, why);
@@ -291,7 +291,7 @@ void registry_drop_topic(struct registry *r, struct topic *t, struct registry_ra
 	struct lay_partition *part = shmq__slabs_at(r->slabs, rec->partition_array,
 						    rec->partitions * sizeof(struct lay_partition));
 
-	registry_detach(t);
+	registry_detach(r, t);
 	*ring = registry_rings_of(r, rec);
 	store_release(&rec->state, LAY_TOPIC_FREE);
 	free_roster(r, rec->roster);
@@ -304,26 +304,104 @@ void registry_drop_topic(struct registry *r, struct topic *t, struct registry_ra
 	free(t);
 }
 
+/* As shmq__topic_attach(), but all rings by one mapping, or by one that is
+ * there already. */
+static int attach(struct registry *r, struct topic *t)
+{
+	struct registry_range range = registry_rings_of(r, t->rec);
+	struct shmq__topic *a = calloc(1, sizeof(*a) + t->rec->partitions * sizeof(a->ring[0]));
+	struct lay_partition *part = shmq__slabs_at(r->slabs, t->rec->partition_array,
+						    t->rec->partitions * sizeof(*part));
+	uint32_t count = t->rec->partitions, p;
+	void *mem;
+	int error = a && part ? shmq__layout_geometry(t->rec, &a->geo) : -ENOMEM;
+
+	if (!error)
+		error = registry_map(r, &range, &mem);
+	if (error) {
+		free(a);
+		return error;
+	}
+	a->slabs = r->slabs;
+	a->rec = t->rec;
+	a->index = t->index;
+	a->id = t->rec->id;
+	a->mode = SHMQ__SLAB_WRITE;
+	for (p = 0; p < count; p++) {
+		struct shmq__ring *ring = &a->ring[p];
+
+		ring->geo = a->geo;
+		ring->ref = part[p].ring;
+		ring->mem = (void *)((char *)mem + (count - 1 - p) * a->geo.ring_bytes);
+		ring->bells = shmq__slabs_at(r->slabs, part[p].bells, sizeof(*ring->bells));
+		if (!error)
+			error = ring->bells ? shmq__layout_check_ring(ring->mem, &a->geo, a->id, p) :
+					      SHMQ_ECORRUPT;
+	}
+	if (!error) {
+		t->attached = a;
+		return 0;
+	}
+	registry_unmap(r, &range, mem);
+	free(a);
+	return error;
+}
+
 int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why)
 {
 	int error;
 
-	if (t->attached)
+	if (t->attached) {
+		TAILQ_REMOVE(&r->attached, t, recent);
+		TAILQ_INSERT_TAIL(&r->attached, t, recent);
 		return 0;
-	error = shmq__topic_attach(r->slabs, t->index, t->rec->id, SHMQ__SLAB_WRITE, &t->attached);
+	}
+	error = attach(r, t);
 	if (error == SHMQ_ELIMIT)
 		return shmq__fail(why, error, "the supervisor cannot map \"%s\": too many maps "
 				  "(sysctl vm.max_map_count raises the limit)", t->rec->name);
 	if (error)
 		return shmq__fail(why, error, "the supervisor cannot map \"%s\": %s", t->rec->name,
 				  shmq_strerror(error));
+	TAILQ_INSERT_TAIL(&r->attached, t, recent);
+	if (++r->attached_count > REGISTRY_ATTACHED)
+		registry_detach(r, TAILQ_FIRST(&r->attached));
 	return 0;
 }
 
-void registry_detach(struct topic *t)
+void registry_detach(struct registry *r, struct topic *t)
 {
-	shmq__topic_detach(t->attached);
+	struct registry_range range;
+
+	if (!t->attached)
+		return;
+	range = registry_rings_of(r, t->rec);
+	registry_unmap(r, &range, t->attached->ring[t->attached->geo.partitions - 1].mem);
+	free(t->attached);
 	t->attached = NULL;
+	TAILQ_REMOVE(&r->attached, t, recent);
+	r->attached_count--;
+}
+
+int registry_is_shared_map(const struct registry *r, const void *mem)
+{
+	return r->warm && (const char *)mem >= r->warm && (const char *)mem < r->warm + REGISTRY_WARM_MAP;
+}
+
+int registry_map(struct registry *r, const struct registry_range *range, void **out)
+{
+	if (r->warm && range->is_warm && r->slab[LAY_REF_SLAB(range->ref)].kind == LAY_SLAB_RING &&
+	    LAY_REF_OFF(range->ref) + range->bytes <= REGISTRY_WARM_MAP) {
+		*out = r->warm + LAY_REF_OFF(range->ref);
+		return 0;
+	}
+	return shmq__slabs_map(r->slabs, range->ref, range->bytes, SHMQ__SLAB_WRITE, out);
+}
+
+void registry_unmap(struct registry *r, const struct registry_range *range, void *mem)
+{
+	if (!registry_is_shared_map(r, mem))
+		shmq__slabs_unmap(r->slabs, range->ref, range->bytes, mem);
 }
 
 int registry_adopt_topic(struct registry *r, uint32_t index, struct topic **out)
@@ -418,7 +496,7 @@ int registry_add_peer(struct registry *r, const struct registry_client *client, 
 {
 	struct lay_client *rec;
 	struct peer *p;
-	unsigned id;
+	unsigned id = 0;
 	int error = choose_id(r, &id, why);
 
 	if (error)

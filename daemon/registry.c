@@ -161,6 +161,16 @@ static int add_slabs(struct registry *r, const struct link_slab *slab)
 	return 0;
 }
 
+/* Where that much address space is not to be had, rings are mapped one by
+ * one. */
+static void map_warm(struct registry *r, int fd)
+{
+	void *mem;
+
+	if (!shmq__shmem_map(fd, 0, REGISTRY_WARM_MAP, PROT_READ | PROT_WRITE, &mem))
+		r->warm = mem;
+}
+
 static int open_pools(struct registry *r)
 {
 	int ring = registry_find_slab(r, LAY_SLAB_RING, 12);
@@ -197,6 +207,8 @@ static int open_pools(struct registry *r)
 			if (!error)
 				error = extent_take(r->big[i], 0, REGISTRY_BIG_BASE);
 		}
+	if (!error)
+		map_warm(r, registry_slab_fd(r, (unsigned)ring));
 	return error;
 }
 
@@ -218,7 +230,10 @@ int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MA
 	r->peer = calloc(LAY_CLIENT_MAX + 1, sizeof(struct peer *));
 	r->freed_id = calloc(LAY_CLIENT_MAX + 1, sizeof(r->freed_id[0]));
 	r->chain = calloc(r->chain_mask + 1, sizeof(struct topic *));
-	error = r->peer && r->freed_id && r->chain ? shmq__slabs_create(&r->slabs) : -ENOMEM;
+	r->handle_mask = 1023;
+	r->handle = calloc(r->handle_mask + 1, sizeof(r->handle[0]));
+	TAILQ_INIT(&r->attached);
+	error = r->peer && r->freed_id && r->chain && r->handle ? shmq__slabs_create(&r->slabs) : -ENOMEM;
 	if (!error)
 		error = add_slabs(r, slab);
 	if (!error) {
@@ -256,7 +271,7 @@ static void free_objects(struct registry *r)
 	}
 	for (i = 0; i < r->topic_capacity; i++)
 		if (r->topic[i]) {
-			registry_detach(r->topic[i]);
+			registry_detach(r, r->topic[i]);
 			free(r->topic[i]);
 		}
 }
@@ -277,6 +292,8 @@ void registry_close(struct registry *r)
 	free(r->freed_id);
 	free(r->topic);
 	free(r->chain);
+	free(r->handle);
+	shmq__shmem_unmap(r->warm, REGISTRY_WARM_MAP);
 	free(r->free_topic);
 	free(r->free_arena);
 	free(r);

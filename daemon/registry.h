@@ -25,6 +25,8 @@
 #define REGISTRY_SMALL_BYTES (UINT64_C(2) << 20)
 /* The pool is the first half of its slab. */
 #define REGISTRY_BIG_BASE (LAY_BULK_SLAB_BYTES / 2)
+/* ... of which this much is mapped as a whole: sparse, it costs nothing. */
+#define REGISTRY_WARM_MAP (UINT64_C(64) << 30)
 
 struct conn;
 struct topic;
@@ -51,7 +53,7 @@ struct peer {
 
 /* An open topic handle: its member record. */
 struct handle {
-	LIST_ENTRY(handle) of_peer, of_topic;
+	LIST_ENTRY(handle) of_peer, of_topic, of_chain;
 	struct peer *peer;
 	struct topic *topic;
 	struct lay_member *member;
@@ -65,9 +67,10 @@ struct topic {
 	struct lay_topic *rec;
 	struct topic *next; /* of its name's chain; LIVE and CREATING only */
 	uint32_t hash;
-	struct shmq__topic *attached; /* while anyone has it open */
+	struct shmq__topic *attached; /* see registry_attach() */
+	TAILQ_ENTRY(topic) recent;
 	LIST_HEAD(, handle) handles;
-	void *locked; /* map of all its rings, or NULL */
+	void *locked; /* its rings, locked in memory (work.c), or NULL */
 	void *creation; /* while CREATING (create.c) */
 	int is_counted; /* in head->topics_live */
 };
@@ -98,9 +101,18 @@ struct registry {
 	uint32_t topic_capacity;
 	struct topic **chain; /* by name */
 	uint32_t chain_mask;
+	TAILQ_HEAD(, topic) attached; /* most recently used last */
+	unsigned attached_count;
 	unsigned topic_count; /* records in use, ended and creating ones too */
 	uint32_t *free_topic, free_topic_count;
 	uint32_t *free_arena, free_arena_count, free_arena_capacity;
+
+	LIST_HEAD(handle_chain, handle) *handle; /* by client and token */
+	uint32_t handle_mask, handle_count;
+
+	/* The start of the warm ring pool, mapped once: what is locked there is
+	 * one mapping and not one for each ring. */
+	char *warm;
 
 	struct removal removed[REGISTRY_REMOVED];
 	unsigned removed_next;
@@ -176,9 +188,17 @@ void registry_forget_name(struct registry *r, struct topic *t);
 void registry_drop_topic(struct registry *r, struct topic *t, struct registry_range *ring);
 struct registry_range registry_rings_of(const struct registry *r, const struct lay_topic *rec);
 
-/* Map it for writing, once; 0 or as shmq__topic_attach, with why. */
+/* Make t->attached, mapped for writing, good until another topic is attached;
+ * the last REGISTRY_ATTACHED stay, because every mapping makes a fork slower.
+ * 0 or as shmq__topic_attach, with why. */
+#define REGISTRY_ATTACHED 512u
 int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why);
-void registry_detach(struct topic *t);
+void registry_detach(struct registry *r, struct topic *t);
+
+/* The memory of all rings in a range; unmap takes what map gave. */
+int registry_map(struct registry *r, const struct registry_range *range, void **out);
+void registry_unmap(struct registry *r, const struct registry_range *range, void *mem);
+int registry_is_shared_map(const struct registry *r, const void *mem);
 
 /* A new client, LIVE.  0 or SHMQ_ELIMIT, or as pool_reach. */
 struct registry_client {
@@ -216,7 +236,7 @@ int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
 /* The member is out of the roster already; frees the entries and the handle. */
 void registry_drop_handle(struct registry *r, struct handle *h);
 
-struct handle *registry_find_handle(const struct peer *p, uint64_t token);
+struct handle *registry_find_handle(const struct registry *r, const struct peer *p, uint64_t token);
 uint64_t registry_entry_count(const struct topic *t, const struct lay_member *m);
 
 /* For adoption: a handle around a member that is there; marks its entries. */

@@ -75,8 +75,9 @@ static void act(struct control *c, struct stall *s)
 static void look(struct control *c, struct stall *s)
 {
 	int64_t ticks = shmq__proc_cpu_ticks((pid_t)load_relaxed(&s->owner->rec->pid));
+	struct shmq__why why = { "" };
 
-	if (!s->topic->attached || word_at(s->topic, s->partition, s->seq) != s->word) {
+	if (registry_attach(c->reg, s->topic, &why) || word_at(s->topic, s->partition, s->seq) != s->word) {
 		forget(s);
 		return;
 	}

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "log.h"
 #include "shmem.h"
@@ -54,6 +55,16 @@ static void punch_slice(struct work *w, struct item *item)
 	drop(w, item);
 }
 
+static void unlock(struct work *w, struct topic *t, const struct registry_range *range)
+{
+	if (!t->locked)
+		return;
+	if (registry_is_shared_map(w->r, t->locked))
+		munlock(t->locked, range->bytes);
+	registry_unmap(w->r, range, t->locked);
+	t->locked = NULL;
+}
+
 static void lock_slice(struct work *w, struct item *item)
 {
 	uint64_t bytes = slice_bytes(w, item);
@@ -62,21 +73,32 @@ static void lock_slice(struct work *w, struct item *item)
 	int error = 0;
 
 	if (!t->locked)
-		error = shmq__slabs_map(w->r->slabs, item->range.ref, item->range.bytes,
-					SHMQ__SLAB_WRITE, &t->locked);
+		error = registry_map(w->r, &item->range, &t->locked);
 	if (!error)
 		error = place_lock((char *)t->locked + item->done_bytes, bytes, &why);
 	item->done_bytes += bytes;
 	if (!error && item->done_bytes < item->range.bytes)
 		return;
-	if (error && t->locked) {
-		shmq__slabs_unmap(w->r->slabs, item->range.ref, item->range.bytes, t->locked);
-		t->locked = NULL;
-	}
+	if (error)
+		unlock(w, t, &item->range);
 	/* done() may forget the topic: it must not find this item. */
 	TAILQ_REMOVE(&w->items, item, link);
 	item->done(item->arg, t, error, &why);
 	free(item);
+}
+
+/* 1 if there is more to do. */
+static int trim(struct registry *r)
+{
+	struct pool *pools[] = { &r->small_rings, &r->small_arenas, &r->entries, &r->bells, &r->heap };
+	int more = 0;
+	unsigned i;
+
+	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
+		more |= pool_trim(pools[i]);
+	if (!more)
+		registry_count_bytes(r);
+	return more;
 }
 
 static int do_slice(void *arg)
@@ -88,7 +110,7 @@ static int do_slice(void *arg)
 		lock_slice(w, item);
 	else if (item)
 		punch_slice(w, item);
-	return !TAILQ_EMPTY(&w->items);
+	return !TAILQ_EMPTY(&w->items) || trim(w->r);
 }
 
 int work_create(struct loop *loop, struct registry *r, struct work **out)
@@ -120,6 +142,7 @@ void work_free(struct work *w, const struct registry_range *range)
 
 	if (range->is_warm) {
 		registry_free_range(w->r, range);
+		loop_wake_idle(w->loop);
 		return;
 	}
 	item = calloc(1, sizeof(*item));
@@ -153,7 +176,7 @@ int work_finish_free(struct work *w)
 	return any;
 }
 
-void work_lock(struct work *w, struct topic *t,
+void work_lock(struct work *w, struct topic *t, enum work_when when,
 	       void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why),
 	       void *arg)
 {
@@ -169,8 +192,7 @@ void work_lock(struct work *w, struct topic *t,
 	item->done = done;
 	item->arg = arg;
 	TAILQ_INSERT_TAIL(&w->items, item, link);
-	/* A small one, with nothing before it, is done at once. */
-	if (TAILQ_FIRST(&w->items) == item && slice_bytes(w, item) == item->range.bytes)
+	if (when == WORK_HURRY && TAILQ_FIRST(&w->items) == item && slice_bytes(w, item) == item->range.bytes)
 		lock_slice(w, item);
 	else
 		loop_wake_idle(w->loop);
@@ -186,7 +208,5 @@ void work_forget(struct work *w, struct topic *t)
 		if (item->topic == t)
 			drop(w, item);
 	}
-	if (t->locked)
-		shmq__slabs_unmap(w->r->slabs, range.ref, range.bytes, t->locked);
-	t->locked = NULL;
+	unlock(w, t, &range);
 }

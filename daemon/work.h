@@ -22,10 +22,12 @@ void work_free(struct work *w, const struct registry_range *range);
 /* Finish all punching now: 1 if there was any.  For when memory is short. */
 int work_finish_free(struct work *w);
 
-/* Lock the rings of t, which stays mapped for it; `done` gets 0 or an error
- * as place_lock(), with why.  One at a time for each topic; work_forget()
- * drops it, and what was locked, without a call. */
-void work_lock(struct work *w, struct topic *t,
+/* Lock the rings of t, which stay mapped for it; `done` gets 0 or an error
+ * as place_lock(), with why; with WORK_HURRY perhaps before this returns.  One
+ * at a time for each topic; work_forget() drops it, and what was locked,
+ * without a call. */
+enum work_when { WORK_LATER, WORK_HURRY };
+void work_lock(struct work *w, struct topic *t, enum work_when when,
 	       void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why),
 	       void *arg);
 void work_forget(struct work *w, struct topic *t);

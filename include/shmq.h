@@ -142,8 +142,9 @@ struct shmq_bus_options {
 /* Attach to bus `name` (NULL means "default": letters, digits, '_', '-', at
  * most SHMQ_BUS_NAME_MAX bytes).  *out is owned by the caller until
  * shmq_bus_close(), which also closes every handle opened on it.
- * Blocks for at most timeout_ns.  Attaching registers the process for
- * membarrier(2), which is cheapest while it is single-threaded.
+ * Blocks for at most timeout_ns.  The first handle on a topic that permits
+ * sleeping registers the process for membarrier(2), which takes microseconds
+ * while it is single-threaded and milliseconds once it is not.
  * Errors: SHMQ_EBUSNAME, SHMQ_EOPTION, SHMQ_ENODAEMON, SHMQ_EDAEMON,
  * SHMQ_EVERSION, SHMQ_EACCESS, SHMQ_ELIMIT, -ENOMEM, -EMFILE. */
 int shmq_bus_open(const char *name, const struct shmq_bus_options *options, shmq_bus **out);
@@ -152,9 +153,11 @@ int shmq_bus_open(const char *name, const struct shmq_bus_options *options, shmq
  * thread may be inside a call on the bus or its handles. */
 void shmq_bus_close(shmq_bus *bus);
 
-/* What the last failed call of this thread on this bus was refused for, in
- * one line that names the thing and the way out; "" if there is nothing to
- * add to shmq_strerror().  Valid until this thread's next call. */
+/* What the last failed open, create, remove, stop or inspection call of this
+ * thread was refused for, in one line that names the thing and the way out;
+ * "" if there is nothing to add to shmq_strerror().  The line belongs to the
+ * thread: bus may be NULL, as after a failed shmq_bus_open().  Valid until
+ * this thread's next such call; publish and receive leave it alone. */
 const char *shmq_bus_error(const shmq_bus *bus);
 
 /* Name, and the client id by which peers and stat know this process. */
@@ -201,7 +204,8 @@ struct shmq_event {
 };
 
 /* Next event, waiting at most timeout_ns: 0, SHMQ_EEMPTY (no wait) or
- * SHMQ_ETIMEOUT.  Any thread; each event goes to one caller. */
+ * SHMQ_ETIMEOUT.  Any thread; each event goes to one caller.  With
+ * SHMQ_SERVE_CALLER it serves while it waits: the thread that serves. */
 int shmq_bus_event(shmq_bus *bus, struct shmq_event *event, int64_t timeout_ns);
 
 /* ---- topics ---------------------------------------------------------- */
@@ -348,7 +352,8 @@ struct shmq_msg {
 
 enum shmq_wake {
 	SHMQ_WAKE_DIRECT = 1, /* publish wakes sleepers itself (default) */
-	SHMQ_WAKE_DEFERRED,   /* the library's thread does, at most wake_ns late:
+	SHMQ_WAKE_DEFERRED,   /* the library's thread does, about wake_ns late, and
+	                         looks that often while the handle is open:
 	                         publish never enters the kernel for it */
 };
 
@@ -422,7 +427,8 @@ void shmq_pub_get_stats(const shmq_pub *pub, struct shmq_pub_stats *out);
 enum shmq_from {
 	SHMQ_FROM_LATEST = 1, /* the next message published (default) */
 	SHMQ_FROM_OLDEST,     /* the oldest message that is still safe in the ring */
-	SHMQ_FROM_SEQ,        /* option `seq`, or the oldest if that is gone */
+	SHMQ_FROM_SEQ,        /* option `seq`; the oldest if that is gone, the next
+	                         message if it is not there yet */
 };
 
 struct shmq_sub_options {
@@ -434,8 +440,8 @@ struct shmq_sub_options {
 	int64_t spin_ns;         /* adaptive: spin that long first; default 20 us */
 	unsigned flags;          /* SHMQ_SUB_END_WITH_PUBLISHERS */
 };
-/* Receive returns SHMQ_EENDED once at least one publisher has been seen, none
- * is left, and everything is read. */
+/* Receive returns SHMQ_EENDED once there was a publisher or a message, no
+ * publisher is left, and everything is read. */
 #define SHMQ_SUB_END_WITH_PUBLISHERS 1u
 
 int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
@@ -484,8 +490,9 @@ void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *out);
 
 /* A set of subscribers of one bus.  Wait fills ready[] with up to n that have
  * something to receive (a message, or an end) and returns how many; round-robin,
- * so that nobody starves.  0 never; SHMQ_EEMPTY or SHMQ_ETIMEOUT.  A closed
- * subscriber leaves its sets. */
+ * so that nobody starves.  0 never; SHMQ_EEMPTY (no wait, or an empty set) or
+ * SHMQ_ETIMEOUT.  A subscriber is in one set at most and leaves it when closed;
+ * destroy sets before their bus is closed, or after. */
 int shmq_waitset_create(shmq_bus *bus, shmq_waitset **out);
 void shmq_waitset_destroy(shmq_waitset *set);
 int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub);
@@ -518,7 +525,7 @@ struct shmq_topic_info {
 struct shmq_partition_info {
 	uint64_t head;     /* next seq to be published */
 	uint64_t oldest;   /* lowest seq that may still be read */
-	uint64_t voids;    /* holes made by recovery */
+	uint64_t voids;    /* holes made by recovery; at most the last 448 */
 	int holder;        /* client id of the subscriber publishers wait for, or
 	                      -1 */
 	uint64_t holder_lag;
@@ -542,7 +549,7 @@ struct shmq_peer_info {
 
 struct shmq_bus_info {
 	char name[SHMQ_BUS_NAME_MAX + 1];
-	pid_t daemon_pid;   /* control worker, 0 if away */
+	pid_t daemon_pid;   /* control worker, as last known; 0 after a stop */
 	pid_t parent_pid;
 	uint64_t epoch;     /* control workers so far */
 	uint64_t started_ns; /* CLOCK_REALTIME of the bus's first start */

@@ -245,6 +245,8 @@ static int is_away(int error)
 	return error == -ENOENT || error == -ECONNREFUSED || error == -EPIPE || error == -ECONNRESET;
 }
 
+static int say_closed(struct shmq_bus *bus, uint64_t handle);
+
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
  * what the supervisor refused us with. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
@@ -315,6 +317,30 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	return 0;
 }
 
+/* The supervisor we had ended this bus: it does not come back to it. */
+static int has_ended(struct shmq_bus *bus)
+{
+	return bus->bus_nonce && !load_acquire(&shmq__slabs_registry(bus->slabs)->control_pid);
+}
+
+/* One CLOSE on the connection there is; disconnects if that fails. */
+static int say_closed(struct shmq_bus *bus, uint64_t handle)
+{
+	struct proto_request req;
+	struct proto_reply reply;
+	int fds[WIRE_FDS_MAX], error;
+	unsigned n;
+
+	shmq__bus_prepare(bus, &req, PROTO_CLOSE, NULL);
+	req.close.handle = handle;
+	error = converse(bus->sock, &req, &reply, fds, &n, shmq__clock_deadline(bus->timeout_ns));
+	if (error)
+		disconnect(bus);
+	while (!error && n)
+		close(fds[--n]);
+	return error;
+}
+
 /* Attach, starting a supervisor if that is asked for, until deadline. */
 static int attach_somehow(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
@@ -324,6 +350,9 @@ static int attach_somehow(struct shmq_bus *bus, uint64_t deadline, struct shmq__
 		error = attach(bus, deadline, why);
 		if (error != SHMQ_ENODAEMON)
 			return error;
+		if (has_ended(bus))
+			return shmq__fail(why, error, "bus \"%s\" has ended: close it and open it again",
+					  bus->name);
 		if (bus->start == SHMQ_START_ON_DEMAND && !started) {
 			error = start_daemon(bus, why);
 			if (error)
@@ -584,16 +613,26 @@ void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h)
 
 /* ---- handles ----------------------------------------------------------- */
 
+/* Tell the supervisor that a handle is closed; while it is away, keep the
+ * token and tell it when it is back.  A process that ends before that is
+ * recovered as dead. */
 static void send_close(struct shmq_bus *bus, uint64_t handle)
 {
-	struct proto_request req;
-	struct proto_reply reply;
+	pthread_mutex_lock(&bus->lock);
+	if (bus->sock < 0 || say_closed(bus, handle)) {
+		if (bus->to_close_count == bus->to_close_capacity) {
+			size_t capacity = bus->to_close_capacity ? 2 * bus->to_close_capacity : 16;
+			uint64_t *more = realloc(bus->to_close, capacity * sizeof(*more));
 
-	shmq__bus_prepare(bus, &req, PROTO_CLOSE, NULL);
-	req.close.handle = handle;
-	/* While the supervisor is away the close is made when it is back; a
-	 * process that ends before that is recovered as dead. */
-	shmq__bus_request(bus, &req, &reply, NULL);
+			if (!more)
+				goto out;
+			bus->to_close = more;
+			bus->to_close_capacity = capacity;
+		}
+		bus->to_close[bus->to_close_count++] = handle;
+	}
+out:
+	pthread_mutex_unlock(&bus->lock);
 }
 
 int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
@@ -797,6 +836,7 @@ static void free_bus(struct shmq_bus *bus)
 	pthread_mutex_destroy(&bus->event_lock);
 	pthread_mutex_destroy(&bus->deferred_lock);
 	pthread_mutex_destroy(&bus->lock);
+	free(bus->to_close);
 	free(bus->daemon_path);
 	free(bus);
 }
@@ -879,6 +919,7 @@ SHMQ_EXPORT void shmq_bus_close(shmq_bus *bus)
 		free_bus(bus);
 		return;
 	}
+	bus->closing = 1;
 	while (bus->handles)
 		bus->handles->close(bus->handles);
 	atomic_store(&bus->stop, 1);
@@ -943,6 +984,24 @@ SHMQ_EXPORT int shmq_bus_stop(shmq_bus *bus, unsigned flags)
 	return shmq__bus_request(bus, &req, &reply, why);
 }
 
+/* Without a thread of the library's nobody else would bring an event. */
+static int serve_until_event(struct shmq_bus *bus, uint64_t deadline)
+{
+	int rc, there, served = 0;
+
+	for (;;) {
+		pthread_mutex_lock(&bus->event_lock);
+		there = bus->event_count > 0;
+		pthread_mutex_unlock(&bus->event_lock);
+		if (there || (served && shmq__clock_left(deadline) == 0))
+			return 0;
+		rc = serve(bus, deadline);
+		if (rc < 0)
+			return rc;
+		served = 1;
+	}
+}
+
 SHMQ_EXPORT int shmq_bus_event(shmq_bus *bus, struct shmq_event *out, int64_t timeout_ns)
 {
 	uint64_t deadline = shmq__clock_deadline(timeout_ns);
@@ -955,8 +1014,12 @@ SHMQ_EXPORT int shmq_bus_event(shmq_bus *bus, struct shmq_event *out, int64_t ti
 	pthread_mutex_lock(&bus->lock);
 	start_thread(bus);
 	pthread_mutex_unlock(&bus->lock);
-	if (bus->serve == SHMQ_SERVE_CALLER)
-		read_events(bus);
+	if (bus->serve == SHMQ_SERVE_CALLER) {
+		error = serve_until_event(bus, deadline);
+		if (error)
+			return error;
+		rc = ETIMEDOUT; /* the waiting is done */
+	}
 	pthread_mutex_lock(&bus->event_lock);
 	while (!bus->event_count && timeout_ns && rc != ETIMEDOUT)
 		rc = deadline == UINT64_MAX ?

@@ -57,9 +57,12 @@ struct shmq_bus {
 	uint64_t nonce, bus_nonce, next_token;
 	uint64_t gen;
 	struct shmq__handle *handles;
+	uint64_t *to_close; /* handles closed while the supervisor was away */
+	size_t to_close_count, to_close_capacity;
 	int64_t retry_ns;
 	int registered; /* for membarrier: 0 not asked, 1 yes, -1 denied */
 	int thread_started;
+	int closing; /* shmq_bus_close() has begun */
 
 	unsigned client;
 	_Atomic int attached, lost, reattached;

@@ -4,8 +4,6 @@
  */
 #include "ring.h"
 
-#include <string.h>
-
 #ifdef __SANITIZE_THREAD__
 __attribute__((no_sanitize("thread"), noinline)) void shmq__copy_racy(void *to, const void *from,
 								      size_t bytes)
@@ -15,12 +13,6 @@ __attribute__((no_sanitize("thread"), noinline)) void shmq__copy_racy(void *to, 
 
 	while (bytes--)
 		*t++ = *f++;
-}
-#else
-void shmq__copy_racy(void *to, const void *from, size_t bytes)
-{
-	memcpy(to, from, bytes);
-	fence_light();
 }
 #endif
 

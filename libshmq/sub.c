@@ -19,6 +19,7 @@
 
 #define STUCK_REPORT_NS 100000000
 #define STUCK_PASS_NS 1000000000
+#define SPIN_BURST 64u /* looks before the clock is read */
 
 struct rlane { /* one partition */
 	struct ring_reader r;
@@ -135,6 +136,7 @@ static uint64_t count_lost(struct shmq_sub *sub, struct rlane *l, uint64_t n, st
 	(void)sub;
 	add(&l->entry->lost, n);
 	msg->lost = n;
+	msg->lost_is_bound = 0;
 	msg->partition = (int32_t)l->partition;
 	msg->seq = l->r.next;
 	return n;
@@ -182,20 +184,22 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 
 /* ---- reading one message ------------------------------------------------------ */
 
-static char *map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, uint64_t len)
+/* Find [where, where + len).  0, SHMQ_ECORRUPT, or why it cannot be mapped. */
+static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, uint64_t len, char **out)
 {
 	struct lay_arena *rec = shmq__slabs_arena(sub->h.bus->slabs, where->id);
 	struct arena_map *m;
 	void *mem;
+	int error;
 
 	if (!rec)
-		return NULL;
+		return SHMQ_ECORRUPT;
 	if (where->id >= sub->arena_count) {
 		uint32_t count = where->id + 8;
 		struct arena_map *more = realloc(sub->arena, count * sizeof(*more));
 
 		if (!more)
-			return NULL;
+			return -ENOMEM;
 		memset(more + sub->arena_count, 0, (count - sub->arena_count) * sizeof(*more));
 		sub->arena = more;
 		sub->arena_count = count;
@@ -207,85 +211,82 @@ static char *map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, 
 	}
 	if (!m->mem) {
 		if ((uint32_t)load_acquire(&rec->gen) != where->gen)
-			return NULL;
+			return SHMQ_ECORRUPT;
 		m->gen = where->gen;
 		m->ref = rec->mem;
 		m->bytes = rec->bytes;
-		if (shmq__slabs_map(sub->h.bus->slabs, m->ref, m->bytes, SHMQ__SLAB_READ, &mem))
-			return NULL;
+		error = shmq__slabs_map(sub->h.bus->slabs, m->ref, m->bytes, SHMQ__SLAB_READ, &mem);
+		if (error)
+			return error;
 		m->mem = mem;
 	}
 	if (where->off >= m->bytes || len > m->bytes - where->off)
-		return NULL;
-	return m->mem + where->off;
+		return SHMQ_ECORRUPT;
+	*out = m->mem + where->off;
+	return 0;
 }
 
-/* The parts of a message as found in shared memory: pointers are checked
- * to be in bounds, what they point to is not to be trusted. */
-struct found {
-	struct shmq_msg msg;
-	struct lay_batch batch;
-};
-
-/* Decode the slot of l->r.next.  0, SHMQ_ECORRUPT. */
-static inline int decode(struct shmq_sub *sub, struct rlane *l, struct found *f)
+/* Decode the slot of l->r.next into *msg, and *batch if it is a member of
+ * one: pointers are in bounds, what they point to is not to be trusted.  0,
+ * SHMQ_ECORRUPT, or why its arena cannot be mapped; then the message stays
+ * where it is. */
+static inline int decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg,
+			 struct lay_batch *batch)
 {
 	const struct lay_geometry *g = &l->r.geo;
 	char *s = (char *)lay_slot_at(l->r.mem, g, l->r.next);
-	struct {
-		struct lay_slot slot;
-		struct lay_slot_extra extra;
-	} head;
+	struct lay_slot_extra extra = { 0 };
 	char *at = s + g->payload_off;
-	uint32_t room = g->inline_bytes, len;
+	uint32_t room = g->inline_bytes;
+	struct lay_slot head;
+	int rc;
 
-	shmq__copy_racy(&head, s, g->payload_off);
-	len = head.slot.len;
-	f->msg = (struct shmq_msg){ .data = at,
-				    .len = len,
-				    .seq = l->r.next,
-				    .partition = (int32_t)l->partition,
-				    .type = head.slot.type,
-				    .flags = head.slot.flags };
-	if (g->payload_off > sizeof(head.slot)) {
-		f->msg.tag = head.extra.tag;
-		f->msg.ts_ns = head.extra.ts;
+	shmq__copy_racy(&head, s, sizeof(head));
+	if (g->payload_off > sizeof(head))
+		shmq__copy_racy(&extra, s + sizeof(head), sizeof(extra));
+	*msg = (struct shmq_msg){ .data = at,
+				  .len = head.len,
+				  .seq = l->r.next,
+				  .ts_ns = extra.ts,
+				  .tag = extra.tag,
+				  .partition = (int32_t)l->partition,
+				  .type = head.type,
+				  .flags = head.flags };
+	if (likely(!head.flags))
+		return likely(head.len <= room) ? 0 : SHMQ_ECORRUPT;
+	if (head.flags & SHMQ_MSG_BATCH) {
+		shmq__copy_racy(batch, at, sizeof(*batch));
+		at += sizeof(*batch);
+		room -= (uint32_t)sizeof(*batch);
 	}
-	if (likely(!head.slot.flags))
-		return likely(len <= room) ? 0 : SHMQ_ECORRUPT;
-	if (head.slot.flags & SHMQ_MSG_BATCH) {
-		shmq__copy_racy(&f->batch, at, sizeof(f->batch));
-		at += sizeof(f->batch);
-		room -= sizeof(f->batch);
-	}
-	if (head.slot.flags & SHMQ_MSG_ARENA) {
+	if (head.flags & SHMQ_MSG_ARENA) {
 		struct lay_arena_ref where;
 
 		shmq__copy_racy(&where, at, sizeof(where));
-		at = map_arena(sub, &where, len);
-		if (!at)
-			return SHMQ_ECORRUPT;
-	} else if (len > room) {
+		rc = map_arena(sub, &where, head.len, &at);
+		if (rc)
+			return rc;
+	} else if (head.len > room) {
 		return SHMQ_ECORRUPT;
 	}
-	if (head.slot.flags & SHMQ_MSG_META) {
+	if (head.flags & SHMQ_MSG_META) {
 		struct lay_meta meta;
 		uint32_t names;
 
-		if (len < sizeof(meta))
+		if (head.len < sizeof(meta))
 			return SHMQ_ECORRUPT;
 		shmq__copy_racy(&meta, at, sizeof(meta));
 		names = (uint32_t)sizeof(meta) + meta.key_bytes + meta.properties_bytes;
-		if (names > len)
+		if (names > head.len)
 			return SHMQ_ECORRUPT;
-		f->msg.key = at + sizeof(meta);
-		f->msg.key_len = meta.key_bytes;
-		f->msg.properties = at + sizeof(meta) + meta.key_bytes;
-		f->msg.properties_len = meta.properties_bytes;
+		msg->key = at + sizeof(meta);
+		msg->key_len = meta.key_bytes;
+		msg->properties = at + sizeof(meta) + meta.key_bytes;
+		msg->properties_len = meta.properties_bytes;
 		at += names;
-		f->msg.len = len - names;
+		msg->len = head.len - names;
 	}
-	f->msg.data = at;
+	msg->data = at;
 	return 0;
 }
 
@@ -315,15 +316,15 @@ static void copy_out(struct shmq_msg *m, char *buf)
 /* ---- atomic batches where readers may be lapped ---------------------------------- */
 
 /* Copy the member at l->r.next.  1 done, 0 lapped, negative error. */
-static int keep_member(struct rlane *l, struct kept *k, uint64_t word, const struct found *f)
+static int keep_member(struct rlane *l, struct kept *k, uint64_t word, const struct shmq_msg *msg)
 {
 	struct kept_msg *m = &k->member[k->count];
 
-	m->bytes = malloc(whole_bytes(&f->msg) + 1);
+	m->bytes = malloc(whole_bytes(msg) + 1);
 	if (!m->bytes)
 		return -ENOMEM;
 	k->count++;
-	m->msg = f->msg;
+	m->msg = *msg;
 	copy_out(&m->msg, m->bytes);
 	return ring_still(&l->r, l->r.next, word);
 }
@@ -333,16 +334,17 @@ static int keep_member(struct rlane *l, struct kept *k, uint64_t word, const str
 static int keep_if_member(struct shmq_sub *sub, struct rlane *l, struct kept *k, uint64_t first,
 			  uint64_t word)
 {
-	struct found f = { 0 };
-	int rc = decode(sub, l, &f);
+	struct lay_batch batch;
+	struct shmq_msg msg;
+	int rc = decode(sub, l, &msg, &batch);
 
 	if (!ring_still(&l->r, l->r.next, word))
 		return 0;
 	if (rc)
 		return rc;
-	if (!(f.msg.flags & SHMQ_MSG_BATCH) || f.batch.first_seq != first || f.batch.index != k->count)
+	if (!(msg.flags & SHMQ_MSG_BATCH) || batch.first_seq != first || batch.index != k->count)
 		return 1;
-	return keep_member(l, k, word, &f);
+	return keep_member(l, k, word, &msg);
 }
 
 /* At member 0 of a batch: copy all of it.  1 kept, 0 lapped on the way. */
@@ -376,22 +378,28 @@ static int keep_batch(struct shmq_sub *sub, struct rlane *l, const struct lay_ba
 
 /* ---- looking ------------------------------------------------------------------------ */
 
-static int hand_out(struct shmq_sub *sub, struct rlane *l, const struct shmq_msg *from, uint64_t word,
-		    struct shmq_msg *msg)
+static inline int hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t word,
+			   const struct shmq_msg *msg)
 {
-	*msg = *from;
 	sub->view = l;
 	sub->view_word = word;
 	add(&l->entry->count, 1);
-	add(&l->entry->bytes, from->len);
+	add(&l->entry->bytes, msg->len);
 	return 0;
+}
+
+/* The next message of a batch that was copied. */
+static int hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	*msg = l->kept->member[l->kept->next++].msg;
+	return hand_out(sub, l, 0, msg);
 }
 
 /* A member of a batch that is not to be delivered: it began before we
  * joined (not ours), or its head was lost (then it is lost too). */
-static int skip_member(struct shmq_sub *sub, struct rlane *l, const struct found *f, struct shmq_msg *msg)
+static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq, struct shmq_msg *msg)
 {
-	int lost = seq_diff(f->batch.first_seq, l->start) >= 0;
+	int lost = seq_diff(first_seq, l->start) >= 0;
 
 	if (lost)
 		count_lost(sub, l, 1, msg);
@@ -399,32 +407,44 @@ static int skip_member(struct shmq_sub *sub, struct rlane *l, const struct found
 	return lost ? SHMQ_EOVERRUN : SHMQ_EEMPTY;
 }
 
-/* A message is there.  0 handed out; SHMQ_EEMPTY: look again. */
-static int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t word, struct shmq_msg *msg)
+/* A member of an atomic batch is there. */
+static int take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word, const struct lay_batch *batch,
+		       struct shmq_msg *msg)
 {
-	struct found f = { 0 };
-	int rc = decode(sub, l, &f);
+	int rc;
 
-	if (unlikely(!sub->gates && !ring_still(&l->r, l->r.next, word))) /* A2 */
+	if (batch->index && (!l->in_batch || l->batch_first != batch->first_seq))
+		return skip_member(sub, l, batch->first_seq, msg);
+	if (!batch->index) {
+		l->in_batch = 1;
+		l->batch_first = batch->first_seq;
+		if (!sub->gates) {
+			rc = keep_batch(sub, l, batch);
+			return rc < 0 ? rc : SHMQ_EEMPTY;
+		}
+	}
+	return hand_out(sub, l, word, msg);
+}
+
+/* A message is there.  0 handed out; SHMQ_EEMPTY: look again. */
+static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t word,
+			       struct shmq_msg *msg)
+{
+	struct lay_batch batch;
+	int rc = decode(sub, l, msg, &batch);
+
+	if (unlikely(!sub->gates) && !ring_still(&l->r, l->r.next, word)) /* A2 */
 		return SHMQ_EEMPTY;
 	if (unlikely(rc)) {
+		if (rc != SHMQ_ECORRUPT)
+			return rc;
 		count_lost(sub, l, 1, msg);
 		move_to(sub, l, l->r.next + 1);
 		return rc;
 	}
-	if (likely(!(f.msg.flags & SHMQ_MSG_BATCH)))
-		return hand_out(sub, l, &f.msg, word, msg);
-	if (f.batch.index == 0) {
-		l->in_batch = 1;
-		l->batch_first = f.batch.first_seq;
-		if (!sub->gates) {
-			rc = keep_batch(sub, l, &f.batch);
-			return rc < 0 ? rc : SHMQ_EEMPTY;
-		}
-	} else if (!l->in_batch || l->batch_first != f.batch.first_seq) {
-		return skip_member(sub, l, &f, msg);
-	}
-	return hand_out(sub, l, &f.msg, word, msg);
+	if (unlikely(msg->flags & SHMQ_MSG_BATCH))
+		return take_member(sub, l, word, &batch, msg);
+	return hand_out(sub, l, word, msg);
 }
 
 /* A slot that stays CLAIMED.  With stall = report, readers that do not gate
@@ -448,15 +468,42 @@ static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	return SHMQ_EEMPTY;
 }
 
+/* The next message is a member of a batch that we have copied. */
+static inline int is_kept(const struct rlane *l)
+{
+	return unlikely(l->kept) && l->kept->member[l->kept->next].msg.seq == l->r.next;
+}
+
+/* Messages whose arena bytes were reused before their slots: one gap. */
+static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint64_t word, n = 0;
+
+	do {
+		l->r.next++;
+		n++;
+	} while (!is_kept(l) && ring_look(&l->r, &word) == RING_GONE);
+	count_lost(sub, l, n, msg);
+	move_to(sub, l, l->r.next);
+	return SHMQ_EOVERRUN;
+}
+
+/* Ask for the slot's second line with the first, so that both come over
+ * together when it is written, not one after the other. */
+static inline void prefetch_far(const struct rlane *l)
+{
+	prefetch_read((const char *)lay_slot_at(l->r.mem, &l->r.geo, l->r.next) + LAY_LINE);
+}
+
 /* What lane l has: 0 and a message, SHMQ_EEMPTY, or what went wrong. */
-static int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	uint64_t word;
 	int rc;
 
 	for (;;) {
-		if (unlikely(l->kept) && l->kept->member[l->kept->next].msg.seq == l->r.next)
-			return hand_out(sub, l, &l->kept->member[l->kept->next++].msg, 0, msg);
+		if (is_kept(l))
+			return hand_out_kept(sub, l, msg);
 		switch (ring_look(&l->r, &word)) {
 		case RING_MESSAGE:
 			rc = take_message(sub, l, word, msg);
@@ -464,6 +511,8 @@ static int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 				return rc;
 			continue;
 		case RING_NOTHING:
+			if (l->r.geo.slot_bytes > LAY_LINE)
+				prefetch_far(l);
 			return SHMQ_EEMPTY;
 		case RING_CLAIMED:
 			rc = at_claim(sub, l, msg);
@@ -472,11 +521,7 @@ static int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 			move_to(sub, l, l->r.next + 1);
 			continue;
 		case RING_GONE:
-			if (sub->evicts)
-				return overrun(sub, l, msg);
-			count_lost(sub, l, 1, msg);
-			move_to(sub, l, l->r.next + 1);
-			return SHMQ_EOVERRUN;
+			return sub->evicts ? overrun(sub, l, msg) : pass_gone(sub, l, msg);
 		case RING_LAPPED:
 			rc = overrun(sub, l, msg);
 			if (rc)
@@ -492,6 +537,8 @@ static int look_at_all(struct shmq_sub *sub, struct shmq_msg *msg)
 
 	if (unlikely(sub->evicted))
 		return SHMQ_EEVICTED;
+	if (likely(sub->lanes == 1))
+		return look_at(sub, &sub->lane[0], msg);
 	for (i = 0; i < sub->lanes; i++) {
 		struct rlane *l = &sub->lane[sub->turn];
 		int rc;
@@ -611,9 +658,17 @@ static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadl
 static int wait_for_message(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	struct waiter w;
-	unsigned turns = 0;
+	unsigned turns;
 	int rc;
 
+	/* The answer to what was just sent comes within a cache miss or two:
+	 * worth a few looks before the clock is asked. */
+	for (turns = 0; sub->wait != SHMQ_WAIT_SLEEP && turns < SPIN_BURST; turns++) {
+		cpu_relax();
+		rc = look_at_all(sub, msg);
+		if (rc != SHMQ_EEMPTY)
+			return rc;
+	}
 	shmq__waiter_start(&w, sub->wait, sub->spin_ns, timeout_ns);
 	for (;;) {
 		enum wait_step step = shmq__waiter_step(&w);

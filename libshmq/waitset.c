@@ -193,7 +193,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 	rc = collect(set, ready, n);
 	if (rc)
 		return rc;
-	if (timeout_ns == SHMQ_NOWAIT)
+	if (timeout_ns == SHMQ_NOWAIT || !set->count)
 		return SHMQ_EEMPTY;
 	mode = mode_of(set, &spin_ns);
 	shmq__waiter_start(&w, mode, spin_ns, timeout_ns);

@@ -181,8 +181,14 @@ int out_exit_code(int error);
 /* shmq: text.  For what no error code of the library stands for. */
 void out_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Write out what stdout still holds.  CLI_OK, or CLI_FAILURE with the reason
- * said; a reader that went away is no failure. */
+/* Write out what stdout holds.  0, or -errno. */
+int out_flush(void);
+
+/* Stdout failed: give up what it still holds and say so, once.  A reader
+ * that went away is no failure.  An exit code. */
+int out_broken(int error);
+
+/* Both: the exit code of the last write. */
 int out_finish(void);
 
 struct table {

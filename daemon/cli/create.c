@@ -55,7 +55,7 @@ static void print_text(const char *topic, enum outcome outcome, const struct shm
 	if (plan->arena_bytes)
 		printf("  arena    %s for each publisher, when it opens\n",
 		       units_exact(plan->arena_bytes).s);
-	printf("  from     %s, %s free\n", plan->source, units_size(plan->available_bytes).s);
+	printf("  from     %s\n", plan->source);
 	printf("  depth    %s messages per partition, up to %s inline\n",
 	       units_count(plan->depth).s, units_size(plan->inline_bytes).s);
 	if (plan->note[0])

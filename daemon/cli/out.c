@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,15 +112,28 @@ void out_say(const char *format, ...)
 	fputc('\n', stderr);
 }
 
+int out_flush(void)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	return errno ? -errno : -EIO;
+}
+
+int out_broken(int error)
+{
+	__fpurge(stdout);
+	clearerr(stdout);
+	if (error == -EPIPE)
+		return CLI_OK;
+	return out_fail(NULL, error, "writing to standard output", NULL, NULL);
+}
+
 int out_finish(void)
 {
-	int failed;
+	int rc = out_flush();
 
-	errno = 0;
-	failed = fflush(stdout) == EOF || ferror(stdout);
-	if (!failed || errno == EPIPE)
-		return CLI_OK;
-	return out_fail(NULL, errno ? -errno : -EIO, "writing to standard output", NULL, NULL);
+	return rc < 0 ? out_broken(rc) : CLI_OK;
 }
 
 /* ---- tables ---------------------------------------------------------- */
@@ -152,17 +166,23 @@ static int column_width(const struct table *table, size_t column)
 	return (int)width;
 }
 
-/* The last column is not padded: no line ends in blanks. */
+/* No line ends in blanks: the last column is not padded, and what stands
+ * between two is written with the second. */
 static void print_cell(const struct table *table, size_t column, const char *text,
 		       const int *widths)
 {
+	int is_last = column + 1 == table->columns;
+
+	if (column && (text[0] || !is_last))
+		fputs("  ", stdout);
 	if (table->heads[column][0] == '>')
 		printf("%*s", widths[column], text);
-	else if (column + 1 < table->columns)
+	else if (!is_last)
 		printf("%-*s", widths[column], text);
 	else
 		fputs(text, stdout);
-	fputs(column + 1 < table->columns ? "  " : "\n", stdout);
+	if (is_last)
+		putchar('\n');
 }
 
 void table_print(const struct table *table, const char *indent)

@@ -73,15 +73,20 @@ static int sample_topics(const struct stat *stat, struct sample *out)
 	return rc;
 }
 
+/* An exit code. */
 static int sample_take(const struct stat *stat, struct sample *out)
 {
+	shmq_bus *bus = stat->cli->bus;
 	int rc;
 
 	*out = (struct sample){ .at_ns = cli_now_ns() };
-	rc = shmq_bus_get_info(stat->cli->bus, &out->bus);
-	if (rc < 0)
-		return rc;
-	return stat->topic ? sample_topic(stat, out) : sample_topics(stat, out);
+	rc = shmq_bus_get_info(bus, &out->bus);
+	if (rc == 0)
+		rc = stat->topic ? sample_topic(stat, out) : sample_topics(stat, out);
+	if (rc == 0)
+		return CLI_OK;
+	return out_fail(stat->cli, rc, stat->topic ? "looking at" : "looking at bus",
+			stat->topic ? stat->topic : shmq_bus_name(bus), NULL);
 }
 
 /* ---- rates ----------------------------------------------------------- */
@@ -148,38 +153,41 @@ static void report(const struct stat *stat, const struct sample *before, const s
 		stat_print_topic(before, now);
 	else
 		stat_print_bus(before, now);
-	fflush(stdout);
+}
+
+/* The end of the interval, unless a signal came first. */
+static int wait_for_next(const struct stat *stat, struct sample *before)
+{
+	if (before->at_ns)
+		sig_sleep_until(before->at_ns + stat->interval_ns);
+	if (before->topics.count)
+		qsort(before->topics.all, before->topics.count, sizeof(*before->topics.all), by_id);
+	return !sig_stopped();
 }
 
 /* Look, wait, look, report; with --watch again and again, each report
- * against the look before. */
+ * against the look before.  An exit code. */
 static int look(const struct stat *stat, struct sample *before, struct sample *now)
 {
+	int code = stat->interval_ns > 0 ? sample_take(stat, before) : CLI_OK;
 	uint64_t reports = 0;
-	int rc;
+	int rc = 0;
 
-	if (stat->interval_ns > 0) {
-		rc = sample_take(stat, before);
-		if (rc < 0)
-			return rc;
-	}
-	do {
-		if (before->at_ns)
-			sig_sleep_until(before->at_ns + stat->interval_ns);
-		if (before->topics.count)
-			qsort(before->topics.all, before->topics.count, sizeof(*before->topics.all),
-			      by_id);
-		if (sig_stopped())
+	while (code == CLI_OK && wait_for_next(stat, before)) {
+		code = sample_take(stat, now);
+		if (code != CLI_OK)
 			break;
-		rc = sample_take(stat, now);
-		if (rc < 0)
-			return rc;
 		report(stat, before, now);
+		rc = out_flush();
+		if (rc < 0)
+			return out_broken(rc);
+		if (!stat->watch || ++reports == stat->count)
+			break;
 		sample_clear(before);
 		*before = *now;
 		*now = (struct sample){ 0 };
-	} while (stat->watch && ++reports != stat->count && !ferror(stdout));
-	return 0;
+	}
+	return code;
 }
 
 static void choose_interval(struct stat *stat)
@@ -215,10 +223,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	rc = look(&stat, &before, &now);
 	sample_clear(&before);
 	sample_clear(&now);
-	if (rc == 0)
-		return CLI_OK;
-	return out_fail(cli, rc, stat.topic ? "looking at" : "looking at bus",
-			stat.topic ? stat.topic : shmq_bus_name(cli->bus), NULL);
+	return rc;
 }
 
 const struct command cmd_stat = {

@@ -86,12 +86,11 @@ void stat_print_bus(const struct sample *before, const struct sample *now)
 
 /* ---- a topic as text ------------------------------------------------- */
 
-static void print_stamps(uint32_t flags)
+static const char *stamps(uint32_t flags)
 {
-	printf("  stamps       %s%s%s%s\n", flags & SHMQ_TOPIC_TAG ? "tag " : "",
-	       flags & SHMQ_TOPIC_TIME ? "time " : "",
-	       flags & (SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME) ? "" : "none ",
-	       flags & SHMQ_TOPIC_SPIN_ONLY ? "(spin-only: nobody sleeps)" : "");
+	static const char *const texts[] = { "none", "tag", "time", "tag and time" };
+
+	return texts[(flags & SHMQ_TOPIC_TAG ? 1 : 0) + (flags & SHMQ_TOPIC_TIME ? 2 : 0)];
 }
 
 static void print_shape(const struct shmq_topic_info *topic, double rate)
@@ -109,7 +108,8 @@ static void print_shape(const struct shmq_topic_info *topic, double rate)
 	       topic->slot_bytes);
 	printf("  messages     up to %s, %u bytes inline\n",
 	       units_exact(topic->max_message_bytes).s, topic->inline_bytes);
-	print_stamps(topic->flags);
+	printf("  stamps       %s%s\n", stamps(topic->flags),
+	       topic->flags & SHMQ_TOPIC_SPIN_ONLY ? "; spin-only, nobody sleeps" : "");
 	printf("  memory       %s, %s pages, node %s (asked %s), %s\n",
 	       units_exact(topic->ring_bytes).s, units_size(topic->page_bytes).s,
 	       topic->node_actual ? units_node(topic->node_actual).s : "mixed",

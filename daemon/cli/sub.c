@@ -167,15 +167,27 @@ static void tell_loss(struct source *source)
 }
 
 /* Each loss is told when it happens, but of a reader that loses all the
- * time not more than once a second: telling costs time, too. */
+ * time not more than once a second: telling costs time, too.  Returns in
+ * how many ns there will be something to tell, SHMQ_FOREVER for never. */
+static int64_t tell_when_due(struct source *source)
+{
+	int64_t left = source->told_ns + SECOND_NS - cli_now_ns();
+
+	if (source->lost == source->lost_told)
+		return SHMQ_FOREVER;
+	if (source->lost_told && left > 0)
+		return left;
+	tell_loss(source);
+	return SHMQ_FOREVER;
+}
+
 static void lose(struct source *source, const struct shmq_msg *msg)
 {
 	source->lost += msg->lost;
 	source->bound |= msg->lost_is_bound != 0;
 	if ((uint32_t)msg->partition < source->partitions)
 		source->lost_here[msg->partition] += msg->lost;
-	if (!source->lost_told || cli_now_ns() - source->told_ns >= SECOND_NS)
-		tell_loss(source);
+	tell_when_due(source);
 }
 
 static uint64_t total_lost(const struct sub *sub)
@@ -247,13 +259,10 @@ static void end(struct sub *sub, int code)
 		sub->code = code;
 }
 
-/* A reader that has seen enough and a signal are ways to end it. */
+/* A signal may have cut a write that waited for a slow reader. */
 static void output_failed(struct sub *sub, int error)
 {
-	if (error == -EPIPE || sig_stopped())
-		end(sub, CLI_OK);
-	else
-		end(sub, out_fail(NULL, error, "writing to standard output", NULL, NULL));
+	end(sub, out_broken(sig_stopped() ? -EPIPE : error));
 }
 
 /* Nothing more will come from this topic. */
@@ -396,24 +405,33 @@ static void say_timeout(struct sub *sub)
 	end(sub, CLI_TIMEOUT);
 }
 
+static int64_t sooner(int64_t left, int64_t right)
+{
+	if (left == SHMQ_FOREVER || right == SHMQ_FOREVER)
+		return left == SHMQ_FOREVER ? right : left;
+	return left < right ? left : right;
+}
+
 /* Nothing is there: put out everything before the wait. */
 static int wait_idle(struct sub *sub)
 {
+	int64_t tell_ns = SHMQ_FOREVER, left = patience(sub);
 	size_t i;
-	int n;
+	int n, rc;
 
 	for (i = 0; i < sub->source_count; i++)
-		tell_loss(&sub->sources[i]);
-	if (fflush(stdout) == EOF) {
-		output_failed(sub, -errno);
+		tell_ns = sooner(tell_ns, tell_when_due(&sub->sources[i]));
+	rc = out_flush();
+	if (rc < 0) {
+		output_failed(sub, rc);
 		return 0;
 	}
 	prepare_end(sub);
 	if (sig_wait_begin())
 		return 0;
-	n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, patience(sub));
+	n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, sooner(left, tell_ns));
 	sig_wait_end();
-	return n;
+	return n == SHMQ_ETIMEOUT && sooner(left, tell_ns) != left ? 0 : n;
 }
 
 static void receive_all(struct sub *sub)

@@ -66,6 +66,7 @@ void demo_die(const shmq_bus *bus, int error, const char *format, ...)
 	const char *more = bus ? shmq_bus_error(bus) : "";
 	va_list args;
 
+	fflush(stdout);
 	fprintf(stderr, "%s: ", program);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
@@ -208,6 +209,7 @@ void demo_count(struct demo_tally *tally, const struct shmq_msg *msg)
 {
 	if (!tally->received)
 		tally->first_seq = msg->seq;
+	tally->last_seq = msg->seq;
 	tally->received++;
 	histogram_add(&tally->latency, demo_clock_ns(CLOCK_REALTIME) - (int64_t)msg->ts_ns);
 }
@@ -282,6 +284,7 @@ void demo_report_sub(shmq_bus *bus, const shmq_sub *sub, const char *topic,
 				      .count = tally->received,
 				      .lost = tally->lost,
 				      .first_seq = tally->first_seq,
+				      .last_seq = tally->last_seq,
 				      .latency = tally->latency };
 	struct shmq_sub_stats stats;
 

@@ -88,7 +88,7 @@ uint64_t histogram_quantile(const struct histogram *h, double share);
 
 /* What a subscriber counted itself, to be held against the library's. */
 struct demo_tally {
-	uint64_t received, lost, first_seq;
+	uint64_t received, lost, first_seq, last_seq;
 	struct histogram latency;
 };
 
@@ -107,7 +107,7 @@ struct demo_report {
 	char topic[64];
 	enum shmq_role role;
 	pid_t pid;
-	uint64_t count, lost, lost_is_bound, first_seq;
+	uint64_t count, lost, lost_is_bound, first_seq, last_seq;
 	uint64_t waits; /* publisher: blocked; subscriber: slept */
 	int reattached;
 	struct {

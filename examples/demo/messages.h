@@ -19,7 +19,8 @@
 #define TOPIC_TICKS "trade.ticks"
 #define TOPIC_EVENTS "demo.events" /* lines of text from the conductor */
 
-enum { MESSAGE_MAX = 96 }; /* fits a 128-byte slot with a time stamp */
+/* The first fits a 128-byte slot with a time stamp, the second does not. */
+enum { MESSAGE_MAX = 96, EVENT_MAX = 512 };
 
 /* ---- telemetry: counters as /proc has them; readers take differences --- */
 

@@ -18,16 +18,17 @@ static const struct topic {
 	enum shmq_mode mode;
 	enum shmq_policy policy;
 	uint64_t depth;
+	uint64_t max_message_bytes; /* 0: what fits a slot */
 } topics[] = {
-	{ TOPIC_CPU, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024 },
-	{ TOPIC_MEM, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024 },
-	{ TOPIC_LOAD, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024 },
-	{ TOPIC_NET, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024 },
-	{ TOPIC_DISK, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024 },
-	{ TOPIC_PROC, SHMQ_SHARED, SHMQ_BLOCK, 8192 },
-	{ TOPIC_ORDERS, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 65536 },
-	{ TOPIC_TICKS, SHMQ_EXCLUSIVE, SHMQ_LOSSY, 4096 },
-	{ TOPIC_EVENTS, SHMQ_SHARED, SHMQ_BLOCK, 1024 },
+	{ TOPIC_CPU, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
+	{ TOPIC_MEM, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
+	{ TOPIC_LOAD, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
+	{ TOPIC_NET, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
+	{ TOPIC_DISK, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
+	{ TOPIC_PROC, SHMQ_SHARED, SHMQ_BLOCK, 8192, 0 },
+	{ TOPIC_ORDERS, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 65536, 0 },
+	{ TOPIC_TICKS, SHMQ_EXCLUSIVE, SHMQ_LOSSY, 4096, 0 },
+	{ TOPIC_EVENTS, SHMQ_SHARED, SHMQ_BLOCK, 1024, EVENT_MAX },
 };
 
 /* ---- the machine ------------------------------------------------------- */
@@ -82,6 +83,7 @@ static struct shmq_topic_options options_of(const struct topic *topic)
 					    .depth = topic->depth,
 					    .mode = topic->mode,
 					    .policy = topic->policy,
+					    .max_message_bytes = topic->max_message_bytes,
 					    .flags = SHMQ_TOPIC_TIME };
 }
 

@@ -332,7 +332,7 @@ static struct feed *feed_of(const shmq_sub *sub)
  * when the stream has ended. */
 static int drain(shmq_bus *bus, struct view *view, struct feed *feed)
 {
-	_Alignas(8) char buf[1024];
+	_Alignas(8) char buf[EVENT_MAX];
 	struct shmq_msg msg;
 
 	for (int i = 0; i < DRAIN_MAX; i++) {

@@ -143,6 +143,13 @@ load helper
 	finish watch
 }
 
+@test "watch_ends_when_its_reader_leaves" {
+	shmq create t -q
+	shmq stat t --watch --interval 10ms 2>err | head -n 1 >out
+	[ "${PIPESTATUS[0]}" = 0 ]
+	[ ! -s err ]
+}
+
 @test "watch_ends_when_the_topic_goes" {
 	shmq create t -q
 	start watch stat t --watch --interval 10ms

@@ -49,7 +49,7 @@ byte pending[2], own_served[2];
 bool asleep[SLEEPERS]; /* in FUTEX_WAIT */
 byte at[SLEEPERS];     /* the sleeper's cursor */
 
-bool died, stopped;    /* what became of the shaky waker */
+bool stopped;          /* the shaky waker did, for ever */
 bool steady_saw_it;    /* its commit had arrived at the last steady look */
 
 #define DRAINED(cpu) empty(buffer[cpu])
@@ -83,65 +83,52 @@ inline store_served(me, a)
 	}
 }
 
-/* W3. */
-inline look(me, a, s)
-{
-	atomic {
-		a = armed;
-		steady_saw_it = (me == STEADY -> committed[0] : steady_saw_it)
-	};
-	s = (pending[me] != 0 -> own_served[me] : served)
-}
-
-/* bell_look(), then shmq__bell_ring(), which looks again. */
-inline ring(me, a, s)
-{
-	look(me, a, s);
-	if
-	:: a == s
-	:: a != s ->
-	   look(me, a, s);
-	   if
-	   :: a == s
-	   :: a != s -> /* W4 */
-#if MUTANT == 3
-	      store_served(me, a);
-#endif
-	      atomic { DRAINED(me) -> word++ }; /* an atomic add */
-	      atomic { /* FUTEX_WAKE */
-		asleep[0] = false;
-		asleep[1] = false
-	      };
-#if MUTANT == 4
-	      a = armed;
-#endif
-#if MUTANT != 3
-	      store_served(me, a)
-#endif
-	   fi
-	fi
-}
-
-proctype Shaky()
-{
-	byte a, s;
-
-	{
-		buffer[SHAKY]!0, 1; /* W1 */
-		ring(SHAKY, a, s)
-	} unless {
-		died || stopped
+#define WAKE_ALL() /* FUTEX_WAKE */ \
+	atomic { \
+		asleep[0] = false; \
+		asleep[1] = false \
 	}
-}
 
-proctype Fate()
-{
-	if
-	:: died = true
-	:: stopped = true
-	:: true
+/* Here the shaky waker may die or stop. */
+#define MAY_END(me) \
+	if \
+	:: me == SHAKY -> goto gone \
+	:: true \
 	fi
-}
+
+/* bell_look() and shmq__bell_ring().  Both look, the second to decide: one
+ * look that may do either is enough here. */
+#define RING(me, a, s) \
+	atomic { \
+		a = armed; /* W3 */ \
+		steady_saw_it = (me == STEADY -> committed[0] : steady_saw_it) \
+	}; \
+	s = (pending[me] != 0 -> own_served[me] : served); \
+	if \
+	:: a == s \
+	:: a != s -> /* W4 */ \
+	   s = 0; \
+	   SERVED_FIRST(me, a) \
+	   MAY_END(me); \
+	   atomic { DRAINED(me) -> word++ }; /* an atomic add */ \
+	   MAY_END(me); \
+	   WAKE_ALL(); \
+	   MAY_END(me); \
+	   SERVED_AFTER(me, a) \
+	fi; \
+	a = 0; \
+	s = 0
+
+#if MUTANT == 3
+#define SERVED_FIRST(me, a) store_served(me, a);
+#define SERVED_AFTER(me, a) skip
+#elif MUTANT == 4
+#define SERVED_FIRST(me, a)
+#define SERVED_AFTER(me, a) a = armed; store_served(me, a)
+#else
+#define SERVED_FIRST(me, a)
+#define SERVED_AFTER(me, a) store_served(me, a)
+#endif
 
 proctype Steady()
 {
@@ -149,30 +136,37 @@ proctype Steady()
 
 	for (m : 1 .. STEADY_MESSAGES) {
 		buffer[STEADY]!m, 1; /* W1 */
-		ring(STEADY, a, s)
+		RING(STEADY, a, s)
 	}
+gone:	skip
 }
 
-/* shmq__topic_ring_all() after the voids, with a full fence; from a
- * processor of its own, the stores of which arrive at once. */
-proctype Recovery()
+proctype Shaky()
 {
-	byte a;
+	byte a, s;
 
-end:	died && DRAINED(SHAKY);
-#if MUTANT != 5
-	a = armed;
+	buffer[SHAKY]!0, 1; /* W1 */
+	MAY_END(SHAKY);
+	RING(SHAKY, a, s);
+	goto out;
+gone:
+	a = 0;
+	s = 0;
 	if
-	:: a == served
-	:: a != served ->
-	   word++;
-	   atomic {
-		asleep[0] = false;
-		asleep[1] = false
-	   };
-	   served = a
-	fi
+	:: stopped = true
+	:: DRAINED(SHAKY) -> /* died; recovery: shmq__topic_ring_all() */
+#if MUTANT != 5
+	   a = armed;
+	   if
+	   :: a == served
+	   :: a != served ->
+	      word++;
+	      WAKE_ALL();
+	      served = a /* recovery fences in full */
+	   fi
 #endif
+	fi;
+out:	skip
 }
 
 proctype Sleeper(byte me)
@@ -182,13 +176,12 @@ proctype Sleeper(byte me)
 	do
 	:: at[me] == MESSAGES -> break
 	:: at[me] < MESSAGES && committed[at[me]] -> at[me]++
-	:: at[me] < MESSAGES && !committed[at[me]] ->
 #if MUTANT == 2
-	   armed++;
+	:: atomic { at[me] < MESSAGES && !committed[at[me]] -> armed++ };
 	   e = word;
 #else
-	   e = word; /* S1 */
-	   armed++;  /* S2 */
+	:: atomic { at[me] < MESSAGES && !committed[at[me]] -> e = word }; /* S1 */
+	   armed++; /* S2 */
 #endif
 #if MUTANT != 1
 	   DRAINED(SHAKY); /* S3 */
@@ -218,10 +211,11 @@ init
 		run Buffer(STEADY);
 		run Sleeper(0);
 		run Sleeper(1);
+#ifndef LARGE
+		at[1] = 1; /* it has read message 0 already */
+#endif
 		run Shaky();
-		run Steady();
-		run Recovery();
-		run Fate()
+		run Steady()
 	}
 	timeout; /* nobody can do any more */
 	assert(!LEFT_ASLEEP(0) || EXCUSED(0));

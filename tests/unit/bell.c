@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A lost wake-up shows as a test that does not end in time: the watchdogs
+ * here are shorter than the back-stop after which a sleeper looks again.
+ */
+#include "bell.h"
+#include "clock.h"
+#include "fake.h"
+#include "futex.h"
+#include "tap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define WATCHDOG_S 6
+
+/* ---- one step at a time ---------------------------------------------------- */
+
+TEST(a_bell_that_nobody_armed_makes_no_system_call)
+{
+	struct lay_bell b = { 0 };
+
+	for (int i = 0; i < 3; i++) {
+		CHECK_EQ(bell_look(&b, SHMQ__FENCE_LIGHT), 0);
+		CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 0);
+		CHECK_EQ(shmq__bell_ring(&b), 0);
+	}
+	CHECK_EQ(load_relaxed(&b.word), 0);
+}
+
+TEST(an_armed_bell_rings_once_for_all_that_armed_it)
+{
+	struct lay_bell b = { 0 };
+
+	CHECK_EQ(shmq__bell_arm(&b, SHMQ__FENCE_FULL), 0);
+	CHECK_EQ(shmq__bell_arm(&b, SHMQ__FENCE_FULL), 0);
+	CHECK_EQ(load_relaxed(&b.armed), 2);
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
+	CHECK_EQ(load_relaxed(&b.word), 1);
+	CHECK_EQ(load_relaxed(&b.served), 2);
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 0);
+	CHECK_EQ(shmq__bell_arm(&b, SHMQ__FENCE_FULL), 1);
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_LIGHT), 1);
+	CHECK_EQ(load_relaxed(&b.word), 2);
+}
+
+TEST(a_sleeper_does_not_sleep_if_the_bell_rang_since_it_armed)
+{
+	/* Just below the wrap of the futex word. */
+	struct lay_bell b = { .word = UINT32_MAX }, *bell = &b;
+	uint32_t e = shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+
+	CHECK_EQ(e, UINT32_MAX);
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
+	CHECK_EQ(load_relaxed(&b.word), 0);
+	CHECK_EQ(shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX), 0);
+}
+
+TEST(any_of_many_bells_that_rang_since_ends_the_sleep)
+{
+	struct lay_bell b[3] = { { 0 } }, *bell[] = { &b[0], &b[1], &b[2] };
+	uint32_t e[3];
+
+	for (int k = 0; k < 3; k++) {
+		for (int i = 0; i < 3; i++)
+			e[i] = shmq__bell_arm(&b[i], SHMQ__FENCE_FULL);
+		shmq__bell_ring(&b[k]);
+		CHECK_EQ(shmq__bell_sleep(bell, e, 3, SHMQ__FENCE_LIGHT, UINT64_MAX), 0);
+	}
+}
+
+TEST(only_the_callers_deadline_is_a_timeout)
+{
+	struct lay_bell b[2] = { { 0 } }, *bell[] = { &b[0], &b[1] };
+	uint32_t e[2] = { 0 };
+
+	for (unsigned n = 1; n <= 2; n++) {
+		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_LIGHT, 0), -ETIMEDOUT);
+		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_LIGHT,
+					  shmq__clock_deadline(1000000)),
+			 -ETIMEDOUT);
+		/* Without membarrier it looks again soon, and that is none. */
+		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_FULL, UINT64_MAX), 0);
+	}
+}
+
+TEST(many_bells_without_waitv_are_refused)
+{
+	struct lay_bell b[2] = { { 0 } }, *bell[] = { &b[0], &b[1] };
+	uint32_t e[2] = { 0 };
+
+	setenv("SHMQ_NO_WAITV", "1", 1);
+	CHECK_EQ(shmq__bell_sleep(bell, e, 2, SHMQ__FENCE_LIGHT, 0), -ENOSYS);
+	CHECK_EQ(shmq__bell_sleep(bell, e, 1, SHMQ__FENCE_LIGHT, 0), -ETIMEDOUT);
+}
+
+/* The waker died after it counted the ring and before it told the kernel: the
+ * next one wakes again. */
+TEST(a_waker_that_died_half_way_leaves_the_wake_to_the_next)
+{
+	struct lay_bell b = { 0 };
+
+	shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+	add_relaxed(&b.word, 1); /* and then it was killed */
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
+	CHECK_EQ(load_relaxed(&b.word), 2);
+}
+
+/* A slow waker that stores an older count costs one more wake, never one less. */
+TEST(a_late_store_of_served_hides_no_sleeper)
+{
+	struct lay_bell b = { 0 };
+
+	shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+	shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
+	store_relaxed(&b.served, 1); /* the other waker saw one arming only */
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
+	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 0);
+}
+
+/* ---- no wake-up is lost ------------------------------------------------------- */
+
+enum { PAIR = 2 };
+
+/* Wakers and sleepers take turns: in each round both wakers make progress
+ * and both sleepers see it and answer, all four asleep in between. */
+struct turns {
+	struct lay_bells *bells;
+	enum shmq__fence fence;
+	uint64_t rounds;
+	shmq_au64 progress, answers;
+};
+
+static void await(struct turns *t, shmq_au64 *count, uint64_t want, struct lay_bell *bell)
+{
+	while (load_acquire(count) < want) {
+		uint32_t e = shmq__bell_arm(bell, t->fence);
+
+		if (load_acquire(count) >= want) /* S4 */
+			return;
+		CHECK_EQ(shmq__bell_sleep(&bell, &e, 1, t->fence, UINT64_MAX), 0);
+	}
+}
+
+/* A release add is a full barrier on some machines, which would hide a
+ * missing one: a waker's word is its own, and it stores. */
+struct one {
+	struct turns *t;
+	unsigned id;
+};
+
+static void *wake(void *arg)
+{
+	struct one *me = arg;
+	struct turns *t = me->t;
+
+	for (uint64_t round = 1; round <= t->rounds; round++) {
+		/* In turn: so that the store can be a plain one. */
+		uint64_t mine = PAIR * (round - 1) + me->id;
+
+		while (load_acquire(&t->progress) != mine)
+			cpu_relax();
+		store_release(&t->progress, mine + 1); /* W1 */
+		bell_look(&t->bells->data, t->fence);
+		await(t, &t->answers, PAIR * round, &t->bells->credit);
+	}
+	return NULL;
+}
+
+static void *answer(void *arg)
+{
+	struct one *me = arg;
+	struct turns *t = me->t;
+
+	for (uint64_t round = 1; round <= t->rounds; round++) {
+		await(t, &t->progress, PAIR * round, &t->bells->data);
+		atomic_fetch_add_explicit(&t->answers, 1, memory_order_release);
+		bell_look(&t->bells->credit, t->fence);
+	}
+	return NULL;
+}
+
+static void take_turns(enum shmq__fence fence, uint64_t rounds)
+{
+	static struct lay_bells bells;
+	struct turns t = { .bells = &bells, .fence = fence, .rounds = rounds };
+	struct one one[PAIR] = { { &t, 0 }, { &t, 1 } };
+	pthread_t waker[PAIR], sleeper[PAIR];
+
+	store_relaxed(&bells.data.word, UINT32_MAX - 100);
+	store_relaxed(&bells.data.armed, UINT64_MAX - 100);
+	store_relaxed(&bells.data.served, UINT64_MAX - 100);
+	for (int i = 0; i < PAIR; i++) {
+		sleeper[i] = fake_thread(answer, &one[i]);
+		waker[i] = fake_thread(wake, &one[i]);
+	}
+	for (int i = 0; i < PAIR; i++) {
+		fake_join(waker[i]);
+		fake_join(sleeper[i]);
+	}
+}
+
+TEST_WITHIN(no_wake_is_lost_between_two_wakers_and_two_sleepers, WATCHDOG_S)
+{
+	if (shmq__membarrier_register())
+		SKIP("this kernel has no membarrier");
+	take_turns(SHMQ__FENCE_LIGHT, 4000 / (uint64_t)test_slowdown());
+}
+
+TEST_WITHIN(no_wake_is_lost_without_membarrier, WATCHDOG_S)
+{
+	setenv("SHMQ_NO_MEMBARRIER", "1", 1);
+	CHECK_EQ(shmq__membarrier_register(), -ENOSYS);
+	take_turns(SHMQ__FENCE_FULL, 3000 / (uint64_t)test_slowdown());
+}
+
+/* A waker that never waits for its sleepers: the last wake is the one that
+ * must not be lost, again and again. */
+struct burst {
+	struct lay_bell bell;
+	shmq_au64 count, reached;
+	uint64_t bursts;
+};
+
+static void *follow(void *arg)
+{
+	struct burst *b = arg;
+	struct lay_bell *bell = &b->bell;
+	uint64_t seen = 0;
+
+	while (seen < b->bursts) {
+		uint32_t e = shmq__bell_arm(bell, SHMQ__FENCE_LIGHT);
+		uint64_t now = load_acquire(&b->count);
+
+		if (now == seen)
+			shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX);
+		seen = now;
+		store_release(&b->reached, seen);
+	}
+	return NULL;
+}
+
+TEST_WITHIN(the_last_wake_of_a_burst_is_not_lost, WATCHDOG_S)
+{
+	static struct burst b;
+	pthread_t sleeper;
+	uint64_t state = 3, n = 0;
+
+	if (shmq__membarrier_register())
+		SKIP("this kernel has no membarrier");
+	b.bursts = 20000 / (uint64_t)test_slowdown();
+	sleeper = fake_thread(follow, &b);
+	while (n < b.bursts) {
+		for (uint64_t size = 1 + fake_random(&state) % 5; size && n < b.bursts; size--) {
+			store_release(&b.count, ++n);
+			bell_look(&b.bell, SHMQ__FENCE_LIGHT);
+			for (uint64_t pause = fake_random(&state) % 200; pause; pause--)
+				cpu_relax();
+		}
+		while (load_acquire(&b.reached) != n)
+			cpu_relax();
+	}
+	fake_join(sleeper);
+}
+
+TEST_WITHIN(a_bell_wakes_a_sleeper_in_another_process, WATCHDOG_S)
+{
+	struct lay_bells *bells = mmap(NULL, sizeof(*bells), PROT_READ | PROT_WRITE,
+				       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t child;
+	struct lay_bell *bell;
+
+	CHECK(bells != MAP_FAILED);
+	bell = &bells->data;
+	child = fork();
+	CHECK_GE(child, 0);
+	if (!child) {
+		while (!load_acquire(&bells->credit.armed)) {
+			uint32_t e = shmq__bell_arm(bell, SHMQ__FENCE_FULL);
+
+			if (!load_acquire(&bells->credit.armed))
+				shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX);
+		}
+		_exit(0);
+	}
+	while (!load_acquire(&bell->armed))
+		cpu_relax();
+	store_release(&bells->credit.armed, 1);
+	bell_look(bell, SHMQ__FENCE_FULL);
+	CHECK_EQ(test_join(child), 0);
+	munmap(bells, sizeof(*bells));
+}

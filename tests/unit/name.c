@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+#include "name.h"
+#include "tap.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct shmq__why why;
+
+static const char *repeat(char c, size_t count)
+{
+	static char text[1024];
+
+	memset(text, c, count);
+	text[count] = 0;
+	return text;
+}
+
+/* ---- buses ----------------------------------------------------------------- */
+
+static void bus_refused(const char *name, const char *reason)
+{
+	memset(&why, 0, sizeof(why));
+	CHECK_EQ(shmq__name_check_bus(name, &why), SHMQ_EBUSNAME);
+	CHECK_STR(why.text, reason);
+	CHECK_EQ(shmq__name_check_bus(name, NULL), SHMQ_EBUSNAME);
+}
+
+TEST(good_bus_names_pass)
+{
+	static const char *const good[] = { "a", "default", "A-b_9", "-", "0" };
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		CHECK_OK(shmq__name_check_bus(good[i], &why));
+	CHECK_OK(shmq__name_check_bus(repeat('x', SHMQ_BUS_NAME_MAX), &why));
+}
+
+TEST(bad_bus_names_are_refused_with_the_reason)
+{
+	bus_refused(NULL, "a bus name must not be empty");
+	bus_refused("", "a bus name must not be empty");
+	bus_refused(repeat('x', SHMQ_BUS_NAME_MAX + 1), "a bus name has at most 63 bytes");
+	bus_refused("a.b", "byte 2 of the bus name is not a letter, digit, '_' or '-'");
+	bus_refused("../x", "byte 1 of the bus name is not a letter, digit, '_' or '-'");
+	bus_refused("ab/", "byte 3 of the bus name is not a letter, digit, '_' or '-'");
+	bus_refused("a b", "byte 2 of the bus name is not a letter, digit, '_' or '-'");
+	bus_refused("ab\n", "byte 3 of the bus name is not a letter, digit, '_' or '-'");
+	bus_refused("\xc3\xa9", "byte 1 of the bus name is not a letter, digit, '_' or '-'");
+}
+
+/* ---- topics ---------------------------------------------------------------- */
+
+static void refused(const char *name, const char *reason)
+{
+	memset(&why, 0, sizeof(why));
+	CHECK_EQ(shmq__name_check_topic(name, SHMQ__NAME_USER, &why), SHMQ_ENAME);
+	CHECK_STR(why.text, reason);
+	CHECK_EQ(shmq__name_check_topic(name, SHMQ__NAME_USER, NULL), SHMQ_ENAME);
+	CHECK_EQ(shmq_topic_check_name(name), SHMQ_ENAME);
+}
+
+TEST(good_topic_names_pass)
+{
+	static const char *const good[] = { "a", "md.equities.AAPL", "0.1", "-._", "a-b_c.D9" };
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		CHECK_OK(shmq__name_check_topic(good[i], SHMQ__NAME_USER, &why));
+		CHECK_OK(shmq__name_check_topic(good[i], SHMQ__NAME_BUS, &why));
+		CHECK_OK(shmq_topic_check_name(good[i]));
+	}
+	CHECK_OK(shmq__name_check_topic(repeat('x', SHMQ_NAME_MAX), SHMQ__NAME_USER, &why));
+}
+
+TEST(bad_topic_names_are_refused_with_the_reason)
+{
+	static const char odd[] = "is not a letter, digit, '_', '-' or '.'";
+	char text[200];
+
+	refused(NULL, "a topic name must not be empty");
+	refused("", "a topic name must not be empty");
+	refused(repeat('x', SHMQ_NAME_MAX + 1), "a topic name has at most 255 bytes");
+	refused(".", "byte 1 of the topic name ends an empty word: words are separated by single dots");
+	refused(".a", "byte 1 of the topic name ends an empty word: words are separated by single dots");
+	refused("a..b",
+		"byte 3 of the topic name ends an empty word: words are separated by single dots");
+	refused("a.", "a topic name must not end with a dot");
+	refused("md.x.", "a topic name must not end with a dot");
+	for (int c = 1; c < 256; c++) {
+		char name[] = { 'a', 'b', (char)c, 'd', 0 };
+
+		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+		    c == '_' || c == '-' || c == '.') {
+			CHECK_OK(shmq__name_check_topic(name, SHMQ__NAME_USER, NULL));
+			continue;
+		}
+		snprintf(text, sizeof(text), "byte 3 of the topic name %s", odd);
+		refused(name, text);
+	}
+}
+
+TEST(names_with_a_dollar_belong_to_the_bus)
+{
+	refused("$sys", "names that start with '$' belong to the bus: choose another");
+	refused("$", "names that start with '$' belong to the bus: choose another");
+	refused("a$", "byte 2 of the topic name is not a letter, digit, '_', '-' or '.'");
+	CHECK_OK(shmq__name_check_topic("$sys", SHMQ__NAME_BUS, &why));
+	CHECK_OK(shmq__name_check_topic("$sys.x", SHMQ__NAME_BUS, &why));
+	CHECK_EQ(shmq__name_check_topic("$", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
+	CHECK_STR(why.text, "a topic name must have a word");
+	CHECK_EQ(shmq__name_check_topic("$.a", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
+	CHECK_STR(why.text,
+		  "byte 2 of the topic name ends an empty word: words are separated by single dots");
+	CHECK_EQ(shmq__name_check_topic("$$", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
+}
+
+/* ---- the runtime directory ------------------------------------------------- */
+
+static char dir[200], text[PATH_MAX];
+
+static int find(const char *given, enum shmq__name_dir how)
+{
+	memset(&why, 0, sizeof(why));
+	memset(text, 0, sizeof(text));
+	return shmq__name_runtime_dir(given, how, text, sizeof(text), &why);
+}
+
+static const char *in_tmp(const char *name)
+{
+	snprintf(dir, sizeof(dir), "%s/%s", test_tmpdir(), name);
+	return dir;
+}
+
+TEST(the_directory_given_goes_before_the_environment)
+{
+	char env[300], xdg[300];
+
+	snprintf(env, sizeof(env), "%s", in_tmp("env"));
+	snprintf(xdg, sizeof(xdg), "%s", in_tmp("xdg"));
+	CHECK_EQ(mkdir(xdg, 0700), 0);
+	setenv("SHMQ_RUNTIME_DIR", env, 1);
+	setenv("XDG_RUNTIME_DIR", xdg, 1);
+	CHECK_OK(find(in_tmp("given"), SHMQ__NAME_DIR_CREATE));
+	CHECK_STR(text, in_tmp("given"));
+	CHECK_OK(find(NULL, SHMQ__NAME_DIR_CREATE));
+	CHECK_STR(text, env);
+	CHECK_OK(find("", SHMQ__NAME_DIR_CREATE));
+	CHECK_STR(text, env);
+	setenv("SHMQ_RUNTIME_DIR", "", 1);
+	CHECK_OK(find(NULL, SHMQ__NAME_DIR_CREATE));
+	CHECK_STR(text, in_tmp("xdg/shmq"));
+	unsetenv("SHMQ_RUNTIME_DIR");
+	unsetenv("XDG_RUNTIME_DIR");
+	find(NULL, SHMQ__NAME_DIR_FIND);
+	snprintf(env, sizeof(env), "/tmp/shmq-%u", (unsigned)geteuid());
+	CHECK_STR(text, env);
+}
+
+TEST(a_directory_is_made_for_its_owner_alone_and_only_if_asked)
+{
+	struct stat st;
+
+	umask(0);
+	in_tmp("new");
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), -ENOENT);
+	CHECK(strstr(why.text, dir));
+	CHECK_LT(lstat(dir, &st), 0);
+	CHECK_OK(find(dir, SHMQ__NAME_DIR_CREATE));
+	CHECK_OK(lstat(dir, &st));
+	CHECK_EQ(st.st_mode & 07777, 0700);
+	CHECK_OK(find(dir, SHMQ__NAME_DIR_CREATE));
+	CHECK_OK(find(dir, SHMQ__NAME_DIR_FIND));
+	CHECK_EQ(find(in_tmp("no/such"), SHMQ__NAME_DIR_CREATE), -ENOENT);
+}
+
+TEST(a_directory_that_others_may_write_is_refused)
+{
+	char want[300];
+
+	in_tmp("open");
+	CHECK_EQ(mkdir(dir, 0700), 0);
+	CHECK_EQ(chmod(dir, 0702), 0);
+	snprintf(want, sizeof(want), "%s can be written by others: chmod go-w it", dir);
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_CREATE), SHMQ_EACCESS);
+	CHECK_STR(why.text, want);
+	CHECK_EQ(chmod(dir, 0720), 0);
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
+	CHECK_EQ(chmod(dir, 0755), 0);
+	CHECK_OK(find(dir, SHMQ__NAME_DIR_FIND));
+}
+
+TEST(what_is_no_directory_is_refused_symbolic_links_included)
+{
+	char target[300], want[300];
+	FILE *file;
+
+	snprintf(target, sizeof(target), "%s", in_tmp("target"));
+	CHECK_EQ(mkdir(target, 0700), 0);
+	in_tmp("link");
+	CHECK_EQ(symlink(target, dir), 0);
+	snprintf(want, sizeof(want), "%s is not a directory: remove it or set SHMQ_RUNTIME_DIR", dir);
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_CREATE), SHMQ_EACCESS);
+	CHECK_STR(why.text, want);
+	file = fopen(in_tmp("file"), "we");
+	CHECK(file);
+	fclose(file);
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
+}
+
+static int as_nobody(void *arg)
+{
+	char want[300];
+
+	(void)arg;
+	if (setgid(65534) || setuid(65534))
+		return 1;
+	snprintf(want, sizeof(want), "%s belongs to uid 0: set SHMQ_RUNTIME_DIR to a directory of your own",
+		 dir);
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
+	CHECK_STR(why.text, want);
+	return 0;
+}
+
+TEST(a_directory_of_somebody_else_is_refused)
+{
+	if (geteuid())
+		SKIP("needs root, to be somebody else");
+	CHECK_EQ(chmod(test_tmpdir(), 0755), 0);
+	in_tmp("root");
+	CHECK_EQ(mkdir(dir, 0755), 0);
+	CHECK_EQ(test_join(test_spawn(as_nobody, NULL)), 0);
+}
+
+TEST(a_path_too_long_for_a_socket_is_refused_before_anything_is_made)
+{
+	char long_dir[300], want[300];
+	struct stat st;
+
+	snprintf(long_dir, sizeof(long_dir), "%s/%s", test_tmpdir(), repeat('d', 100));
+	snprintf(want, sizeof(want),
+		 "runtime directory path of %zu bytes is too long for a socket: set SHMQ_RUNTIME_DIR to "
+		 "a shorter one",
+		 strlen(long_dir));
+	CHECK_EQ(find(long_dir, SHMQ__NAME_DIR_CREATE), SHMQ_ELIMIT);
+	CHECK_STR(why.text, want);
+	CHECK_LT(lstat(long_dir, &st), 0);
+	in_tmp("x");
+	CHECK_EQ(shmq__name_runtime_dir(dir, SHMQ__NAME_DIR_CREATE, text, strlen(dir), &why),
+		 SHMQ_ELIMIT);
+	CHECK_LT(lstat(dir, &st), 0);
+}
