@@ -170,10 +170,17 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 
 	if (is_publisher && h->topic->rec->mode == SHMQ_EXCLUSIVE)
 		own_rings(h->topic, 0, owner_word(h));
-	count_handles(h->topic, h->role, 1);
+	/* A publisher counts before it can publish, a subscriber once it has
+	 * its start: what is sent after it was counted, it gets. */
+	if (is_publisher)
+		count_handles(h->topic, h->role, 1);
 	shmq__topic_publish_member(h->topic->attached, h->member,
 				   is_publisher ? LAY_MEMBER_PUBLISHER : LAY_MEMBER_SUBSCRIBER);
 	join(h, req);
+	if (!is_publisher) {
+		count_handles(h->topic, h->role, 1);
+		shmq__topic_announce(h->topic->attached);
+	}
 	conn_push(c, h->topic, SHMQ_EVENT_JOINED, h->role, h->peer, h->peer);
 	log_debug("%s opened \"%s\" as %s", conn_peer_text(h->peer), h->topic->rec->name,
 		  is_publisher ? "publisher" : "subscriber");

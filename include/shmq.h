@@ -453,7 +453,8 @@ void shmq_sub_close(shmq_sub *sub); /* NULL allowed */
  * the bytes may be overwritten while they are looked at: copy, or finish and
  * then ask shmq_view_check().  Returns 0; SHMQ_EEMPTY (no wait) or
  * SHMQ_ETIMEOUT; SHMQ_EOVERRUN once per loss, with msg->lost, then goes on;
- * SHMQ_EEVICTED, SHMQ_EENDED, SHMQ_ESTALLED, SHMQ_EMOVED, SHMQ_ECORRUPT,
+ * SHMQ_EEVICTED (final: open anew), SHMQ_EENDED, SHMQ_ESTALLED, SHMQ_EMOVED,
+ * SHMQ_ECORRUPT (the message is counted lost),
  * SHMQ_EFORKED. */
 int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
 

@@ -92,52 +92,45 @@ static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic
 	return 0;
 }
 
-/* Index of the live topic of that name, or -1. */
-static int64_t find(struct shmq__slabs *slabs, const char *name)
+/* Index of the live topic of that name. */
+static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
 {
+	struct shmq__why *why = shmq__bus_why();
+	int error = bus_check(bus);
 	struct lay_topic *rec;
 	uint32_t i;
 
-	for (i = 0; (rec = shmq__slabs_topic(slabs, i)); i++)
-		if (load_acquire(&rec->state) == LAY_TOPIC_LIVE &&
-		    !strncmp(rec->name, name, sizeof(rec->name)))
-			return i;
-	return -1;
-}
-
-static int no_topic(struct shmq__why *why, const char *name)
-{
+	if (!error)
+		error = shmq__name_check_topic(name, SHMQ__NAME_BUS, why);
+	if (error)
+		return error;
+	for (i = 0; (rec = shmq__slabs_topic(bus->slabs, i)); i++) {
+		if (load_acquire(&rec->state) != LAY_TOPIC_LIVE ||
+		    strncmp(rec->name, name, sizeof(rec->name)))
+			continue;
+		*index = i;
+		return 0;
+	}
 	return shmq__fail(why, SHMQ_ENOTOPIC, "no topic \"%s\" on this bus: shmq ls shows what there is",
 			  name);
 }
 
 SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out)
 {
-	struct shmq__why *why = shmq__bus_why();
-	int error = bus_check(bus);
-	int64_t i;
+	uint32_t i;
+	int error = find(bus, name, &i);
 
-	if (error)
-		return error;
-	i = find(bus->slabs, name);
-	if (i < 0)
-		return no_topic(why, name);
-	return describe(bus->slabs, (uint32_t)i, out);
+	return error ? error : describe(bus->slabs, i, out);
 }
 
 static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__topic **out)
 {
-	struct shmq__why *why = shmq__bus_why();
-	int error = bus_check(bus);
-	int64_t i;
+	uint32_t i;
+	int error = find(bus, name, &i);
 
 	if (error)
 		return error;
-	i = find(bus->slabs, name);
-	if (i < 0)
-		return no_topic(why, name);
-	return shmq__topic_attach(bus->slabs, (uint32_t)i, shmq__slabs_topic(bus->slabs, (uint32_t)i)->id,
-				  SHMQ__SLAB_READ, out);
+	return shmq__topic_attach(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id, SHMQ__SLAB_READ, out);
 }
 
 static int is_gating(const struct shmq__topic *t, const struct lay_member *m)

@@ -106,7 +106,8 @@ void shmq__copy_racy(void *to, const void *from, size_t bytes);
 #else
 static inline void shmq__copy_racy(void *to, const void *from, size_t bytes)
 {
-	memcpy(to, from, bytes);
+	if (bytes) /* a message of none may have no buffer */
+		memcpy(to, from, bytes);
 	fence_light();
 }
 #endif

@@ -28,18 +28,17 @@ struct rlane { /* one partition */
 	struct lay_bells *bells;
 	uint32_t partition;
 	uint64_t start;          /* where it joined */
-	uint64_t batch_first;    /* first seq of the batch being delivered */
-	int in_batch;
 	uint64_t stuck_seq;      /* a CLAIMED slot we stand at */
 	uint64_t stuck_since;    /* monotonic, 0 none */
 	int stuck_reported;
-	struct kept *kept;       /* rest of a batch, copied (lossy) */
+	struct kept *kept;       /* rests of batches, copied (lossy) */
 };
 
 /* Messages of an atomic batch, copied so that all or none are delivered
  * although the ring may be overrun meanwhile.  They are handed out when the
- * cursor comes to their seqs. */
+ * cursor comes to their seqs.  Batches of several publishers may interleave. */
 struct kept {
+	struct kept *other;
 	uint32_t next, count, capacity;
 	struct kept_msg {
 		struct shmq_msg msg;
@@ -104,16 +103,48 @@ static inline void move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
 		bell_look(&l->bells->credit, sub->fence);
 }
 
-static void free_kept(struct rlane *l)
+static void free_kept(struct kept *k)
 {
 	uint32_t i;
 
-	if (!l->kept)
-		return;
-	for (i = 0; i < l->kept->count; i++)
-		free(l->kept->member[i].bytes);
-	free(l->kept);
-	l->kept = NULL;
+	for (i = 0; i < k->count; i++)
+		free(k->member[i].bytes);
+	free(k);
+}
+
+static void free_all_kept(struct rlane *l)
+{
+	struct kept *k;
+
+	while ((k = l->kept)) {
+		l->kept = k->other;
+		free_kept(k);
+	}
+}
+
+static void drop_read_batches(struct rlane *l)
+{
+	struct kept **at = &l->kept, *k;
+
+	while ((k = *at)) {
+		if (k->next < k->count) {
+			at = &k->other;
+			continue;
+		}
+		*at = k->other;
+		free_kept(k);
+	}
+}
+
+/* The copied batch whose next member is seq, or NULL. */
+static struct kept *find_kept(const struct rlane *l, uint64_t seq)
+{
+	struct kept *k;
+
+	for (k = l->kept; k; k = k->other)
+		if (k->next < k->count && k->member[k->next].msg.seq == seq)
+			return k;
+	return NULL;
 }
 
 /* Give back the message handed out. */
@@ -124,8 +155,8 @@ static inline void finish_view(struct shmq_sub *sub)
 	if (!l)
 		return;
 	sub->view = NULL;
-	if (l->kept && l->kept->next == l->kept->count)
-		free_kept(l);
+	if (unlikely(l->kept))
+		drop_read_batches(l);
 	move_to(sub, l, l->r.next + 1);
 }
 
@@ -149,6 +180,7 @@ static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 	uint64_t from = l->r.next, depth = l->r.geo.depth;
 	uint64_t target = shmq__topic_oldest(l->ring, from + 1);
 	uint64_t head = shmq__topic_head(l->ring), room = head - depth + depth / 8, lost;
+	struct kept *k;
 
 	for (; seq_diff(target, room) < 0; target++) {
 		uint64_t w = load_acquire(&lay_slot_at(l->r.mem, &l->r.geo, target)->ctrl);
@@ -156,8 +188,9 @@ static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 		if (LAY_CTRL_LAP(w) == lay_lap(&l->r.geo, target) && LAY_CTRL_STATE(w) == LAY_CLAIMED)
 			break;
 	}
-	if (l->kept) /* the rest of the batch is safe in our copy */
-		target = l->kept->member[l->kept->next].msg.seq;
+	for (k = l->kept; k; k = k->other) /* what we copied is not lost */
+		if (k->next < k->count && seq_diff(k->member[k->next].msg.seq, target) < 0)
+			target = k->member[k->next].msg.seq;
 	lost = target - from - shmq__ring_voids_between(l->r.mem, from, target, is_bound);
 	l->r.next = target;
 	return lost;
@@ -168,8 +201,6 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	uint32_t is_bound = 0;
 	uint64_t lost = jump(l, &is_bound);
 
-	if (!l->kept)
-		l->in_batch = 0;
 	count_lost(sub, l, lost, msg);
 	msg->lost_is_bound = is_bound;
 	if (is_bound)
@@ -347,7 +378,7 @@ static int keep_if_member(struct shmq_sub *sub, struct rlane *l, struct kept *k,
 	return keep_member(l, k, word, &msg);
 }
 
-/* At member 0 of a batch: copy all of it.  1 kept, 0 lapped on the way. */
+/* At member 0 of a batch: copy all of it.  1 kept, 0 some of it is lost. */
 static int keep_batch(struct shmq_sub *sub, struct rlane *l, const struct lay_batch *batch)
 {
 	uint64_t at = l->r.next, end = at + l->r.geo.depth, word;
@@ -369,10 +400,12 @@ static int keep_batch(struct shmq_sub *sub, struct rlane *l, const struct lay_ba
 			rc = 0;
 	}
 	l->r.next = at;
-	l->kept = k;
-	if (k->count == k->capacity && rc > 0)
+	if (k->count == k->capacity && rc > 0) {
+		k->other = l->kept;
+		l->kept = k;
 		return 1;
-	free_kept(l);
+	}
+	free_kept(k);
 	return rc < 0 ? rc : 0;
 }
 
@@ -389,14 +422,14 @@ static inline int hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 }
 
 /* The next message of a batch that was copied. */
-static int hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+static int hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct kept *k, struct shmq_msg *msg)
 {
-	*msg = l->kept->member[l->kept->next++].msg;
+	*msg = k->member[k->next++].msg;
 	return hand_out(sub, l, 0, msg);
 }
 
 /* A member of a batch that is not to be delivered: it began before we
- * joined (not ours), or its head was lost (then it is lost too). */
+ * joined (not ours), or some of it was lost (then all of it is). */
 static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq, struct shmq_msg *msg)
 {
 	int lost = seq_diff(first_seq, l->start) >= 0;
@@ -407,23 +440,21 @@ static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq
 	return lost ? SHMQ_EOVERRUN : SHMQ_EEMPTY;
 }
 
-/* A member of an atomic batch is there. */
+/* A member of an atomic batch is there.  Where readers gate nothing is
+ * lost: all of a batch is there once its first is. */
 static int take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word, const struct lay_batch *batch,
 		       struct shmq_msg *msg)
 {
 	int rc;
 
-	if (batch->index && (!l->in_batch || l->batch_first != batch->first_seq))
+	if (sub->gates && seq_diff(batch->first_seq, l->start) >= 0)
+		return hand_out(sub, l, word, msg);
+	if (sub->gates || batch->index)
 		return skip_member(sub, l, batch->first_seq, msg);
-	if (!batch->index) {
-		l->in_batch = 1;
-		l->batch_first = batch->first_seq;
-		if (!sub->gates) {
-			rc = keep_batch(sub, l, batch);
-			return rc < 0 ? rc : SHMQ_EEMPTY;
-		}
-	}
-	return hand_out(sub, l, word, msg);
+	rc = keep_batch(sub, l, batch);
+	if (rc || !ring_still(&l->r, l->r.next, word))
+		return rc < 0 ? rc : SHMQ_EEMPTY;
+	return skip_member(sub, l, batch->first_seq, msg);
 }
 
 /* A message is there.  0 handed out; SHMQ_EEMPTY: look again. */
@@ -469,9 +500,9 @@ static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 }
 
 /* The next message is a member of a batch that we have copied. */
-static inline int is_kept(const struct rlane *l)
+static inline struct kept *is_kept(const struct rlane *l)
 {
-	return unlikely(l->kept) && l->kept->member[l->kept->next].msg.seq == l->r.next;
+	return unlikely(l->kept) ? find_kept(l, l->r.next) : NULL;
 }
 
 /* Messages whose arena bytes were reused before their slots: one gap. */
@@ -498,12 +529,14 @@ static inline void prefetch_far(const struct rlane *l)
 /* What lane l has: 0 and a message, SHMQ_EEMPTY, or what went wrong. */
 static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
+	struct kept *k;
 	uint64_t word;
 	int rc;
 
 	for (;;) {
-		if (is_kept(l))
-			return hand_out_kept(sub, l, msg);
+		k = is_kept(l);
+		if (k)
+			return hand_out_kept(sub, l, k, msg);
 		switch (ring_look(&l->r, &word)) {
 		case RING_MESSAGE:
 			rc = take_message(sub, l, word, msg);
@@ -763,11 +796,13 @@ static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
 static void take_back(struct shmq_sub *sub, const struct shmq_msg *msg)
 {
 	struct rlane *l = sub->view;
+	struct kept *k;
 
 	add(&l->entry->count, (uint64_t)-1);
 	add(&l->entry->bytes, (uint64_t)0 - msg->len);
-	if (l->kept)
-		l->kept->next--;
+	for (k = l->kept; k; k = k->other)
+		if (k->next && k->member[k->next - 1].msg.seq == l->r.next)
+			k->next--;
 	sub->view = NULL;
 	sub->turn = (uint32_t)(l - sub->lane);
 }
@@ -867,14 +902,13 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		struct ring_reader next = l->r;
 		enum ring_look look;
 
-		if (l->kept && l->kept->next < l->kept->count)
-			return 1;
 		/* The message handed out counts as read. */
 		if (sub->view == l)
 			next.next++;
 		while ((look = ring_look(&next, &word)) == RING_VOID)
 			next.next++;
-		if (look == RING_MESSAGE || look == RING_GONE || look == RING_LAPPED)
+		if (look == RING_MESSAGE || look == RING_GONE || look == RING_LAPPED ||
+		    find_kept(l, next.next))
 			return 1;
 	}
 	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) != LAY_RING_LIVE)
@@ -956,7 +990,7 @@ static void close_sub(struct shmq__handle *h)
 		shmq__bus_close_handle(h);
 	}
 	for (i = 0; i < sub->lanes; i++)
-		free_kept(&sub->lane[i]);
+		free_all_kept(&sub->lane[i]);
 	free(sub->arena);
 	free(sub->copy);
 	free(sub->bell);

@@ -159,7 +159,7 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *r, uint64_t floor)
 	return seq_diff(n, head) > 0 ? head : n;
 }
 
-static void roster_changed(struct shmq__topic *t)
+void shmq__topic_announce(struct shmq__topic *t)
 {
 	atomic_fetch_add_explicit(&t->rec->epoch, 1, memory_order_release);
 	shmq__futex_wake(&t->rec->epoch);
@@ -169,13 +169,13 @@ void shmq__topic_publish_member(struct shmq__topic *t, struct lay_member *m,
 				enum lay_member_state state)
 {
 	store_release(&m->state, state); /* M1 */
-	roster_changed(t);
+	shmq__topic_announce(t);
 }
 
 void shmq__topic_remove_member(struct shmq__topic *t, struct lay_member *m)
 {
 	store_release(&m->state, LAY_MEMBER_FREE);
-	roster_changed(t);
+	shmq__topic_announce(t);
 	shmq__topic_ring_all(t);
 }
 
@@ -251,7 +251,7 @@ void shmq__topic_end(struct shmq__topic *t)
 	store_release(&t->rec->state, LAY_TOPIC_ENDED);
 	for (p = 0; p < t->geo.partitions; p++)
 		store_release(&t->ring[p].mem->state, LAY_RING_ENDED);
-	roster_changed(t);
+	shmq__topic_announce(t);
 	shmq__topic_ring_all(t);
 }
 

@@ -80,12 +80,16 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *ring, uint64_t floor);
  *   2 shmq__topic_publish_member(): state, epoch, wake those who wait for it
  *   3 for a subscriber: shmq__topic_join() computes each start, stores it as
  *     the cursor and rings the credit bell
- *   4 answer the client
+ *   4 count it in the topic's record; for a subscriber only now, and then
+ *     shmq__topic_announce(), since who waits for a number of subscribers
+ *     must find them started
+ *   5 answer the client
  * shmq__topic_remove_member() is the way back: state, epoch, credit bells.
  * The registry and entry slabs must be mapped writable. */
 void shmq__topic_publish_member(struct shmq__topic *topic, struct lay_member *member,
 				enum lay_member_state state);
 void shmq__topic_remove_member(struct shmq__topic *topic, struct lay_member *member);
+void shmq__topic_announce(struct shmq__topic *topic);
 void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, enum shmq_from from,
 		      uint64_t seq);
 

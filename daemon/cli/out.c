@@ -84,8 +84,8 @@ int out_fail(const struct cli *cli, int error, const char *doing, const char *wh
 	const char *detail = cli ? shmq_bus_error(cli->bus) : "";
 	const char *reason = shmq_strerror(error);
 
-	/* The bus names the way out itself where it has something to add. */
-	if (!hint && !detail[0])
+	/* Where the bus knows the way out, it stands behind a colon. */
+	if (!hint && !strstr(detail, ": "))
 		hint = usual_hint(error);
 	fflush(stdout);
 	fprintf(stderr, "shmq: %s", doing);

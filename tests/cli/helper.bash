@@ -116,7 +116,7 @@ has() { # TEXT PATTERN
 	[[ $1 == *"$2"* ]] || fail "not there: \"$2\", but: $1"
 }
 
-# Every error line: shmq: what: why (hint: what next).
+# Every error says what to do next, in a hint or, by the bus, behind a colon.
 is_said_well() {
-	[[ $1 == "shmq: "*": "*"(hint: "*")"* || $1 == "shmq: "*": "*": "* ]] || fail "voice: $1"
+	[[ $1 == "shmq: "*": "*"(hint: "*")"* || $1 == "shmq: "*": "*": "*": "* ]] || fail "voice: $1"
 }

@@ -325,6 +325,18 @@ received() { # what stands in the ring, as JSON lines
 	cmp lines two.out
 }
 
+# A subscriber counted before its start was fixed missed what came between.
+@test "nothing_published_after_wait_subscribers_is_missed" {
+	seq 30000 >lines
+	for round in $(seq 20); do
+		shmq create t.$round -q --depth 64k
+		start reader sub t.$round --end
+		shmq pub t.$round --wait-subscribers 1 <lines
+		finish reader
+		cmp lines reader.out
+	done
+}
+
 @test "wait_subscribers_that_do_not_come_is_exit_3" {
 	shmq create t -q
 	echo x >x

@@ -153,7 +153,7 @@ struct fake *fake_new(const struct fake_options *options)
 	add_slab(f, FAKE_RINGS, LAY_SLAB_RING, LAY_BULK_SLAB_BYTES);
 	add_slab(f, FAKE_ARENAS, LAY_SLAB_ARENA, LAY_BULK_SLAB_BYTES);
 	f->base_seq = o->base_seq;
-	f->gen = 1000;
+	f->gen = 5000;
 	f->rec = shmq__slabs_topic(f->slabs, 0);
 	describe_topic(o, f->rec);
 	snprintf(f->rec->name, sizeof(f->rec->name), "fake");
@@ -223,7 +223,7 @@ unsigned fake_client(struct fake *f, pid_t pid)
 	store_relaxed(&c->start_time, who.start_time);
 	store_relaxed(&c->pidns, who.pidns);
 	store_relaxed(&c->state, LAY_CLIENT_LIVE);
-	store_release(&c->gen, ++f->gen);
+	store_release(&c->gen, 1000); /* one client's count says nothing of another's */
 	store_release(&f->registry->client_count, id + 1);
 	return id;
 }

@@ -26,7 +26,7 @@
 #ifdef LARGE
 #define MESSAGES 5
 #else
-#define MESSAGES 4
+#define MESSAGES 3
 #endif
 #define BASE 4          /* first seq ever; so that limits stay positive */
 #define LAST (BASE + MESSAGES)
@@ -71,30 +71,20 @@ end:	do
 		knows_joiner = listed[JOINER] \
 	}
 
-#define SCAN_READER(low) \
-	low = (knows_reader -> MIN(low, cursor[READER]) : low)
-#define SCAN_JOINER(low) \
-	low = (knows_joiner -> MIN(low, cursor[JOINER]) : low)
-
-/* lowest(), plus depth.  Cursors are loaded in the order of the roster.  With
- * nobody in the way some of the ring is given, or what a batch wants. */
-inline lowest_plus_depth(next, result)
-{
-	result = next;
-	if
-	:: !knows_reader && !knows_joiner ->
-	   if
-	   :: result = next + 1
-	   :: result = next + DEPTH
-	   fi
-	:: knows_reader || knows_joiner ->
-	   if
-	   :: SCAN_READER(result); SCAN_JOINER(result)
-	   :: SCAN_JOINER(result); SCAN_READER(result)
-	   fi;
-	   result = result + DEPTH
-	fi
-}
+/* lowest(), plus depth.  The cursors are taken at once: they only grow, so a
+ * slower scan finds less.  With nobody in the way some of the ring is given,
+ * or as much as a batch wants. */
+#define SCAN(next, result) \
+	atomic { \
+		result = next; \
+		result = (knows_reader -> MIN(result, cursor[READER]) : result); \
+		result = (knows_joiner -> MIN(result, cursor[JOINER]) : result); \
+		result = result + DEPTH; \
+		if \
+		:: !knows_reader && !knows_joiner -> result = next + 1 \
+		:: true \
+		fi \
+	}
 
 proctype Publisher(byte me)
 {
@@ -103,8 +93,7 @@ proctype Publisher(byte me)
 
 	do
 	:: head == LAST -> break
-	:: head != LAST ->
-	   next = head;
+	:: atomic { head != LAST -> next = head };
 	   if
 	   :: next < my_limit ->
 	      atomic { /* shmq__ring_claim(); from here on we write there */
@@ -114,11 +103,12 @@ proctype Publisher(byte me)
 		   assert(!listed[READER] || next < cursor[READER] + DEPTH);
 		   assert(!started || next < cursor[JOINER] + DEPTH);
 		   head++
-		fi
+		fi;
+		next = 0
 	      }
 	   :: next >= my_limit -> /* shmq__credit_refresh() */
 	      LIST_ROSTER();
-	      lowest_plus_depth(next, first);
+	      SCAN(next, first);
 	      if
 	      :: my_limit != 0 && first <= my_limit
 	      :: my_limit == 0 || first > my_limit ->
@@ -132,14 +122,21 @@ proctype Publisher(byte me)
 #if MUTANT == 1
 		 second = first;
 #else
-		 lowest_plus_depth(next, second);
+		 SCAN(next, second);
 #endif
-		 second = MIN(first, second);
-		 my_limit = MAX(my_limit, second);
+		 atomic {
+			second = MIN(first, second);
+			my_limit = MAX(my_limit, second)
+		 };
 		 STORE_LIMIT(me, my_limit)
 	      fi;
-	      first = 0;
-	      second = 0
+	      atomic {
+		first = 0;
+		second = 0;
+		next = 0;
+		knows_reader = false;
+		knows_joiner = false
+	      }
 	   fi
 	od
 }

@@ -6,6 +6,8 @@
  */
 #include "helpers.h"
 
+#include <sched.h>
+
 enum { PUBLISHERS = 2, SUBSCRIBERS = 2, DEPTH = 1024 };
 
 /* ---- one order for all --------------------------------------------------- */
@@ -52,6 +54,8 @@ static int publish_items(void *arg)
 		item->n = n;
 		fill(item->filling, len - sizeof(*item), (uint64_t)n << 1 | part->number);
 		CHECK_OK(shmq_publish(pub, item, len));
+		if (mix(n) % 64 == 0) /* or one could send all it has at once */
+			sched_yield();
 	}
 	CHECK_EQ(pub_stats(pub).sent, s->each);
 	free(item);
@@ -438,4 +442,33 @@ TEST(an_overrun_subscriber_gets_batches_of_two_publishers_whole_or_not_at_all)
 TEST(an_overrun_subscriber_gets_arena_batches_whole_or_not_at_all)
 {
 	check_batches_with_loss(MEMBER_MOST, SHMQ_SHARED);
+}
+
+TEST(a_batch_that_lost_a_member_is_lost_whole_and_readers_go_on)
+{
+	static char large[1000];
+	struct shmq_msg many[3] = { { 0 } }, msg;
+	uint64_t lost = 0;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	int rc;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .policy = SHMQ_LOSSY, .max_message_bytes = 1000);
+	sub = open_sub(bus, "t");
+	pub = open_pub(bus, "t", .arena_bytes = 8192);
+	/* The first fits its slot, the second is in the arena, which goes round. */
+	many[1] = (struct shmq_msg){ .data = large, .len = sizeof(large) };
+	CHECK_EQ(shmq_publish_batch(pub, many, 3, SHMQ_ATOMIC), 3);
+	for (int i = 0; i < 8; i++)
+		CHECK_OK(shmq_publish(pub, large, sizeof(large)));
+	while ((rc = shmq_receive(sub, &msg, SHMQ_NOWAIT)) == SHMQ_EOVERRUN)
+		lost += msg.lost;
+	CHECK_OK(rc);
+	CHECK_EQ(lost, 3);
+	CHECK_EQ(msg.seq, 3);
+	shmq_bus_close(bus);
+	test_bus_stop();
 }

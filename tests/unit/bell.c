@@ -220,10 +220,17 @@ TEST_WITHIN(no_wake_is_lost_without_membarrier, WATCHDOG_S)
 /* A waker that never waits for its sleepers: the last wake is the one that
  * must not be lost, again and again. */
 struct burst {
-	struct lay_bell bell;
-	shmq_au64 count, reached;
+	_Alignas(64) struct lay_bell bell;
+	_Alignas(64) shmq_au64 count;
+	_Alignas(64) shmq_au64 reached;
 	uint64_t bursts;
 };
+
+static void dawdle(uint64_t *state, unsigned most)
+{
+	for (uint64_t pause = fake_random(state) % most; pause; pause--)
+		cpu_relax();
+}
 
 static void *follow(void *arg)
 {
@@ -251,14 +258,15 @@ TEST_WITHIN(the_last_wake_of_a_burst_is_not_lost, WATCHDOG_S)
 
 	if (shmq__membarrier_register())
 		SKIP("this kernel has no membarrier");
-	b.bursts = 20000 / (uint64_t)test_slowdown();
+	b.bursts = 40000 / (uint64_t)test_slowdown();
 	sleeper = fake_thread(follow, &b);
 	while (n < b.bursts) {
 		for (uint64_t size = 1 + fake_random(&state) % 5; size && n < b.bursts; size--) {
-			store_release(&b.count, ++n);
+			dawdle(&state, 40);
+			store_release(&b.count, ++n); /* W1 */
+			if (fake_random(&state) % 2) /* a waker may be held up here */
+				dawdle(&state, 200);
 			bell_look(&b.bell, SHMQ__FENCE_LIGHT);
-			for (uint64_t pause = fake_random(&state) % 200; pause; pause--)
-				cpu_relax();
 		}
 		while (load_acquire(&b.reached) != n)
 			cpu_relax();

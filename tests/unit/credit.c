@@ -345,62 +345,75 @@ TEST(a_subscriber_whose_client_id_was_given_on_counts_as_dead)
 /* Publishers run on cached limits while subscribers come, read and go.  What a
  * joiner was given as its start must never be overwritten before it has
  * read it: it sees every message from there, in order, unharmed. */
-enum { JOINS = 400, MAX_PUBLISHERS = 2 };
+enum { JOINS = 6000, MAX_PUBLISHERS = 2 };
 
 struct traffic {
 	struct fake *f;
 	_Atomic int done;
-	struct lay_member *pub[MAX_PUBLISHERS];
 	shmq_au64 published;
 };
 
 struct publisher {
 	struct traffic *t;
 	struct lay_member *m;
+	struct shmq__credit credit;
+	struct ring_writer w;
 };
+
+/* More credit, if there is; a limit never goes back. */
+static void raise_limit(struct publisher *me)
+{
+	uint64_t old = load_relaxed(&me->credit.own->limit), limit;
+	int error;
+
+	limit = shmq__credit_refresh(&me->credit, me->w.next, me->w.next + 1, &error);
+	CHECK_OK(error);
+	if (old)
+		CHECK_GE(seq_diff(limit, old), 0);
+	me->w.limit = limit;
+	if (seq_diff(limit, me->w.next) <= 0)
+		sched_yield();
+}
 
 static void *publish_all_the_time(void *arg)
 {
 	struct publisher *me = arg;
 	struct traffic *t = me->t;
-	struct ring_writer w = fake_writer(t->f, me->m, 0);
-	struct shmq__credit c;
+	struct ring_writer *w = &me->w;
 
-	shmq__credit_init(&c, t->f->topic, 0, fake_entry(t->f, me->m, 0));
+	*w = fake_writer(t->f, me->m, 0);
+	shmq__credit_init(&me->credit, t->f->topic, 0, fake_entry(t->f, me->m, 0));
 	while (!load_relaxed(&t->done)) {
-		uint64_t seq = w.next, word;
-		int error;
+		uint64_t seq = w->next, word;
 
-		if (w.geo.mode == SHMQ_SHARED) {
-			enum ring_claim rc = shmq__ring_claim(&w, &seq, &word);
+		if (w->geo.mode == SHMQ_SHARED) {
+			enum ring_claim rc = shmq__ring_claim(w, &seq, &word);
 
 			if (rc == RING_CLAIM_HELD)
 				sched_yield();
 			if (rc == RING_CLAIM_NO_CREDIT)
-				w.limit = shmq__credit_refresh(&c, w.next, w.next + 1, &error);
+				raise_limit(me);
 			CHECK_NE(rc, RING_CLAIM_CORRUPT);
 			if (rc != RING_CLAIM_OK)
 				continue;
-		} else if (seq_diff(w.limit, w.next) <= 0) {
-			w.limit = shmq__credit_refresh(&c, w.next, w.next + 1, &error);
-			if (seq_diff(w.limit, w.next) <= 0)
-				sched_yield();
+		} else if (seq_diff(w->limit, w->next) <= 0) {
+			raise_limit(me);
 			continue;
 		}
-		fake_put(&w, seq, ~seq);
-		if (w.geo.mode == SHMQ_EXCLUSIVE)
-			w.next = seq + 1;
+		fake_put(w, seq, ~seq);
+		if (w->geo.mode == SHMQ_EXCLUSIVE)
+			w->next = seq + 1;
 		if (seq % RING_HINT_EVERY == 0)
-			store_relaxed(&w.mem->tail_hint, seq + 1);
+			store_relaxed(&w->mem->tail_hint, seq + 1);
 		add_relaxed(&t->published, 1);
 	}
-	shmq__credit_fini(&c);
+	shmq__credit_fini(&me->credit);
 	return NULL;
 }
 
-static void read_some(struct traffic *t, struct lay_member *m, uint64_t count)
+/* Read `count` messages from where the join put the cursor. */
+static void read_some(struct traffic *t, struct lay_entry *e, uint64_t count)
 {
-	struct lay_entry *e = fake_entry(t->f, m, 0);
 	struct ring_reader r = fake_reader(t->f, 0, load_acquire(&e->pos));
 
 	while (count) {
@@ -420,12 +433,19 @@ static void read_some(struct traffic *t, struct lay_member *m, uint64_t count)
 	}
 }
 
+static void dawdle(uint64_t pause)
+{
+	for (; pause; pause--)
+		cpu_relax();
+}
+
 static void join_traffic(enum shmq_mode mode, uint64_t base, unsigned publishers)
 {
 	struct traffic t = { .f = fake_new(&(struct fake_options){ .base_seq = base, .mode = mode }) };
+	struct lay_member *m = fake_member(t.f, fake_client(t.f, getpid()), -1);
+	struct lay_entry *e = fake_entry(t.f, m, 0);
 	struct publisher p[MAX_PUBLISHERS];
 	pthread_t thread[MAX_PUBLISHERS];
-	unsigned reader = fake_client(t.f, getpid());
 	uint64_t state = base + publishers;
 
 	for (unsigned i = 0; i < publishers; i++) {
@@ -433,16 +453,19 @@ static void join_traffic(enum shmq_mode mode, uint64_t base, unsigned publishers
 					   .m = fake_publisher(t.f, fake_client(t.f, getpid())) };
 		thread[i] = fake_thread(publish_all_the_time, &p[i]);
 	}
+	while (!load_relaxed(&t.published))
+		sched_yield();
 	for (int i = 0; i < JOINS / test_slowdown(); i++) {
-		struct lay_member *m = fake_member(t.f, reader, -1);
-		uint64_t before = load_relaxed(&t.published), dice = fake_random(&state);
+		uint64_t dice = fake_random(&state);
 
-		/* Let it run free a while, at another point of its limit each time. */
-		while (load_relaxed(&t.published) - before < dice % 300)
-			cpu_relax();
+		/* They run free a while; then join at any point of a limit. */
+		dawdle(dice % 200);
+		store_release(&e->pos, base);
 		shmq__topic_publish_member(t.f->topic, m, LAY_MEMBER_SUBSCRIBER);
 		shmq__topic_join(t.f->topic, m, dice & 1024 ? SHMQ_FROM_OLDEST : SHMQ_FROM_LATEST, 0);
-		read_some(&t, m, fake_random(&state) % (dice & 4096 ? 40 : 1500));
+		if (dice & 2048) /* what must not be overwritten has time to be */
+			dawdle(fake_random(&state) % 300);
+		read_some(&t, e, fake_random(&state) % (dice % 50 ? 40 : 3000));
 		shmq__topic_remove_member(t.f->topic, m);
 	}
 	store_relaxed(&t.done, 1);

@@ -239,7 +239,7 @@ TEST(a_path_too_long_for_a_socket_is_refused_before_anything_is_made)
 	char long_dir[300], want[300];
 	struct stat st;
 
-	snprintf(long_dir, sizeof(long_dir), "%s/%s", test_tmpdir(), repeat('d', 100));
+	snprintf(long_dir, sizeof(long_dir), "%.100s/%.100s", test_tmpdir(), repeat('d', 100));
 	snprintf(want, sizeof(want),
 		 "runtime directory path of %zu bytes is too long for a socket: set SHMQ_RUNTIME_DIR to "
 		 "a shorter one",

@@ -54,7 +54,7 @@ static void *ring_anywhere(void *arg)
 	uint64_t state = b->n;
 
 	for (uint64_t round = 1; round <= b->rounds; round++) {
-		unsigned i = (unsigned)(fake_random(&state) % b->n);
+		unsigned i = (unsigned)(round * 197 % b->n); /* each in its turn */
 
 		for (uint64_t pause = fake_random(&state) % 3000; pause; pause--)
 			cpu_relax();

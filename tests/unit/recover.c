@@ -284,7 +284,7 @@ struct watcher {
 	struct scene *s;
 	uint64_t first;
 	unsigned count;
-	_Atomic int done;
+	_Atomic int looking, done;
 };
 
 static void *watch_batch(void *arg)
@@ -300,6 +300,7 @@ static void *watch_batch(void *arg)
 			return NULL;
 		}
 		CHECK(!done);
+		store_release(&w->looking, 1);
 	}
 }
 
@@ -317,6 +318,8 @@ TEST(claims_of_a_batch_are_voided_last_to_first)
 		for (int i = 1; i < BATCH; i++)
 			claim(&s.d);
 		thread = fake_thread(watch_batch, &w);
+		while (!load_acquire(&w.looking))
+			cpu_relax();
 		CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), BATCH);
 		store_release(&w.done, 1);
 		fake_join(thread);
@@ -405,6 +408,8 @@ TEST(an_unfinished_exclusive_batch_is_voided_last_to_first)
 		for (unsigned n = BATCH; n-- > 1;)
 			fake_put(&s.d, w.first + n, 0);
 		thread = fake_thread(watch_batch, &w);
+		while (!load_acquire(&w.looking))
+			cpu_relax();
 		CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), BATCH);
 		store_release(&w.done, 1);
 		fake_join(thread);

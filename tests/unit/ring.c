@@ -118,18 +118,20 @@ TEST(shared_messages_are_read_in_order_over_every_wrap)
 
 /* ---- claims by many --------------------------------------------------------- */
 
-enum { CLAIMERS = 4, CLAIMS = 6000 };
+enum { CLAIMERS = 4, CLAIMS = 25000 };
 
 struct claimer {
 	struct ring_writer w;
 	uint64_t seq[CLAIMS];
 	unsigned id;
+	pthread_barrier_t *start;
 };
 
 static void *claim_many(void *arg)
 {
 	struct claimer *c = arg;
 
+	pthread_barrier_wait(c->start);
 	for (unsigned i = 0; i < CLAIMS;) {
 		uint64_t seq, word;
 		enum ring_claim rc = shmq__ring_claim(&c->w, &seq, &word);
@@ -152,13 +154,16 @@ static void claims_are_contiguous_from(uint64_t base)
 	static struct claimer claimer[CLAIMERS];
 	static unsigned char taken[CLAIMERS * CLAIMS];
 	pthread_t thread[CLAIMERS];
+	pthread_barrier_t start;
 	struct bench b;
 
+	CHECK_EQ(pthread_barrier_init(&start, NULL, CLAIMERS), 0);
 	memset(taken, 0, sizeof(taken));
 	set_up(&b, &shared, base);
 	b.w.limit = base + ENDLESS;
 	for (unsigned i = 0; i < CLAIMERS; i++) {
 		claimer[i].w = b.w;
+		claimer[i].start = &start;
 		claimer[i].w.owner = claimer[i].id = i + 1;
 		thread[i] = fake_thread(claim_many, &claimer[i]);
 	}
@@ -286,11 +291,11 @@ TEST(claim_finds_its_place_from_a_position_laps_ago)
 		set_up(&b, &shared, bases[i]);
 		late = b.w;
 		b.w.limit = bases[i] + ENDLESS;
-		for (uint64_t n = 0; n < 3 * FAKE_DEPTH + 10; n++)
+		for (uint64_t n = 0; n < 6 * FAKE_DEPTH + 10; n++)
 			fake_put(&b.w, claim(&b), n);
 		late.limit = b.w.limit;
 		b.w = late;
-		CHECK_EQ(claim(&b), bases[i] + 3 * FAKE_DEPTH + 10);
+		CHECK_EQ(claim(&b), bases[i] + 6 * FAKE_DEPTH + 10);
 		tear_down(&b);
 	}
 }

@@ -388,6 +388,9 @@ TEST(joiner_starts_behind_what_publishers_may_overwrite)
 			CHECK_EQ(shmq__ring_claim(&w, &seq, &word), RING_CLAIM_OK);
 			fake_put(&w, seq, seq);
 		}
+		store_relaxed(&fake_entry(f, m, 0)->limit, limit - 60);
+		store_relaxed(&fake_entry(f, other, 0)->limit, limit);
+		CHECK_EQ(start(f, SHMQ_FROM_OLDEST, 0), limit - FAKE_DEPTH);
 		store_relaxed(&fake_entry(f, m, 0)->limit, limit);
 		store_relaxed(&fake_entry(f, other, 0)->limit, limit - 50);
 		CHECK_EQ(start(f, SHMQ_FROM_OLDEST, 0), limit - FAKE_DEPTH);
