@@ -99,8 +99,8 @@ int create_plan(struct control *c, const struct place_ask *ask, struct place_ans
 		return 0;
 	}
 	error = place_plan(c->place, ask, answer, why);
-	if ((error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE || *answer->note) &&
-	    work_finish_free(c->work))
+	if ((error && work_finish_free(c->work, WORK_ALL_PAGES)) ||
+	    (*answer->note && work_finish_free(c->work, WORK_HUGEPAGES)))
 		error = place_plan(c->place, ask, answer, why);
 	if (!error)
 		remember_plan(c, ask, answer);
@@ -200,13 +200,14 @@ static void discard(struct creation *cr, int error, const struct shmq__why *why)
 {
 	struct control *c = cr->c;
 	struct registry_range ring;
+	void *mem;
 
 	log_info("topic \"%s\" was not created: %s", cr->t->rec->name,
 		 *why->text ? why->text : shmq_strerror(error));
-	work_forget(c->work, cr->t);
+	mem = work_forget(c->work, cr->t);
 	registry_forget_name(c->reg, cr->t);
 	registry_drop_topic(c->reg, cr->t, &ring);
-	work_free(c->work, &ring);
+	work_free(c->work, &ring, mem);
 	conn_answer_later(&cr->later, error, why, NULL, 0);
 	loop_free(c->loop, cr);
 	control_maybe_idle(c);
@@ -406,15 +407,16 @@ void create_end_topic(struct control *c, struct topic *t, const struct peer *by)
 void create_reap_topic(struct control *c, struct topic *t)
 {
 	struct registry_range ring;
+	void *mem;
 
 	if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED || !LIST_EMPTY(&t->handles))
 		return;
 	log_info("topic \"%s\" is gone", t->rec->name);
 	stall_forget_topic(c, t);
-	work_forget(c->work, t);
+	mem = work_forget(c->work, t);
 	orphan_free_topic(c, t->rec->id);
 	registry_drop_topic(c->reg, t, &ring);
-	work_free(c->work, &ring);
+	work_free(c->work, &ring, mem);
 	registry_count_bytes(c->reg);
 }
 

@@ -273,7 +273,7 @@ static void arena_populated(struct job *job, int error, const struct place_resul
 	if (!error)
 		error = grant(c, &a, t, &o->range);
 	if (error)
-		work_free(c->work, &o->range);
+		work_free(c->work, &o->range, NULL);
 	conn_answer_later(&o->later, error, &why, fds, fd_count);
 	loop_free(c->loop, o);
 	control_maybe_idle(c);

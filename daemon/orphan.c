@@ -106,7 +106,7 @@ static void drop(struct control *c, struct orphan *o)
 	struct registry_range range;
 
 	registry_drop_arena(c->reg, o->id, &range);
-	work_free(c->work, &range);
+	work_free(c->work, &range, NULL);
 	LIST_REMOVE(o, link);
 	free(o);
 }

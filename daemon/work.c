@@ -14,6 +14,7 @@ struct item {
 	TAILQ_ENTRY(item) link;
 	struct topic *topic; /* to lock; NULL to punch */
 	struct registry_range range;
+	void *mem; /* to unmap before it is punched, or NULL */
 	uint64_t done_bytes;
 	void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why);
 	void *arg;
@@ -43,8 +44,12 @@ static void punch_slice(struct work *w, struct item *item)
 {
 	uint64_t bytes = slice_bytes(w, item), off = LAY_REF_OFF(item->range.ref) + item->done_bytes;
 	int fd = registry_slab_fd(w->r, LAY_REF_SLAB(item->range.ref));
-	int error = shmq__shmem_punch(fd, off, bytes);
+	int error;
 
+	/* Undoing a locked map of a gigabyte takes as long as freeing it. */
+	if (item->mem)
+		shmq__shmem_unmap((char *)item->mem + item->done_bytes, bytes);
+	error = shmq__shmem_punch(fd, off, bytes);
 	if (error)
 		log_warn("giving memory back: %s", shmq_strerror(error));
 	item->done_bytes += bytes;
@@ -136,12 +141,13 @@ void work_destroy(struct work *w)
 	free(w);
 }
 
-void work_free(struct work *w, const struct registry_range *range)
+void work_free(struct work *w, const struct registry_range *range, void *mem)
 {
 	struct item *item;
 
 	if (range->is_warm) {
 		registry_free_range(w->r, range);
+		registry_unmap(w->r, range, mem);
 		loop_wake_idle(w->loop);
 		return;
 	}
@@ -152,11 +158,17 @@ void work_free(struct work *w, const struct registry_range *range)
 		return;
 	}
 	item->range = *range;
+	item->mem = mem;
 	TAILQ_INSERT_TAIL(&w->items, item, link);
 	loop_wake_idle(w->loop);
 }
 
-int work_finish_free(struct work *w)
+static int is_huge(const struct work *w, const struct item *item)
+{
+	return w->r->slab[LAY_REF_SLAB(item->range.ref)].page_shift > 12;
+}
+
+int work_finish_free(struct work *w, enum work_pages pages)
 {
 	struct item *item, *next;
 	int any = 0;
@@ -165,7 +177,7 @@ int work_finish_free(struct work *w)
 		int is_last;
 
 		next = TAILQ_NEXT(item, link);
-		if (item->topic)
+		if (item->topic || (pages == WORK_HUGEPAGES && !is_huge(w, item)))
 			continue;
 		any = 1;
 		do {
@@ -198,15 +210,20 @@ void work_lock(struct work *w, struct topic *t, enum work_when when,
 		loop_wake_idle(w->loop);
 }
 
-void work_forget(struct work *w, struct topic *t)
+void *work_forget(struct work *w, struct topic *t)
 {
 	struct registry_range range = registry_rings_of(w->r, t->rec);
 	struct item *item, *next;
+	void *mem = t->locked;
 
 	for (item = TAILQ_FIRST(&w->items); item; item = next) {
 		next = TAILQ_NEXT(item, link);
 		if (item->topic == t)
 			drop(w, item);
 	}
-	unlock(w, t, &range);
+	t->locked = NULL;
+	if (!mem || !registry_is_shared_map(w->r, mem))
+		return mem;
+	munlock(mem, range.bytes);
+	return NULL;
 }

@@ -16,20 +16,24 @@ int work_create(struct loop *loop, struct registry *r, struct work **out);
 void work_destroy(struct work *w);
 
 /* Free a range; big ones are punched first, and can be taken again only
- * then. */
-void work_free(struct work *w, const struct registry_range *range);
+ * then.  `mem` is a map of it to be undone on the way, or NULL. */
+void work_free(struct work *w, const struct registry_range *range, void *mem);
 
-/* Finish all punching now: 1 if there was any.  For when memory is short. */
-int work_finish_free(struct work *w);
+/* Finish punching now, of everything or of hugepages: 1 if there was any.  For
+ * when memory is short. */
+enum work_pages { WORK_ALL_PAGES, WORK_HUGEPAGES };
+int work_finish_free(struct work *w, enum work_pages pages);
 
 /* Lock the rings of t, which stay mapped for it; `done` gets 0 or an error
  * as place_lock(), with why; with WORK_HURRY perhaps before this returns.  One
- * at a time for each topic; work_forget() drops it, and what was locked,
- * without a call. */
+ * at a time for each topic. */
 enum work_when { WORK_LATER, WORK_HURRY };
 void work_lock(struct work *w, struct topic *t, enum work_when when,
 	       void (*done)(void *arg, struct topic *t, int error, const struct shmq__why *why),
 	       void *arg);
-void work_forget(struct work *w, struct topic *t);
+
+/* The topic goes: drop its lock without a call.  Returns what is for
+ * work_free() to unmap, or NULL. */
+void *work_forget(struct work *w, struct topic *t);
 
 #endif

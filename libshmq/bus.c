@@ -247,6 +247,13 @@ static int is_away(int error)
 
 static int say_closed(struct shmq_bus *bus, uint64_t handle);
 
+/* A reply's descriptors did not all fit; what came was closed. */
+static int no_descriptors(struct shmq__why *why)
+{
+	return shmq__fail(why, SHMQ_ELIMIT,
+			  "no descriptor is left for the bus's segments: raise RLIMIT_NOFILE (ulimit -n)");
+}
+
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
  * what the supervisor refused us with. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
@@ -273,6 +280,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		if (is_away(error))
 			return shmq__fail(why, SHMQ_ENODAEMON, "the supervisor at %s went away",
 					  bus->path);
+		if (error == -EMFILE)
+			return no_descriptors(why);
 		return shmq__fail(why, error == -EPROTO || error == -EMSGSIZE ? SHMQ_EVERSION : SHMQ_EDAEMON,
 				  "greeting the supervisor at %s: %s", bus->path, strerror(-error));
 	}
@@ -401,6 +410,10 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 		/* Out of step or cut off: the answer may have been lost, the
 		 * request is idempotent, so ask again on a new connection. */
 		disconnect(bus);
+		if (error == -EMFILE) {
+			error = no_descriptors(why);
+			break;
+		}
 		if (!is_away(error)) {
 			error = shmq__fail(why, SHMQ_EDAEMON, "the supervisor of bus \"%s\": %s",
 					   bus->name, strerror(-error));

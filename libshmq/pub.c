@@ -23,6 +23,7 @@
 #include <xxhash.h>
 
 #define STUCK_REPORT_NS 100000000 /* a claim that stands so long is reported */
+#define STUCK_AGAIN_NS 1000000000  /* ... and again: the supervisor may die */
 #define STUCK_ERROR_NS 1000000000 /* ... and with stall = report, refused */
 #define DEATH_LOOK_NS 1000000     /* look for proof of death that often */
 
@@ -226,9 +227,8 @@ static int wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq, ui
 	uint64_t old = seq - l->w.geo.depth;
 	struct lay_slot *slot = lay_slot_at(l->w.mem, &l->w.geo, old);
 	struct lay_client *c = shmq__slabs_client(pub->h.topic->slabs, LAY_CTRL_OWNER(word));
-	int64_t next_look = DEATH_LOOK_NS;
+	int64_t next_look = DEATH_LOOK_NS, next_report = STUCK_REPORT_NS;
 	struct waiter w;
-	int reported = 0;
 
 	if (pub->dont_wait)
 		return SHMQ_ESTALLED;
@@ -253,9 +253,9 @@ static int wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq, ui
 			if (shmq__proc_is_dead(&id) && load_acquire(&slot->ctrl) == word)
 				shmq__recover_slot(pub->h.topic, (uint32_t)(l - pub->lane), old, word, gen);
 		}
-		if (waited > STUCK_REPORT_NS && !reported) {
-			reported = 1;
+		if (waited > next_report) {
 			report_stuck(pub, l, old, word);
+			next_report = waited + STUCK_AGAIN_NS;
 		}
 		if (waited > STUCK_ERROR_NS && l->w.geo.stall == SHMQ_STALL_REPORT)
 			return SHMQ_ESTALLED;

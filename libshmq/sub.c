@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STUCK_REPORT_NS 100000000
 #define STUCK_PASS_NS 1000000000
+#define STUCK_AGAIN_NS 1000000000 /* a report may be lost with the supervisor */
 #define SPIN_BURST 64u /* looks before the clock is read */
 
 struct rlane { /* one partition */
@@ -30,7 +30,7 @@ struct rlane { /* one partition */
 	uint64_t start;          /* where it joined */
 	uint64_t stuck_seq;      /* a CLAIMED slot we stand at */
 	uint64_t stuck_since;    /* monotonic, 0 none */
-	int stuck_reported;
+	uint64_t stuck_told;     /* when the supervisor was told last */
 	struct kept *kept;       /* rests of batches, copied (lossy) */
 };
 
@@ -62,6 +62,7 @@ struct shmq_sub {
 	int gates;      /* nobody writes over what is at the cursor */
 	int evicts;     /* being lapped is the end */
 	int evicted;
+	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;
 	uint32_t turn, lanes;
@@ -478,25 +479,26 @@ static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t w
 	return hand_out(sub, l, word, msg);
 }
 
+/* With stall = report, the time comes when l's open claim at seq is passed,
+ * or said. */
+static int is_stalled(const struct rlane *l, uint64_t seq)
+{
+	return l->r.geo.stall == SHMQ_STALL_REPORT && l->stuck_since && l->stuck_seq == seq &&
+	       shmq__clock_monotonic_ns() - l->stuck_since >= STUCK_PASS_NS;
+}
+
 /* A slot that stays CLAIMED.  With stall = report, readers that do not gate
  * pass the hole, counted lost; others are told. */
 static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
-	uint64_t now;
-
-	if (l->stuck_since && l->stuck_seq == l->r.next) {
-		if (l->r.geo.stall != SHMQ_STALL_REPORT)
-			return SHMQ_EEMPTY;
-		now = shmq__clock_monotonic_ns();
-		if (now - l->stuck_since < STUCK_PASS_NS)
-			return SHMQ_EEMPTY;
-		if (sub->gates)
-			return SHMQ_ESTALLED;
-		count_lost(sub, l, 1, msg);
-		move_to(sub, l, l->r.next + 1);
-		return SHMQ_EOVERRUN;
-	}
-	return SHMQ_EEMPTY;
+	sub->stands_at_claim = 1;
+	if (!is_stalled(l, l->r.next))
+		return SHMQ_EEMPTY;
+	if (sub->gates)
+		return SHMQ_ESTALLED;
+	count_lost(sub, l, 1, msg);
+	move_to(sub, l, l->r.next + 1);
+	return SHMQ_EOVERRUN;
 }
 
 /* The next message is a member of a batch that we have copied. */
@@ -619,49 +621,43 @@ static int look_once(struct shmq_sub *sub, struct shmq_msg *msg)
 
 /* ---- stuck claims ------------------------------------------------------------------------ */
 
-void shmq__sub_report_stuck(struct shmq_sub *sub)
+int shmq__sub_report_stuck(struct shmq_sub *sub)
 {
 	uint64_t now = shmq__clock_monotonic_ns();
+	int open = 0;
 	uint32_t i;
 
+	sub->stands_at_claim = 0;
 	for (i = 0; i < sub->lanes; i++) {
 		struct rlane *l = &sub->lane[i];
+		struct ring_reader next = l->r;
 		struct proto_request req;
 		uint64_t word;
 
-		if (ring_look(&l->r, &word) != RING_CLAIMED) {
+		next.next += sub->view == l; /* handed out counts as read */
+		if (ring_look(&next, &word) != RING_CLAIMED) {
 			l->stuck_since = 0;
 			continue;
 		}
-		if (!l->stuck_since || l->stuck_seq != l->r.next) {
+		open = 1;
+		if (!l->stuck_since || l->stuck_seq != next.next) {
 			l->stuck_since = now;
-			l->stuck_seq = l->r.next;
-			l->stuck_reported = 0;
+			l->stuck_seq = next.next;
+			l->stuck_told = 0;
 			continue;
 		}
-		if (l->stuck_reported || now - l->stuck_since < STUCK_REPORT_NS)
+		if (now - l->stuck_since < SHMQ__SUB_STUCK_NS || now - l->stuck_told < STUCK_AGAIN_NS)
 			continue;
-		l->stuck_reported = 1;
+		l->stuck_told = now;
 		shmq__bus_prepare(sub->h.bus, &req, PROTO_REPORT, sub->h.topic->rec->name);
 		req.report.kind = PROTO_REPORT_STUCK;
 		req.report.topic_id = sub->h.topic->id;
 		req.report.partition = l->partition;
-		req.report.seq = l->r.next;
+		req.report.seq = next.next;
 		req.report.word = word;
 		shmq__bus_notify(sub->h.bus, &req);
 	}
-}
-
-/* A look that may have to be taken again soon: someone is inside a claim. */
-static int stands_at_claim(struct shmq_sub *sub)
-{
-	uint32_t i;
-	uint64_t word;
-
-	for (i = 0; i < sub->lanes; i++)
-		if (ring_look(&sub->lane[i].r, &word) == RING_CLAIMED)
-			return 1;
-	return 0;
+	return open;
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------- */
@@ -674,10 +670,10 @@ static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadl
 	shmq__park_arm(sub->park);
 	rc = look_once(sub, msg); /* S4 */
 	if (rc == SHMQ_EEMPTY) {
-		if (stands_at_claim(sub)) {
-			uint64_t soon = shmq__clock_deadline(STUCK_REPORT_NS);
+		/* Whoever is inside a claim may be dead or stalled. */
+		if (shmq__sub_report_stuck(sub)) {
+			uint64_t soon = shmq__clock_deadline(SHMQ__SUB_STUCK_NS);
 
-			shmq__sub_report_stuck(sub);
 			deadline = deadline < soon ? deadline : soon;
 		}
 		rc = shmq__park_sleep(sub->park, deadline);
@@ -741,9 +737,11 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 	rc = look_at_all(sub, msg);
 	if (likely(rc != SHMQ_EEMPTY))
 		return rc;
-	if (timeout_ns == SHMQ_NOWAIT)
-		return end_of_stream(sub, msg);
-	return wait_for_message(sub, msg, timeout_ns);
+	if (timeout_ns != SHMQ_NOWAIT)
+		return wait_for_message(sub, msg, timeout_ns);
+	if (unlikely(sub->stands_at_claim))
+		shmq__sub_report_stuck(sub);
+	return end_of_stream(sub, msg);
 }
 
 SHMQ_EXPORT int shmq_release(shmq_sub *sub)
@@ -908,7 +906,7 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		while ((look = ring_look(&next, &word)) == RING_VOID)
 			next.next++;
 		if (look == RING_MESSAGE || look == RING_GONE || look == RING_LAPPED ||
-		    find_kept(l, next.next))
+		    find_kept(l, next.next) || (look == RING_CLAIMED && is_stalled(l, next.next)))
 			return 1;
 	}
 	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) != LAY_RING_LIVE)

@@ -25,8 +25,11 @@ struct shmq_bus *shmq__sub_bus(const struct shmq_sub *sub);
 /* Show in shared memory that it sleeps, or no longer does. */
 void shmq__sub_show_asleep(struct shmq_sub *sub, uint32_t asleep);
 
-/* Tell the supervisor about a claim that does not move, if there is one. */
-void shmq__sub_report_stuck(struct shmq_sub *sub);
+/* Look for an open claim that it stands at, and tell the supervisor once it
+ * has not moved for SHMQ__SUB_STUCK_NS.  1 if there is one: look again that
+ * soon, no bell rings for a stall. */
+#define SHMQ__SUB_STUCK_NS 100000000
+int shmq__sub_report_stuck(struct shmq_sub *sub);
 
 /* The set it is in, or NULL; shmq_sub_close() takes it out. */
 struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub);

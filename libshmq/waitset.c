@@ -134,6 +134,16 @@ static int prepare_park(struct shmq_waitset *set)
 				 set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL, &set->park);
 }
 
+static int report_stuck(struct shmq_waitset *set)
+{
+	int open = 0;
+	unsigned i;
+
+	for (i = 0; i < set->count; i++)
+		open |= shmq__sub_report_stuck(set->sub[i]);
+	return open;
+}
+
 static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t n, uint64_t deadline)
 {
 	unsigned i;
@@ -141,13 +151,16 @@ static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t 
 
 	if (rc)
 		return rc;
-	for (i = 0; i < set->count; i++) {
+	for (i = 0; i < set->count; i++)
 		shmq__sub_show_asleep(set->sub[i], 1);
-		shmq__sub_report_stuck(set->sub[i]);
-	}
 	shmq__park_arm(set->park);
 	rc = collect(set, ready, n); /* S4 */
 	if (!rc) {
+		if (report_stuck(set)) {
+			uint64_t soon = shmq__clock_deadline(SHMQ__SUB_STUCK_NS);
+
+			deadline = deadline < soon ? deadline : soon;
+		}
 		rc = shmq__park_sleep(set->park, deadline);
 		if (rc == -ETIMEDOUT)
 			rc = 0;
@@ -183,6 +196,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 {
 	struct waiter w;
 	enum shmq_wait mode;
+	unsigned turns = 0;
 	int64_t spin_ns;
 	int rc = bus_check(set->bus);
 
@@ -205,5 +219,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 			return rc;
 		if (step == WAIT_EXPIRED)
 			return SHMQ_ETIMEOUT;
+		if (step == WAIT_AGAIN && ++turns % 4096 == 0)
+			report_stuck(set); /* spinners look now and then */
 	}
 }

@@ -6,6 +6,7 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -318,6 +319,34 @@ pthread_t fake_thread(void *(*fn)(void *), void *arg)
 void fake_join(pthread_t thread)
 {
 	CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
+void fake_dawdle(uint64_t turns)
+{
+	while (turns--)
+		cpu_relax();
+}
+
+static _Atomic unsigned held_for;
+
+static void hold(int sig)
+{
+	(void)sig;
+	fake_dawdle(load_relaxed(&held_for));
+}
+
+void fake_hold_up(pthread_t thread, unsigned turns)
+{
+	static _Thread_local int ready;
+
+	if (!ready) {
+		struct sigaction action = { .sa_handler = hold, .sa_flags = SA_RESTART };
+
+		CHECK_EQ(sigaction(SIGURG, &action, NULL), 0);
+		ready = 1;
+	}
+	store_relaxed(&held_for, turns);
+	CHECK_EQ(pthread_kill(thread, SIGURG), 0);
 }
 
 uint64_t fake_random(uint64_t *state)

@@ -96,4 +96,9 @@ pthread_t fake_thread(void *(*fn)(void *), void *arg);
 void fake_join(pthread_t thread);
 uint64_t fake_random(uint64_t *state);
 
+/* Waste about `turns` turns of a waiting loop; likewise another thread, wherever
+ * it is (it must not be in a system call that a signal ends). */
+void fake_dawdle(uint64_t turns);
+void fake_hold_up(pthread_t thread, unsigned turns);
+
 #endif

@@ -139,24 +139,30 @@ proctype Reader(byte me)
 {
 	byte at, word, cell, got0, got1;
 
-	/* The first begins with the ring; the other joins some time, from the
-	 * latest or the oldest: start_of(). */
-	atomic {
+	/* The first is there from the beginning; the other joins some time,
+	 * from the latest or the oldest: start_of(). */
+	at = BASE;
+	if
+	:: me == 0
+	:: me == 1 ->
+	   atomic {
 		if
-		:: me == 0 -> at = BASE
-		:: me == 1 -> at = head
-		:: me == 1 ->
-		   at = MAX(BASE, head - DEPTH);
+		:: at = head
+		:: at = MAX(BASE, head - DEPTH);
 #if MUTANT != 6
 		   at = MAX(at, (GATES -> limit - DEPTH : BASE))
 #endif
 		fi;
 		cursor[me] = (GATES -> at : NOBODY)
-	};
+	   }
+	fi;
 	do
 	:: at == LAST -> break
 	:: at != LAST ->
-	   atomic { LAP(SLOT(at)) >= LAP_OF(at) && STATE(SLOT(at)) != CLAIMED -> word = SLOT(at) }; /* A1 */
+	   atomic { /* A1 */
+		LAP(SLOT(at)) > LAP_OF(at) ||
+		(LAP(SLOT(at)) == LAP_OF(at) && STATE(SLOT(at)) != CLAIMED) -> word = SLOT(at)
+	   };
 	   if
 	   :: LAP(word) == LAP_OF(at) && STATE(word) == COMMITTED ->
 	      cell = where[at % DEPTH];
@@ -195,6 +201,7 @@ init
 		ctrl[0] = WORD(0, VOID);
 		ctrl[1] = WORD(0, VOID);
 		ctrl[2] = WORD(0, VOID);
+		cursor[0] = (GATES -> BASE : NOBODY);
 		run Reader(0);
 		run Reader(1);
 		run Publisher()

@@ -433,12 +433,6 @@ static void read_some(struct traffic *t, struct lay_entry *e, uint64_t count)
 	}
 }
 
-static void dawdle(uint64_t pause)
-{
-	for (; pause; pause--)
-		cpu_relax();
-}
-
 static void join_traffic(enum shmq_mode mode, uint64_t base, unsigned publishers)
 {
 	struct traffic t = { .f = fake_new(&(struct fake_options){ .base_seq = base, .mode = mode }) };
@@ -458,13 +452,16 @@ static void join_traffic(enum shmq_mode mode, uint64_t base, unsigned publishers
 	for (int i = 0; i < JOINS / test_slowdown(); i++) {
 		uint64_t dice = fake_random(&state);
 
-		/* They run free a while; then join at any point of a limit. */
-		dawdle(dice % 200);
+		/* They run free a while; then join at any point of a limit, at
+		 * which a publisher may be held up. */
+		fake_dawdle(dice % 200);
+		if (dice & 8192)
+			fake_hold_up(thread[dice % publishers], (unsigned)(dice >> 40) % 800);
 		store_release(&e->pos, base);
 		shmq__topic_publish_member(t.f->topic, m, LAY_MEMBER_SUBSCRIBER);
 		shmq__topic_join(t.f->topic, m, dice & 1024 ? SHMQ_FROM_OLDEST : SHMQ_FROM_LATEST, 0);
 		if (dice & 2048) /* what must not be overwritten has time to be */
-			dawdle(fake_random(&state) % 300);
+			fake_dawdle(fake_random(&state) % 300);
 		read_some(&t, e, fake_random(&state) % (dice % 50 ? 40 : 3000));
 		shmq__topic_remove_member(t.f->topic, m);
 	}

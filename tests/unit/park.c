@@ -56,9 +56,10 @@ static void *ring_anywhere(void *arg)
 	for (uint64_t round = 1; round <= b->rounds; round++) {
 		unsigned i = (unsigned)(round * 197 % b->n); /* each in its turn */
 
-		for (uint64_t pause = fake_random(&state) % 3000; pause; pause--)
-			cpu_relax();
+		fake_dawdle(fake_random(&state) % (round % 2 ? 3000 : 60));
 		store_release(&b->progress[i], load_relaxed(&b->progress[i]) + 1); /* W1 */
+		if (fake_random(&state) % 2) /* a waker may be held up here */
+			fake_dawdle(fake_random(&state) % 100);
 		bell_look(&b->bell[i], b->fence);
 		while (load_acquire(&b->seen) != round)
 			cpu_relax();

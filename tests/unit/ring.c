@@ -118,7 +118,7 @@ TEST(shared_messages_are_read_in_order_over_every_wrap)
 
 /* ---- claims by many --------------------------------------------------------- */
 
-enum { CLAIMERS = 4, CLAIMS = 25000 };
+enum { CLAIMERS = 4, CLAIMS = 60000 };
 
 struct claimer {
 	struct ring_writer w;
