@@ -262,6 +262,7 @@ static int adopt(struct control *c)
 			create_reap_topic(c, c->reg->topic[i]);
 	orphan_adopt(c);
 	registry_give_back(c->reg);
+	registry_prepare(c->reg);
 	create_relock(c);
 	if (epoch)
 		log_info("adopted %u topics, %u clients, %u handles, %u arenas; discarded %u unfinished; in "

@@ -156,7 +156,8 @@ void create_relock(struct control *c);
 /* Take a handle out of its topic, in the order in which a SIGKILL does no
  * harm; returns the number of claims voided.  open_finish() then frees it and
  * what goes with it. */
-unsigned open_detach(struct control *c, struct handle *h);
+enum open_end { OPEN_CLOSED, OPEN_DIED };
+unsigned open_detach(struct control *c, struct handle *h, enum open_end how);
 void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind);
 
 /* ---- orphan.c ----------------------------------------------------------------- */

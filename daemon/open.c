@@ -380,14 +380,14 @@ int open_close_request(struct exchange *x)
 	if (!h)
 		return 0;
 	log_debug("%s closed \"%s\"", conn_peer_text(h->peer), h->topic->rec->name);
-	open_detach(x->c, h);
+	open_detach(x->c, h, OPEN_CLOSED);
 	open_finish(x->c, h, SHMQ_EVENT_LEFT);
 	return 0;
 }
 
 /* ---- the way back ---------------------------------------------------------------------------------- */
 
-unsigned open_detach(struct control *c, struct handle *h)
+unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 {
 	struct topic *t = h->topic;
 	struct shmq__why why = { "" };
@@ -398,7 +398,10 @@ unsigned open_detach(struct control *c, struct handle *h)
 		log_error("%s; what %s left in it stays until it can be", why.text,
 			  conn_peer_text(h->peer));
 	if (!error && h->role == SHMQ_ROLE_PUBLISHER) {
-		voided = shmq__recover_publisher(t->attached, h->member);
+		/* A handle closed in order has no claim, but others of its
+		 * client may, under the same id. */
+		if (how == OPEN_DIED)
+			voided = shmq__recover_publisher(t->attached, h->member);
 		if (t->rec->mode == SHMQ_EXCLUSIVE)
 			own_rings(t, owner_word(h), 0);
 	}

@@ -283,14 +283,15 @@ static int take_lock(struct parent *p)
 			snprintf(text, sizeof(text), "locking %s: %s", p->files.lock, strerror(-p->lock_fd));
 			return say_start_failed(p, EXIT_FAILED, text);
 		}
-		snprintf(text, sizeof(text), "bus \"%s\" is running already (%s is locked)", p->o->bus,
-			 p->files.lock);
-		if (!p->o->on_demand)
-			return say_start_failed(p, EXIT_RUNNING, text);
-		/* It may be starting, or on its way out. */
-		if (files_accepts(&p->files)) {
+		/* It runs, or is starting, or on its way out. */
+		if (files_accepts(&p->files) && p->o->on_demand) {
 			ready_report(&p->ready_fd, EXIT_OK, NULL);
 			return EXIT_OK;
+		}
+		if (files_accepts(&p->files)) {
+			snprintf(text, sizeof(text), "bus \"%s\" is running already (%s is locked)",
+				 p->o->bus, p->files.lock);
+			return say_start_failed(p, EXIT_RUNNING, text);
 		}
 		if (shmq__clock_left(deadline) == 0) {
 			snprintf(text, sizeof(text), "the supervisor that holds %s does not accept clients",

@@ -28,14 +28,30 @@ int pool_open(struct pool *p, enum pool_kind kind, struct place *place, int fd, 
 	return kind == POOL_RANGES ? extent_create(bytes, &p->ranges) : 0;
 }
 
+/* Wait for the child; what it did not come to populate is given back. */
+static void collect(struct pool *p)
+{
+	int error;
+
+	if (!p->child)
+		return;
+	error = place_populate_finish(p->child, p->result_fd, NULL, NULL);
+	p->child = 0;
+	if (error)
+		shmq__shmem_punch(p->fd, p->base + p->warm, p->ahead - p->warm);
+	else
+		p->warm = p->ahead;
+}
+
 void pool_close(struct pool *p)
 {
+	collect(p);
 	if (p->ranges)
 		extent_destroy(p->ranges);
 	p->ranges = NULL;
 }
 
-static int populate(struct pool *p, uint64_t upto, struct shmq__why *why)
+static int plan(struct pool *p, uint64_t upto, struct shmq__why *why)
 {
 	struct place_ask ask = {
 		.bytes = upto - p->warm,
@@ -44,22 +60,46 @@ static int populate(struct pool *p, uint64_t upto, struct shmq__why *why)
 		.lock = SHMQ_LOCK_NEVER,
 	};
 	struct place_answer answer;
-	int error = place_plan(p->place, &ask, &answer, why);
+
+	return place_plan(p->place, &ask, &answer, why);
+}
+
+static int populate(struct pool *p, uint64_t upto, struct shmq__why *why)
+{
+	int error = plan(p, upto, why);
 
 	if (!error)
-		error = place_populate(p->place, p->fd, p->base + p->warm, ask.bytes, 12,
+		error = place_populate(p->place, p->fd, p->base + p->warm, upto - p->warm, 12,
 				       SHMQ_NODE_ANY, NULL, NULL, NULL, why);
 	if (error)
-		shmq__shmem_punch(p->fd, p->base + p->warm, ask.bytes);
+		shmq__shmem_punch(p->fd, p->base + p->warm, upto - p->warm);
 	else
 		p->warm = upto;
 	return error;
 }
 
-int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why)
+/* Nothing rests on it: what fails here is refused when it is needed. */
+static void begin_ahead(struct pool *p, uint64_t need)
+{
+	if (p->child || p->warm >= need + p->chunk / 2 || p->warm + p->chunk > p->bytes)
+		return;
+	p->ahead = p->warm + p->chunk;
+	if (plan(p, p->ahead, NULL) ||
+	    place_populate_start(p->place, p->fd, p->base + p->warm, p->chunk, 12, SHMQ_NODE_ANY, NULL,
+				 NULL, &p->child, &p->result_fd, NULL))
+		p->child = 0;
+}
+
+void pool_prepare(struct pool *p)
+{
+	begin_ahead(p, p->high);
+}
+
+static int reach_now(struct pool *p, uint64_t bytes, struct shmq__why *why)
 {
 	uint64_t upto;
 
+	collect(p);
 	if (bytes <= p->warm)
 		return 0;
 	if (bytes > p->bytes)
@@ -72,6 +112,18 @@ int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why)
 		return 0;
 	/* Memory is short: what is needed, and nothing ahead of it. */
 	return populate(p, round_up(bytes, PAGE), why);
+}
+
+int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why)
+{
+	int error = bytes <= p->warm ? 0 : reach_now(p, bytes, why);
+
+	if (error)
+		return error;
+	if (bytes > p->high)
+		p->high = bytes;
+	begin_ahead(p, p->high);
+	return 0;
 }
 
 int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off, struct shmq__why *why)
@@ -118,6 +170,7 @@ static void give_back_after(struct pool *p, uint64_t keep)
 {
 	if (keep >= p->warm)
 		return;
+	collect(p);
 	shmq__shmem_punch(p->fd, p->base + keep, p->warm - keep);
 	p->warm = keep;
 }
@@ -135,7 +188,8 @@ int pool_trim(struct pool *p)
 
 	if (p->freed < TRIM_BYTES && !(is_empty && p->freed))
 		return 0;
-	keep = round_up(used_end(p), p->chunk) + (is_empty ? 0 : TRIM_BYTES);
+	p->high = used_end(p);
+	keep = round_up(p->high, p->chunk) + (is_empty ? p->chunk : TRIM_BYTES);
 	least = p->warm > SLICE_BYTES ? p->warm - SLICE_BYTES : 0;
 	give_back_after(p, keep > least ? keep : least);
 	if (p->warm > keep)
@@ -157,6 +211,7 @@ void pool_settle(struct pool *p, uint64_t table_bytes)
 {
 	uint64_t used = round_up(p->ranges ? used_end(p) : table_bytes, PAGE);
 
+	p->high = used;
 	p->warm = p->bytes;
 	give_back_after(p, used);
 }

@@ -2,10 +2,11 @@
  *
  * pool: a stretch of a slab from which small ranges are handed out warm.
  *
- * Its first `warm` bytes are populated, a chunk at a time and ahead of
- * need, so that what it hands out never faults for want of memory and costs
- * no process each.  Freed ranges stay warm; the end is given back when a lot
- * of it is free.  4 KiB pages only.
+ * Its first `warm` bytes are populated, a chunk at a time, so that what it
+ * hands out never faults for want of memory and costs no process each.  When
+ * half a chunk is left, a child begins with the next one, so that nobody waits
+ * for it in general.  Freed ranges stay warm; the end is given back when a
+ * lot of it is free.  4 KiB pages only.
  */
 #ifndef SHMQ_POOL_H
 #define SHMQ_POOL_H
@@ -21,6 +22,10 @@ struct pool {
 	uint64_t chunk; /* populate so much at a time */
 	uint64_t warm;  /* [base, base + warm) is populated */
 	uint64_t freed; /* since the end was last given back */
+	uint64_t high;  /* end of the highest range handed out */
+	pid_t child;    /* populates [warm, ahead), 0 none */
+	int result_fd;
+	uint64_t ahead;
 	struct extent *ranges; /* NULL for a table, which only grows */
 };
 
@@ -29,6 +34,9 @@ enum pool_kind { POOL_RANGES, POOL_TABLE };
 int pool_open(struct pool *p, enum pool_kind kind, struct place *place, int fd, uint64_t base,
 	      uint64_t bytes, uint64_t chunk);
 void pool_close(struct pool *p);
+
+/* Begin to populate the first chunk. */
+void pool_prepare(struct pool *p);
 
 /* Table: populate its first `bytes`.  0 or as place_plan and place_populate. */
 int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why);

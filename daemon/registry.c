@@ -299,6 +299,16 @@ void registry_close(struct registry *r)
 	free(r);
 }
 
+void registry_prepare(struct registry *r)
+{
+	struct pool *pools[] = { &r->clients, &r->topics,  &r->heap,
+				 &r->bells,   &r->entries, &r->small_rings };
+	unsigned i;
+
+	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
+		pool_prepare(pools[i]);
+}
+
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift)
 {
 	unsigned i;

@@ -133,6 +133,9 @@ int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MA
 		  const char *name, struct registry **out, struct shmq__why *why);
 void registry_close(struct registry *r);
 
+/* Have memory at hand for the first clients and topics. */
+void registry_prepare(struct registry *r);
+
 /* Id of the slab of that kind and page size, -1 none. */
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift);
 int registry_slab_fd(const struct registry *r, unsigned id);

@@ -128,13 +128,13 @@ void stall_forget_peer(struct control *c, const struct peer *p)
 
 /* ---- reports -------------------------------------------------------------------------------- */
 
-/* The topic of the report, which the reporter must have open to publish. */
+/* The topic of the report, which the reporter must have open. */
 static struct topic *reported_topic(const struct exchange *x)
 {
 	struct handle *h;
 
 	LIST_FOREACH (h, &x->conn->peer->handles, of_peer)
-		if (h->role == SHMQ_ROLE_PUBLISHER && h->topic->rec->id == x->req->report.topic_id)
+		if (h->topic->rec->id == x->req->report.topic_id)
 			return h->topic;
 	return NULL;
 }

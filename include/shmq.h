@@ -392,7 +392,9 @@ int shmq_publish_iov(shmq_pub *pub, struct shmq_msg *msg, const struct iovec *io
 /* Publish up to n messages with one look at the bell and one clock read.
  * Returns how many were published; an error only if none was.  With
  * SHMQ_ATOMIC all go to one partition (that of msgs[0]) and every subscriber
- * sees all or none; n is at most depth/4 (SHMQ_EBATCH). */
+ * sees all or none; n is at most depth/4 (SHMQ_EBATCH).  A member's prefix
+ * takes 16 bytes of its slot: where a topic has no arena (shmq_plan), members
+ * have at most inline_bytes - 16 (SHMQ_ETOOBIG). */
 #define SHMQ_ATOMIC 1u
 ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, size_t n, unsigned flags);
 

@@ -223,8 +223,12 @@ static int take_slabs(struct shmq_bus *bus, const struct proto_reply *reply, int
 	return error;
 }
 
-static int connect_socket(struct shmq_bus *bus)
+/* A full backlog makes connect() wait: SO_SNDTIMEO bounds that, and every
+ * send after it. */
+static int connect_socket(struct shmq_bus *bus, uint64_t deadline)
 {
+	int64_t left = shmq__clock_left(deadline);
+	struct timeval tv = { .tv_sec = left / 1000000000, .tv_usec = left % 1000000000 / 1000 };
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int sock, error;
 
@@ -232,6 +236,10 @@ static int connect_socket(struct shmq_bus *bus)
 	if (sock < 0)
 		return -errno;
 	memcpy(addr.sun_path, bus->path, strnlen(bus->path, sizeof(addr.sun_path) - 1));
+	if (left >= 0 && !tv.tv_sec && !tv.tv_usec)
+		tv.tv_usec = 1; /* 0 would mean for ever */
+	if (left >= 0)
+		setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr))) {
 		error = -errno;
 		close(sock);
@@ -261,12 +269,16 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	struct proto_request req;
 	struct proto_reply reply;
 	int fds[WIRE_FDS_MAX], error, again = bus->bus_nonce != 0;
+	struct epoll_event readable = { .events = EPOLLIN };
 	unsigned n = 0, i;
-	int sock = connect_socket(bus);
+	int sock = connect_socket(bus, deadline);
 
 	if (sock < 0 && is_away(sock))
 		return shmq__fail(why, SHMQ_ENODAEMON,
 				  "nobody listens at %s: start shmqd --bus %s", bus->path, bus->name);
+	if (sock == -EAGAIN)
+		return shmq__fail(why, SHMQ_EDAEMON, "the supervisor at %s does not accept: see %s/%s.log",
+				  bus->path, bus->dir, bus->name);
 	if (sock < 0)
 		return shmq__fail(why, sock, "connecting to %s: %s", bus->path, shmq_strerror(sock));
 	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
@@ -302,7 +314,11 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		close(sock);
 		return error;
 	}
+	/* What was behind the number leaves the caller's epoll set with it. */
 	if (dup3(fds[0], bus->event_sock, O_CLOEXEC) < 0)
+		error = -errno;
+	else if (bus->poll_fd >= 0 &&
+		 epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) && errno != EEXIST)
 		error = -errno;
 	close(fds[0]);
 	if (!error)
@@ -323,6 +339,11 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		push_kind(bus, SHMQ_EVENT_REATTACHED);
 	}
 	kick(bus);
+	while (bus->to_close_count && bus->sock >= 0)
+		if (!say_closed(bus, bus->to_close[bus->to_close_count - 1]))
+			bus->to_close_count--;
+	if (bus->sock < 0)
+		return shmq__fail(why, SHMQ_ENODAEMON, "the supervisor at %s went away", bus->path);
 	return 0;
 }
 
@@ -481,7 +502,7 @@ static int read_events(struct shmq_bus *bus)
 }
 
 /* The supervisor has gone: carry on alone and try to come back, never
- * starting one from here. */
+ * starting one from here.  Wakes that are due are not kept waiting for it. */
 static int come_back(struct shmq_bus *bus)
 {
 	int error = 0;
@@ -489,7 +510,8 @@ static int come_back(struct shmq_bus *bus)
 	pthread_mutex_lock(&bus->lock);
 	if (read_events(bus) == -EPIPE) {
 		disconnect(bus);
-		error = attach(bus, shmq__clock_deadline(bus->timeout_ns), NULL);
+		error = attach(bus, shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 : 1000000000),
+			       NULL);
 		if (error && bus->retry_ns < retry_max_ns)
 			bus->retry_ns *= 2;
 	}
@@ -515,13 +537,14 @@ static int wake_deferred(struct shmq_bus *bus)
 /* Handle what is there, waiting until deadline for the first thing. */
 static int serve(struct shmq_bus *bus, uint64_t deadline)
 {
-	int64_t retry_left = -1;
+	uint64_t retry_at = 0; /* 0: not away */
 
 	for (;;) {
 		struct pollfd p[2] = { { .fd = bus->kick_fd, .events = POLLIN },
 				       { .fd = bus->event_sock, .events = POLLIN } };
 		int64_t left = shmq__clock_left(deadline), wake = atomic_load(&bus->wake_ns);
-		int away = retry_left >= 0 || atomic_load(&bus->lost), rc, did = 0;
+		int away = retry_at || atomic_load(&bus->lost), rc = 0, did = 0;
+		int64_t retry_left = retry_at ? shmq__clock_left(retry_at) : -1;
 		struct timespec ts;
 
 		if (wake && (left < 0 || wake < left))
@@ -538,7 +561,7 @@ static int serve(struct shmq_bus *bus, uint64_t deadline)
 			ssize_t got = read(bus->kick_fd, &n, sizeof(n));
 
 			(void)got;
-			retry_left = -1;
+			retry_at = 0;
 		}
 		if (atomic_load(&bus->stop))
 			return 0;
@@ -548,13 +571,13 @@ static int serve(struct shmq_bus *bus, uint64_t deadline)
 			rc = read_events(bus);
 			if (rc > 0)
 				did += rc;
-		} else {
-			rc = away && !atomic_load(&bus->lost) ? -EPIPE : 0;
+		} else if (retry_at && !shmq__clock_left(retry_at)) {
+			rc = -EPIPE;
 		}
 		if (rc == -EPIPE) {
 			rc = come_back(bus);
 			did += !rc;
-			retry_left = rc && !atomic_load(&bus->lost) ? bus->retry_ns : -1;
+			retry_at = rc && !atomic_load(&bus->lost) ? shmq__clock_deadline(bus->retry_ns) : 0;
 		}
 		if (did || shmq__clock_left(deadline) == 0)
 			return did;
@@ -655,6 +678,9 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 	void *entry;
 	int error = shmq__bus_request(bus, req, &reply, why);
 
+	/* Not answered is not refused: it may still be carried out. */
+	if (error == SHMQ_EDAEMON || error == SHMQ_ENODAEMON || error == SHMQ_EPROTO)
+		send_close(bus, req->token);
 	if (error)
 		return error;
 	h->bus = bus;
@@ -834,21 +860,26 @@ static int init_bus(struct shmq_bus *bus)
 static void free_bus(struct shmq_bus *bus)
 {
 	int *fd[] = { &bus->sock, &bus->event_sock, &bus->kick_fd, &bus->poll_fd };
+	/* In a forked child the maps are not there, and threads that are not
+	 * there either may stand in the condition for ever. */
+	int is_ours = !bus->guard || !bus_check(bus);
 	unsigned i;
 
 	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
 		if (*fd[i] >= 0)
 			close(*fd[i]);
-	if (bus->guard && bus_check(bus))
-		shmq__slabs_abandon(bus->slabs);
-	else
+	if (is_ours)
 		shmq__slabs_destroy(bus->slabs);
+	else
+		shmq__slabs_abandon(bus->slabs);
 	if (bus->guard)
 		munmap(bus->guard, LAY_PAGE);
-	pthread_cond_destroy(&bus->event_cond);
-	pthread_mutex_destroy(&bus->event_lock);
-	pthread_mutex_destroy(&bus->deferred_lock);
-	pthread_mutex_destroy(&bus->lock);
+	if (is_ours) {
+		pthread_cond_destroy(&bus->event_cond);
+		pthread_mutex_destroy(&bus->event_lock);
+		pthread_mutex_destroy(&bus->deferred_lock);
+		pthread_mutex_destroy(&bus->lock);
+	}
 	free(bus->to_close);
 	free(bus->daemon_path);
 	free(bus);
@@ -902,14 +933,6 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	error = attach_somehow(bus, shmq__clock_deadline(bus->timeout_ns), why);
 	if (error)
 		goto out;
-	if (bus->poll_fd >= 0) {
-		struct epoll_event ev = { .events = EPOLLIN };
-
-		if (epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &ev)) {
-			error = -errno;
-			goto out;
-		}
-	}
 	*out = bus;
 	return 0;
 out:
@@ -932,7 +955,6 @@ SHMQ_EXPORT void shmq_bus_close(shmq_bus *bus)
 		free_bus(bus);
 		return;
 	}
-	bus->closing = 1;
 	while (bus->handles)
 		bus->handles->close(bus->handles);
 	atomic_store(&bus->stop, 1);

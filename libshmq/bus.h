@@ -62,7 +62,6 @@ struct shmq_bus {
 	int64_t retry_ns;
 	int registered; /* for membarrier: 0 not asked, 1 yes, -1 denied */
 	int thread_started;
-	int closing; /* shmq_bus_close() has begun */
 
 	unsigned client;
 	_Atomic int attached, lost, reattached;

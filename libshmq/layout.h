@@ -299,7 +299,8 @@ struct lay_client {
 	shmq_au32 state;     /* enum lay_client_state; DEAD: being recovered */
 	shmq_au32 pid;       /* in the supervisor's pid namespace */
 	shmq_au64 start_time; /* field 22 of /proc/pid/stat: ticks after boot */
-	shmq_au64 pidns;     /* inode of its pid namespace */
+	shmq_au64 pidns;     /* inode of its pid namespace | of the
+				supervisor's time namespace << 32 */
 	shmq_au64 nonce;     /* chosen by the client; ties a re-attach to it */
 	shmq_au32 uid;
 	uint32_t pad0;

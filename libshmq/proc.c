@@ -55,25 +55,38 @@ static int read_stat(pid_t pid, struct stat_line *out)
 	return -EPROTO;
 }
 
-static uint64_t pidns_of(const char *path)
+static uint64_t inode_of(const char *path)
 {
 	struct stat st;
 
 	return stat(path, &st) ? 0 : (uint64_t)st.st_ino;
 }
 
+/* Pids are numbers of the process's pid namespace; start times are shown
+ * as of the time namespace of whoever reads them.  Only an observer that
+ * shares both can compare. */
+static uint64_t namespaces_of(const char *pid)
+{
+	char path[64];
+	uint64_t ino;
+
+	snprintf(path, sizeof(path), "/proc/%s/ns/pid", pid);
+	ino = inode_of(path);
+	return ino ? ino | inode_of("/proc/self/ns/time") << 32 : 0;
+}
+
 int shmq__proc_identify(pid_t pid, struct shmq__proc_id *out)
 {
 	struct stat_line line;
-	char path[40];
+	char name[16];
 	int rc = read_stat(pid, &line);
 
 	if (rc)
 		return rc;
-	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
+	snprintf(name, sizeof(name), "%d", (int)pid);
 	out->pid = pid;
 	out->start_time = line.start_time;
-	out->pidns = pidns_of(path);
+	out->pidns = namespaces_of(name);
 	return 0;
 }
 
@@ -82,7 +95,7 @@ int shmq__proc_is_dead(const struct shmq__proc_id *id)
 	struct stat_line line;
 	int rc;
 
-	if (id->pid <= 0 || !id->pidns || id->pidns != pidns_of("/proc/self/ns/pid"))
+	if (id->pid <= 0 || !id->pidns || id->pidns != namespaces_of("self"))
 		return 0;
 	rc = read_stat(id->pid, &line);
 	/* A /proc mounted with hidepid hides other users' live processes. */

@@ -11,7 +11,8 @@
 struct shmq__proc_id {
 	pid_t pid;
 	uint64_t start_time; /* ticks after boot, /proc/pid/stat field 22 */
-	uint64_t pidns;      /* inode of the pid namespace, 0 unknown */
+	uint64_t pidns;      /* inode of its pid namespace | of the reader's
+				time namespace << 32; 0 unknown */
 };
 
 /* Identity of process pid as seen from here.  0 or -errno (-ESRCH). */

@@ -25,6 +25,7 @@
 #define STUCK_REPORT_NS 100000000 /* a claim that stands so long is reported */
 #define STUCK_AGAIN_NS 1000000000  /* ... and again: the supervisor may die */
 #define STUCK_ERROR_NS 1000000000 /* ... and with stall = report, refused */
+#define ATTEND_TURNS 4096u        /* turns of a spinning wait between such looks */
 #define DEATH_LOOK_NS 1000000     /* look for proof of death that often */
 
 #define PIECE_ABORTED 1u          /* no control word: its state is none */
@@ -88,7 +89,7 @@ struct pending {
 
 /* ---- waiting for credit ------------------------------------------------ */
 
-static int has_ended(struct shmq_pub *pub, const struct lane *l)
+static inline int has_ended(const struct lane *l)
 {
 	uint32_t state = load_relaxed(&l->w.mem->state);
 
@@ -96,26 +97,25 @@ static int has_ended(struct shmq_pub *pub, const struct lane *l)
 		return 0;
 	if (state == LAY_RING_MOVED)
 		return SHMQ_EMOVED;
-	(void)pub;
 	return SHMQ_EENDED;
 }
 
-static int look_at_bell(struct shmq_pub *pub, struct lane *l)
+static inline void look_at_bell(struct shmq_pub *pub, struct lane *l)
 {
 	if (!pub->sleeps || pub->wake == SHMQ_WAKE_DEFERRED)
-		return 0;
+		return;
 	if (unlikely(bell_look(&l->bells->data, pub->fence)))
 		pub->wakes++;
-	return 0;
 }
 
-/* Whoever we are about to wait for may be asleep on what we committed. */
+/* Whoever we are about to wait for may be asleep on what we committed.  A
+ * publisher that waits may enter the kernel, so deferred ones ring too. */
 static void wake_all_lanes(struct shmq_pub *pub)
 {
 	uint32_t p;
 
-	for (p = 0; p < pub->h.topic->geo.partitions; p++)
-		look_at_bell(pub, &pub->lane[p]);
+	for (p = 0; pub->sleeps && p < pub->h.topic->geo.partitions; p++)
+		pub->wakes += (uint64_t)bell_look(&pub->lane[p].bells->data, pub->fence);
 }
 
 static void report_evicted(struct shmq_pub *pub, const struct credit_gater *g)
@@ -156,13 +156,78 @@ static int raise_limit(struct lane *l, uint64_t need)
 	return seq_diff(l->w.limit, need) >= 0;
 }
 
+/* The owner of that claim, of generation gen, is dead.  The claim may be part
+ * of an atomic batch, so all it left is repaired, in the right order. */
+static void recover_owner(struct shmq_pub *pub, const struct lane *l, uint64_t seq, uint64_t word,
+			  uint64_t gen)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+
+	while ((m = shmq__topic_next_member(pub->h.topic, &it)))
+		if (m->client == LAY_CTRL_OWNER(word) && m->client_gen == gen &&
+		    load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER)
+			shmq__recover_publisher(pub->h.topic, m);
+	shmq__recover_slot(pub->h.topic, (uint32_t)(l - pub->lane), seq, word, gen);
+}
+
+/* A claim of someone else's that we are kept waiting by. */
+struct held {
+	uint64_t seq, word;
+	uint64_t since, next_look, next_report; /* monotonic */
+};
+
+/* Look after it: recover it on proof of death, report it when it lasts.
+ * SHMQ_ESTALLED once the policy says that others are told, else 0. */
+static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, uint64_t seq, uint64_t word)
+{
+	struct lay_client *c = shmq__slabs_client(pub->h.topic->slabs, LAY_CTRL_OWNER(word));
+	uint64_t now = shmq__clock_monotonic_ns(), gen;
+	struct shmq__proc_id id;
+
+	if (h->seq != seq || h->word != word)
+		*h = (struct held){ .seq = seq,
+				    .word = word,
+				    .since = now,
+				    .next_look = now + DEATH_LOOK_NS,
+				    .next_report = now + STUCK_REPORT_NS };
+	if (c && now >= h->next_look) {
+		h->next_look = now + (now - h->since < 10 * DEATH_LOOK_NS ? 1 : 10) * DEATH_LOOK_NS;
+		gen = load_acquire(&c->gen);
+		id = (struct shmq__proc_id){ .pid = (pid_t)load_relaxed(&c->pid),
+					     .start_time = load_relaxed(&c->start_time),
+					     .pidns = load_relaxed(&c->pidns) };
+		if (shmq__proc_is_dead(&id) &&
+		    load_acquire(&lay_slot_at(l->w.mem, &l->w.geo, seq)->ctrl) == word)
+			recover_owner(pub, l, seq, word, gen);
+	}
+	if (now >= h->next_report) {
+		h->next_report = now + STUCK_AGAIN_NS;
+		report_stuck(pub, l, seq, word);
+	}
+	return now - h->since > STUCK_ERROR_NS && l->w.geo.stall == SHMQ_STALL_REPORT ? SHMQ_ESTALLED : 0;
+}
+
+/* The claim that the subscriber which holds us back stands at, if it does. */
+static int holder_stands_at(struct lane *l, uint64_t *seq, uint64_t *word)
+{
+	struct credit_gater *g = shmq__credit_holder(&l->credit);
+
+	if (!g)
+		return 0;
+	*seq = load_relaxed(&g->entry->pos);
+	*word = load_acquire(&lay_slot_at(l->w.mem, &l->w.geo, *seq)->ctrl);
+	return LAY_CTRL_STATE(*word) == LAY_CLAIMED && LAY_CTRL_LAP(*word) == lay_lap(&l->w.geo, *seq);
+}
+
 static void go_to_sleep(struct lane *l, enum shmq__fence fence, uint64_t deadline, uint64_t need,
 			int *ready)
 {
 	struct lay_bell *bell = &l->bells->credit;
-	uint64_t look = shmq__clock_deadline(STUCK_ERROR_NS);
+	uint64_t seq, word, look;
 	uint32_t e;
 
+	look = shmq__clock_deadline(holder_stands_at(l, &seq, &word) ? STUCK_REPORT_NS : STUCK_ERROR_NS);
 	store_relaxed(&l->entry->asleep, 1);
 	e = shmq__bell_arm(bell, fence);
 	*ready = raise_limit(l, need);
@@ -171,14 +236,29 @@ static void go_to_sleep(struct lane *l, enum shmq__fence fence, uint64_t deadlin
 	store_relaxed(&l->entry->asleep, 0);
 }
 
+/* Now and then while we wait for credit, as the supervisor may be away: is
+ * whoever holds us back held by a dead or stalled publisher, or dead? */
+static int attend_holder(struct shmq_pub *pub, struct lane *l, struct held *h, uint64_t *next_dead)
+{
+	uint64_t now = shmq__clock_monotonic_ns(), seq, word;
+
+	if (now >= *next_dead) {
+		*next_dead = now + STUCK_ERROR_NS;
+		shmq__credit_drop_dead(&l->credit);
+	}
+	return holder_stands_at(l, &seq, &word) ? attend(pub, l, h, seq, word) : 0;
+}
+
 /* Wait until seqs below `need` may be written. */
 static int wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t need)
 {
 	int evict = l->w.geo.policy == SHMQ_EVICT;
 	int64_t timeout = evict ? pub->evict_ns : pub->block_ns;
+	int ready = raise_limit(l, need), error;
+	uint64_t next_dead = shmq__clock_deadline(STUCK_ERROR_NS);
+	struct held held = { 0 };
+	unsigned turns = 0;
 	struct waiter w;
-	int ready = raise_limit(l, need), ended;
-	uint64_t dead_at = 0;
 
 	if (ready)
 		return ready < 0 ? ready : 0;
@@ -190,11 +270,10 @@ static int wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t need)
 	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout);
 	while (!(ready = raise_limit(l, need))) {
 		enum wait_step step = shmq__waiter_step(&w);
-		uint64_t now;
 
-		ended = has_ended(pub, l);
-		if (ended)
-			return ended;
+		error = has_ended(l);
+		if (error)
+			return error;
 		if (step == WAIT_EXPIRED && evict) {
 			struct credit_gater *g = shmq__credit_holder(&l->credit);
 
@@ -206,16 +285,14 @@ static int wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t need)
 		}
 		if (step == WAIT_EXPIRED)
 			return SHMQ_ETIMEOUT;
-		if (step != WAIT_SLEEP)
-			continue;
-		go_to_sleep(l, pub->fence, w.deadline, need, &ready);
+		if (step == WAIT_SLEEP)
+			go_to_sleep(l, pub->fence, w.deadline, need, &ready);
 		if (ready)
 			break;
-		/* The supervisor may be away: look for the dead ourselves. */
-		now = shmq__clock_monotonic_ns();
-		if (now - w.started > STUCK_ERROR_NS && now - dead_at > STUCK_ERROR_NS) {
-			shmq__credit_drop_dead(&l->credit);
-			dead_at = now;
+		if (step == WAIT_SLEEP || ++turns % ATTEND_TURNS == 0) {
+			error = attend_holder(pub, l, &held, &next_dead);
+			if (error)
+				return error;
 		}
 	}
 	return ready < 0 ? ready : 0;
@@ -226,41 +303,23 @@ static int wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq, ui
 {
 	uint64_t old = seq - l->w.geo.depth;
 	struct lay_slot *slot = lay_slot_at(l->w.mem, &l->w.geo, old);
-	struct lay_client *c = shmq__slabs_client(pub->h.topic->slabs, LAY_CTRL_OWNER(word));
-	int64_t next_look = DEATH_LOOK_NS, next_report = STUCK_REPORT_NS;
+	struct held held = { 0 };
 	struct waiter w;
 
 	if (pub->dont_wait)
 		return SHMQ_ESTALLED;
 	shmq__waiter_start(&w, SHMQ_WAIT_YIELD, 0, pub->block_ns);
 	while (load_acquire(&slot->ctrl) == word) {
-		int64_t waited = waiter_waited(&w);
-		int ended = has_ended(pub, l);
+		int error = has_ended(l);
 
-		if (ended)
-			return ended;
+		if (!error)
+			error = attend(pub, l, &held, old, word);
+		if (error)
+			return error;
 		if (shmq__waiter_step(&w) == WAIT_EXPIRED)
 			return SHMQ_ETIMEOUT;
-		if (waited < next_look)
-			continue;
-		next_look = waited + (waited < 10 * DEATH_LOOK_NS ? DEATH_LOOK_NS : 10 * DEATH_LOOK_NS);
-		if (c) {
-			uint64_t gen = load_acquire(&c->gen);
-			struct shmq__proc_id id = { .pid = (pid_t)load_relaxed(&c->pid),
-						    .start_time = load_relaxed(&c->start_time),
-						    .pidns = load_relaxed(&c->pidns) };
-
-			if (shmq__proc_is_dead(&id) && load_acquire(&slot->ctrl) == word)
-				shmq__recover_slot(pub->h.topic, (uint32_t)(l - pub->lane), old, word, gen);
-		}
-		if (waited > next_report) {
-			report_stuck(pub, l, old, word);
-			next_report = waited + STUCK_AGAIN_NS;
-		}
-		if (waited > STUCK_ERROR_NS && l->w.geo.stall == SHMQ_STALL_REPORT)
-			return SHMQ_ESTALLED;
 		/* A held claim is rare and lasts: no bell is worth it. */
-		if (waited > DEATH_LOOK_NS)
+		if (waiter_waited(&w) > DEATH_LOOK_NS)
 			poll(NULL, 0, 1);
 	}
 	return 0;
@@ -562,7 +621,7 @@ static int send_message(struct shmq_pub *pub, struct shmq_msg *m, const struct i
 	if (bell == BELL_LATER)
 		return 0;
 	look_at_bell(pub, l);
-	return has_ended(pub, l);
+	return has_ended(l);
 }
 
 static int check_pub(const struct shmq_pub *pub)
@@ -636,7 +695,7 @@ SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 		ring_commit(&l->w, s, seq);
 		account(l, seq, len);
 		look_at_bell(pub, l);
-		return has_ended(pub, l);
+		return has_ended(l);
 	}
 	return send_message(pub, &m, &iov, 1, BELL_NOW, &l);
 }
@@ -790,7 +849,7 @@ static int publish_atomic(struct shmq_pub *pub, struct shmq_msg *msgs, size_t n)
 		account(l, msgs[i].seq, pub->pending[i].parcel.data_bytes);
 	}
 	look_at_bell(pub, l);
-	return has_ended(pub, l);
+	return has_ended(l);
 out:
 	while (stowed--)
 		shmq__arena_give_back(&pub->arena);
@@ -832,7 +891,7 @@ SHMQ_EXPORT ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, siz
 	if (!l)
 		return error;
 	look_at_bell(pub, l);
-	error = has_ended(pub, l);
+	error = has_ended(l);
 	return error ? error : (ssize_t)i;
 }
 
@@ -905,7 +964,7 @@ SHMQ_EXPORT int shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
 	msg->partition = (int32_t)(l - pub->lane);
 	msg->ts_ns = p.ts;
 	look_at_bell(pub, l);
-	return has_ended(pub, l);
+	return has_ended(l);
 }
 
 SHMQ_EXPORT int shmq_abort(shmq_pub *pub)

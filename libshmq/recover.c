@@ -14,6 +14,7 @@
 #include "ring.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static int is_current(const struct shmq__topic *t, unsigned client, uint64_t gen)
 {
@@ -35,9 +36,28 @@ int shmq__recover_slot(struct shmq__topic *t, uint32_t p, uint64_t seq, uint64_t
 	return 1;
 }
 
+/* A committed member of an atomic batch whose first message its owner never
+ * committed: readers still stand before it.  The first is voided last, so
+ * it tells for as long as it matters. */
+static int is_unfinished(const struct shmq__ring *r, uint64_t seq, uint64_t w, unsigned client)
+{
+	const struct lay_slot *s = lay_slot_at(r->mem, &r->geo, seq);
+	struct lay_batch batch;
+	uint64_t first;
+
+	if (LAY_CTRL_STATE(w) != LAY_COMMITTED || !(s->flags & SHMQ_MSG_BATCH))
+		return 0;
+	memcpy(&batch, (const char *)s + r->geo.payload_off, sizeof(batch));
+	if (seq_diff(seq, batch.first_seq) <= 0 || seq - batch.first_seq >= r->geo.depth)
+		return 0;
+	first = load_acquire(&lay_slot_at(r->mem, &r->geo, batch.first_seq)->ctrl);
+	return first == LAY_CTRL(lay_lap(&r->geo, batch.first_seq), client, LAY_CLAIMED);
+}
+
 /* Shared: walk from the dead one's lower bound to the first slot that
- * nobody has claimed, then void its claims from the last to the first:
- * readers that stand at the first of an unfinished batch see none of it. */
+ * nobody has claimed, then void its claims, and what it had committed of an
+ * unfinished batch, from the last to the first: readers that stand at the
+ * first see none of it. */
 static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, unsigned client,
 			    uint64_t gen)
 {
@@ -51,10 +71,12 @@ static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, un
 	for (n = head; n != from; n--) {
 		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl); /* V2 */
 
-		if (LAY_CTRL_STATE(w) != LAY_CLAIMED || LAY_CTRL_OWNER(w) != client ||
-		    LAY_CTRL_LAP(w) != lay_lap(&r->geo, n - 1))
+		if (LAY_CTRL_OWNER(w) != client || LAY_CTRL_LAP(w) != lay_lap(&r->geo, n - 1))
 			continue;
-		voided += (unsigned)shmq__recover_slot(t, p, n - 1, w, gen);
+		if (LAY_CTRL_STATE(w) == LAY_CLAIMED)
+			voided += (unsigned)shmq__recover_slot(t, p, n - 1, w, gen);
+		else if (is_unfinished(r, n - 1, w, client) && is_current(t, client, gen))
+			voided += (unsigned)shmq__ring_void(r->mem, &r->geo, n - 1, w);
 	}
 	return voided;
 }

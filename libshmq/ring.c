@@ -16,22 +16,82 @@ __attribute__((no_sanitize("thread"), noinline)) void shmq__copy_racy(void *to, 
 }
 #endif
 
-void shmq__ring_takeover(struct ring_writer *w)
+static uint64_t load_ctrl(const struct lay_ring *ring, const struct lay_geometry *geo, uint64_t seq)
 {
-	uint64_t n = load_relaxed(&w->mem->tail_hint), steps;
+	return load_acquire(&lay_slot_at(ring, geo, seq)->ctrl);
+}
 
-	for (steps = 0; steps < 2 * w->geo.depth; steps++) {
-		uint64_t word = load_acquire(&lay_slot_at(w->mem, &w->geo, n)->ctrl);
-		uint64_t step = ring_step(&w->geo, n, word);
+static int64_t laps_ahead(const struct lay_geometry *geo, uint64_t word, uint64_t seq)
+{
+	return lay_lap_diff(LAY_CTRL_LAP(word), lay_lap(geo, seq));
+}
 
-		if (!step || LAY_CTRL_SANS_OWNER(word) == LAY_CTRL(lay_lap(&w->geo, n), 0, LAY_CLAIMED))
+/* Is this word a claim, or what became of one? */
+static int is_taken(uint64_t word)
+{
+	unsigned state = LAY_CTRL_STATE(word);
+
+	return state == LAY_CLAIMED || state == LAY_COMMITTED || state == LAY_VOID || state == LAY_GONE;
+}
+
+/* R5 makes any seq right whose predecessor was claimed; a publisher gone
+ * mad may have stored any other. */
+static int is_borne_out(const struct lay_ring *ring, const struct lay_geometry *geo, uint64_t hint)
+{
+	uint64_t word = load_ctrl(ring, geo, hint - 1);
+	int64_t d = laps_ahead(geo, word, hint - 1);
+
+	return hint == ring->base_seq || d > 0 || (d == 0 && is_taken(word));
+}
+
+/* Where to walk from if the hint is of no use: the highest seq that any slot
+ * speaks of is the last, or, as ring_step() has it, half a ring before it. */
+static uint64_t place_by_scan(const struct lay_ring *ring, const struct lay_geometry *geo)
+{
+	uint64_t base = ring->base_seq, last = base, n;
+
+	for (n = base; n != base + geo->depth; n++) {
+		uint64_t word = load_ctrl(ring, geo, n);
+		int64_t d = laps_ahead(geo, word, n);
+
+		if (d >= 0 && is_taken(word) && seq_diff(n + (uint64_t)d * geo->depth, last) > 0)
+			last = n + (uint64_t)d * geo->depth;
+	}
+	if (geo->mode != SHMQ_EXCLUSIVE)
+		return last;
+	return seq_diff(last, base + geo->depth / 2) > 0 ? last - geo->depth / 2 : base;
+}
+
+/* Walk to the first seq that is not taken; WALK_TO_CLAIM
+ * stops before one that stands CLAIMED too. */
+enum walk { WALK_TAKEN, WALK_TO_CLAIM };
+static uint64_t walk(const struct lay_ring *ring, const struct lay_geometry *geo, enum walk how)
+{
+	uint64_t n = load_relaxed(&((struct lay_ring *)(uintptr_t)ring)->tail_hint), steps;
+
+	if (!is_borne_out(ring, geo, n))
+		n = place_by_scan(ring, geo);
+	for (steps = 0; steps < 2 * geo->depth; steps++) {
+		uint64_t word = load_ctrl(ring, geo, n), step = ring_step(geo, n, word);
+
+		if (!step || (how == WALK_TO_CLAIM && LAY_CTRL_STATE(word) == LAY_CLAIMED &&
+			      !laps_ahead(geo, word, n)))
 			break;
 		n += step;
 	}
+	return n;
+}
+
+uint64_t shmq__ring_head(const struct lay_ring *ring, const struct lay_geometry *geo)
+{
+	return walk(ring, geo, WALK_TAKEN);
+}
+
+void shmq__ring_takeover(struct ring_writer *w)
+{
+	w->next = w->ahead = walk(w->mem, &w->geo, WALK_TO_CLAIM);
 	/* Publishers that die young would leave the hint laps behind. */
-	store_relaxed(&w->mem->tail_hint, n); /* R5 */
-	w->next = n;
-	w->ahead = n;
+	store_relaxed(&w->mem->tail_hint, w->next); /* R5 */
 }
 
 void shmq__ring_give_up(struct ring_writer *w, uint64_t upto)
@@ -60,7 +120,7 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 		if (d >= 0) { /* taken, maybe laps ago */
 			n += (uint64_t)d * w->geo.depth + 1;
 			hint = load_relaxed(&w->mem->tail_hint); /* R5 */
-			if (seq_diff(hint, n) > 0 && seq_diff(hint, n) < (int64_t)(1ull << 40))
+			if (seq_diff(hint, n) > 0 && is_borne_out(w->mem, &w->geo, hint))
 				n = hint;
 			continue;
 		}
@@ -152,7 +212,9 @@ uint64_t shmq__ring_voids_between(const struct lay_ring *ring, uint64_t from, ui
 	if (count > LAY_VOIDS)
 		count = LAY_VOIDS;
 	for (i = 0; i < count; i++) {
-		uint64_t v = load_relaxed(&r->voids[i]) - 1;
+		/* Acquire: before void_forgotten, which is raised before an
+		 * entry is written over. */
+		uint64_t v = load_acquire(&r->voids[i]) - 1;
 
 		if (v == UINT64_MAX || seq_diff(v, from) < 0 || seq_diff(v, to) >= 0)
 			continue;

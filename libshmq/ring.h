@@ -129,6 +129,10 @@ static inline uint64_t ring_step(const struct lay_geometry *geo, uint64_t n, uin
 	return (uint64_t)d * geo->depth + 1;
 }
 
+/* First seq that nobody has claimed or committed.  Starts at the tail hint
+ * if the slot before it bears it out, else looks at every slot. */
+uint64_t shmq__ring_head(const struct lay_ring *ring, const struct lay_geometry *geo);
+
 /* Find the seq to continue at after a predecessor, or where to look first,
  * and leave it as the hint. */
 void shmq__ring_takeover(struct ring_writer *w);

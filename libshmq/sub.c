@@ -69,6 +69,7 @@ struct shmq_sub {
 
 	struct rlane *view;   /* lane of the message handed out, NULL none */
 	uint64_t view_word;   /* its control word; 0: a copy */
+	int view_torn;        /* said so once: it is counted lost */
 
 	struct arena_map *arena;
 	uint32_t arena_count;
@@ -207,7 +208,7 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	if (is_bound)
 		store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
 	move_to(sub, l, l->r.next);
-	if (!sub->evicts)
+	if (!sub->evicts || l->kept) /* what we copied of a batch comes first */
 		return lost ? SHMQ_EOVERRUN : 0;
 	sub->evicted = 1;
 	store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_EVICTED);
@@ -417,6 +418,7 @@ static inline int hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 {
 	sub->view = l;
 	sub->view_word = word;
+	sub->view_torn = 0;
 	add(&l->entry->count, 1);
 	add(&l->entry->bytes, msg->len);
 	return 0;
@@ -453,6 +455,11 @@ static int take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word, con
 	if (sub->gates || batch->index)
 		return skip_member(sub, l, batch->first_seq, msg);
 	rc = keep_batch(sub, l, batch);
+	if (rc == SHMQ_ECORRUPT) {
+		count_lost(sub, l, 1, msg);
+		move_to(sub, l, l->r.next + 1);
+		return rc;
+	}
 	if (rc || !ring_still(&l->r, l->r.next, word))
 		return rc < 0 ? rc : SHMQ_EEMPTY;
 	return skip_member(sub, l, batch->first_seq, msg);
@@ -587,6 +594,16 @@ static int look_at_all(struct shmq_sub *sub, struct shmq_msg *msg)
 	return SHMQ_EEMPTY;
 }
 
+static int had_messages(const struct shmq_sub *sub)
+{
+	uint32_t i;
+
+	for (i = 0; i < sub->lanes; i++)
+		if (shmq__topic_head(sub->lane[i].ring) != sub->lane[i].r.mem->base_seq)
+			return 1;
+	return 0;
+}
+
 /* Nothing is there: has the stream ended?  Looks once more after it learned
  * that, since what was committed before must still be read. */
 static int end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
@@ -601,8 +618,7 @@ static int end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 	else if (sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) {
 		if (load_acquire(&sub->h.topic->rec->publishers))
 			sub->saw_publisher = 1;
-		else if (sub->saw_publisher || shmq__topic_head(sub->lane[0].ring) !=
-						       sub->lane[0].r.mem->base_seq)
+		else if (sub->saw_publisher || had_messages(sub))
 			end = SHMQ_EENDED;
 	}
 	if (!end)
@@ -771,10 +787,12 @@ SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
 		return rc;
 	if (!sub->view)
 		return SHMQ_EOPTION;
+	if (sub->view_torn)
+		return SHMQ_EOVERRUN;
 	if (sub->gates || !sub->view_word || ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
 		return 0;
 	unread(sub, msg);
-	sub->view_word = 0;
+	sub->view_torn = 1;
 	return SHMQ_EOVERRUN;
 }
 
@@ -917,8 +935,7 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		sub->saw_publisher = 1;
 		return 0;
 	}
-	return sub->saw_publisher ||
-	       shmq__topic_head(sub->lane[0].ring) != sub->lane[0].r.mem->base_seq;
+	return sub->saw_publisher || had_messages(sub);
 }
 
 unsigned shmq__sub_bells(const struct shmq_sub *sub)

@@ -15,6 +15,7 @@
 #include "topic.h"
 #include "futex.h"
 #include "ring.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -129,17 +130,7 @@ struct lay_entry *shmq__topic_entry(const struct shmq__topic *t, const struct la
 
 uint64_t shmq__topic_head(const struct shmq__ring *r)
 {
-	uint64_t n = load_relaxed(&r->mem->tail_hint), steps;
-
-	for (steps = 0; steps < 2 * r->geo.depth; steps++) {
-		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
-		uint64_t step = ring_step(&r->geo, n, w);
-
-		if (!step)
-			break;
-		n += step;
-	}
-	return n;
+	return shmq__ring_head(r->mem, &r->geo);
 }
 
 uint64_t shmq__topic_oldest(const struct shmq__ring *r, uint64_t floor)

@@ -39,7 +39,7 @@ static unsigned long long meminfo(const char *wanted)
 	unsigned long long value, found = 0;
 	char name[64];
 
-	while (file && fscanf(file, "%63[^:]: %llu%*[^\n] ", name, &value) == 2)
+	while (file && fscanf(file, " %63[^:]: %llu%*[^\n]", name, &value) == 2)
 		if (strcmp(name, wanted) == 0)
 			found = value;
 	if (file)
@@ -87,11 +87,31 @@ static struct shmq_topic_options options_of(const struct topic *topic)
 					    .flags = SHMQ_TOPIC_TIME };
 }
 
+static const char *pages_text(uint64_t bytes)
+{
+	return bytes >= 1 << 30 ? "1 GiB" : bytes >= 2 << 20 ? "2 MiB" : "4 KiB";
+}
+
+/* What is taken from one source: pages of one size. */
+struct share {
+	uint64_t page_bytes, bytes;
+	struct shmq_plan plan;
+};
+
+static void add_share(struct share *share, const struct shmq_plan *plan)
+{
+	while (share->page_bytes && share->page_bytes != plan->page_bytes)
+		share++;
+	share->page_bytes = plan->page_bytes;
+	share->bytes += plan->ring_bytes + plan->control_bytes;
+	share->plan = *plan;
+}
+
 /* What it will take is known before anything is made. */
 static void plan_topics(shmq_bus *bus, uint64_t *ring_bytes)
 {
+	struct share shares[COUNT_OF(topics) + 1] = { { 0 } };
 	struct shmq_plan plan;
-	uint64_t bytes = 0;
 
 	for (size_t i = 0; i < COUNT_OF(topics); i++) {
 		struct shmq_topic_options options = options_of(&topics[i]);
@@ -100,15 +120,18 @@ static void plan_topics(shmq_bus *bus, uint64_t *ring_bytes)
 		if (error)
 			demo_die(bus, error, "planning \"%s\"", topics[i].name);
 		ring_bytes[i] = plan.ring_bytes;
-		bytes += plan.ring_bytes + plan.control_bytes;
+		add_share(shares, &plan);
 	}
-	printf("  %zu will take %.1f MiB: %s, %.0f MiB available\n", COUNT_OF(topics),
-	       bytes / 1048576.0, plan.source, plan.available_bytes / 1048576.0);
+	for (const struct share *share = shares; share->page_bytes; share++)
+		printf("  will take %.1f MiB from %s\n", share->bytes / 1048576.0,
+		       share->plan.source);
 }
 
-static const char *pages_text(uint64_t bytes)
+static const char *locked_text(const struct shmq_topic_info *info)
 {
-	return bytes >= 1 << 30 ? "1 GiB" : bytes >= 2 << 20 ? "2 MiB" : "4 KiB";
+	if (info->page_bytes >= 2 << 20)
+		return "-"; /* hugepages are never paged out */
+	return info->locked ? "yes" : "no";
 }
 
 static void show_topic(const struct shmq_topic_info *info)
@@ -127,13 +150,13 @@ static void show_topic(const struct shmq_topic_info *info)
 	printf("  %-13s %-10s %-6s %6llu %5u %5.2f MiB  %-6s %-6s %s\n", info->name,
 	       modes[info->mode], policies[info->policy], (unsigned long long)info->depth,
 	       info->slot_bytes, info->ring_bytes / 1048576.0, pages_text(info->page_bytes), node,
-	       info->locked ? "yes" : "no");
+	       locked_text(info));
 }
 
 static void create_topics(shmq_bus *bus)
 {
 	uint64_t ring_bytes[COUNT_OF(topics)];
-	char note[128] = "";
+	struct shmq_plan plan[COUNT_OF(topics)];
 
 	printf("\nTopics\n");
 	plan_topics(bus, ring_bytes);
@@ -141,7 +164,7 @@ static void create_topics(shmq_bus *bus)
 	       "slot", "rings", "pages", "node", "locked");
 	for (size_t i = 0; i < COUNT_OF(topics); i++) {
 		struct shmq_topic_options options = options_of(&topics[i]);
-		int error = shmq_topic_create(bus, topics[i].name, &options, NULL);
+		int error = shmq_topic_create(bus, topics[i].name, &options, &plan[i]);
 		struct shmq_topic_info info = { 0 };
 
 		if (!error)
@@ -153,11 +176,10 @@ static void create_topics(shmq_bus *bus)
 			demo_die(NULL, 0, "\"%s\" took %llu bytes, %llu were announced",
 				 topics[i].name, (unsigned long long)info.ring_bytes,
 				 (unsigned long long)ring_bytes[i]);
-		if (*info.note)
-			snprintf(note, sizeof(note), "%.127s", info.note);
 	}
-	if (*note)
-		printf("  note: %s\n", note);
+	for (size_t i = 0; i < COUNT_OF(topics); i++)
+		if (*plan[i].note)
+			printf("  note: %s: %s\n", topics[i].name, plan[i].note);
 }
 
 /* ---- all ---------------------------------------------------------------- */

@@ -260,13 +260,13 @@ static void draw_table(struct view *view, const struct frame *frame)
 	printf("  mem    ");
 	put_bar(mem->total_bytes ? 100 * used / mem->total_bytes : 0);
 	printf(" %5.1f of %.1f GiB\n", used / (1 << 30), mem->total_bytes / (double)(1 << 30));
-	printf("  load   %.2f %.2f %.2f   net in %.1f out %.1f kB/s   disk read %.1f write %.1f kB/s\n",
-	       view->load.load1, view->load.load5, view->load.load15, frame->rx / 1e3,
-	       frame->tx / 1e3, frame->rd / 1e3, frame->wr / 1e3);
+	printf("  load   %.2f %.2f %.2f\n", view->load.load1, view->load.load5, view->load.load15);
+	printf("  net    %.1f kB/s in, %.1f out\n", frame->rx / 1e3, frame->tx / 1e3);
+	printf("  disk   %.1f kB/s read, %.1f written\n", frame->rd / 1e3, frame->wr / 1e3);
 	printf("  trades %.0f/s, last %u at %.2f\n", frame->trades, view->tick.qty,
 	       view->tick.price / 100.0);
 	printf("  %zu processes, the busiest:\n", frame->procs);
-	view->lines = 5 + (view->cpus < 4 ? view->cpus : 4);
+	view->lines = 7 + (view->cpus < 4 ? view->cpus : 4);
 	for (size_t i = 0; i < TOP && frame->top[i]; i++) {
 		const struct proc *proc = frame->top[i];
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define TOPIC_ID 77
@@ -357,3 +358,68 @@ uint64_t fake_random(uint64_t *state)
 	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
 	return z ^ (z >> 31);
 }
+
+/* ---- instruction by instruction ------------------------------------------------- */
+
+static struct {
+	unsigned left;
+	int fired;
+	void (*fn)(void *);
+	void *arg;
+} step;
+
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+
+#define TRAP_FLAG 0x100u
+
+static void on_step(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *c = context;
+
+	(void)sig;
+	(void)info;
+	if (--step.left)
+		return; /* the next instruction traps again */
+	c->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+	step.fired = 1;
+	step.fn(step.arg);
+}
+
+void fake_step_begin(unsigned k, void (*fn)(void *), void *arg)
+{
+	struct sigaction action = { .sa_sigaction = on_step, .sa_flags = SA_SIGINFO };
+
+	CHECK_EQ(sigaction(SIGTRAP, &action, NULL), 0);
+	step.left = k;
+	step.fired = 0;
+	step.fn = fn;
+	step.arg = arg;
+	fence_light(); /* what the handler reads is stored */
+	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | TRAP_FLAG);
+	fence_light();
+}
+
+int fake_step_end(void)
+{
+	fence_light();
+	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)TRAP_FLAG);
+	fence_light();
+	return step.fired;
+}
+
+#else
+
+void fake_step_begin(unsigned k, void (*fn)(void *), void *arg)
+{
+	(void)k;
+	(void)fn;
+	(void)arg;
+	SKIP("needs single steps of an x86-64 processor, and no ThreadSanitizer");
+}
+
+int fake_step_end(void)
+{
+	return step.fired;
+}
+
+#endif

@@ -101,4 +101,13 @@ uint64_t fake_random(uint64_t *state);
 void fake_dawdle(uint64_t turns);
 void fake_hold_up(pthread_t thread, unsigned turns);
 
+/* Run from here, one instruction at a time, and call fn(arg) after the k-th:
+ * what another thread might do while this one is held up there.  fn may leave
+ * by siglongjmp(): then this one died there.  Ends at fake_step_end(), which
+ * returns whether there were as many instructions.  Asked for each k in turn,
+ * every point of a function comes up; of a long one, every so-many-th.
+ * Skips where it cannot be done. */
+void fake_step_begin(unsigned k, void (*fn)(void *), void *arg);
+int fake_step_end(void);
+
 #endif

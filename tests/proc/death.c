@@ -446,6 +446,10 @@ static int see_one(shmq_sub *sub, const struct crash *c, struct crash_seen *seen
 	return 1;
 }
 
+/* Sixty arenas, one leaked at each death, would be more than ten times this;
+ * the table of clients may grow a little, as ids are given out in turn. */
+enum { SLACK = 256 << 10 };
+
 static void check_crashes(enum shmq_mode mode, size_t most, int rounds)
 {
 	struct crash *c = shared_memory(sizeof(*c));
@@ -487,7 +491,7 @@ static void check_crashes(enum shmq_mode mode, size_t most, int rounds)
 		if (round == 5)
 			before = info.bytes;
 		else if (round > 5)
-			CHECK_LE(info.bytes, before);
+			CHECK_LE(info.bytes, before + SLACK);
 	}
 	CHECK_EQ(sub_stats(sub).lost, 0);
 	NOTE("%d kills, %llu batches, %llu slots voided", rounds, (unsigned long long)total,
@@ -1025,6 +1029,7 @@ TEST(with_stall_report_everybody_is_told_and_the_message_arrives_later)
 	shmq_sub *sub;
 	struct shmq_msg msg;
 	pid_t child;
+	int rc;
 
 	test_bus_start();
 	bus = test_bus_open();
@@ -1038,7 +1043,10 @@ TEST(with_stall_report_everybody_is_told_and_the_message_arrives_later)
 	CHECK_ERROR(shmq_receive(sub, &msg, SOON), SHMQ_ESTALLED); /* as long as it lasts */
 	await_event(bus, SHMQ_EVENT_STALLED, stage->client);
 	CHECK_OK(kill(child, SIGCONT));
-	CHECK_EQ(receive_number(sub, PATIENCE), 7);
+	while ((rc = shmq_receive(sub, &msg, PATIENCE)) == SHMQ_ESTALLED)
+		test_sleep_ms(1);
+	CHECK_OK(rc);
+	CHECK_EQ(*(const uint64_t *)msg.data, 7);
 	CHECK_EQ(receive_number(sub, PATIENCE), 8);
 	CHECK_EQ(test_join(child), 0);
 	CHECK_EQ(voids_of(bus, "t"), 0);

@@ -9,9 +9,15 @@
 #include "futex.h"
 #include "tap.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define WATCHDOG_S 6
@@ -119,6 +125,155 @@ TEST(a_late_store_of_served_hides_no_sleeper)
 	store_relaxed(&b.served, 1); /* the other waker saw one arming only */
 	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
 	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 0);
+}
+
+/* ---- at any instruction ----------------------------------------------------- */
+
+static unsigned barriers, wakes;
+static const struct lay_bell *armed_before;
+
+/* Stands before that of libc: sees the library's system calls. */
+long syscall(long number, ...)
+{
+	static long (*real)(long, ...);
+	long a[6], rc;
+	va_list ap;
+
+	va_start(ap, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "syscall");
+	if (number == SYS_membarrier && a[0] == MEMBARRIER_CMD_GLOBAL_EXPEDITED) {
+		barriers++;
+		if (armed_before)
+			CHECK_EQ(load_relaxed(&armed_before->armed), 1); /* S2, then S3 */
+	}
+	rc = real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	wakes += number == SYS_futex && a[1] == FUTEX_WAKE;
+	return rc;
+}
+
+TEST(a_sleeper_makes_the_wakers_pass_a_barrier_after_it_armed)
+{
+	struct lay_bell b = { 0 };
+
+	armed_before = &b;
+	shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+	CHECK_EQ(barriers, 0);
+	store_relaxed(&b.armed, 0);
+	shmq__bell_arm(&b, SHMQ__FENCE_LIGHT);
+	CHECK_EQ(barriers, 1);
+	armed_before = NULL;
+}
+
+/* A waker that dies at any instruction has either told the kernel, or leaves the
+ * bell as one that the next waker rings. */
+static sigjmp_buf out;
+
+static void die(void *arg)
+{
+	(void)arg;
+	siglongjmp(out, 1);
+}
+
+TEST(a_waker_may_die_at_any_instruction)
+{
+	volatile int reached = 1;
+
+	for (volatile unsigned k = 1; reached; k++) {
+		static struct lay_bell b;
+
+		memset(&b, 0, sizeof(b));
+		shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+		wakes = 0;
+		if (!sigsetjmp(out, 1)) {
+			fake_step_begin(k, die, NULL);
+			shmq__bell_ring(&b);
+			reached = fake_step_end();
+		}
+		CHECK(wakes || load_relaxed(&b.armed) != load_relaxed(&b.served));
+	}
+}
+
+/* Will whoever expects e be woken, now or by the next that looks? */
+static int will_wake(const struct lay_bell *b, uint32_t e)
+{
+	struct lay_bell *bell = (struct lay_bell *)(uintptr_t)b;
+
+	return load_relaxed(&bell->word) != e ||
+	       load_relaxed(&bell->armed) != load_relaxed(&bell->served);
+}
+
+static void ring_now(void *arg)
+{
+	bell_look(arg, SHMQ__FENCE_FULL);
+}
+
+/* A late waker, whose progress the sleeper has seen already, rings while it
+ * arms: the next wake must still reach it. */
+TEST(a_ring_at_any_instruction_of_arming_hides_no_sleeper)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k++) {
+		struct lay_bell b = { .armed = 7, .served = 6 };
+		uint32_t e;
+
+		fake_step_begin(k, ring_now, &b);
+		e = shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+		reached = fake_step_end();
+		CHECK(will_wake(&b, e));
+	}
+}
+
+struct arming {
+	struct lay_bell bell;
+	uint32_t e;
+	int armed;
+};
+
+static void arm_now(void *arg)
+{
+	struct arming *a = arg;
+
+	a->e = shmq__bell_arm(&a->bell, SHMQ__FENCE_FULL);
+	a->armed = 1;
+}
+
+TEST(a_sleeper_that_arms_at_any_instruction_of_a_ring_is_woken)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k++) {
+		struct arming a = { .bell = { .armed = 1 } };
+
+		fake_step_begin(k, arm_now, &a);
+		shmq__bell_ring(&a.bell);
+		reached = fake_step_end();
+		if (a.armed)
+			CHECK(will_wake(&a.bell, a.e));
+	}
+}
+
+/* And another waker in the middle of one. */
+TEST(two_wakers_at_any_instruction_hide_no_sleeper)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k++) {
+		struct lay_bell b = { .armed = 1 };
+		uint32_t e;
+
+		fake_step_begin(k, ring_now, &b);
+		shmq__bell_ring(&b);
+		reached = fake_step_end();
+		e = shmq__bell_arm(&b, SHMQ__FENCE_FULL);
+		CHECK(will_wake(&b, e));
+		bell_look(&b, SHMQ__FENCE_FULL);
+		CHECK_NE(load_relaxed(&b.word), e);
+	}
 }
 
 /* ---- no wake-up is lost ------------------------------------------------------- */

@@ -486,8 +486,108 @@ TEST(a_joiner_never_loses_what_it_may_read_over_the_wrap_of_the_lap)
 	join_traffic(SHMQ_EXCLUSIVE, FAKE_LAP_WRAP - 20000, 1);
 }
 
-/* The window itself, replayed step by step: a publisher has scanned and not yet
- * stored its limit when the joiner reads it. */
+/* Somebody joins at any instruction of a refresh: one of the two sees the other,
+ * so nothing at or after the start may be written over. */
+struct join_at {
+	struct scene *s;
+	struct lay_member *m;
+	enum shmq_from from;
+};
+
+static void join_now(void *arg)
+{
+	struct join_at *j = arg;
+
+	shmq__topic_publish_member(j->s->f->topic, j->m, LAY_MEMBER_SUBSCRIBER);
+	shmq__topic_join(j->s->f->topic, j->m, j->from, 0);
+}
+
+static void join_at_any_instruction(uint64_t base, enum shmq_from from)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k++) {
+		struct scene s = set_up(base);
+		struct ring_writer w = fake_writer(s.f, s.pub, 0);
+		struct join_at j = { .s = &s, .from = from };
+		uint64_t limit = 0, before, seq, word;
+		struct lay_entry *e;
+		int error;
+
+		start(&s);
+		w.limit = base + (UINT64_C(1) << 40);
+		while (w.next != base + 2 * FAKE_DEPTH) {
+			CHECK_EQ(shmq__ring_claim(&w, &seq, &word), RING_CLAIM_OK);
+			fake_put(&w, seq, 0);
+		}
+		store_relaxed(&w.mem->tail_hint, w.next);
+		before = refresh(&s, w.next - 100, 0);
+		j.m = fake_member(s.f, s.client, -1);
+		e = fake_entry(s.f, j.m, 0);
+		fake_step_begin(k, join_now, &j);
+		limit = shmq__credit_refresh(&s.credit, w.next, 0, &error);
+		reached = fake_step_end();
+		CHECK_OK(error);
+		CHECK_GE(seq_diff(limit, before), 0);
+		CHECK_EQ(limit, load_relaxed(&s.own->limit));
+		if (reached)
+			CHECK_LE(seq_diff(limit, load_relaxed(&e->pos) + FAKE_DEPTH), 0);
+		tear_down(&s);
+	}
+}
+
+TEST(whoever_joins_at_any_instruction_of_a_refresh_is_not_written_over)
+{
+	join_at_any_instruction(0, SHMQ_FROM_OLDEST);
+	join_at_any_instruction(UINT64_C(0) - 2 * FAKE_DEPTH - EIGHTH, SHMQ_FROM_OLDEST);
+}
+
+/* And a publisher that raises its limit at any instruction of a join. */
+struct raise_at {
+	struct scene *s;
+	uint64_t next, limit;
+};
+
+static void raise_now(void *arg)
+{
+	struct raise_at *r = arg;
+	int error;
+
+	r->limit = shmq__credit_refresh(&r->s->credit, r->next, 0, &error);
+}
+
+TEST(a_limit_raised_at_any_instruction_of_a_join_spares_the_joiner)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k += 61) {
+		struct scene s = set_up(0);
+		struct ring_writer w = fake_writer(s.f, s.pub, 0);
+		struct raise_at r = { .s = &s };
+		struct lay_member *m;
+		uint64_t seq, word;
+
+		start(&s);
+		w.limit = UINT64_C(1) << 40;
+		while (w.next != 2 * FAKE_DEPTH) {
+			CHECK_EQ(shmq__ring_claim(&w, &seq, &word), RING_CLAIM_OK);
+			fake_put(&w, seq, 0);
+		}
+		store_relaxed(&w.mem->tail_hint, w.next);
+		r.limit = refresh(&s, w.next - 100, 0);
+		r.next = w.next;
+		m = fake_member(s.f, s.client, -1);
+		shmq__topic_publish_member(s.f->topic, m, LAY_MEMBER_SUBSCRIBER);
+		fake_step_begin(k, raise_now, &r);
+		shmq__topic_join(s.f->topic, m, SHMQ_FROM_OLDEST, 0);
+		reached = fake_step_end();
+		CHECK_LE(seq_diff(r.limit, load_relaxed(&fake_entry(s.f, m, 0)->pos) + FAKE_DEPTH), 0);
+		tear_down(&s);
+	}
+}
+
+/* One such point by hand: a publisher has listed the roster, then somebody
+ * joins. */
 TEST(a_publisher_that_scanned_before_a_join_sees_the_joiner_the_second_time)
 {
 	struct scene s = set_up(0);

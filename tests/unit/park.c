@@ -154,6 +154,42 @@ TEST_WITHIN(a_bell_rung_between_arming_and_sleeping_ends_the_sleep, WATCHDOG_S)
 	}
 }
 
+struct late {
+	struct belfry *b;
+	unsigned i;
+};
+
+static void ring_now(void *arg)
+{
+	struct late *l = arg;
+
+	bell_look(&l->b->bell[l->i], SHMQ__FENCE_FULL);
+}
+
+/* A late waker rings at any instruction of the arming of all bells: the next
+ * wake of that bell must still end the sleep. */
+TEST(a_ring_at_any_instruction_of_arming_hides_no_sleeper)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		int reached = 1;
+
+		for (unsigned k = 1; reached; k++) {
+			struct shmq__park *park;
+			struct belfry *b = set_up(3, SHMQ__FENCE_LIGHT, &park);
+			struct late late = { b, i };
+
+			add_relaxed(&b->bell[i].armed, 1); /* somebody else is asleep */
+			fake_step_begin(k, ring_now, &late);
+			shmq__park_arm(park);
+			reached = fake_step_end();
+			bell_look(&b->bell[i], SHMQ__FENCE_FULL);
+			CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000000)), 0);
+			shmq__park_free(park);
+			free(b);
+		}
+	}
+}
+
 TEST_WITHIN(only_the_callers_deadline_is_a_timeout, WATCHDOG_S)
 {
 	static const unsigned count[] = { 1, 2, BELLS_MAX };

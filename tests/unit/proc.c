@@ -41,7 +41,7 @@ TEST(this_process_is_identified_and_alive)
 	CHECK_GT(id.start_time, 0);
 	CHECK_EQ(id.start_time, again.start_time);
 	CHECK_OK(stat("/proc/self/ns/pid", &st));
-	CHECK_EQ(id.pidns, st.st_ino);
+	CHECK_EQ((uint32_t)id.pidns, st.st_ino);
 	CHECK_EQ(shmq__proc_is_dead(&id), 0);
 }
 

@@ -5,7 +5,9 @@
 #include "recover.h"
 
 #include <sched.h>
+#include <setjmp.h>
 #include <unistd.h>
+#include <urcu/urcu-bp.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define ENDLESS (UINT64_C(1) << 62)
@@ -327,9 +329,7 @@ TEST(claims_of_a_batch_are_voided_last_to_first)
 	}
 }
 
-/* Of a shared batch that died while committing, last to first, the committed
- * rest stays: its first was not committed, so nobody delivers it. */
-TEST(of_a_half_committed_shared_batch_the_claims_are_voided)
+TEST(single_messages_committed_behind_an_open_claim_stay)
 {
 	struct scene s = shared_at(100);
 	uint64_t first = claim(&s.d);
@@ -342,6 +342,50 @@ TEST(of_a_half_committed_shared_batch_the_claims_are_voided)
 	for (uint64_t i = 0; i < 10; i++)
 		CHECK_EQ(look(&s, first + i), i < 5 ? RING_VOID : RING_MESSAGE);
 	tear_down(&s);
+}
+
+/* A batch that says so is voided whole, also what was committed of it: all or
+ * none.  Batches that were finished, and members of others', are left. */
+static void put_member(struct scene *s, struct ring_writer *w, uint64_t seq, uint64_t first,
+		       uint32_t count)
+{
+	struct lay_slot *slot = lay_slot_at(s->ring->mem, &s->ring->geo, seq);
+	struct lay_batch batch = { .first_seq = first, .index = (uint32_t)(seq - first), .count = count };
+
+	slot->len = 0;
+	slot->flags = SHMQ_MSG_BATCH;
+	memcpy((char *)slot + s->ring->geo.payload_off, &batch, sizeof(batch));
+	ring_commit(w, slot, seq);
+}
+
+TEST(of_an_unfinished_shared_batch_nothing_is_left)
+{
+	for (size_t i = 0; i < COUNT(bases) - 1; i++) {
+		for (uint64_t committed = 0; committed <= 6; committed++) {
+			struct scene s = shared_at(bases[i]);
+			uint64_t done = claim(&s.d), first, n;
+
+			claim(&s.d);
+			put_member(&s, &s.d, done + 1, done, 2);
+			put_member(&s, &s.d, done, done, 2);
+			first = claim(&s.d);
+			for (n = 1; n < 6; n++)
+				claim(&s.d);
+			publish(&s.l, 3);
+			for (n = 6; n-- > 6 - committed;)
+				put_member(&s, &s.d, first + n, first, 6);
+			CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), committed == 6 ? 0 : 6);
+			CHECK_EQ(look(&s, done), RING_MESSAGE);
+			CHECK_EQ(look(&s, done + 1), RING_MESSAGE);
+			for (n = 0; n < 6; n++)
+				CHECK_EQ(look(&s, first + n),
+					 committed == 6 ? RING_MESSAGE : RING_VOID);
+			for (; n < 9; n++)
+				CHECK_EQ(look(&s, first + n), RING_MESSAGE);
+			CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), 0);
+			tear_down(&s);
+		}
+	}
 }
 
 /* ---- exclusive ---------------------------------------------------------------- */
@@ -460,6 +504,184 @@ TEST(slots_given_up_early_are_no_claims)
 	shmq__ring_takeover(&s.l);
 	CHECK_EQ(s.l.next, 10);
 	tear_down(&s);
+}
+
+/* ---- death at any instruction -------------------------------------------------- */
+
+static sigjmp_buf out;
+
+static void die(void *arg)
+{
+	(void)arg;
+	siglongjmp(out, 1);
+}
+
+/* What a publisher does for one message, or for a batch of three. */
+static void publish_shared(struct ring_writer *w, unsigned count)
+{
+	uint64_t seq[3], word;
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		if (shmq__ring_claim(w, &seq[i], &word) != RING_CLAIM_OK)
+			return;
+	for (i = count; i-- > 0;)
+		fake_put(w, seq[i], seq[i]);
+}
+
+/* Run it, dead after k instructions; whether it got that far. */
+static int die_at(unsigned k, void (*fn)(struct scene *, unsigned), struct scene *s, unsigned count)
+{
+	volatile int reached = 1;
+
+	if (!sigsetjmp(out, 1)) {
+		fake_step_begin(k, die, NULL);
+		fn(s, count);
+		reached = fake_step_end();
+	}
+	/* The dead hold no read lock of this process. */
+	while (urcu_bp_read_ongoing())
+		urcu_bp_read_unlock();
+	return reached;
+}
+
+static void shared_mortal(struct scene *s, unsigned count)
+{
+	publish_shared(&s->d, count);
+}
+
+static void exclusive_mortal(struct scene *s, unsigned count)
+{
+	uint64_t first = s->d.next;
+
+	ring_ready(&s->d, count);
+	for (unsigned i = count; i-- > 0;)
+		fake_put(&s->d, first + i, first + i);
+	s->d.next += count;
+}
+
+/* Nothing is in the way any more: readers come to the head over messages that
+ * are whole and voids, and the next publisher goes on there. */
+static void everything_moves(struct scene *s, uint64_t base)
+{
+	uint64_t head = shmq__topic_head(s->ring), n, holes = 0;
+
+	for (n = base; n != head; n++) {
+		struct ring_reader r = fake_reader(s->f, 0, n);
+		enum ring_look seen = look(s, n);
+
+		if (seen == RING_MESSAGE)
+			CHECK_EQ(fake_get(&r), n);
+		else
+			CHECK_EQ(seen, RING_VOID);
+		holes += seen == RING_VOID;
+	}
+	CHECK_EQ(look(s, n), RING_NOTHING);
+	CHECK_EQ(voids(s, base, head), holes);
+	if (s->ring->geo.mode == SHMQ_SHARED) {
+		CHECK_EQ(claim(&s->l), head);
+		return;
+	}
+	shmq__ring_takeover(&s->l);
+	CHECK_EQ(s->l.next, head);
+}
+
+static void die_at_any_instruction(enum shmq_mode mode, enum shmq_policy policy, unsigned count,
+				   unsigned stride)
+{
+	uint64_t base = (UINT64_C(1) << 32) - 2;
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k += stride) {
+		struct scene s = set_up(&(struct fake_options){
+			.base_seq = base, .mode = mode, .policy = policy });
+
+		reached = die_at(k, mode == SHMQ_SHARED ? shared_mortal : exclusive_mortal, &s, count);
+		shmq__recover_publisher(s.f->topic, s.dead);
+		everything_moves(&s, base);
+		tear_down(&s);
+	}
+}
+
+TEST(a_publisher_may_die_at_any_instruction)
+{
+	die_at_any_instruction(SHMQ_SHARED, SHMQ_BLOCK, 1, 1);
+	die_at_any_instruction(SHMQ_SHARED, SHMQ_BLOCK, 3, 3);
+	die_at_any_instruction(SHMQ_EXCLUSIVE, SHMQ_LOSSY, 1, 1);
+	die_at_any_instruction(SHMQ_EXCLUSIVE, SHMQ_LOSSY, 3, 3);
+}
+
+static void recovering_mortal(struct scene *s, unsigned count)
+{
+	(void)count;
+	shmq__recover_publisher(s->f->topic, s->dead);
+}
+
+static void recoverer_dies(enum shmq_mode mode, uint64_t base, unsigned stride)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k += stride) {
+		struct scene s = set_up(&(struct fake_options){ .base_seq = base, .mode = mode });
+		uint64_t first = s.d.next, n;
+
+		if (mode == SHMQ_SHARED)
+			for (n = 0; n < 3; n++)
+				claim(&s.d);
+		else
+			for (n = 3; n-- > 1;) /* a batch without its first */
+				fake_put(&s.d, first + n, 0);
+		reached = die_at(k, recovering_mortal, &s, 0);
+		/* However far it came, a reader that gets past the first gets past all. */
+		if (look(&s, first) == RING_VOID) {
+			CHECK_EQ(look(&s, first + 1), RING_VOID);
+			CHECK_EQ(look(&s, first + 2), RING_VOID);
+		}
+		shmq__recover_publisher(s.f->topic, s.dead);
+		for (n = 0; n < 3; n++)
+			CHECK_EQ(look(&s, first + n), RING_VOID);
+		everything_moves(&s, base);
+		tear_down(&s);
+	}
+}
+
+TEST(a_recoverer_may_die_at_any_instruction)
+{
+	recoverer_dies(SHMQ_SHARED, 100, 13);
+	recoverer_dies(SHMQ_SHARED, (UINT64_C(1) << 63) - 1, 29);
+}
+
+TEST(a_recoverer_of_an_exclusive_batch_may_die_at_any_instruction)
+{
+	recoverer_dies(SHMQ_EXCLUSIVE, 100, 307);
+}
+
+/* Two recoverers, one of which is held up at any instruction of its own. */
+static void recover_too(void *arg)
+{
+	struct scene *s = arg;
+
+	shmq__recover_publisher(s->f->topic, s->dead);
+}
+
+TEST(a_second_recoverer_at_any_instruction_of_the_first_is_harmless)
+{
+	int reached = 1;
+
+	for (unsigned k = 1; reached; k += 11) {
+		struct scene s = shared_at(100);
+
+		claim(&s.d);
+		publish(&s.l, 2);
+		claim(&s.d);
+		fake_step_begin(k, recover_too, &s);
+		shmq__recover_publisher(s.f->topic, s.dead);
+		reached = fake_step_end();
+		CHECK_EQ(look(&s, 100), RING_VOID);
+		CHECK_EQ(look(&s, 103), RING_VOID);
+		CHECK_EQ(voids(&s, 100, 104), 2);
+		tear_down(&s);
+	}
 }
 
 /* ---- by several, while others go on ---------------------------------------------- */

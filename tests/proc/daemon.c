@@ -1,0 +1,909 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The supervisor is killed, stopped, started twice: nobody who has a topic
+ * open notices more than an event, and what comes after finds the bus as
+ * it was.
+ */
+#include "raw.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+
+enum { DEPTH = 1024 };
+
+static void kill_worker(shmq_bus *bus)
+{
+	CHECK_OK(kill(test_bus_worker_pid(bus), SIGKILL));
+}
+
+static uint64_t epoch_of(shmq_bus *bus)
+{
+	struct shmq_bus_info info;
+
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	return info.epoch;
+}
+
+struct wish {
+	shmq_bus *bus;
+	uint64_t n;
+};
+
+static int has_epoch(void *arg)
+{
+	const struct wish *w = arg;
+
+	return epoch_of(w->bus) >= w->n;
+}
+
+static int has_reattached(void *arg)
+{
+	const struct wish *w = arg;
+
+	return (uint64_t)shmq_bus_reattach_count(w->bus) >= w->n && shmq_bus_is_attached(w->bus);
+}
+
+static int has_other_parent(void *arg)
+{
+	const struct wish *w = arg;
+	pid_t pid = test_bus_parent_pid(w->bus);
+
+	return pid && (uint64_t)pid != w->n;
+}
+
+static void await_wish(int (*fn)(void *), shmq_bus *bus, uint64_t n)
+{
+	struct wish wish = { bus, n };
+
+	if (!test_wait_until(fn, &wish, 30000))
+		FAIL("waited in vain for %llu", (unsigned long long)n);
+}
+
+/* Kill the parent, wait until the worker has started another. */
+static void replace_parent(shmq_bus *bus)
+{
+	pid_t pid = test_bus_parent_pid(bus);
+
+	CHECK_OK(kill(pid, SIGKILL));
+	await_wish(has_other_parent, bus, (uint64_t)pid);
+}
+
+/* ---- traffic ------------------------------------------------------------- */
+
+/* A stream between two processes, while a third one kills. */
+struct traffic {
+	_Atomic int stop;
+	_Atomic uint64_t sent, received;
+	_Atomic int publisher_reattached, subscriber_reattached;
+	int expect; /* re-attachments in the end */
+};
+
+static int send_traffic(void *arg)
+{
+	struct traffic *t = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t");
+	static char large[500];
+	uint64_t n = 0;
+
+	CHECK_OK(shmq_pub_wait_subscribers(pub, 1, PATIENCE));
+	while (!atomic_load(&t->stop)) {
+		memcpy(large, &n, sizeof(n));
+		CHECK_OK(shmq_publish(pub, large, n % 3 ? sizeof(n) : sizeof(large)));
+		n++;
+		atomic_store(&t->sent, n);
+		atomic_store(&t->publisher_reattached, shmq_bus_reattach_count(bus));
+		sched_yield();
+	}
+	CHECK_EQ(pub_stats(pub).sent, n);
+	CHECK_EQ(shmq_bus_reattach_count(bus), t->expect);
+	CHECK_EQ(shmq_bus_is_attached(bus), 1);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static int receive_traffic(void *arg)
+{
+	struct traffic *t = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_sub *sub = open_sub(bus, "t", .flags = SHMQ_SUB_END_WITH_PUBLISHERS);
+	struct shmq_msg msg;
+	uint64_t next = 0, n;
+	int rc;
+
+	while (!(rc = shmq_receive(sub, &msg, PATIENCE))) {
+		memcpy(&n, msg.data, sizeof(n));
+		CHECK_EQ(n, next);
+		CHECK_EQ(msg.seq, n);
+		next++;
+		atomic_store(&t->received, next);
+		atomic_store(&t->subscriber_reattached, shmq_bus_reattach_count(bus));
+	}
+	CHECK_ERROR(rc, SHMQ_EENDED);
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	CHECK_EQ(next, atomic_load(&t->sent));
+	CHECK_EQ(shmq_bus_reattach_count(bus), t->expect);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+struct pair {
+	struct traffic *t;
+	pid_t publisher, subscriber;
+};
+
+static struct pair start_traffic(shmq_bus *bus, int expect)
+{
+	struct pair p = { .t = shared_memory(sizeof(struct traffic)) };
+
+	p.t->expect = expect;
+	create(bus, "t", .depth = DEPTH, .max_message_bytes = 500);
+	p.publisher = test_spawn(send_traffic, p.t);
+	p.subscriber = test_spawn(receive_traffic, p.t);
+	return p;
+}
+
+/* Some more messages went through. */
+static void await_flow(struct pair *p)
+{
+	int64_t deadline = test_now_ns() + PATIENCE;
+	uint64_t from = atomic_load(&p->t->received);
+
+	while (atomic_load(&p->t->received) < from + 2 * DEPTH) {
+		if (test_now_ns() > deadline)
+			FAIL("the stream stands at %llu of %llu",
+			     (unsigned long long)atomic_load(&p->t->received),
+			     (unsigned long long)atomic_load(&p->t->sent));
+		test_sleep_ms(1);
+	}
+}
+
+static void stop_traffic(struct pair *p)
+{
+	await_flow(p);
+	atomic_store(&p->t->stop, 1);
+	CHECK_EQ(test_join(p->publisher), 0);
+	CHECK_EQ(test_join(p->subscriber), 0);
+	CHECK_GT(atomic_load(&p->t->sent), 0);
+}
+
+/* Opening, publishing and closing work, by an old and by a new client. */
+static void check_opens(shmq_bus *old)
+{
+	shmq_bus *fresh = test_bus_open();
+	shmq_bus *buses[2] = { old, fresh };
+	struct shmq_msg msg;
+
+	for (int i = 0; i < 2; i++) {
+		shmq_sub *sub;
+		shmq_pub *pub;
+
+		create(buses[i], "probe", .depth = DEPTH, .max_message_bytes = 1000);
+		sub = open_sub(buses[1 - i], "probe");
+		pub = open_pub(buses[i], "probe");
+		CHECK_OK(shmq_publish(pub, "probe", 5));
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_MEM(msg.data, "probe", 5);
+		shmq_pub_close(pub);
+		shmq_sub_close(sub);
+		CHECK_OK(shmq_topic_remove(buses[i], "probe", 0));
+	}
+	shmq_bus_close(fresh);
+}
+
+TEST(a_killed_worker_is_replaced_and_its_clients_do_not_notice)
+{
+	enum { DEATHS = 4 }; /* deaths in quick succession are answered more slowly */
+	struct shmq_event event;
+	struct pair p;
+	shmq_bus *bus;
+	shmq_sub *watch;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "watch", .depth = DEPTH);
+	watch = open_sub(bus, "watch"); /* a handle, so that this client re-attaches itself */
+	p = start_traffic(bus, DEATHS);
+	await_flow(&p);
+	for (int n = 1; n <= DEATHS; n++) {
+		kill_worker(bus);
+		event = await_event(bus, SHMQ_EVENT_DETACHED, 0);
+		CHECK_STR(event.topic, "");
+		await_event(bus, SHMQ_EVENT_REATTACHED, 0);
+		CHECK_EQ(shmq_bus_is_attached(bus), 1);
+		CHECK_EQ(shmq_bus_reattach_count(bus), n);
+		CHECK_EQ(epoch_of(bus), n + 1);
+		await(&p.t->publisher_reattached, n);
+		await(&p.t->subscriber_reattached, n);
+		await_flow(&p);
+		CHECK_EQ(topic_info(bus, "t").publishers, 1);
+		CHECK_EQ(topic_info(bus, "t").subscribers, 1);
+		check_opens(bus);
+	}
+	stop_traffic(&p);
+	CHECK_EQ(topic_info(bus, "t").publishers, 0);
+	CHECK_EQ(topic_info(bus, "t").subscribers, 0);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	shmq_sub_close(watch);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_killed_parent_is_replaced_by_its_worker)
+{
+	struct pair p;
+	shmq_bus *bus;
+	pid_t worker;
+
+	test_bus_start();
+	bus = test_bus_open();
+	p = start_traffic(bus, 0);
+	await_flow(&p);
+	worker = test_bus_worker_pid(bus);
+	for (int n = 0; n < 5; n++) {
+		replace_parent(bus);
+		CHECK_EQ(test_bus_worker_pid(bus), worker);
+		await_flow(&p);
+		check_opens(bus);
+	}
+	CHECK_EQ(epoch_of(bus), 1);
+	stop_traffic(&p); /* which never was detached */
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(parent_and_worker_may_be_killed_in_turn)
+{
+	struct pair p;
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	p = start_traffic(bus, 4);
+	await_flow(&p);
+	for (int n = 1; n <= 4; n++) {
+		replace_parent(bus);
+		kill_worker(bus); /* the new parent starts its successor */
+		await_wish(has_epoch, bus, (uint64_t)n + 1);
+		await(&p.t->publisher_reattached, n);
+		await(&p.t->subscriber_reattached, n);
+		await_flow(&p);
+		check_opens(bus);
+	}
+	stop_traffic(&p);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_worker_killed_again_and_again_while_it_starts_recovers_in_the_end)
+{
+	struct pair p;
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	p = start_traffic(bus, 0);
+	await_flow(&p);
+	for (int n = 0; n < 6; n++) {
+		pid_t pid = test_bus_worker_pid(bus);
+
+		kill(pid, SIGKILL); /* may be dead already */
+		usleep((useconds_t)(mix((uint64_t)n) % 4000));
+	}
+	await_flow(&p);
+	check_opens(bus);
+	/* How often each of them came back depends on chance. */
+	CHECK_OK(kill(p.publisher, SIGKILL));
+	CHECK_EQ(test_join(p.publisher), 128 + SIGKILL);
+	CHECK_OK(kill(p.subscriber, SIGKILL));
+	CHECK_EQ(test_join(p.subscriber), 128 + SIGKILL);
+	while (topic_info(bus, "t").publishers || topic_info(bus, "t").subscribers)
+		test_sleep_ms(1);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- the bus as it was -------------------------------------------------------- */
+
+TEST(a_new_worker_finds_topics_handles_and_lags_as_they_were)
+{
+	struct shmq_bus_info info_before, info_after;
+	struct shmq_topic_info before[3], after[3];
+	static const char *const name[3] = { "plain", "rich", "ended" };
+	struct peers subs;
+	struct shmq_msg msg = { .data = "12345", .len = 5, .partition = 2 };
+	shmq_bus *bus;
+	shmq_pub *pub, *other;
+	shmq_sub *sub, *last;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "plain", .depth = DEPTH);
+	create(bus, "rich", .depth = 2 * DEPTH, .partitions = 3, .max_message_bytes = 5000,
+	       .policy = SHMQ_LOSSY, .mode = SHMQ_SHARED,
+	       .flags = SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME);
+	create(bus, "ended", .depth = DEPTH);
+	pub = open_pub(bus, "rich");
+	other = open_pub(bus, "plain");
+	sub = open_sub(bus, "rich", .partition_plus1 = 3);
+	last = open_sub(bus, "ended");
+	for (int i = 0; i < 10; i++)
+		CHECK_OK(shmq_publish_msg(pub, &msg));
+	for (int i = 0; i < 4; i++)
+		CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+	CHECK_OK(shmq_topic_remove(bus, "ended", SHMQ_FORCE));
+	CHECK_OK(shmq_bus_get_info(bus, &info_before));
+	for (int i = 0; i < 2; i++)
+		before[i] = topic_info(bus, name[i]);
+	CHECK_OK(shmq_sub_get_topic(last, &before[2]));
+	for (int n = 1; n <= 3; n++) {
+		kill_worker(bus);
+		await_wish(has_reattached, bus, (uint64_t)n);
+		CHECK_OK(shmq_bus_get_info(bus, &info_after));
+		CHECK_EQ(info_after.topics, info_before.topics);
+		CHECK_EQ(info_after.clients, info_before.clients);
+		CHECK_EQ(info_after.started_ns, info_before.started_ns);
+		CHECK_LE(info_after.bytes, info_before.bytes); /* what was warm is given back */
+		for (int i = 0; i < 2; i++)
+			after[i] = topic_info(bus, name[i]);
+		CHECK_OK(shmq_sub_get_topic(last, &after[2]));
+		for (int i = 0; i < 3; i++)
+			CHECK_MEM(&after[i], &before[i], sizeof(before[i]));
+		subs = peers_of(bus, "rich", SHMQ_ROLE_SUBSCRIBER);
+		CHECK_EQ(subs.count, 1);
+		CHECK_EQ(subs.lag, 7);
+		CHECK_EQ(subs.sent_or_received, 4);
+		CHECK_EQ(subs.last.partition, 2);
+		/* What was refused is refused still, what goes goes. */
+		CHECK_ERROR(shmq_pub_open(bus, "plain", NULL, &other), SHMQ_EEXCLUSIVE);
+		CHECK_ERROR(shmq_topic_create(bus, "rich", NULL, NULL), SHMQ_EEXISTS);
+		CHECK_ERROR(shmq_topic_remove(bus, "rich", 0), SHMQ_EINUSE);
+	}
+	CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+	CHECK_EQ(msg.seq, 4);
+	CHECK_ERROR(shmq_receive(last, &msg, SHMQ_NOWAIT), SHMQ_EENDED);
+	shmq_bus_close(bus);
+	bus = test_bus_open();
+	CHECK_EQ(topic_info(bus, "rich").publishers, 0);
+	CHECK_EQ(topic_info(bus, "rich").subscribers, 0);
+	CHECK_OK(shmq_topic_remove(bus, "rich", 0));
+	CHECK_OK(shmq_topic_remove(bus, "plain", 0));
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- the worker away ------------------------------------------------------------ */
+
+/* Keep the worker away: the parent, stopped, starts no other. */
+static void take_worker_away(shmq_bus *bus)
+{
+	CHECK_OK(kill(test_bus_parent_pid(bus), SIGSTOP));
+	kill_worker(bus);
+}
+
+static void bring_worker_back(shmq_bus *bus)
+{
+	CHECK_OK(kill(test_bus_parent_pid(bus), SIGCONT));
+}
+
+struct alone {
+	_Atomic int stage;
+};
+
+static int claim_and_wait_to_die(void *arg)
+{
+	struct alone *a = arg;
+	shmq_bus *bus = test_bus_open();
+	struct raw raw;
+
+	raw_open(&raw, bus, "t");
+	raw_claim(&raw);
+	reach(&a->stage, 1);
+	pause();
+	return 1;
+}
+
+static int subscribe_and_wait_to_die(void *arg)
+{
+	struct alone *a = arg;
+
+	open_sub(test_bus_open(), "t");
+	reach(&a->stage, 1);
+	pause();
+	return 1;
+}
+
+TEST(while_the_worker_is_away_publishers_repair_what_the_dead_left)
+{
+	struct alone *a = shared_memory(sizeof(*a));
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	struct shmq_msg msg;
+	pid_t child;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED);
+	pub = open_pub(bus, "t", .block_timeout_ns = 10 * SECOND * test_slowdown());
+	child = test_spawn(claim_and_wait_to_die, a);
+	await(&a->stage, 1);
+	take_worker_away(bus);
+	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
+	/* Round the ring to the slot that the dead one holds. */
+	for (uint64_t n = 0; n < 2 * DEPTH; n++)
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	bring_worker_back(bus);
+	await_wish(has_reattached, bus, 1);
+	CHECK_EQ(topic_info(bus, "t").publishers, 1);
+
+	/* A subscriber that gates, and dies, meanwhile. */
+	a->stage = 0;
+	child = test_spawn(subscribe_and_wait_to_die, a);
+	await(&a->stage, 1);
+	take_worker_away(bus);
+	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
+	for (uint64_t n = 0; n < 2 * DEPTH; n++)
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	bring_worker_back(bus);
+	await_wish(has_reattached, bus, 2);
+	CHECK_EQ(topic_info(bus, "t").subscribers, 0);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_new_worker_repairs_what_died_while_there_was_none)
+{
+	struct alone *a = shared_memory(sizeof(*a));
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t child;
+	uint64_t n = 8;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED);
+	pub = open_pub(bus, "t");
+	sub = open_sub(bus, "t", .wait = SHMQ_WAIT_SLEEP);
+	child = test_spawn(claim_and_wait_to_die, a);
+	await(&a->stage, 1);
+	take_worker_away(bus);
+	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
+	CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	CHECK_ERROR(shmq_receive(sub, &msg, 5 * MILLISECOND), SHMQ_ETIMEOUT);
+	bring_worker_back(bus);
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_EQ(msg.seq, 1);
+	await_wish(has_reattached, bus, 1); /* then adoption is complete */
+	CHECK_EQ(topic_info(bus, "t").publishers, 1);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int wake_parent_later(void *arg)
+{
+	shmq_bus *bus = arg;
+	pid_t parent = *(pid_t *)arg;
+
+	(void)bus;
+	test_sleep_ms(100);
+	CHECK_OK(kill(parent, SIGCONT));
+	return 0;
+}
+
+TEST(what_needs_the_worker_waits_for_it_or_says_that_it_is_away)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .timeout_ns = 20 * MILLISECOND };
+	pid_t *parent = shared_memory(sizeof(*parent)), child;
+	shmq_bus *patient, *hasty;
+	shmq_sub *sub, *doomed;
+	int rc;
+
+	test_bus_start();
+	o.runtime_dir = test_bus_dir();
+	patient = test_bus_open();
+	CHECK_OK(shmq_bus_open(test_bus_name(), &o, &hasty));
+	create(patient, "t", .depth = DEPTH);
+	doomed = open_sub(hasty, "t");
+	*parent = test_bus_parent_pid(patient);
+	take_worker_away(patient);
+	rc = shmq_topic_create(hasty, "u", NULL, NULL);
+	if (rc != SHMQ_EDAEMON)
+		CHECK_ERROR(rc, SHMQ_ENODAEMON);
+	CHECK(*shmq_bus_error(hasty));
+	/* What only reads goes on. */
+	CHECK_EQ(topic_info(hasty, "t").subscribers, 1);
+	/* A close does not wait: it is told later. */
+	shmq_sub_close(doomed);
+	child = test_spawn(wake_parent_later, parent);
+	create(patient, "u", .depth = DEPTH); /* comes back when the worker does */
+	sub = open_sub(patient, "t");
+	CHECK_EQ(test_join(child), 0);
+	await_wish(has_reattached, hasty, 1);
+	while (topic_info(patient, "t").subscribers != 1)
+		test_sleep_ms(1);
+	shmq_sub_close(sub);
+	CHECK_OK(shmq_topic_remove(patient, "t", 0));
+	shmq_bus_close(hasty);
+	shmq_bus_close(patient);
+	test_bus_stop();
+}
+
+static int leave_while_away(void *arg)
+{
+	struct alone *a = arg;
+	shmq_bus *bus = test_bus_open();
+
+	open_sub(bus, "t");
+	reach(&a->stage, 1);
+	await(&a->stage, 2);
+	shmq_bus_close(bus);
+	reach(&a->stage, 3);
+	await(&a->stage, 4);
+	return 0;
+}
+
+TEST(who_closes_its_bus_while_the_worker_is_away_does_not_gate_for_ever)
+{
+	struct alone *a = shared_memory(sizeof(*a));
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t child;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	pub = open_pub(bus, "t");
+	child = test_spawn(leave_while_away, a);
+	await(&a->stage, 1);
+	take_worker_away(bus);
+	reach(&a->stage, 2);
+	/* A stopped parent for two seconds at most: closing may wait that long. */
+	for (int i = 0; i < 200 && atomic_load(&a->stage) < 3; i++)
+		test_sleep_ms(10);
+	bring_worker_back(bus);
+	await(&a->stage, 3); /* it lives on, without the bus */
+	for (uint64_t n = 0; n < 3 * DEPTH; n++)
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	reach(&a->stage, 4);
+	CHECK_EQ(test_join(child), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- storms ------------------------------------------------------------------------ */
+
+enum { STORMERS = 4, KILLS = 8 };
+
+struct storm {
+	_Atomic int stop;
+	_Atomic uint64_t rounds;
+	uint32_t number;
+};
+
+/* Create, open, talk, close, remove; every call must succeed, whoever is
+ * killed on the other side. */
+static int storm(void *arg)
+{
+	struct storm *s = arg;
+	shmq_bus *bus = test_bus_open();
+	struct shmq_msg msg;
+	char topic[32];
+
+	for (uint64_t n = 0; !atomic_load(&s->stop); n++) {
+		shmq_sub *sub;
+		shmq_pub *pub;
+
+		snprintf(topic, sizeof(topic), "storm.%u.%llu", s->number, (unsigned long long)n);
+		create(bus, topic, .depth = DEPTH, .partitions = 1 + (uint32_t)n % 3,
+		       .max_message_bytes = n % 2 ? 0 : 4000,
+		       .mode = n % 4 < 2 ? SHMQ_EXCLUSIVE : SHMQ_SHARED);
+		sub = open_sub(bus, topic);
+		pub = open_pub(bus, topic);
+		CHECK_OK(shmq_publish(pub, topic, sizeof(topic)));
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_MEM(msg.data, topic, sizeof(topic));
+		shmq_pub_close(pub);
+		if (n % 5) {
+			shmq_sub_close(sub);
+			/* A close that met a kill is told again when there is a worker. */
+			while (topic_info(bus, topic).subscribers || topic_info(bus, topic).publishers)
+				test_sleep_ms(1);
+			CHECK_OK(shmq_topic_remove(bus, topic, 0));
+		} else {
+			CHECK_OK(shmq_topic_remove(bus, topic, SHMQ_FORCE));
+			shmq_sub_close(sub);
+		}
+		atomic_store(&s->rounds, n + 1);
+	}
+	shmq_bus_close(bus);
+	return 0;
+}
+
+struct count {
+	unsigned live, ended;
+};
+
+static int count_topics(void *arg, const struct shmq_topic_info *info)
+{
+	struct count *count = arg;
+
+	count->ended += !!info->ended;
+	count->live += !info->ended;
+	return 0;
+}
+
+static int nothing_is_left(void *arg)
+{
+	struct shmq_bus_info info;
+	struct count count = { 0, 0 };
+
+	CHECK_OK(shmq_bus_get_info(arg, &info));
+	CHECK_OK(shmq_topic_each(arg, count_topics, &count));
+	return !count.live && !count.ended && !info.topics && info.clients == 1;
+}
+
+TEST_WITHIN(a_worker_killed_in_storms_of_requests_leaves_a_consistent_bus, 60)
+{
+	struct storm *s = shared_memory(STORMERS * sizeof(*s));
+	struct shmq_bus_info first, last;
+	pid_t child[STORMERS];
+	uint64_t rounds = 0;
+	shmq_bus *bus;
+	shmq_sub *watch;
+
+	test_bus_start();
+	bus = test_bus_open();
+	for (uint32_t i = 0; i < STORMERS; i++) {
+		s[i].number = i;
+		child[i] = test_spawn(storm, &s[i]);
+	}
+	for (uint32_t i = 0; i < STORMERS; i++)
+		while (atomic_load(&s[i].rounds) < 10)
+			test_sleep_ms(1);
+	CHECK_OK(shmq_bus_get_info(bus, &first));
+	for (int n = 0; n < KILLS; n++) {
+		pid_t pid = test_bus_worker_pid(bus);
+
+		CHECK_OK(kill(pid, SIGKILL));
+		await_wish(has_epoch, bus, (uint64_t)n + 2);
+		usleep((useconds_t)(mix((uint64_t)n) % 30000));
+	}
+	for (uint32_t i = 0; i < STORMERS; i++)
+		atomic_store(&s[i].stop, 1);
+	for (uint32_t i = 0; i < STORMERS; i++) {
+		CHECK_EQ(test_join(child[i]), 0);
+		rounds += atomic_load(&s[i].rounds);
+	}
+	create(bus, "watch", .depth = DEPTH);
+	watch = open_sub(bus, "watch");
+	shmq_sub_close(watch);
+	CHECK_OK(shmq_topic_remove(bus, "watch", 0));
+	if (!test_wait_until(nothing_is_left, bus, 5000)) {
+		struct count count = { 0, 0 };
+
+		CHECK_OK(shmq_bus_get_info(bus, &last));
+		CHECK_OK(shmq_topic_each(bus, count_topics, &count));
+		FAIL("left: %u topics (%u live, %u ended), %u clients", last.topics, count.live,
+		     count.ended, last.clients);
+	}
+	CHECK_OK(shmq_bus_get_info(bus, &last));
+	CHECK_LE(last.bytes, first.bytes + (8 << 20));
+	NOTE("%llu rounds, %d kills, %llu bytes, %llu before", (unsigned long long)rounds, KILLS,
+	     (unsigned long long)last.bytes, (unsigned long long)first.bytes);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- everything killed --------------------------------------------------------------- */
+
+TEST(when_all_of_it_dies_at_once_handles_work_on_and_the_rest_is_named_lost)
+{
+	struct shmq_msg msg;
+	shmq_bus *bus, *fresh;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t parent;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	pub = open_pub(bus, "t");
+	sub = open_sub(bus, "t");
+	parent = test_bus_parent_pid(bus);
+	CHECK_OK(kill(parent, SIGSTOP));
+	kill_worker(bus);
+	CHECK_OK(kill(parent, SIGKILL));
+	while (kill(parent, 0) == 0 && waitpid(parent, NULL, WNOHANG) != parent)
+		test_sleep_ms(1);
+	for (int i = 0; i < 3 * DEPTH; i++) {
+		CHECK_OK(shmq_publish(pub, &i, sizeof(i)));
+		CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+		CHECK_MEM(msg.data, &i, sizeof(i));
+	}
+	CHECK_EQ(shmq_bus_is_attached(bus), 0);
+	test_bus_restart();
+	CHECK_ERROR(shmq_topic_create(bus, "u", NULL, NULL), SHMQ_ELOST);
+	CHECK(*shmq_bus_error(bus));
+	CHECK_OK(shmq_publish(pub, "still", 5));
+	CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+	fresh = test_bus_open();
+	CHECK_ERROR(shmq_pub_open(fresh, "t", NULL, &pub), SHMQ_ENOTOPIC);
+	create(fresh, "t", .depth = DEPTH);
+	check_opens(fresh);
+	shmq_bus_close(fresh);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- start and stop -------------------------------------------------------------------- */
+
+static pid_t run_daemon(const char *const *arguments)
+{
+	const char *argv[20] = { test_bus_daemon(), "--bus", test_bus_name(), "--runtime-dir",
+				 test_bus_dir() };
+	int argc = 5;
+	pid_t pid = fork();
+
+	CHECK_GE(pid, 0);
+	if (pid)
+		return pid;
+	while (*arguments)
+		argv[argc++] = *arguments++;
+	dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+	execv(argv[0], (char *const *)argv);
+	_exit(127);
+}
+
+#define shmqd(...) run_daemon((const char *const[]){ __VA_ARGS__, NULL })
+
+TEST(a_second_supervisor_on_the_same_bus_refuses)
+{
+	shmq_bus *bus;
+	pid_t parent, worker;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	parent = test_bus_parent_pid(bus);
+	worker = test_bus_worker_pid(bus);
+	CHECK_EQ(test_join(shmqd("--foreground")), 3);
+	CHECK_EQ(test_join(shmqd("--log-level", "error")), 3);
+	CHECK_EQ(test_join(shmqd("--on-demand")), 0); /* it runs: that is all that was asked */
+	CHECK_EQ(test_bus_parent_pid(bus), parent);
+	CHECK_EQ(test_bus_worker_pid(bus), worker);
+	CHECK_EQ(epoch_of(bus), 1);
+	CHECK_EQ(shmq_bus_is_attached(bus), 1);
+	check_opens(bus);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(on_sigterm_the_bus_ends_by_name)
+{
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t parent;
+
+	parent = test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	pub = open_pub(bus, "t");
+	sub = open_sub(bus, "t", .wait = SHMQ_WAIT_SLEEP);
+	CHECK_OK(shmq_publish(pub, "last", 4));
+	CHECK_OK(kill(parent, SIGTERM));
+	CHECK_EQ(test_join(parent), 0);
+	CHECK(!test_bus_accepts());
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_MEM(msg.data, "last", 4);
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_EENDED);
+	CHECK_ERROR(shmq_publish(pub, "more", 4), SHMQ_EENDED);
+	CHECK_ERROR(shmq_topic_create(bus, "u", NULL, NULL), SHMQ_ENODAEMON);
+	CHECK_ERROR(shmq_sub_open(bus, "t", NULL, &sub), SHMQ_ENODAEMON);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static shmq_bus *open_on_demand(void)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .start = SHMQ_START_ON_DEMAND };
+	shmq_bus *bus;
+	int rc;
+
+	o.runtime_dir = test_bus_dir();
+	rc = shmq_bus_open(test_bus_name(), &o, &bus);
+	if (rc)
+		FAIL("%s: %s", shmq_errname(rc), shmq_bus_error(NULL));
+	return bus;
+}
+
+static int open_at_once(void *arg)
+{
+	_Atomic int *stage = arg;
+	struct shmq_bus_info info;
+	shmq_bus *bus;
+
+	await(stage, 1);
+	bus = open_on_demand();
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	atomic_store(stage + 1, info.parent_pid);
+	CHECK_EQ(info.epoch, 1);
+	atomic_fetch_add(stage + 2, 1);
+	await(stage, 2);
+	CHECK_EQ(atomic_load(stage + 1), info.parent_pid); /* one for all */
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_supervisor_is_started_on_demand_once_for_many)
+{
+	_Atomic int *stage = shared_memory(4096);
+	pid_t child[8];
+
+	test_bus_prepare();
+	for (int i = 0; i < 8; i++)
+		child[i] = test_spawn(open_at_once, (void *)stage);
+	reach(stage, 1);
+	await(stage + 2, 8);
+	reach(stage, 2);
+	for (int i = 0; i < 8; i++)
+		CHECK_EQ(test_join(child[i]), 0);
+	test_bus_stop();
+}
+
+TEST(a_start_on_demand_that_fails_says_why)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .start = SHMQ_START_ON_DEMAND };
+	shmq_bus *bus;
+
+	test_bus_prepare();
+	o.runtime_dir = test_bus_dir();
+	o.daemon_path = "/nonexistent/shmqd";
+	CHECK_ERROR(shmq_bus_open(test_bus_name(), &o, &bus), SHMQ_ENODAEMON);
+	CHECK(strstr(shmq_bus_error(NULL), "/nonexistent/shmqd") != NULL);
+	o.daemon_path = "/bin/false";
+	CHECK_ERROR(shmq_bus_open(test_bus_name(), &o, &bus), SHMQ_ENODAEMON);
+	CHECK(strstr(shmq_bus_error(NULL), "/bin/false") != NULL);
+	test_bus_stop();
+}
+
+/* Not by connecting, which would be a client and keep it. */
+static int is_gone(void *arg)
+{
+	return kill(*(pid_t *)arg, 0) < 0;
+}
+
+TEST(a_supervisor_on_demand_stays_while_there_is_anything_and_then_goes)
+{
+	shmq_bus *bus;
+	pid_t parent;
+
+	test_bus_prepare();
+	CHECK_EQ(test_join(shmqd("--on-demand", "--linger", "0.2")), 0);
+	CHECK(test_bus_accepts()); /* it returned when it accepts */
+	bus = test_bus_open();
+	parent = test_bus_parent_pid(bus);
+	create(bus, "t", .depth = DEPTH);
+	shmq_bus_close(bus);
+	/* A topic keeps it, for any number of its lingers. */
+	CHECK(!test_wait_until(is_gone, &parent, 600));
+	bus = test_bus_open();
+	CHECK_EQ(test_bus_parent_pid(bus), parent);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	/* And so does a client. */
+	CHECK(!test_wait_until(is_gone, &parent, 600));
+	shmq_bus_close(bus);
+	CHECK(test_wait_until(is_gone, &parent, 10000));
+	CHECK(!test_bus_accepts());
+	test_bus_stop();
+}
