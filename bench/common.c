@@ -102,7 +102,8 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 		bench_fail("mapping the shared area: %s", strerror(errno));
 	if (need_bus == BENCH_NO_BUS)
 		return;
-	snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX",
+		 getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	if (!mkdtemp(dir))
 		bench_fail("making %s: %s", dir, strerror(errno));
 	setenv("SHMQ_RUNTIME_DIR", dir, 1);
@@ -146,7 +147,8 @@ int bench_end(void)
 		memcpy(sorted, n->value, n->n * sizeof(sorted[0]));
 		qsort(sorted, n->n, sizeof(sorted[0]), by_value);
 		printf("figure %s %.6g %s\n", n->name,
-		       n->n % 2 ? sorted[n->n / 2] : (sorted[n->n / 2 - 1] + sorted[n->n / 2]) / 2, n->unit);
+		       n->n % 2 ? sorted[n->n / 2] : (sorted[n->n / 2 - 1] + sorted[n->n / 2]) / 2,
+		       n->unit);
 		printf("figure %s.min %.6g %s\n", n->name, sorted[0], n->unit);
 		printf("figure %s.max %.6g %s\n", n->name, sorted[n->n - 1], n->unit);
 	}

@@ -18,10 +18,10 @@
 
 /* Set by bench_init() from the command line: --rounds N, --quick. */
 struct bench {
-	const char *bus;      /* name of the private bus */
+	const char *bus; /* name of the private bus */
 	unsigned rounds;
 	int quick;
-	int cpus;             /* usable processors */
+	int cpus; /* usable processors */
 };
 extern struct bench bench;
 
@@ -35,11 +35,11 @@ int bench_end(void);
 /* Print why and exit 1, killing what was forked. */
 void bench_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* Check a library call. */
-#define BENCH_OK(call)                                                                             \
-	do {                                                                                       \
-		long long bench_rc = (call);                                                       \
-		if (bench_rc < 0)                                                                  \
-			bench_fail("%s: %s", #call, shmq_strerror((int)bench_rc));                 \
+#define BENCH_OK(call) \
+	do { \
+		long long bench_rc = (call); \
+		if (bench_rc < 0) \
+			bench_fail("%s: %s", #call, shmq_strerror((int)bench_rc)); \
 	} while (0)
 
 /* Shared by all processes of a run; zeroed before each. */

@@ -13,7 +13,7 @@ static const char question[] =
 	"cache lines it fills (spinning) and of two futexes (sleeping)?";
 
 struct trip {
-	const char *name;  /* of the figure */
+	const char *name; /* of the figure */
 	size_t bytes;
 	uint32_t slot_bytes;
 	enum shmq_wait wait;
@@ -219,7 +219,8 @@ static void shmq_pong(void *arg)
 
 static void measure(void (*a)(void *), void (*b)(void *), const struct trip *t, const char *suffix)
 {
-	struct bench_proc proc[] = { { a, (void *)(uintptr_t)t, 0 }, { b, (void *)(uintptr_t)t, 1 } };
+	struct bench_proc proc[] = { { a, (void *)(uintptr_t)t, 0 },
+				     { b, (void *)(uintptr_t)t, 1 } };
 	char name[64];
 
 	bench_run(proc, 2);
@@ -233,7 +234,9 @@ static void measure(void (*a)(void *), void (*b)(void *), const struct trip *t, 
 static void compare(shmq_bus *bus, const struct trip *t, void (*a)(void *), void (*b)(void *),
 		    const char *ratio)
 {
-	struct shmq_topic_options o = { .size = sizeof(o), .slot_bytes = t->slot_bytes, .depth = 1024 };
+	struct shmq_topic_options o = { .size = sizeof(o),
+					.slot_bytes = t->slot_bytes,
+					.depth = 1024 };
 	char name[64], of[64], to[64];
 	unsigned r;
 

@@ -132,7 +132,8 @@ static void subscribe(void *arg)
 
 static double measure(void (*a)(void *), void (*b)(void *), const struct shape *s)
 {
-	struct bench_proc proc[] = { { a, (void *)(uintptr_t)s, 0 }, { b, (void *)(uintptr_t)s, 1 } };
+	struct bench_proc proc[] = { { a, (void *)(uintptr_t)s, 0 },
+				     { b, (void *)(uintptr_t)s, 1 } };
 
 	bench_run(proc, 2);
 	return bench_shared->result[0];

@@ -106,8 +106,10 @@ void conn_close(struct conn *conn)
 		close(conn->event_fd);
 	if (conn->pending)
 		conn->abandon(conn->pending);
-	if (conn->peer)
+	if (conn->peer) { /* without a goodbye: is it still there? */
 		conn->peer->conn = NULL;
+		death_suspect(c);
+	}
 	TAILQ_REMOVE(&c->conns, conn, link);
 	c->conn_count--;
 	loop_free(c->loop, conn);
@@ -289,7 +291,6 @@ static void answer(struct conn *conn, const struct proto_request *req)
 static void conn_ready(struct source *source, uint32_t events)
 {
 	struct conn *conn = loop_container(source, struct conn, source);
-	struct control *c = conn->c;
 	struct proto_request req;
 	struct shmq__why why;
 	int fds[WIRE_FDS_MAX], rc = -EAGAIN;
@@ -315,10 +316,8 @@ static void conn_ready(struct source *source, uint32_t events)
 		refuse_and_close(conn, &req, SHMQ_EPROTO, &why);
 		return;
 	}
-	if (conn->peer) {
+	if (conn->peer)
 		log_debug("%s hung up", conn_peer_text(conn->peer));
-		death_suspect(c);
-	}
 	conn_close(conn);
 }
 

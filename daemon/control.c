@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,7 +118,7 @@ static int spawn_parent(struct control *c)
 	if (error)
 		return error;
 	/* Queued, it outlives us: the new parent has it even if we die now. */
-	error = link_give(pair[0], c->listen.fd, c->slab, c->reg->head->nonce);
+	error = link_give(pair[0], c->listen.fd, c->slab, c->reg->head->nonce, 0);
 	pid = error ? error : options_spawn(c->o, ROLE_PARENT, pair[1]);
 	close(pair[1]);
 	error = pid < 0 ? pid : loop_add(c->loop, &c->link, pair[0], EPOLLIN, link_ready);
@@ -175,6 +176,16 @@ static void tell_failure(struct control *c, const char *what, const char *text)
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */
+
+/* Our predecessors died quickly.  Whatever comes over the link, or its end,
+ * is reason to begin at once. */
+static void wait_before_start(struct control *c, uint64_t delay_ns)
+{
+	struct pollfd p = { .fd = c->link.fd, .events = POLLIN };
+
+	if (delay_ns)
+		poll(&p, 1, (int)(delay_ns / MILLISECOND_NS));
+}
 
 /* Wait until the parent holds the slab as well.  Should it have gone, its
  * successor will get everything. */
@@ -316,7 +327,7 @@ int control_run(const struct options *o)
 {
 	static struct control control;
 	struct control *c = &control;
-	uint64_t nonce;
+	struct link_msg start;
 	unsigned i;
 	int error;
 
@@ -332,11 +343,12 @@ int control_run(const struct options *o)
 	if (!error)
 		error = watch(c);
 	if (!error)
-		error = link_take(c->link.fd, &c->listen.fd, c->slab, &nonce);
+		error = link_take(c->link.fd, &c->listen.fd, c->slab, &start);
 	if (error) {
 		tell_failure(c, "starting", strerror(-error));
 		return EXIT_FAILED;
 	}
+	wait_before_start(c, start.delay_ns);
 	c->lock_fd = files_lock(c->files.control, LOCK_TIMEOUT_NS);
 	if (c->lock_fd < 0) {
 		tell_failure(c, c->files.control, strerror(-c->lock_fd));

@@ -76,9 +76,10 @@ int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns)
 	return -EPROTO;
 }
 
-int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce)
+int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce,
+	      uint64_t delay_ns)
 {
-	struct link_msg msg = { .kind = LINK_LISTEN, .nonce = nonce };
+	struct link_msg msg = { .kind = LINK_LISTEN, .nonce = nonce, .delay_ns = delay_ns };
 	int error = link_send(sock, &msg, listen_fd);
 	unsigned i;
 
@@ -89,14 +90,14 @@ int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t no
 	return error ? error : link_send(sock, &msg, -1);
 }
 
-int link_take(int sock, int *listen_fd, struct link_slab *slab, uint64_t *nonce)
+int link_take(int sock, int *listen_fd, struct link_slab *slab, struct link_msg *start)
 {
 	struct link_msg msg;
 	int fd, rc;
 
 	while ((rc = link_recv(sock, &msg, &fd, TAKE_TIMEOUT_NS)) == 1) {
 		if (msg.kind == LINK_START) {
-			*nonce = msg.nonce;
+			*start = msg;
 			return 0;
 		}
 		if (msg.kind == LINK_LISTEN && fd >= 0) {

@@ -43,6 +43,7 @@ struct link_msg {
 	uint32_t slab, slab_kind, page_shift; /* SLAB */
 	int32_t pid;   /* of the sender */
 	uint64_t bytes;  /* SLAB */
+	uint64_t delay_ns; /* START of a worker: begin so much later */
 	uint64_t nonce;  /* of the bus, START and READY of the worker; 0 unknown */
 	char text[SHMQ_WHY_BYTES]; /* FAILED */
 };
@@ -68,7 +69,8 @@ int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns);
 
 /* Hand over everything, slab[LINK_SLABS_MAX], or take it until START: 0 or -errno (-EPIPE if the
  * other end went before it was done). */
-int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce);
-int link_take(int sock, int *listen_fd, struct link_slab *slab, uint64_t *nonce);
+int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce,
+	      uint64_t delay_ns);
+int link_take(int sock, int *listen_fd, struct link_slab *slab, struct link_msg *start);
 
 #endif

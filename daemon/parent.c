@@ -36,7 +36,9 @@ struct parent {
 
 	pid_t worker; /* 0 none */
 	int worker_fd, link_fd;
-	uint64_t spawned_ns, respawn_ns;
+	uint64_t spawned_ns; /* when it begins */
+	uint64_t delay_ns;   /* how much later than its start that is */
+	uint64_t retry_ns;   /* when to try to start one again */
 	unsigned quick_deaths;
 	int was_ready; /* some worker of this bus has served */
 
@@ -75,7 +77,7 @@ static int spawn_worker(struct parent *p)
 
 	if (error)
 		return error;
-	error = link_give(pair[0], p->listen_fd, p->slab, p->nonce);
+	error = link_give(pair[0], p->listen_fd, p->slab, p->nonce, p->delay_ns);
 	pid = error ? error : options_spawn(p->o, ROLE_CONTROL, pair[1]);
 	close(pair[1]);
 	if (pid < 0) {
@@ -86,23 +88,25 @@ static int spawn_worker(struct parent *p)
 	p->failure[0] = 0;
 	p->link_fd = pair[0];
 	p->worker_fd = shmq__proc_pidfd(pid);
-	p->spawned_ns = shmq__clock_monotonic_ns();
+	p->spawned_ns = shmq__clock_monotonic_ns() + p->delay_ns;
 	log_debug("control worker started, pid %d", (int)pid);
 	if (p->stop)
 		ask_worker_to_stop(p);
 	return 0;
 }
 
-/* A worker that dies again and again within a second is given time. */
-static void plan_respawn(struct parent *p)
+/* A worker that dies again and again within a second is given time.  The
+ * next one is started at once all the same and waits by itself, so that
+ * there are always two to hold the descriptors. */
+static void choose_delay(struct parent *p)
 {
 	static const int64_t delay_ns[] = { 0, 10 * MILLISECOND_NS, 100 * MILLISECOND_NS, SECOND_NS };
 	uint64_t now = shmq__clock_monotonic_ns();
 	unsigned last = sizeof(delay_ns) / sizeof(delay_ns[0]) - 1;
 
-	if (now - p->spawned_ns > (uint64_t)SECOND_NS)
+	if (now > p->spawned_ns + (uint64_t)SECOND_NS)
 		p->quick_deaths = 0;
-	p->respawn_ns = now + (uint64_t)delay_ns[p->quick_deaths < last ? p->quick_deaths : last];
+	p->delay_ns = (uint64_t)delay_ns[p->quick_deaths < last ? p->quick_deaths : last];
 	p->quick_deaths++;
 }
 
@@ -180,7 +184,7 @@ static void worker_died(struct parent *p)
 	close_fd(&p->link_fd);
 	close_fd(&p->worker_fd);
 	p->worker = 0;
-	plan_respawn(p);
+	choose_delay(p);
 }
 
 /* ---- the loop ----------------------------------------------------------- */
@@ -212,7 +216,7 @@ static int poll_timeout(const struct parent *p)
 	uint64_t due = UINT64_MAX;
 
 	if (!p->worker)
-		due = p->respawn_ns;
+		due = p->retry_ns;
 	if (p->stop && p->stop_deadline < due)
 		due = p->stop_deadline;
 	return shmq__clock_left_ms(due);
@@ -256,11 +260,11 @@ static int supervise(struct parent *p)
 				syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
 			return EXIT_FAILED;
 		}
-		if (!p->worker && shmq__clock_monotonic_ns() >= p->respawn_ns) {
+		if (!p->worker && shmq__clock_monotonic_ns() >= p->retry_ns) {
 			error = spawn_worker(p);
 			if (error) {
 				log_error("starting a control worker: %s", strerror(-error));
-				plan_respawn(p);
+				p->retry_ns = shmq__clock_deadline(100 * MILLISECOND_NS);
 			}
 		}
 		wait_and_handle(p);
@@ -345,11 +349,12 @@ static int begin(struct parent *p)
 static int take_over(struct parent *p)
 {
 	pid_t worker = getppid();
+	struct link_msg start;
 	int error;
 
 	p->worker_fd = shmq__proc_pidfd(worker);
 	p->link_fd = p->o->fd;
-	error = link_take(p->link_fd, &p->listen_fd, p->slab, &p->nonce);
+	error = link_take(p->link_fd, &p->listen_fd, p->slab, &start);
 	if (error) {
 		log_error("taking over from control worker %d: %s", (int)worker, strerror(-error));
 		return EXIT_FAILED;
@@ -359,6 +364,7 @@ static int take_over(struct parent *p)
 		log_error("locking %s: %s", p->files.lock, strerror(-p->lock_fd));
 		return EXIT_FAILED;
 	}
+	p->nonce = start.nonce;
 	p->was_ready = p->nonce != 0;
 	p->spawned_ns = shmq__clock_monotonic_ns();
 	if (getppid() == worker && p->worker_fd >= 0) {

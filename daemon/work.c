@@ -111,6 +111,11 @@ static int do_slice(void *arg)
 	struct work *w = arg;
 	struct item *item = TAILQ_FIRST(&w->items);
 
+	/* In turn: nobody waits for another's gigabyte. */
+	if (item) {
+		TAILQ_REMOVE(&w->items, item, link);
+		TAILQ_INSERT_TAIL(&w->items, item, link);
+	}
 	if (item && item->topic)
 		lock_slice(w, item);
 	else if (item)
@@ -203,8 +208,8 @@ void work_lock(struct work *w, struct topic *t, enum work_when when,
 	item->range = registry_rings_of(w->r, t->rec);
 	item->done = done;
 	item->arg = arg;
-	TAILQ_INSERT_TAIL(&w->items, item, link);
-	if (when == WORK_HURRY && TAILQ_FIRST(&w->items) == item && slice_bytes(w, item) == item->range.bytes)
+	TAILQ_INSERT_HEAD(&w->items, item, link);
+	if (when == WORK_HURRY && slice_bytes(w, item) == item->range.bytes)
 		lock_slice(w, item);
 	else
 		loop_wake_idle(w->loop);

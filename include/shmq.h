@@ -55,38 +55,38 @@ extern "C" {
 /* ---- errors ---------------------------------------------------------- */
 
 /* One list makes the enum, the texts of shmq_strerror() and its test. */
-#define SHMQ_ERRORS(X)                                                         \
+#define SHMQ_ERRORS(X) \
 	X(EFULL, -5001, "topic is full and a subscriber that gates it has not read on") \
-	X(EEMPTY, -5002, "no message is there yet")                            \
-	X(ETIMEOUT, -5003, "timed out")                                        \
+	X(EEMPTY, -5002, "no message is there yet") \
+	X(ETIMEOUT, -5003, "timed out") \
 	X(EOVERRUN, -5004, "the subscriber was overrun: messages were lost and counted") \
 	X(EEVICTED, -5005, "the subscriber was evicted because it held publishers back") \
-	X(EENDED, -5006, "the stream has ended")                               \
+	X(EENDED, -5006, "the stream has ended") \
 	X(EMOVED, -5007, "the topic was moved to a fresh ring: open it again") \
 	X(ESTALLED, -5008, "a live publisher stalled inside its claim holds this slot") \
-	X(EPEERDEAD, -5009, "the peer process is dead")                        \
-	X(EVERSION, -5010, "layout or protocol version mismatch")              \
+	X(EPEERDEAD, -5009, "the peer process is dead") \
+	X(EVERSION, -5010, "layout or protocol version mismatch") \
 	X(EFORKED, -5011, "handle belongs to the parent process: open a bus after fork") \
-	X(EBUSNAME, -5012, "invalid bus name")                                 \
-	X(ENAME, -5013, "invalid topic name")                                  \
-	X(EOPTION, -5014, "invalid option")                                    \
-	X(ENOTOPIC, -5015, "no such topic")                                    \
-	X(EEXISTS, -5016, "topic exists already")                              \
-	X(EINUSE, -5017, "topic is in use")                                    \
+	X(EBUSNAME, -5012, "invalid bus name") \
+	X(ENAME, -5013, "invalid topic name") \
+	X(EOPTION, -5014, "invalid option") \
+	X(ENOTOPIC, -5015, "no such topic") \
+	X(EEXISTS, -5016, "topic exists already") \
+	X(EINUSE, -5017, "topic is in use") \
 	X(EEXCLUSIVE, -5018, "topic is exclusive and has a publisher already") \
-	X(ETOOBIG, -5019, "message is larger than the topic's maximum")        \
-	X(EBUFFER, -5020, "the buffer is smaller than the message")            \
-	X(ENODAEMON, -5021, "no supervisor is running on this bus")            \
-	X(EDAEMON, -5022, "the supervisor did not answer")                     \
-	X(EPROTO, -5023, "malformed control message")                          \
-	X(ECORRUPT, -5024, "shared memory holds an impossible value")          \
-	X(ENOMEMORY, -5025, "not enough memory")                               \
-	X(ENOHUGE, -5026, "not enough free hugepages")                         \
-	X(ENONODE, -5027, "no such NUMA node")                                 \
-	X(EMEMLOCK, -5028, "the memlock limit is too low")                     \
-	X(ELIMIT, -5029, "a limit of this system is reached")                  \
-	X(EACCESS, -5030, "access denied")                                     \
-	X(EBATCH, -5031, "batch is larger than a quarter of the ring")         \
+	X(ETOOBIG, -5019, "message is larger than the topic's maximum") \
+	X(EBUFFER, -5020, "the buffer is smaller than the message") \
+	X(ENODAEMON, -5021, "no supervisor is running on this bus") \
+	X(EDAEMON, -5022, "the supervisor did not answer") \
+	X(EPROTO, -5023, "malformed control message") \
+	X(ECORRUPT, -5024, "shared memory holds an impossible value") \
+	X(ENOMEMORY, -5025, "not enough memory") \
+	X(ENOHUGE, -5026, "not enough free hugepages") \
+	X(ENONODE, -5027, "no such NUMA node") \
+	X(EMEMLOCK, -5028, "the memlock limit is too low") \
+	X(ELIMIT, -5029, "a limit of this system is reached") \
+	X(EACCESS, -5030, "access denied") \
+	X(EBATCH, -5031, "batch is larger than a quarter of the ring") \
 	X(ELOST, -5032, "the supervisor was restarted and this object could not be recovered") \
 	X(ECLAIM, -5033, "the claim is not open")
 
@@ -116,12 +116,12 @@ typedef struct shmq_waitset shmq_waitset;
 enum shmq_start_mode {
 	SHMQ_START_NEVER = 0, /* fail with SHMQ_ENODAEMON if none runs */
 	SHMQ_START_ON_DEMAND, /* start shmqd if none runs; it exits when its
-	                         bus is empty */
+				 bus is empty */
 };
 
 enum shmq_serve_mode {
 	SHMQ_SERVE_THREAD = 0, /* a thread of the library's reads the control
-	                          socket, re-attaches, makes deferred wakes */
+				  socket, re-attaches, makes deferred wakes */
 	SHMQ_SERVE_CALLER,     /* the caller does, by shmq_bus_serve() */
 };
 
@@ -130,12 +130,12 @@ struct shmq_bus_options {
 	enum shmq_start_mode start;
 	enum shmq_serve_mode serve;
 	const char *runtime_dir; /* directory of the bus's socket; default
-	                            $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq,
-	                            else /tmp/shmq-<uid> */
+				    $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq,
+				    else /tmp/shmq-<uid> */
 	const char *daemon_path; /* shmqd to start; default $SHMQ_DAEMON, else
-	                            the one beside this library or on PATH */
+				    the one beside this library or on PATH */
 	int64_t timeout_ns;      /* for each call that needs the supervisor;
-	                            default 10 s */
+				    default 10 s */
 	const char *client_name; /* shown by stat; default the process's comm */
 };
 
@@ -200,7 +200,7 @@ struct shmq_event {
 	unsigned client_id;
 	pid_t pid;
 	uint64_t missed; /* events dropped before this one because 1024 were
-	                    waiting to be read */
+			    waiting to be read */
 };
 
 /* Next event, waiting at most timeout_ns: 0, SHMQ_EEMPTY (no wait) or
@@ -217,17 +217,17 @@ enum shmq_mode {
 
 enum shmq_policy {
 	SHMQ_BLOCK = 1, /* publishers wait for the slowest subscriber.  With no
-	                   subscriber nobody waits and old messages go */
+			   subscriber nobody waits and old messages go */
 	SHMQ_DROP_NEW,  /* publish returns SHMQ_EFULL instead of waiting */
 	SHMQ_LOSSY,     /* publishers never wait; a slow subscriber loses the
-	                   oldest messages and is told how many */
+			   oldest messages and is told how many */
 	SHMQ_EVICT,     /* publishers wait evict_ns for a subscriber, then go on
-	                   without it; it gets SHMQ_EEVICTED */
+			   without it; it gets SHMQ_EEVICTED */
 };
 
 enum shmq_stall {
 	SHMQ_STALL_KILL = 1, /* a publisher proved to be stalled inside its claim
-	                        is killed and its claim voided (shared topics) */
+				is killed and its claim voided (shared topics) */
 	SHMQ_STALL_REPORT,   /* others get SHMQ_ESTALLED until it moves */
 };
 
@@ -240,7 +240,7 @@ enum shmq_wait {
 
 enum shmq_pages {
 	SHMQ_PAGES_AUTO = 1, /* hugepages if the ring fills one and enough are
-	                        free, else 4 KiB */
+				free, else 4 KiB */
 	SHMQ_PAGES_4K,
 	SHMQ_PAGES_2M, /* refuse if not available */
 	SHMQ_PAGES_1G,
@@ -248,51 +248,51 @@ enum shmq_pages {
 
 enum shmq_lock { SHMQ_LOCK_AUTO = 1, SHMQ_LOCK_NEVER, SHMQ_LOCK_ALWAYS };
 
-#define SHMQ_NODE_ANY 0     /* let the kernel place pages where they are first used */
+#define SHMQ_NODE_ANY 0        /* let the kernel place pages where they are first used */
 #define SHMQ_NODE(n) ((n) + 1) /* NUMA node n */
 
-#define SHMQ_TOPIC_TAG 1u       /* slots carry a 64-bit tag (8 bytes) and a */
-#define SHMQ_TOPIC_TIME 2u      /* timestamp (8 bytes); either takes 16 */
+#define SHMQ_TOPIC_TAG 1u  /* slots carry a 64-bit tag (8 bytes) and a */
+#define SHMQ_TOPIC_TIME 2u /* timestamp (8 bytes); either takes 16 */
 /* Nobody may sleep on it: publishers are then never interrupted by a
  * sleeper's fence. */
 #define SHMQ_TOPIC_SPIN_ONLY 4u
 
 struct shmq_topic_options {
 	size_t size;
-	uint64_t depth;         /* slots per partition; power of two, 1024 to
-	                           2^32; default 8192; rounded up */
-	uint32_t slot_bytes;    /* 64 to 4096, power of two; default 128 */
-	uint32_t partitions;    /* 1 to 4096; default 1 */
+	uint64_t depth;             /* slots per partition; power of two, 1024 to
+				       2^32; default 8192; rounded up */
+	uint32_t slot_bytes;        /* 64 to 4096, power of two; default 128 */
+	uint32_t partitions;        /* 1 to 4096; default 1 */
 	uint64_t max_message_bytes; /* largest payload, key and properties
-	                           included; up to 1 GiB; default what fits
-	                           inline.  Beyond inline, payloads go
-	                           through the publisher's arena */
-	enum shmq_mode mode;       /* default SHMQ_EXCLUSIVE */
-	enum shmq_policy policy;   /* default SHMQ_BLOCK */
-	enum shmq_stall stall;     /* default SHMQ_STALL_KILL */
-	enum shmq_wait wait;       /* hint, taken by handles that choose none */
-	enum shmq_pages pages;     /* default SHMQ_PAGES_AUTO */
-	enum shmq_lock lock;       /* default SHMQ_LOCK_AUTO: when it fits */
-	int node;                  /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
-	unsigned flags;            /* SHMQ_TOPIC_* */
-	int64_t evict_ns;          /* SHMQ_EVICT: patience; default 100 ms */
-	int64_t block_timeout_ns;  /* SHMQ_BLOCK: how long a publish waits;
-	                              default SHMQ_FOREVER */
+				   included; up to 1 GiB; default what fits
+				   inline.  Beyond inline, payloads go
+				   through the publisher's arena */
+	enum shmq_mode mode;        /* default SHMQ_EXCLUSIVE */
+	enum shmq_policy policy;    /* default SHMQ_BLOCK */
+	enum shmq_stall stall;      /* default SHMQ_STALL_KILL */
+	enum shmq_wait wait;        /* hint, taken by handles that choose none */
+	enum shmq_pages pages;      /* default SHMQ_PAGES_AUTO */
+	enum shmq_lock lock;        /* default SHMQ_LOCK_AUTO: when it fits */
+	int node;                   /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	unsigned flags;             /* SHMQ_TOPIC_* */
+	int64_t evict_ns;           /* SHMQ_EVICT: patience; default 100 ms */
+	int64_t block_timeout_ns;   /* SHMQ_BLOCK: how long a publish waits;
+				       default SHMQ_FOREVER */
 };
 
 /* What a creation takes, before it happens. */
 struct shmq_plan {
-	uint64_t ring_bytes;    /* all rings of the topic, whole pages */
-	uint64_t control_bytes; /* bells, records, roster */
-	uint64_t arena_bytes;   /* what each publisher's arena will take by
-	                           default; 0 if all payloads are inline */
-	uint64_t depth;         /* after rounding */
-	uint32_t inline_bytes;  /* payload that fits a slot */
-	uint64_t page_bytes;    /* page size the rings will have */
-	int node;               /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	uint64_t ring_bytes;      /* all rings of the topic, whole pages */
+	uint64_t control_bytes;   /* bells, records, roster */
+	uint64_t arena_bytes;     /* what each publisher's arena will take by
+				     default; 0 if all payloads are inline */
+	uint64_t depth;           /* after rounding */
+	uint32_t inline_bytes;    /* payload that fits a slot */
+	uint64_t page_bytes;      /* page size the rings will have */
+	int node;                 /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
 	uint64_t available_bytes; /* what the source has free now */
-	char source[128];       /* where it comes from, for people */
-	char note[256];         /* fall-backs, each with what fixes it; or "" */
+	char source[128];         /* where it comes from, for people */
+	char note[256];           /* fall-backs, each with what fixes it; or "" */
 };
 
 /* Validate a topic name: words of [A-Za-z0-9_-] (a first '$' is reserved for
@@ -303,14 +303,14 @@ int shmq_topic_check_name(const char *name);
 /* Say what shmq_topic_create() with these options would take; the same
  * checks, no effect.  Blocks for one round trip. */
 int shmq_topic_plan(shmq_bus *bus, const char *name, const struct shmq_topic_options *options,
-                    struct shmq_plan *out);
+		    struct shmq_plan *out);
 
 /* Create a topic; plan may be NULL.  On failure nothing has changed and
  * shmq_bus_error() names the limit.  Errors: SHMQ_ENAME, SHMQ_EOPTION,
  * SHMQ_EEXISTS, SHMQ_ENOMEMORY, SHMQ_ENOHUGE, SHMQ_ENONODE, SHMQ_EMEMLOCK,
  * SHMQ_ELIMIT, SHMQ_EDAEMON, SHMQ_ENODAEMON. */
 int shmq_topic_create(shmq_bus *bus, const char *name, const struct shmq_topic_options *options,
-                      struct shmq_plan *plan);
+		      struct shmq_plan *plan);
 
 /* Remove a topic.  SHMQ_EINUSE while anyone has it open, unless SHMQ_FORCE:
  * then their handles return SHMQ_EENDED, and memory goes with the last. */
@@ -336,16 +336,16 @@ struct shmq_msg {
 	size_t properties_len;  /*      <= 65535 */
 	uint64_t seq;           /* p r: number in its partition; set by publish */
 	uint64_t ts_ns;         /* p r: CLOCK_REALTIME of publish, if the topic
-	                           stamps time; 0 on publish means now */
+				   stamps time; 0 on publish means now */
 	uint64_t tag;           /* p r: if the topic carries tags; 0 on publish
-	                           means the hash of the key */
+				   means the hash of the key */
 	uint64_t lost;          /* r: with SHMQ_EOVERRUN and SHMQ_EEVICTED, how
-	                           many messages were lost here */
+				   many messages were lost here */
 	int32_t partition;      /* p r */
 	uint16_t type;          /* p r: the application's own */
 	uint16_t flags;         /* r: SHMQ_MSG_* */
 	uint32_t lost_is_bound; /* r: 1 if `lost` is an upper bound because more
-	                           holes were made than the ring remembers */
+				   holes were made than the ring remembers */
 };
 
 /* ---- publishing ------------------------------------------------------ */
@@ -353,8 +353,8 @@ struct shmq_msg {
 enum shmq_wake {
 	SHMQ_WAKE_DIRECT = 1, /* publish wakes sleepers itself (default) */
 	SHMQ_WAKE_DEFERRED,   /* the library's thread does, about wake_ns late, and
-	                         looks that often while the handle is open:
-	                         publish never enters the kernel for it */
+				 looks that often while the handle is open:
+				 publish never enters the kernel for it */
 };
 
 struct shmq_pub_options {
@@ -363,7 +363,7 @@ struct shmq_pub_options {
 	int64_t wake_ns;          /* deferred: default 50 us */
 	uint64_t arena_bytes;     /* default: shmq_plan.arena_bytes */
 	int64_t block_timeout_ns; /* overrides the topic's; SHMQ_NOWAIT cannot be
-	                             asked for here: use SHMQ_DONTWAIT */
+				     asked for here: use SHMQ_DONTWAIT */
 	enum shmq_wait wait;      /* how to wait for credit */
 	unsigned flags;           /* SHMQ_DONTWAIT: as if every timeout were 0 */
 };
@@ -372,7 +372,7 @@ struct shmq_pub_options {
 /* Open `topic` for publishing.  Errors: SHMQ_ENOTOPIC, SHMQ_EEXCLUSIVE,
  * SHMQ_EOPTION, SHMQ_ENOMEMORY (arena), SHMQ_ELIMIT, SHMQ_EDAEMON. */
 int shmq_pub_open(shmq_bus *bus, const char *topic, const struct shmq_pub_options *options,
-                  shmq_pub **out);
+		  shmq_pub **out);
 void shmq_pub_close(shmq_pub *pub); /* NULL allowed */
 
 /* Publish `len` bytes; round-robin over partitions.  The bytes are copied
@@ -430,7 +430,7 @@ enum shmq_from {
 	SHMQ_FROM_LATEST = 1, /* the next message published (default) */
 	SHMQ_FROM_OLDEST,     /* the oldest message that is still safe in the ring */
 	SHMQ_FROM_SEQ,        /* option `seq`; the oldest if that is gone, the next
-	                         message if it is not there yet */
+				 message if it is not there yet */
 };
 
 struct shmq_sub_options {
@@ -447,7 +447,7 @@ struct shmq_sub_options {
 #define SHMQ_SUB_END_WITH_PUBLISHERS 1u
 
 int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
-                  shmq_sub **out);
+		  shmq_sub **out);
 void shmq_sub_close(shmq_sub *sub); /* NULL allowed */
 
 /* Next message as a view: msg->data points into read-only shared memory and
@@ -468,7 +468,7 @@ int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg);
  * properties are copied behind the payload.  SHMQ_EBUFFER if capacity is less
  * than msg->len + key_len + properties_len; the message stays. */
 int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg *msg,
-                      int64_t timeout_ns);
+		      int64_t timeout_ns);
 
 /* Hand up to `max` messages that are there to `handler`; waits at most
  * timeout_ns for the first.  The handler returns 0 to go on, anything else
@@ -513,24 +513,24 @@ struct shmq_topic_info {
 	enum shmq_policy policy;
 	enum shmq_stall stall;
 	enum shmq_wait wait;
-	int ended;            /* removed, memory kept for handles still open */
-	uint64_t ring_bytes;  /* shared memory of all rings */
-	uint64_t page_bytes;  /* page size actually used */
-	int node_asked;       /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
-	int node_actual;      /* where the pages are: SHMQ_NODE(n), 0 if spread */
-	int locked;           /* 1 if locked in memory */
+	int ended;           /* removed, memory kept for handles still open */
+	uint64_t ring_bytes; /* shared memory of all rings */
+	uint64_t page_bytes; /* page size actually used */
+	int node_asked;      /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	int node_actual;     /* where the pages are: SHMQ_NODE(n), 0 if spread */
+	int locked;          /* 1 if locked in memory */
 	unsigned publishers, subscribers;
-	uint64_t head;        /* messages of all partitions so far, voids included */
-	uint64_t sleepers;    /* subscribers asleep now */
-	char note[128];       /* fall-backs taken, "" if none */
+	uint64_t head;     /* messages of all partitions so far, voids included */
+	uint64_t sleepers; /* subscribers asleep now */
+	char note[128];    /* fall-backs taken, "" if none */
 };
 
 struct shmq_partition_info {
-	uint64_t head;     /* next seq to be published */
-	uint64_t oldest;   /* lowest seq that may still be read */
-	uint64_t voids;    /* holes made by recovery; at most the last 448 */
-	int holder;        /* client id of the subscriber publishers wait for, or
-	                      -1 */
+	uint64_t head;   /* next seq to be published */
+	uint64_t oldest; /* lowest seq that may still be read */
+	uint64_t voids;  /* holes made by recovery; at most the last 448 */
+	int holder;      /* client id of the subscriber publishers wait for, or
+			    -1 */
 	uint64_t holder_lag;
 };
 
@@ -540,24 +540,24 @@ struct shmq_peer_info {
 	pid_t pid;
 	uid_t uid;
 	char client_name[32];
-	int gating;         /* publishers wait for it */
-	int sleeping;       /* asleep now */
+	int gating;   /* publishers wait for it */
+	int sleeping; /* asleep now */
 	int evicted;
-	int32_t partition;  /* SHMQ_ANY_PARTITION, or the one it is bound to */
-	uint64_t count;     /* messages sent or received */
+	int32_t partition; /* SHMQ_ANY_PARTITION, or the one it is bound to */
+	uint64_t count;    /* messages sent or received */
 	uint64_t bytes;
-	uint64_t lost;      /* subscriber: lost; publisher: dropped */
-	uint64_t lag;       /* subscriber: messages behind, all its partitions */
+	uint64_t lost; /* subscriber: lost; publisher: dropped */
+	uint64_t lag;  /* subscriber: messages behind, all its partitions */
 };
 
 struct shmq_bus_info {
 	char name[SHMQ_BUS_NAME_MAX + 1];
-	pid_t daemon_pid;   /* control worker, as last known; 0 after a stop */
+	pid_t daemon_pid; /* control worker, as last known; 0 after a stop */
 	pid_t parent_pid;
-	uint64_t epoch;     /* control workers so far */
+	uint64_t epoch;      /* control workers so far */
 	uint64_t started_ns; /* CLOCK_REALTIME of the bus's first start */
 	unsigned topics, clients;
-	uint64_t bytes;     /* shared memory in use */
+	uint64_t bytes; /* shared memory in use */
 	uint32_t layout_version;
 };
 
@@ -566,11 +566,11 @@ struct shmq_bus_info {
 int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out);
 int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out);
 int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
-                             struct shmq_partition_info *out);
+			     struct shmq_partition_info *out);
 int shmq_topic_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_topic_info *topic),
-                    void *arg);
+		    void *arg);
 int shmq_peer_each(shmq_bus *bus, const char *topic,
-                   int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg);
+		   int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg);
 
 /* The topic a handle was opened on. */
 int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *out);

@@ -20,7 +20,7 @@
 struct arena_piece {
 	uint64_t off, bytes;
 	uint64_t seq;
-	uint64_t word;      /* its control word; 0 while not committed */
+	uint64_t word; /* its control word; 0 while not committed */
 	uint32_t partition;
 };
 

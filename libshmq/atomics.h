@@ -31,8 +31,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 #define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 
 /* Strong compare-and-swap; *expected is updated on failure. */
-#define cas_acqrel(p, expected, v)                                                                 \
-	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel,        \
+#define cas_acqrel(p, expected, v) \
+	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel, \
 						memory_order_acquire)
 
 #ifdef __SANITIZE_THREAD__
@@ -48,7 +48,14 @@ static inline void shmq__tsan_fence(void)
 #define fence_release() shmq__tsan_fence()
 #define fence_acquire() shmq__tsan_fence()
 #define fence_full() shmq__tsan_fence()
+/* liburcu's edges are fences and assembly too.  The end of a read-side section
+ * comes before the end of the grace period that waited for it. */
+#include <sanitizer/tsan_interface.h>
+#define rcu_section_ends(p) __tsan_release(p)
+#define rcu_grace_ended(p) __tsan_acquire(p)
 #else
+#define rcu_section_ends(p) ((void)(p))
+#define rcu_grace_ended(p) ((void)(p))
 #define fence_release() atomic_thread_fence(memory_order_release)
 #define fence_acquire() atomic_thread_fence(memory_order_acquire)
 #define fence_full() atomic_thread_fence(memory_order_seq_cst)

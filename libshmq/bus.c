@@ -88,8 +88,13 @@ static int start_daemon(struct shmq_bus *bus, struct shmq__why *why)
 {
 	char found[4096 + 32];
 	const char *path = find_daemon(bus, found, sizeof(found));
-	char *argv[] = { (char *)(uintptr_t)"shmqd", (char *)(uintptr_t)"--bus", bus->name,
-			 (char *)(uintptr_t)"--runtime-dir", bus->dir, (char *)(uintptr_t)"--on-demand", NULL };
+	char *argv[] = { (char *)(uintptr_t) "shmqd",
+			 (char *)(uintptr_t) "--bus",
+			 bus->name,
+			 (char *)(uintptr_t) "--runtime-dir",
+			 bus->dir,
+			 (char *)(uintptr_t) "--on-demand",
+			 NULL };
 	int error, status = 0;
 	pid_t pid;
 
@@ -250,7 +255,8 @@ static int connect_socket(struct shmq_bus *bus, uint64_t deadline)
 
 static int is_away(int error)
 {
-	return error == -ENOENT || error == -ECONNREFUSED || error == -EPIPE || error == -ECONNRESET;
+	return error == -ENOENT || error == -ECONNREFUSED || error == -EPIPE ||
+	       error == -ECONNRESET;
 }
 
 static int say_closed(struct shmq_bus *bus, uint64_t handle);
@@ -258,8 +264,9 @@ static int say_closed(struct shmq_bus *bus, uint64_t handle);
 /* A reply's descriptors did not all fit; what came was closed. */
 static int no_descriptors(struct shmq__why *why)
 {
-	return shmq__fail(why, SHMQ_ELIMIT,
-			  "no descriptor is left for the bus's segments: raise RLIMIT_NOFILE (ulimit -n)");
+	return shmq__fail(
+		why, SHMQ_ELIMIT,
+		"no descriptor is left for the bus's segments: raise RLIMIT_NOFILE (ulimit -n)");
 }
 
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
@@ -274,13 +281,15 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	int sock = connect_socket(bus, deadline);
 
 	if (sock < 0 && is_away(sock))
-		return shmq__fail(why, SHMQ_ENODAEMON,
-				  "nobody listens at %s: start shmqd --bus %s", bus->path, bus->name);
+		return shmq__fail(why, SHMQ_ENODAEMON, "nobody listens at %s: start shmqd --bus %s",
+				  bus->path, bus->name);
 	if (sock == -EAGAIN)
-		return shmq__fail(why, SHMQ_EDAEMON, "the supervisor at %s does not accept: see %s/%s.log",
-				  bus->path, bus->dir, bus->name);
+		return shmq__fail(why, SHMQ_EDAEMON,
+				  "the supervisor at %s does not accept: see %s/%s.log", bus->path,
+				  bus->dir, bus->name);
 	if (sock < 0)
-		return shmq__fail(why, sock, "connecting to %s: %s", bus->path, shmq_strerror(sock));
+		return shmq__fail(why, sock, "connecting to %s: %s", bus->path,
+				  shmq_strerror(sock));
 	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
 	req.hello.layout_version = LAY_VERSION;
 	req.hello.nonce = bus->nonce;
@@ -294,7 +303,9 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 					  bus->path);
 		if (error == -EMFILE)
 			return no_descriptors(why);
-		return shmq__fail(why, error == -EPROTO || error == -EMSGSIZE ? SHMQ_EVERSION : SHMQ_EDAEMON,
+		return shmq__fail(why,
+				  error == -EPROTO || error == -EMSGSIZE ? SHMQ_EVERSION :
+									   SHMQ_EDAEMON,
 				  "greeting the supervisor at %s: %s", bus->path, strerror(-error));
 	}
 	error = reply.error;
@@ -318,15 +329,16 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	if (dup3(fds[0], bus->event_sock, O_CLOEXEC) < 0)
 		error = -errno;
 	else if (bus->poll_fd >= 0 &&
-		 epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) && errno != EEXIST)
+		 epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) &&
+		 errno != EEXIST)
 		error = -errno;
 	close(fds[0]);
 	if (!error)
 		error = take_slabs(bus, &reply, fds + 1, n - 1);
 	if (error) {
 		close(sock);
-		return shmq__fail(why, error, "taking over the segments of bus \"%s\": %s", bus->name,
-				  shmq_strerror(error));
+		return shmq__fail(why, error, "taking over the segments of bus \"%s\": %s",
+				  bus->name, shmq_strerror(error));
 	}
 	bus->sock = sock;
 	bus->client = reply.hello.client;
@@ -381,7 +393,8 @@ static int attach_somehow(struct shmq_bus *bus, uint64_t deadline, struct shmq__
 		if (error != SHMQ_ENODAEMON)
 			return error;
 		if (has_ended(bus))
-			return shmq__fail(why, error, "bus \"%s\" has ended: close it and open it again",
+			return shmq__fail(why, error,
+					  "bus \"%s\" has ended: close it and open it again",
 					  bus->name);
 		if (bus->start == SHMQ_START_ON_DEMAND && !started) {
 			error = start_daemon(bus, why);
@@ -409,9 +422,10 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 	pthread_mutex_lock(&bus->lock);
 	for (;;) {
 		if (atomic_load(&bus->lost)) {
-			error = shmq__fail(why, SHMQ_ELOST,
-					   "bus \"%s\" was started anew: close this bus and open it again",
-					   bus->name);
+			error = shmq__fail(
+				why, SHMQ_ELOST,
+				"bus \"%s\" was started anew: close this bus and open it again",
+				bus->name);
 			break;
 		}
 		if (bus->sock < 0) {
@@ -466,10 +480,12 @@ void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
 
 static int take_event(struct shmq_bus *bus, const struct proto_event *in)
 {
-	struct shmq_event ev = { .kind = in->kind, .role = in->role, .client_id = in->client, .pid = in->pid };
+	struct shmq_event ev = {
+		.kind = in->kind, .role = in->role, .client_id = in->client, .pid = in->pid
+	};
 
-	if (in->magic != PROTO_MAGIC || in->version != PROTO_VERSION || in->kind < SHMQ_EVENT_JOINED ||
-	    in->kind > SHMQ_EVENT_STALLED)
+	if (in->magic != PROTO_MAGIC || in->version != PROTO_VERSION ||
+	    in->kind < SHMQ_EVENT_JOINED || in->kind > SHMQ_EVENT_STALLED)
 		return 0;
 	memcpy(ev.topic, in->topic, sizeof(ev.topic));
 	ev.topic[sizeof(ev.topic) - 1] = 0;
@@ -510,7 +526,9 @@ static int come_back(struct shmq_bus *bus)
 	pthread_mutex_lock(&bus->lock);
 	if (read_events(bus) == -EPIPE) {
 		disconnect(bus);
-		error = attach(bus, shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 : 1000000000),
+		error = attach(bus,
+			       shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 :
+										 1000000000),
 			       NULL);
 		if (error && bus->retry_ns < retry_max_ns)
 			bus->retry_ns *= 2;
@@ -529,7 +547,8 @@ static int wake_deferred(struct shmq_bus *bus)
 	for (h = bus->deferred; h; h = h->next_deferred)
 		for (p = 0; p < h->topic->geo.partitions; p++)
 			wakes += bell_look(&h->topic->ring[p].bells->data,
-					   bus->registered > 0 ? SHMQ__FENCE_LIGHT : SHMQ__FENCE_FULL);
+					   bus->registered > 0 ? SHMQ__FENCE_LIGHT :
+								 SHMQ__FENCE_FULL);
 	pthread_mutex_unlock(&bus->deferred_lock);
 	return wakes;
 }
@@ -577,7 +596,9 @@ static int serve(struct shmq_bus *bus, uint64_t deadline)
 		if (rc == -EPIPE) {
 			rc = come_back(bus);
 			did += !rc;
-			retry_at = rc && !atomic_load(&bus->lost) ? shmq__clock_deadline(bus->retry_ns) : 0;
+			retry_at = rc && !atomic_load(&bus->lost) ?
+					   shmq__clock_deadline(bus->retry_ns) :
+					   0;
 		}
 		if (did || shmq__clock_left(deadline) == 0)
 			return did;
@@ -691,7 +712,8 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 	if (error) {
 		if (error == SHMQ_ELIMIT)
 			shmq__fail(why, error,
-				   "mapping \"%s\": no map is left: raise vm.max_map_count", req->topic);
+				   "mapping \"%s\": no map is left: raise vm.max_map_count",
+				   req->topic);
 		goto out;
 	}
 	h->entry_ref = reply.open.entry;
@@ -702,7 +724,8 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 		goto out;
 	h->entry = entry;
 	if (load_acquire(&h->entry->gen) != reply.open.entry_gen) {
-		error = shmq__fail(why, SHMQ_ECORRUPT, "the entry of \"%s\" is not ours", req->topic);
+		error = shmq__fail(why, SHMQ_ECORRUPT, "the entry of \"%s\" is not ours",
+				   req->topic);
 		goto out;
 	}
 	pthread_mutex_lock(&bus->lock);
@@ -715,7 +738,8 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 	return 0;
 out:
 	if (h->entry)
-		shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry), h->entry);
+		shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry),
+				  h->entry);
 	shmq__topic_detach(h->topic);
 	h->topic = NULL;
 	h->entry = NULL;
@@ -755,7 +779,8 @@ void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from)
 
 static int make_guard(struct bus_guard **out)
 {
-	void *mem = mmap(NULL, LAY_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *mem =
+		mmap(NULL, LAY_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (mem == MAP_FAILED)
 		return -errno;
@@ -819,7 +844,8 @@ int shmq__options_copy(void *to, const void *from, size_t known, struct shmq__wh
 	if (size < sizeof(size))
 		return shmq__fail(why, SHMQ_EOPTION, "options: size is not set");
 	if (!known_tail(from, size, known))
-		return shmq__fail(why, SHMQ_EOPTION, "options: a field that this library does not know is "
+		return shmq__fail(why, SHMQ_EOPTION,
+				  "options: a field that this library does not know is "
 				  "set: use a newer libshmq");
 	memcpy(to, from, size < known ? size : known);
 	return 0;
@@ -885,7 +911,8 @@ static void free_bus(struct shmq_bus *bus)
 	free(bus);
 }
 
-SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *options, shmq_bus **out)
+SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *options,
+			      shmq_bus **out)
 {
 	struct shmq__why *why = shmq__bus_why();
 	struct shmq_bus_options o;

@@ -120,7 +120,6 @@ enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags);
 void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns);
 void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h);
 
-
 /* Copy caller's options over zeros: NULL means defaults, an unknown
  * non-zero tail is refused.  0 or SHMQ_EOPTION. */
 int shmq__options_copy(void *to, const void *from, size_t known, struct shmq__why *why);

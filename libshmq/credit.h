@@ -10,18 +10,18 @@
 
 struct credit_gater {
 	struct lay_entry *entry;
-	uint64_t gen;        /* of the entry */
+	uint64_t gen; /* of the entry */
 	uint64_t client_gen;
 	uint64_t token;
 	unsigned client;
-	int absent;          /* evicted, or proved dead, by this publisher */
+	int absent; /* evicted, or proved dead, by this publisher */
 };
 
 struct shmq__credit {
 	struct shmq__topic *topic;
 	struct lay_entry *own; /* where the limit is kept; writable */
 	uint32_t partition;
-	uint32_t epoch;        /* of the roster when it was listed */
+	uint32_t epoch; /* of the roster when it was listed */
 	int listed;
 	unsigned count, capacity;
 	struct credit_gater *gater;

@@ -36,8 +36,8 @@ int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline
 	struct timespec ts;
 
 	/* WAIT_BITSET takes an absolute monotonic time. */
-	return result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, to_timespec(deadline, &ts),
-			      NULL, FUTEX_BITSET_MATCH_ANY));
+	return result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected,
+			      to_timespec(deadline, &ts), NULL, FUTEX_BITSET_MATCH_ANY));
 }
 
 int shmq__futex_wake(shmq_au32 *word)
@@ -60,8 +60,11 @@ int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, un
 	if (getenv("SHMQ_NO_WAITV"))
 		return -ENOSYS;
 	for (i = 0; i < n; i++)
-		w[i] = (struct waiter){ .val = expected[i], .uaddr = (uintptr_t)word[i], .flags = 2 };
-	return result(syscall(SYS_futex_waitv, w, n, 0, to_timespec(deadline, &ts), CLOCK_MONOTONIC));
+		w[i] = (struct waiter){ .val = expected[i],
+					.uaddr = (uintptr_t)word[i],
+					.flags = 2 };
+	return result(
+		syscall(SYS_futex_waitv, w, n, 0, to_timespec(deadline, &ts), CLOCK_MONOTONIC));
 }
 
 static int membarrier(int command)

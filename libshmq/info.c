@@ -47,9 +47,11 @@ static unsigned count_asleep(const struct shmq__topic *t)
 	unsigned n = 0;
 
 	while ((m = shmq__topic_next_member(t, &it))) {
-		struct lay_entry *e = shmq__topic_entry(t, m, m->partition >= 0 ? (uint32_t)m->partition : 0);
+		struct lay_entry *e =
+			shmq__topic_entry(t, m, m->partition >= 0 ? (uint32_t)m->partition : 0);
 
-		n += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e && load_relaxed(&e->asleep);
+		n += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e &&
+		     load_relaxed(&e->asleep);
 	}
 	return n;
 }
@@ -58,7 +60,8 @@ static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic
 {
 	struct lay_topic *rec = shmq__slabs_topic(slabs, index);
 	struct shmq__topic *t;
-	int error = rec ? shmq__topic_attach(slabs, index, rec->id, SHMQ__SLAB_READ, &t) : SHMQ_ENOTOPIC;
+	int error = rec ? shmq__topic_attach(slabs, index, rec->id, SHMQ__SLAB_READ, &t) :
+			  SHMQ_ENOTOPIC;
 
 	if (error)
 		return error;
@@ -111,8 +114,8 @@ static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
 		*index = i;
 		return 0;
 	}
-	return shmq__fail(why, SHMQ_ENOTOPIC, "no topic \"%s\" on this bus: shmq ls shows what there is",
-			  name);
+	return shmq__fail(why, SHMQ_ENOTOPIC,
+			  "no topic \"%s\" on this bus: shmq ls shows what there is", name);
 }
 
 SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out)
@@ -130,7 +133,8 @@ static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__t
 
 	if (error)
 		return error;
-	return shmq__topic_attach(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id, SHMQ__SLAB_READ, out);
+	return shmq__topic_attach(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id,
+				  SHMQ__SLAB_READ, out);
 }
 
 static int is_gating(const struct shmq__topic *t, const struct lay_member *m)
@@ -172,15 +176,16 @@ SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32
 	}
 	out->head = shmq__topic_head(&t->ring[partition]);
 	out->oldest = shmq__topic_oldest(&t->ring[partition], t->ring[partition].mem->base_seq);
-	out->voids = shmq__ring_voids_between(t->ring[partition].mem, t->ring[partition].mem->base_seq,
-					      out->head, &bound);
+	out->voids = shmq__ring_voids_between(t->ring[partition].mem,
+					      t->ring[partition].mem->base_seq, out->head, &bound);
 	find_holder(t, partition, out);
 	shmq__topic_detach(t);
 	return 0;
 }
 
 SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
-				int (*visit)(void *arg, const struct shmq_topic_info *topic), void *arg)
+				int (*visit)(void *arg, const struct shmq_topic_info *topic),
+				void *arg)
 {
 	struct shmq_topic_info info;
 	struct lay_topic *rec;
@@ -235,7 +240,8 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 }
 
 SHMQ_EXPORT int shmq_peer_each(shmq_bus *bus, const char *topic,
-			       int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg)
+			       int (*visit)(void *arg, const struct shmq_peer_info *peer),
+			       void *arg)
 {
 	struct shmq__roster_iter it = { 0 };
 	struct shmq_peer_info info;

@@ -125,7 +125,8 @@ void shmq__layout_init_ring(void *mem, const struct lay_geometry *g, uint64_t to
 	store_relaxed(&r->tail_hint, base_seq);
 	store_relaxed(&r->void_forgotten, base_seq); /* nothing at or after it */
 	for (seq = base_seq; seq != base_seq + g->depth; seq++)
-		store_relaxed(&lay_slot_at(r, g, seq)->ctrl, LAY_CTRL(lay_lap(g, seq) - 1, 0, LAY_VOID));
+		store_relaxed(&lay_slot_at(r, g, seq)->ctrl,
+			      LAY_CTRL(lay_lap(g, seq) - 1, 0, LAY_VOID));
 	atomic_thread_fence(memory_order_release);
 	*(volatile uint64_t *)&r->magic = LAY_MAGIC_RING;
 }

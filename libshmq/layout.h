@@ -59,7 +59,7 @@ enum lay_state {
 #define LAY_OWNER_BITS 14
 #define LAY_CLIENT_MAX ((1u << LAY_OWNER_BITS) - 1) /* ids 1..MAX; 0 none */
 
-#define LAY_CTRL(lap, owner, state)                                                                \
+#define LAY_CTRL(lap, owner, state) \
 	((((uint64_t)(lap)&LAY_LAP_MASK) << 17) | ((uint64_t)(owner) << 3) | (uint64_t)(state))
 #define LAY_CTRL_LAP(w) ((w) >> 17)
 #define LAY_CTRL_OWNER(w) ((unsigned)((w) >> 3) & LAY_CLIENT_MAX)
@@ -147,23 +147,23 @@ _Static_assert(sizeof(struct lay_meta) == 4, "meta prefix");
 enum lay_ring_state { LAY_RING_LIVE = 1, LAY_RING_ENDED = 2, LAY_RING_MOVED = 3 };
 
 struct lay_ring {
-	uint64_t magic;       /* supervisor, stored last */
-	uint32_t version;     /* LAY_VERSION */
+	uint64_t magic;   /* supervisor, stored last */
+	uint32_t version; /* LAY_VERSION */
 	uint32_t partition;
 	uint64_t topic_id;
 	uint64_t depth;
-	uint64_t base_seq;    /* first seq of this ring */
+	uint64_t base_seq; /* first seq of this ring */
 	uint32_t slot_bytes;
-	shmq_au32 state;      /* enum lay_ring_state; supervisor sets, all read
-				 after commit and before sleeping */
+	shmq_au32 state; /* enum lay_ring_state; supervisor sets, all read
+			    after commit and before sleeping */
 	uint8_t pad0[128 - 48];
 
-	shmq_au64 tail_hint;  /* a seq at or before the first unclaimed one;
-				 publishers store it now and then */
+	shmq_au64 tail_hint; /* a seq at or before the first unclaimed one;
+				publishers store it now and then */
 	uint8_t pad1[128 - 8];
 
-	shmq_au64 owner;      /* exclusive: client generation << 14 | client id,
-				 0 none; supervisor writes before the grant */
+	shmq_au64 owner; /* exclusive: client generation << 14 | client id,
+			    0 none; supervisor writes before the grant */
 	uint8_t pad2[128 - 8];
 
 	/* Holes.  Whoever voids reserves an index, then stores seq + 1 there
@@ -207,16 +207,16 @@ _Static_assert(sizeof(struct lay_bells) == 128, "bells");
  * the one the roster speaks of. */
 struct lay_entry {
 	shmq_au64 gen;
-	shmq_au64 pos;     /* subscriber: cursor, the next seq it will read;
-			      publisher: lower bound of its open claims */
-	shmq_au64 limit;   /* publisher: seqs below it may be written */
-	shmq_au64 count;   /* messages sent or received */
-	shmq_au64 bytes;   /* their payload */
-	shmq_au64 lost;    /* subscriber: lost; publisher: dropped */
-	shmq_au32 asleep;  /* 1 while waiting on a bell */
-	shmq_au32 flags;   /* LAY_ENTRY_* */
-	shmq_au64 waits;   /* times slept or blocked */
-	uint8_t pad[64];   /* groups and stored cursors come here */
+	shmq_au64 pos;    /* subscriber: cursor, the next seq it will read;
+			     publisher: lower bound of its open claims */
+	shmq_au64 limit;  /* publisher: seqs below it may be written */
+	shmq_au64 count;  /* messages sent or received */
+	shmq_au64 bytes;  /* their payload */
+	shmq_au64 lost;   /* subscriber: lost; publisher: dropped */
+	shmq_au32 asleep; /* 1 while waiting on a bell */
+	shmq_au32 flags;  /* LAY_ENTRY_* */
+	shmq_au64 waits;  /* times slept or blocked */
+	uint8_t pad[64];  /* groups and stored cursors come here */
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */
@@ -260,10 +260,10 @@ struct lay_registry {
 	uint64_t magic; /* stored last */
 	uint32_t version;
 	uint32_t pad0;
-	uint64_t nonce;         /* of this bus: random at its first start */
-	uint64_t started_ns;    /* CLOCK_REALTIME */
-	shmq_au64 epoch;        /* control workers so far */
-	shmq_au32 control_pid;  /* 0 while away on purpose */
+	uint64_t nonce;        /* of this bus: random at its first start */
+	uint64_t started_ns;   /* CLOCK_REALTIME */
+	shmq_au64 epoch;       /* control workers so far */
+	shmq_au32 control_pid; /* 0 while away on purpose */
 	shmq_au32 parent_pid;
 	shmq_au32 change;       /* futex word: topics came or went */
 	shmq_au32 slab_count;   /* ids below it have a record */
@@ -273,8 +273,8 @@ struct lay_registry {
 	shmq_au32 topics_live;
 	shmq_au32 clients_live;
 	uint32_t pad1;
-	shmq_au64 bytes_used;   /* populated bytes of all slabs */
-	shmq_au64 next_topic_id; /* supervisor's own */
+	shmq_au64 bytes_used;     /* populated bytes of all slabs */
+	shmq_au64 next_topic_id;  /* supervisor's own */
 	shmq_au64 next_entry_gen; /* supervisor's own */
 	char name[SHMQ_BUS_NAME_MAX + 1];
 };
@@ -285,8 +285,8 @@ struct lay_slab {
 	uint32_t page_shift; /* 12, 21 or 30 */
 	uint32_t uid;        /* of the only writer, or of the bus's owner */
 	uint32_t pad0;
-	uint64_t bytes;      /* size of the memfd */
-	uint64_t dev, ino;   /* what fstat(2) says of it */
+	uint64_t bytes;    /* size of the memfd */
+	uint64_t dev, ino; /* what fstat(2) says of it */
 	uint8_t pad1[24];
 };
 _Static_assert(sizeof(struct lay_slab) == 64, "slab record");
@@ -294,14 +294,14 @@ _Static_assert(sizeof(struct lay_slab) == 64, "slab record");
 enum lay_client_state { LAY_CLIENT_FREE = 0, LAY_CLIENT_LIVE = 1, LAY_CLIENT_DEAD = 2 };
 
 struct lay_client {
-	shmq_au64 gen;       /* bumped before the id is given out again; what
-				carries another generation is absent */
-	shmq_au32 state;     /* enum lay_client_state; DEAD: being recovered */
-	shmq_au32 pid;       /* in the supervisor's pid namespace */
+	shmq_au64 gen;        /* bumped before the id is given out again; what
+				 carries another generation is absent */
+	shmq_au32 state;      /* enum lay_client_state; DEAD: being recovered */
+	shmq_au32 pid;        /* in the supervisor's pid namespace */
 	shmq_au64 start_time; /* field 22 of /proc/pid/stat: ticks after boot */
-	shmq_au64 pidns;     /* inode of its pid namespace | of the
-				supervisor's time namespace << 32 */
-	shmq_au64 nonce;     /* chosen by the client; ties a re-attach to it */
+	shmq_au64 pidns;      /* inode of its pid namespace | of the
+				 supervisor's time namespace << 32 */
+	shmq_au64 nonce;      /* chosen by the client; ties a re-attach to it */
 	shmq_au32 uid;
 	uint32_t pad0;
 	char name[32];
@@ -309,7 +309,12 @@ struct lay_client {
 };
 _Static_assert(sizeof(struct lay_client) == 128, "client record");
 
-enum lay_topic_state { LAY_TOPIC_FREE = 0, LAY_TOPIC_CREATING = 1, LAY_TOPIC_LIVE = 2, LAY_TOPIC_ENDED = 3 };
+enum lay_topic_state {
+	LAY_TOPIC_FREE = 0,
+	LAY_TOPIC_CREATING = 1,
+	LAY_TOPIC_LIVE = 2,
+	LAY_TOPIC_ENDED = 3
+};
 
 struct lay_topic {
 	shmq_au32 state; /* stored last, with release */
@@ -327,13 +332,13 @@ struct lay_topic {
 	int32_t node_actual; /* SHMQ_NODE(n), 0 spread or unknown */
 	int64_t evict_ns;
 	int64_t block_timeout_ns;
-	uint64_t arena_bytes;   /* default for a publisher; 0: all inline */
-	uint64_t ring_bytes;    /* of one partition, whole pages */
+	uint64_t arena_bytes;    /* default for a publisher; 0: all inline */
+	uint64_t ring_bytes;     /* of one partition, whole pages */
 	lay_ref partition_array; /* struct lay_partition[partitions] */
-	lay_ref roster;         /* first chunk */
-	uint64_t creator_nonce; /* client nonce and request token of the */
-	uint64_t creator_token; /* creation, so that a retry is recognised */
-	shmq_au32 publishers;   /* open handles */
+	lay_ref roster;          /* first chunk */
+	uint64_t creator_nonce;  /* client nonce and request token of the */
+	uint64_t creator_token;  /* creation, so that a retry is recognised */
+	shmq_au32 publishers;    /* open handles */
 	shmq_au32 subscribers;
 	char note[128];
 	uint8_t pad[1024 - 264 - 256];
@@ -363,9 +368,9 @@ struct lay_member {
 	uint16_t client;
 	uint16_t pad0;
 	uint64_t client_gen;
-	uint64_t token;     /* the handle, unique within its client */
-	lay_ref entry;      /* first of its struct lay_entry, one per partition
-			       of the topic, or one if bound to a partition */
+	uint64_t token; /* the handle, unique within its client */
+	lay_ref entry;  /* first of its struct lay_entry, one per partition
+			   of the topic, or one if bound to a partition */
 	uint64_t entry_gen;
 	int32_t partition;  /* the one it is bound to, or -1 for all */
 	uint32_t arena;     /* publisher: arena id + 1, or 0 */
@@ -389,7 +394,7 @@ enum lay_arena_state {
 				 a successor may adopt it */
 };
 struct lay_arena {
-	shmq_au64 gen;   /* bumped when the id is given out again */
+	shmq_au64 gen; /* bumped when the id is given out again */
 	shmq_au32 state;
 	uint32_t client; /* owner */
 	lay_ref mem;
@@ -406,7 +411,7 @@ _Static_assert(sizeof(struct lay_arena) == 64, "arena record");
  * attach, checked, never re-read. */
 struct lay_geometry {
 	uint64_t depth;
-	uint64_t mask;      /* depth - 1 */
+	uint64_t mask; /* depth - 1 */
 	uint64_t max_bytes;
 	uint64_t ring_bytes;
 	uint32_t depth_shift;
@@ -448,8 +453,8 @@ void shmq__layout_init_ring(void *mem, const struct lay_geometry *geo, uint64_t 
  * line to why.  0, SHMQ_EOPTION. */
 int shmq__layout_defaults(struct shmq_topic_options *options, char *why, size_t why_bytes);
 
-static inline struct lay_slot *lay_slot_at(const struct lay_ring *ring, const struct lay_geometry *geo,
-					   uint64_t seq)
+static inline struct lay_slot *lay_slot_at(const struct lay_ring *ring,
+					   const struct lay_geometry *geo, uint64_t seq)
 {
 	return (struct lay_slot *)((char *)(uintptr_t)ring + LAY_RING_HEADER_BYTES +
 				   ((seq & geo->mask) << geo->slot_shift));

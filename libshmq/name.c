@@ -11,8 +11,8 @@
 
 static int is_word_byte(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-	       c == '-';
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '_' || c == '-';
 }
 
 int shmq__name_check_bus(const char *name, struct shmq__why *why)
@@ -26,9 +26,10 @@ int shmq__name_check_bus(const char *name, struct shmq__why *why)
 			return shmq__fail(why, SHMQ_EBUSNAME, "a bus name has at most %d bytes",
 					  SHMQ_BUS_NAME_MAX);
 		if (!is_word_byte(name[i]))
-			return shmq__fail(why, SHMQ_EBUSNAME,
-					  "byte %zu of the bus name is not a letter, digit, '_' or '-'",
-					  i + 1);
+			return shmq__fail(
+				why, SHMQ_EBUSNAME,
+				"byte %zu of the bus name is not a letter, digit, '_' or '-'",
+				i + 1);
 	}
 	return 0;
 }
@@ -41,8 +42,9 @@ int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shm
 		return shmq__fail(why, SHMQ_ENAME, "a topic name must not be empty");
 	if (name[0] == '$') {
 		if (who != SHMQ__NAME_BUS)
-			return shmq__fail(why, SHMQ_ENAME,
-					  "names that start with '$' belong to the bus: choose another");
+			return shmq__fail(
+				why, SHMQ_ENAME,
+				"names that start with '$' belong to the bus: choose another");
 		i = 1;
 	}
 	for (; name[i]; i++) {
@@ -50,20 +52,23 @@ int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shm
 			return shmq__fail(why, SHMQ_ENAME, "a topic name has at most %d bytes",
 					  SHMQ_NAME_MAX);
 		if (name[i] == '.' && !word)
-			return shmq__fail(why, SHMQ_ENAME,
-					  "byte %zu of the topic name ends an empty word: words are "
-					  "separated by single dots",
-					  i + 1);
+			return shmq__fail(
+				why, SHMQ_ENAME,
+				"byte %zu of the topic name ends an empty word: words are "
+				"separated by single dots",
+				i + 1);
 		if (name[i] != '.' && !is_word_byte(name[i]))
-			return shmq__fail(why, SHMQ_ENAME,
-					  "byte %zu of the topic name is not a letter, digit, '_', '-' "
-					  "or '.'",
-					  i + 1);
+			return shmq__fail(
+				why, SHMQ_ENAME,
+				"byte %zu of the topic name is not a letter, digit, '_', '-' "
+				"or '.'",
+				i + 1);
 		word = name[i] == '.' ? 0 : word + 1;
 	}
 	if (!word)
-		return shmq__fail(why, SHMQ_ENAME, i == 1 ? "a topic name must have a word" :
-							    "a topic name must not end with a dot");
+		return shmq__fail(why, SHMQ_ENAME,
+				  i == 1 ? "a topic name must have a word" :
+					   "a topic name must not end with a dot");
 	return 0;
 }
 
@@ -79,13 +84,18 @@ static int check_dir(const char *path, struct shmq__why *why)
 	if (lstat(path, &st))
 		return shmq__fail(why, -errno, "runtime directory %s: %s", path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return shmq__fail(why, SHMQ_EACCESS, "%s is not a directory: remove it or set "
-				  "SHMQ_RUNTIME_DIR", path);
+		return shmq__fail(why, SHMQ_EACCESS,
+				  "%s is not a directory: remove it or set "
+				  "SHMQ_RUNTIME_DIR",
+				  path);
 	if (st.st_uid != geteuid() && geteuid() != 0)
-		return shmq__fail(why, SHMQ_EACCESS, "%s belongs to uid %u: set SHMQ_RUNTIME_DIR to a "
-				  "directory of your own", path, (unsigned)st.st_uid);
+		return shmq__fail(why, SHMQ_EACCESS,
+				  "%s belongs to uid %u: set SHMQ_RUNTIME_DIR to a "
+				  "directory of your own",
+				  path, (unsigned)st.st_uid);
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return shmq__fail(why, SHMQ_EACCESS, "%s can be written by others: chmod go-w it", path);
+		return shmq__fail(why, SHMQ_EACCESS, "%s can be written by others: chmod go-w it",
+				  path);
 	return 0;
 }
 
@@ -104,11 +114,15 @@ int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, 
 	else
 		n = snprintf(out, bytes, "/tmp/shmq-%u", (unsigned)geteuid());
 	if (n < 0 || (size_t)n >= bytes ||
-	    (size_t)n + SHMQ_BUS_NAME_MAX + sizeof("/.sock") > sizeof(((struct sockaddr_un *)0)->sun_path))
-		return shmq__fail(why, SHMQ_ELIMIT,
-				  "runtime directory path of %d bytes is too long for a socket: set "
-				  "SHMQ_RUNTIME_DIR to a shorter one", n);
+	    (size_t)n + SHMQ_BUS_NAME_MAX + sizeof("/.sock") >
+		    sizeof(((struct sockaddr_un *)0)->sun_path))
+		return shmq__fail(
+			why, SHMQ_ELIMIT,
+			"runtime directory path of %d bytes is too long for a socket: set "
+			"SHMQ_RUNTIME_DIR to a shorter one",
+			n);
 	if (how == SHMQ__NAME_DIR_CREATE && mkdir(out, 0700) && errno != EEXIST)
-		return shmq__fail(why, -errno, "making runtime directory %s: %s", out, strerror(errno));
+		return shmq__fail(why, -errno, "making runtime directory %s: %s", out,
+				  strerror(errno));
 	return check_dir(out, why);
 }

@@ -96,7 +96,7 @@ static void *relay_main(void *arg)
 			continue;
 		}
 		relay_wait(r);
-		store_release(&r->state, RELAY_IDLE);                            /* Q2 */
+		store_release(&r->state, RELAY_IDLE);                         /* Q2 */
 		atomic_fetch_add_explicit(&p->word, 1, memory_order_release); /* Q3 */
 		shmq__futex_wake(&p->word);
 	}
@@ -164,7 +164,7 @@ void shmq__park_arm(struct shmq__park *p)
 	unsigned i;
 
 	for (i = 0; i < p->n; i++) {
-		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word)); /* S1 */
+		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word));        /* S1 */
 		atomic_fetch_add_explicit(&p->bell[i]->armed, 1, memory_order_acq_rel); /* S2 */
 	}
 	if (p->fence == SHMQ__FENCE_LIGHT)
@@ -175,8 +175,8 @@ void shmq__park_arm(struct shmq__park *p)
 static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
 {
 	uint32_t e = load_acquire(&p->word); /* P1 */
-	uint64_t until = shmq__clock_deadline(p->fence == SHMQ__FENCE_LIGHT ? SHMQ__BELL_BACKSTOP_NS :
-									       1000000);
+	uint64_t until = shmq__clock_deadline(
+		p->fence == SHMQ__FENCE_LIGHT ? SHMQ__BELL_BACKSTOP_NS : 1000000);
 	unsigned i, k;
 	int error, rc;
 

@@ -38,7 +38,8 @@ static int read_stat(pid_t pid, struct stat_line *out)
 	if (!p)
 		return -EPROTO;
 	memset(out, 0, sizeof(*out));
-	for (field = 3, p = strtok_r(p + 1, " ", &save); p; field++, p = strtok_r(NULL, " ", &save)) {
+	for (field = 3, p = strtok_r(p + 1, " ", &save); p;
+	     field++, p = strtok_r(NULL, " ", &save)) {
 		if (field == 3)
 			out->state = *p;
 		else if (field == 14)

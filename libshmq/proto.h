@@ -71,8 +71,8 @@ struct proto_request {
 			uint32_t flags; /* SHMQ_FORCE */
 		} remove;               /* STOP too */
 		struct {
-			uint32_t role; /* enum shmq_role */
-			uint32_t from; /* enum shmq_from */
+			uint32_t role;     /* enum shmq_role */
+			uint32_t from;     /* enum shmq_from */
 			int32_t partition; /* -1 all */
 			uint32_t pad;
 			uint64_t seq;
@@ -82,14 +82,14 @@ struct proto_request {
 			uint64_t handle; /* token of the OPEN */
 		} close;
 		struct {
-			uint32_t kind;      /* enum proto_report */
+			uint32_t kind; /* enum proto_report */
 			uint32_t partition;
 			uint64_t topic_id;
-			uint64_t seq;       /* STUCK */
-			uint64_t word;      /* STUCK: control word seen */
-			uint64_t handle;    /* EVICT: token of the subscriber */
+			uint64_t seq;        /* STUCK */
+			uint64_t word;       /* STUCK: control word seen */
+			uint64_t handle;     /* EVICT: token of the subscriber */
 			uint64_t client_gen; /* EVICT */
-			uint32_t client;    /* EVICT */
+			uint32_t client;     /* EVICT */
 		} report;
 		uint8_t raw[512];
 	};
@@ -112,10 +112,10 @@ struct proto_reply {
 	struct proto_fd fd[PROTO_FDS_MAX]; /* what the descriptors are; those of
 					      HELLO start with the event socket,
 					      which has no entry here */
-	char why[256];  /* one line about error: the thing and the way out */
+	char why[256];                     /* one line about error: the thing and the way out */
 	union {
 		struct {
-			uint32_t client; /* id */
+			uint32_t client;  /* id */
 			uint32_t resumed; /* 1: the same id and generation as
 					     before, handles still valid */
 			uint64_t gen;
@@ -133,8 +133,8 @@ struct proto_reply {
 			uint32_t topic_index; /* in the registry's topic table */
 			uint32_t arena;       /* id + 1, or 0 */
 			uint64_t topic_id;
-			lay_ref member;       /* its struct lay_member */
-			lay_ref entry;        /* first struct lay_entry */
+			lay_ref member; /* its struct lay_member */
+			lay_ref entry;  /* first struct lay_entry */
 			uint64_t entry_gen;
 		} open;
 		uint8_t raw[512];

@@ -23,12 +23,12 @@
 #include <xxhash.h>
 
 #define STUCK_REPORT_NS 100000000 /* a claim that stands so long is reported */
-#define STUCK_AGAIN_NS 1000000000  /* ... and again: the supervisor may die */
+#define STUCK_AGAIN_NS 1000000000 /* ... and again: the supervisor may die */
 #define STUCK_ERROR_NS 1000000000 /* ... and with stall = report, refused */
 #define ATTEND_TURNS 4096u        /* turns of a spinning wait between such looks */
 #define DEATH_LOOK_NS 1000000     /* look for proof of death that often */
 
-#define PIECE_ABORTED 1u          /* no control word: its state is none */
+#define PIECE_ABORTED 1u /* no control word: its state is none */
 
 struct lane { /* one partition */
 	struct ring_writer w;
@@ -49,13 +49,13 @@ struct shmq_pub {
 	enum shmq__fence fence;
 	enum shmq_wake wake;
 	enum shmq_wait wait;
-	int sleeps;       /* the topic lets someone sleep */
-	int invalidates;  /* readers may be lapped: AHEAD before payload */
+	int sleeps;      /* the topic lets someone sleep */
+	int invalidates; /* readers may be lapped: AHEAD before payload */
 	int gates;
 	int dont_wait;
-	uint32_t stamps;  /* SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME */
+	uint32_t stamps; /* SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME */
 	int64_t block_ns, evict_ns;
-	uint32_t turn;    /* round-robin */
+	uint32_t turn; /* round-robin */
 	uint64_t wakes, blocked;
 
 	struct shmq__arena arena;
@@ -74,7 +74,7 @@ struct parcel {
 	const struct iovec *iov;
 	int iov_count;
 	size_t data_bytes;
-	size_t bytes;       /* META included */
+	size_t bytes; /* META included */
 	uint16_t flags;
 	uint64_t ts, tag;
 	struct lay_arena_ref where; /* ARENA */
@@ -179,7 +179,8 @@ struct held {
 
 /* Look after it: recover it on proof of death, report it when it lasts.
  * SHMQ_ESTALLED once the policy says that others are told, else 0. */
-static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, uint64_t seq, uint64_t word)
+static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, uint64_t seq,
+		  uint64_t word)
 {
 	struct lay_client *c = shmq__slabs_client(pub->h.topic->slabs, LAY_CTRL_OWNER(word));
 	uint64_t now = shmq__clock_monotonic_ns(), gen;
@@ -205,7 +206,9 @@ static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, ui
 		h->next_report = now + STUCK_AGAIN_NS;
 		report_stuck(pub, l, seq, word);
 	}
-	return now - h->since > STUCK_ERROR_NS && l->w.geo.stall == SHMQ_STALL_REPORT ? SHMQ_ESTALLED : 0;
+	return now - h->since > STUCK_ERROR_NS && l->w.geo.stall == SHMQ_STALL_REPORT ?
+		       SHMQ_ESTALLED :
+		       0;
 }
 
 /* The claim that the subscriber which holds us back stands at, if it does. */
@@ -217,7 +220,8 @@ static int holder_stands_at(struct lane *l, uint64_t *seq, uint64_t *word)
 		return 0;
 	*seq = load_relaxed(&g->entry->pos);
 	*word = load_acquire(&lay_slot_at(l->w.mem, &l->w.geo, *seq)->ctrl);
-	return LAY_CTRL_STATE(*word) == LAY_CLAIMED && LAY_CTRL_LAP(*word) == lay_lap(&l->w.geo, *seq);
+	return LAY_CTRL_STATE(*word) == LAY_CLAIMED &&
+	       LAY_CTRL_LAP(*word) == lay_lap(&l->w.geo, *seq);
 }
 
 static void go_to_sleep(struct lane *l, enum shmq__fence fence, uint64_t deadline, uint64_t need,
@@ -227,7 +231,8 @@ static void go_to_sleep(struct lane *l, enum shmq__fence fence, uint64_t deadlin
 	uint64_t seq, word, look;
 	uint32_t e;
 
-	look = shmq__clock_deadline(holder_stands_at(l, &seq, &word) ? STUCK_REPORT_NS : STUCK_ERROR_NS);
+	look = shmq__clock_deadline(holder_stands_at(l, &seq, &word) ? STUCK_REPORT_NS :
+								       STUCK_ERROR_NS);
 	store_relaxed(&l->entry->asleep, 1);
 	e = shmq__bell_arm(bell, fence);
 	*ready = raise_limit(l, need);
@@ -407,7 +412,8 @@ static void write_payload(char *at, const struct parcel *p)
 	int i;
 
 	if (p->flags & SHMQ_MSG_META) {
-		struct lay_meta meta = { (uint16_t)p->msg->key_len, (uint16_t)p->msg->properties_len };
+		struct lay_meta meta = { (uint16_t)p->msg->key_len,
+					 (uint16_t)p->msg->properties_len };
 
 		memcpy(at, &meta, sizeof(meta));
 		at += sizeof(meta);
@@ -459,8 +465,7 @@ static int take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *
 			shmq__arena_drop(a);
 			continue;
 		}
-		if (pub->gates &&
-		    seq_diff(l->w.limit, piece->seq + l->w.geo.depth) <= 0) {
+		if (pub->gates && seq_diff(l->w.limit, piece->seq + l->w.geo.depth) <= 0) {
 			error = wait_for_credit(pub, l, piece->seq + l->w.geo.depth + 1);
 			if (error)
 				return error;
@@ -626,7 +631,9 @@ static int send_message(struct shmq_pub *pub, struct shmq_msg *m, const struct i
 
 static int check_pub(const struct shmq_pub *pub)
 {
-	return likely(load_relaxed(&((struct bus_guard *)(uintptr_t)pub->guard)->alive)) ? 0 : SHMQ_EFORKED;
+	return likely(load_relaxed(&((struct bus_guard *)(uintptr_t)pub->guard)->alive)) ?
+		       0 :
+		       SHMQ_EFORKED;
 }
 
 /* Copy up to a few lines without a call. */
@@ -817,7 +824,8 @@ static int publish_atomic(struct shmq_pub *pub, struct shmq_msg *msgs, size_t n)
 
 		if (now && !m->ts_ns)
 			m->ts_ns = now;
-		q->iov = (struct iovec){ .iov_base = (void *)(uintptr_t)m->data, .iov_len = m->len };
+		q->iov =
+			(struct iovec){ .iov_base = (void *)(uintptr_t)m->data, .iov_len = m->len };
 		error = make_parcel(pub, m, &q->iov, 1, SHMQ_MSG_BATCH, &q->parcel);
 		if (!error)
 			error = stow(pub, &q->parcel);
@@ -857,7 +865,8 @@ out:
 	return error;
 }
 
-SHMQ_EXPORT ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, size_t n, unsigned flags)
+SHMQ_EXPORT ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, size_t n,
+				       unsigned flags)
 {
 	uint64_t now;
 	struct lane *l = NULL;
@@ -876,7 +885,8 @@ SHMQ_EXPORT ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, siz
 	}
 	now = pub->stamps & SHMQ_TOPIC_TIME ? shmq__clock_realtime_ns() : 0;
 	for (i = 0; i < n; i++) {
-		struct iovec iov = { .iov_base = (void *)(uintptr_t)msgs[i].data, .iov_len = msgs[i].len };
+		struct iovec iov = { .iov_base = (void *)(uintptr_t)msgs[i].data,
+				     .iov_len = msgs[i].len };
 		struct lane *used;
 
 		if (now && !msgs[i].ts_ns)
@@ -909,7 +919,9 @@ SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 	if (len > pub->h.topic->geo.max_bytes)
 		return SHMQ_ETOOBIG;
 	if (len <= pub->h.topic->geo.inline_bytes) {
-		pub->claim = (struct open_claim){ .data = pub->staging, .len = len, .kind = CLAIM_STAGED };
+		pub->claim = (struct open_claim){ .data = pub->staging,
+						  .len = len,
+						  .kind = CLAIM_STAGED };
 	} else {
 		error = take_arena(pub, len, &where);
 		if (error) {
@@ -953,7 +965,8 @@ SHMQ_EXPORT int shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
 		p.flags |= SHMQ_MSG_ARENA; /* also when it was shortened */
 		p.where = (struct lay_arena_ref){ .id = pub->arena.id,
 						  .gen = pub->arena.gen,
-						  .off = (uint64_t)((char *)pub->claim.data - pub->arena.mem) };
+						  .off = (uint64_t)((char *)pub->claim.data -
+								    pub->arena.mem) };
 	}
 	error = send_parcel(pub, l, &p, &msg->seq);
 	if (error) {
@@ -1085,7 +1098,8 @@ static int adopt_arena(struct shmq_pub *pub, uint32_t p)
 		struct lay_arena_ref where;
 		char *at = (char *)s + l->w.geo.payload_off;
 
-		if (LAY_CTRL_SANS_OWNER(word) != LAY_CTRL(lay_lap(&l->w.geo, n), 0, LAY_COMMITTED) ||
+		if (LAY_CTRL_SANS_OWNER(word) !=
+			    LAY_CTRL(lay_lap(&l->w.geo, n), 0, LAY_COMMITTED) ||
 		    !(s->flags & SHMQ_MSG_ARENA))
 			continue;
 		memcpy(&where, at + (s->flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
@@ -1119,9 +1133,10 @@ static int open_arena(struct shmq_pub *pub, struct shmq__why *why)
 	bytes = rec->bytes;
 	error = shmq__slabs_map(pub->h.bus->slabs, pub->arena_ref, bytes, SHMQ__SLAB_WRITE, &mem);
 	if (error)
-		return shmq__fail(why, error, "mapping the arena of \"%s\": %s", pub->h.topic->rec->name,
-				  shmq_strerror(error));
-	shmq__arena_init(&pub->arena, mem, bytes, pub->h.arena - 1, (uint32_t)load_relaxed(&rec->gen));
+		return shmq__fail(why, error, "mapping the arena of \"%s\": %s",
+				  pub->h.topic->rec->name, shmq_strerror(error));
+	shmq__arena_init(&pub->arena, mem, bytes, pub->h.arena - 1,
+			 (uint32_t)load_relaxed(&rec->gen));
 	for (p = 0; p < pub->h.topic->geo.partitions; p++) {
 		error = adopt_arena(pub, p);
 		if (error)
@@ -1178,8 +1193,8 @@ static int check_options(const struct shmq_pub_options *o, struct shmq__why *why
 	return 0;
 }
 
-SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic, const struct shmq_pub_options *options,
-			      shmq_pub **out)
+SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
+			      const struct shmq_pub_options *options, shmq_pub **out)
 {
 	struct shmq__why *why = shmq__bus_why();
 	struct proto_request req;

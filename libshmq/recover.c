@@ -121,7 +121,8 @@ unsigned shmq__recover_publisher(struct shmq__topic *t, const struct lay_member 
 		if (t->geo.mode == SHMQ_EXCLUSIVE)
 			voided += void_unfinished_batch(t, p, client, gen);
 		else
-			voided += void_claims(t, p, e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,
+			voided += void_claims(t, p,
+					      e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,
 					      client, gen);
 	}
 	shmq__topic_ring_all(t);

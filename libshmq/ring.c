@@ -31,7 +31,8 @@ static int is_taken(uint64_t word)
 {
 	unsigned state = LAY_CTRL_STATE(word);
 
-	return state == LAY_CLAIMED || state == LAY_COMMITTED || state == LAY_VOID || state == LAY_GONE;
+	return state == LAY_CLAIMED || state == LAY_COMMITTED || state == LAY_VOID ||
+	       state == LAY_GONE;
 }
 
 /* R5 makes any seq right whose predecessor was claimed; a publisher gone
@@ -134,7 +135,7 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 		if (d != -1)
 			return RING_CLAIM_CORRUPT;
 		if (cas_acqrel(&s->ctrl, &word, LAY_CTRL(lap, w->owner, LAY_CLAIMED))) { /* R4 */
-			fence_release();                                           /* R2 */
+			fence_release();                                                 /* R2 */
 			prefetch_write(lay_slot_at(w->mem, &w->geo, n + RING_PREFETCH));
 			*seq = n;
 			w->next = n + 1;

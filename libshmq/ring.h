@@ -57,9 +57,9 @@ enum ring_look {
 	RING_NOTHING = 0, /* not published yet */
 	RING_CLAIMED,     /* about to come */
 	RING_MESSAGE,
-	RING_VOID,        /* a hole: step over it */
-	RING_GONE,        /* lost: its bytes were reused */
-	RING_LAPPED,      /* lost, and more with it */
+	RING_VOID,   /* a hole: step over it */
+	RING_GONE,   /* lost: its bytes were reused */
+	RING_LAPPED, /* lost, and more with it */
 };
 
 /* What is at reader->next now; *word is what was seen. */

@@ -18,7 +18,7 @@
 #include <urcu/urcu-bp.h>
 
 struct held {
-	int fd[2]; /* by enum shmq__slabs_mode, -1 none */
+	int fd[2];  /* by enum shmq__slabs_mode, -1 none */
 	char *base; /* whole map or NULL */
 	uint64_t bytes;
 	uint32_t kind, page_shift;
@@ -30,7 +30,7 @@ struct table {
 };
 
 struct shmq__slabs {
-	struct table *table; /* RCU */
+	struct table *_Atomic table; /* RCU */
 	struct lay_registry *registry;
 };
 
@@ -92,9 +92,10 @@ static struct held find(const struct shmq__slabs *s, unsigned id)
 	struct table *t;
 
 	urcu_bp_read_lock();
-	t = urcu_bp_dereference(s->table);
+	t = load_acquire(&((struct shmq__slabs *)(uintptr_t)s)->table);
 	if (id < t->count)
 		h = t->slab[id];
+	rcu_section_ends((void *)(uintptr_t)s);
 	urcu_bp_read_unlock();
 	return h;
 }
@@ -112,8 +113,9 @@ static int put(struct shmq__slabs *s, unsigned id, const struct held *h)
 	for (i = old->count; i < count; i++)
 		fresh->slab[i] = (struct held){ .fd = { -1, -1 } };
 	fresh->slab[id] = *h;
-	urcu_bp_set_pointer(&s->table, fresh);
+	store_release(&s->table, fresh);
 	urcu_bp_synchronize_rcu();
+	rcu_grace_ended(s);
 	free(old);
 	return 0;
 }
@@ -225,7 +227,9 @@ int shmq__slabs_map(const struct shmq__slabs *s, lay_ref ref, uint64_t bytes,
 {
 	struct held h = find(s, LAY_REF_SLAB(ref));
 	int prot = mode == SHMQ__SLAB_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
-	int fd = h.fd[mode] >= 0 ? h.fd[mode] : mode == SHMQ__SLAB_READ ? h.fd[SHMQ__SLAB_WRITE] : -1;
+	int fd = h.fd[mode] >= 0         ? h.fd[mode] :
+		 mode == SHMQ__SLAB_READ ? h.fd[SHMQ__SLAB_WRITE] :
+					   -1;
 	uint64_t off, span;
 	void *mem;
 	int error;
@@ -267,7 +271,8 @@ struct lay_client *shmq__slabs_client(const struct shmq__slabs *s, unsigned id)
 
 struct lay_topic *shmq__slabs_topic(const struct shmq__slabs *s, uint32_t index)
 {
-	if (!s->registry || index >= load_acquire(&s->registry->topic_count) || index >= LAY_TOPICS_MAX)
+	if (!s->registry || index >= load_acquire(&s->registry->topic_count) ||
+	    index >= LAY_TOPICS_MAX)
 		return NULL;
 	return (struct lay_topic *)((char *)s->registry + LAY_TOPICS_OFF) + index;
 }

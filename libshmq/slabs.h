@@ -27,7 +27,8 @@ void shmq__slabs_abandon(struct shmq__slabs *slabs);
  * mode already).  The first slab added must be id 0, the registry; other
  * records are checked against it.  kinds REGISTRY, BELL and ENTRY are
  * mapped whole in the mode in which they are first added: a client adds
- * the read-only descriptor of the entry slab first.  On failure fd is closed.  0, SHMQ_ECORRUPT, SHMQ_EVERSION, -errno. */
+ * the read-only descriptor of the entry slab first.  On failure fd is closed.  0, SHMQ_ECORRUPT,
+ * SHMQ_EVERSION, -errno. */
 enum shmq__slabs_mode { SHMQ__SLAB_READ, SHMQ__SLAB_WRITE };
 int shmq__slabs_add(struct shmq__slabs *slabs, unsigned id, int fd, enum shmq__slabs_mode mode);
 

@@ -19,7 +19,7 @@
 
 #define STUCK_PASS_NS 1000000000
 #define STUCK_AGAIN_NS 1000000000 /* a report may be lost with the supervisor */
-#define SPIN_BURST 64u /* looks before the clock is read */
+#define SPIN_BURST 64u            /* looks before the clock is read */
 
 struct rlane { /* one partition */
 	struct ring_reader r;
@@ -27,11 +27,11 @@ struct rlane { /* one partition */
 	struct lay_entry *entry;
 	struct lay_bells *bells;
 	uint32_t partition;
-	uint64_t start;          /* where it joined */
-	uint64_t stuck_seq;      /* a CLAIMED slot we stand at */
-	uint64_t stuck_since;    /* monotonic, 0 none */
-	uint64_t stuck_told;     /* when the supervisor was told last */
-	struct kept *kept;       /* rests of batches, copied (lossy) */
+	uint64_t start;       /* where it joined */
+	uint64_t stuck_seq;   /* a CLAIMED slot we stand at */
+	uint64_t stuck_since; /* monotonic, 0 none */
+	uint64_t stuck_told;  /* when the supervisor was told last */
+	struct kept *kept;    /* rests of batches, copied (lossy) */
 };
 
 /* Messages of an atomic batch, copied so that all or none are delivered
@@ -59,24 +59,24 @@ struct shmq_sub {
 	enum shmq__fence fence;
 	enum shmq_wait wait;
 	int64_t spin_ns;
-	int gates;      /* nobody writes over what is at the cursor */
-	int evicts;     /* being lapped is the end */
+	int gates;  /* nobody writes over what is at the cursor */
+	int evicts; /* being lapped is the end */
 	int evicted;
 	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;
 	uint32_t turn, lanes;
 
-	struct rlane *view;   /* lane of the message handed out, NULL none */
-	uint64_t view_word;   /* its control word; 0: a copy */
-	int view_torn;        /* said so once: it is counted lost */
+	struct rlane *view; /* lane of the message handed out, NULL none */
+	uint64_t view_word; /* its control word; 0: a copy */
+	int view_torn;      /* said so once: it is counted lost */
 
 	struct arena_map *arena;
 	uint32_t arena_count;
 
-	int held_error;       /* found by shmq_poll() after messages: said next */
+	int held_error; /* found by shmq_poll() after messages: said next */
 	struct shmq_msg held_msg;
-	char *copy;           /* shmq_poll() on topics that may be lapped */
+	char *copy; /* shmq_poll() on topics that may be lapped */
 	size_t copy_bytes;
 
 	struct shmq__park *park;
@@ -87,7 +87,9 @@ struct shmq_sub {
 
 static int check_sub(const struct shmq_sub *sub)
 {
-	return likely(load_relaxed(&((struct bus_guard *)(uintptr_t)sub->guard)->alive)) ? 0 : SHMQ_EFORKED;
+	return likely(load_relaxed(&((struct bus_guard *)(uintptr_t)sub->guard)->alive)) ?
+		       0 :
+		       SHMQ_EFORKED;
 }
 
 static void add(shmq_au64 *counter, uint64_t n)
@@ -187,7 +189,8 @@ static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 	for (; seq_diff(target, room) < 0; target++) {
 		uint64_t w = load_acquire(&lay_slot_at(l->r.mem, &l->r.geo, target)->ctrl);
 
-		if (LAY_CTRL_LAP(w) == lay_lap(&l->r.geo, target) && LAY_CTRL_STATE(w) == LAY_CLAIMED)
+		if (LAY_CTRL_LAP(w) == lay_lap(&l->r.geo, target) &&
+		    LAY_CTRL_STATE(w) == LAY_CLAIMED)
 			break;
 	}
 	for (k = l->kept; k; k = k->other) /* what we copied is not lost */
@@ -206,7 +209,8 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	count_lost(sub, l, lost, msg);
 	msg->lost_is_bound = is_bound;
 	if (is_bound)
-		store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
+		store_relaxed(&l->entry->flags,
+			      load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
 	move_to(sub, l, l->r.next);
 	if (!sub->evicts || l->kept) /* what we copied of a batch comes first */
 		return lost ? SHMQ_EOVERRUN : 0;
@@ -218,7 +222,8 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 /* ---- reading one message ------------------------------------------------------ */
 
 /* Find [where, where + len).  0, SHMQ_ECORRUPT, or why it cannot be mapped. */
-static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, uint64_t len, char **out)
+static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, uint64_t len,
+		     char **out)
 {
 	struct lay_arena *rec = shmq__slabs_arena(sub->h.bus->slabs, where->id);
 	struct arena_map *m;
@@ -425,7 +430,8 @@ static inline int hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 }
 
 /* The next message of a batch that was copied. */
-static int hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct kept *k, struct shmq_msg *msg)
+static int hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct kept *k,
+			 struct shmq_msg *msg)
 {
 	*msg = k->member[k->next++].msg;
 	return hand_out(sub, l, 0, msg);
@@ -433,7 +439,8 @@ static int hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct kept *k, 
 
 /* A member of a batch that is not to be delivered: it began before we
  * joined (not ours), or some of it was lost (then all of it is). */
-static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq, struct shmq_msg *msg)
+static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq,
+		       struct shmq_msg *msg)
 {
 	int lost = seq_diff(first_seq, l->start) >= 0;
 
@@ -445,8 +452,8 @@ static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq
 
 /* A member of an atomic batch is there.  Where readers gate nothing is
  * lost: all of a batch is there once its first is. */
-static int take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word, const struct lay_batch *batch,
-		       struct shmq_msg *msg)
+static int take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
+		       const struct lay_batch *batch, struct shmq_msg *msg)
 {
 	int rc;
 
@@ -662,7 +669,8 @@ int shmq__sub_report_stuck(struct shmq_sub *sub)
 			l->stuck_told = 0;
 			continue;
 		}
-		if (now - l->stuck_since < SHMQ__SUB_STUCK_NS || now - l->stuck_told < STUCK_AGAIN_NS)
+		if (now - l->stuck_since < SHMQ__SUB_STUCK_NS ||
+		    now - l->stuck_told < STUCK_AGAIN_NS)
 			continue;
 		l->stuck_told = now;
 		shmq__bus_prepare(sub->h.bus, &req, PROTO_REPORT, sub->h.topic->rec->name);
@@ -676,7 +684,8 @@ int shmq__sub_report_stuck(struct shmq_sub *sub)
 	return open;
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------- */
+/* ---- waiting ----------------------------------------------------------------------------------
+ */
 
 static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadline)
 {
@@ -789,7 +798,8 @@ SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
 		return SHMQ_EOPTION;
 	if (sub->view_torn)
 		return SHMQ_EOVERRUN;
-	if (sub->gates || !sub->view_word || ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
+	if (sub->gates || !sub->view_word ||
+	    ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
 		return 0;
 	unread(sub, msg);
 	sub->view_torn = 1;
@@ -802,7 +812,8 @@ static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
 	struct shmq_msg whole = *msg;
 
 	copy_out(&whole, buf);
-	if (!sub->gates && sub->view_word && !ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
+	if (!sub->gates && sub->view_word &&
+	    !ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
 		return SHMQ_EOVERRUN;
 	*msg = whole;
 	return 0;
@@ -904,7 +915,8 @@ SHMQ_EXPORT void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *
 	}
 }
 
-/* ---- for wait sets -------------------------------------------------------------------------------- */
+/* ---- for wait sets
+ * -------------------------------------------------------------------------------- */
 
 int shmq__sub_is_ready(struct shmq_sub *sub)
 {
@@ -927,7 +939,8 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		    find_kept(l, next.next) || (look == RING_CLAIMED && is_stalled(l, next.next)))
 			return 1;
 	}
-	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) != LAY_RING_LIVE)
+	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) !=
+	    LAY_RING_LIVE)
 		return 1;
 	if (!(sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS))
 		return 0;
@@ -987,7 +1000,8 @@ void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set)
 	sub->set = set;
 }
 
-/* ---- open and close ----------------------------------------------------------------------------------- */
+/* ---- open and close
+ * ----------------------------------------------------------------------------------- */
 
 static void close_sub(struct shmq__handle *h)
 {
@@ -1034,8 +1048,8 @@ static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
 	sub->bell[i] = &l->bells->data;
 }
 
-SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
-			      shmq_sub **out)
+SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
+			      const struct shmq_sub_options *options, shmq_sub **out)
 {
 	struct shmq__why *why = shmq__bus_why();
 	struct shmq__handle h = { .close = close_sub };

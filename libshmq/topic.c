@@ -85,7 +85,8 @@ void shmq__topic_detach(struct shmq__topic *t)
 	free(t);
 }
 
-struct lay_member *shmq__topic_next_member(const struct shmq__topic *t, struct shmq__roster_iter *it)
+struct lay_member *shmq__topic_next_member(const struct shmq__topic *t,
+					   struct shmq__roster_iter *it)
 {
 	if (!it->started) {
 		it->started = 1;
@@ -214,7 +215,8 @@ static uint64_t start_of(struct shmq__topic *t, uint32_t p, enum shmq_from from,
 	return head;
 }
 
-void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_from from, uint64_t seq)
+void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_from from,
+		      uint64_t seq)
 {
 	uint64_t lowest = 0;
 	uint32_t p, joined = 0;

@@ -131,7 +131,8 @@ static int prepare_park(struct shmq_waitset *set)
 		for (k = 0; k < shmq__sub_bells(set->sub[i]); k++)
 			set->bell[n++] = shmq__sub_bell(set->sub[i], k);
 	return shmq__park_create(set->bell, n,
-				 set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL, &set->park);
+				 set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL,
+				 &set->park);
 }
 
 static int report_stuck(struct shmq_waitset *set)
@@ -144,7 +145,8 @@ static int report_stuck(struct shmq_waitset *set)
 	return open;
 }
 
-static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t n, uint64_t deadline)
+static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t n,
+		      uint64_t deadline)
 {
 	unsigned i;
 	int rc = prepare_park(set);
@@ -214,7 +216,8 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 	for (;;) {
 		enum wait_step step = shmq__waiter_step(&w);
 
-		rc = step == WAIT_SLEEP ? sleep_once(set, ready, n, w.deadline) : collect(set, ready, n);
+		rc = step == WAIT_SLEEP ? sleep_once(set, ready, n, w.deadline) :
+					  collect(set, ready, n);
 		if (rc)
 			return rc;
 		if (step == WAIT_EXPIRED)

@@ -362,7 +362,7 @@ uint64_t fake_random(uint64_t *state)
 /* ---- instruction by instruction ------------------------------------------------- */
 
 static struct {
-	unsigned left;
+	unsigned left, total, stride, budget;
 	int fired;
 	void (*fn)(void *);
 	void *arg;
@@ -423,3 +423,21 @@ int fake_step_end(void)
 }
 
 #endif
+
+unsigned fake_first_point(unsigned steps)
+{
+	step.budget = steps;
+	return UINT32_MAX;
+}
+
+unsigned fake_next_point(unsigned k)
+{
+	if (k == UINT32_MAX) {
+		step.total = k - step.left;
+		/* A sum of an arithmetic series. */
+		step.stride = (unsigned)((uint64_t)step.total * step.total / 2 / step.budget) + 1;
+		k = 0;
+	}
+	k += k ? step.stride : 1;
+	return k > step.total ? 0 : k;
+}

@@ -104,10 +104,16 @@ void fake_hold_up(pthread_t thread, unsigned turns);
 /* Run from here, one instruction at a time, and call fn(arg) after the k-th:
  * what another thread might do while this one is held up there.  fn may leave
  * by siglongjmp(): then this one died there.  Ends at fake_step_end(), which
- * returns whether there were as many instructions.  Asked for each k in turn,
- * every point of a function comes up; of a long one, every so-many-th.
- * Skips where it cannot be done. */
+ * returns whether there were as many instructions.  Skips where it cannot be
+ * done. */
 void fake_step_begin(unsigned k, void (*fn)(void *), void *arg);
 int fake_step_end(void);
+
+/* for (k = fake_first_point(steps); k; k = fake_next_point(k)): the first round
+ * counts the instructions and gets nowhere; then every point comes up, or
+ * every so-many-th so that about `steps` instructions are run in all (a
+ * hundred thousand take about a second). */
+unsigned fake_first_point(unsigned steps);
+unsigned fake_next_point(unsigned k);
 
 #endif

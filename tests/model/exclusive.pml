@@ -242,6 +242,7 @@ inline recover(may_die)
 	};
 #if MUTANT == 3
 	end = head;
+	n = head;
 #endif
 #if MUTANT == 4
 	n = head;
@@ -433,10 +434,17 @@ init
 		run Publisher(VICTIM, VICTIM_CALLS);
 		run Killer();
 		run Supervisor();
+		/* What may come together; a mutant is spared where it cannot show. */
 		if
+#if MUTANT != 1 && MUTANT != 2 && MUTANT != 6 && MUTANT != 7
 		:: policy = BLOCK; run Reader(); run Recoverer()
+#endif
+#if MUTANT != 6 && MUTANT != 7
 		:: policy = LOSSY; run Reader(); run Recoverer()
+#endif
+#if MUTANT != 6
 		:: policy = EVICT; run Reader()
+#endif
 		:: policy = BLOCK; joins = true; run Joiner()
 		fi;
 		at[READER] = BASE + 1;

@@ -43,6 +43,11 @@ static inline void raw_open(struct raw *r, shmq_bus *bus, const char *topic)
 	store_release(&r->h.entry->pos, r->w.next);
 }
 
+static inline void raw_close(struct raw *r)
+{
+	shmq__bus_close_handle(&r->h);
+}
+
 /* Take the next slot of a shared topic. */
 static inline uint64_t raw_claim(struct raw *r)
 {

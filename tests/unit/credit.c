@@ -504,9 +504,9 @@ static void join_now(void *arg)
 
 static void join_at_any_instruction(uint64_t base, enum shmq_from from)
 {
-	int reached = 1;
+	int reached;
 
-	for (unsigned k = 1; reached; k++) {
+	for (unsigned k = fake_first_point(90000); k; k = fake_next_point(k)) {
 		struct scene s = set_up(base);
 		struct ring_writer w = fake_writer(s.f, s.pub, 0);
 		struct join_at j = { .s = &s, .from = from };
@@ -558,9 +558,9 @@ static void raise_now(void *arg)
 
 TEST(a_limit_raised_at_any_instruction_of_a_join_spares_the_joiner)
 {
-	int reached = 1;
+	int reached;
 
-	for (unsigned k = 1; reached; k += 61) {
+	for (unsigned k = fake_first_point(20000); k; k = fake_next_point(k)) {
 		struct scene s = set_up(0);
 		struct ring_writer w = fake_writer(s.f, s.pub, 0);
 		struct raise_at r = { .s = &s };

@@ -171,9 +171,9 @@ static void ring_now(void *arg)
 TEST(a_ring_at_any_instruction_of_arming_hides_no_sleeper)
 {
 	for (unsigned i = 0; i < 3; i++) {
-		int reached = 1;
+		int reached;
 
-		for (unsigned k = 1; reached; k++) {
+		for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 			struct shmq__park *park;
 			struct belfry *b = set_up(3, SHMQ__FENCE_LIGHT, &park);
 			struct late late = { b, i };

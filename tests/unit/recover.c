@@ -586,13 +586,12 @@ static void everything_moves(struct scene *s, uint64_t base)
 	CHECK_EQ(s->l.next, head);
 }
 
-static void die_at_any_instruction(enum shmq_mode mode, enum shmq_policy policy, unsigned count,
-				   unsigned stride)
+static void die_at_any_instruction(enum shmq_mode mode, enum shmq_policy policy, unsigned count)
 {
 	uint64_t base = (UINT64_C(1) << 32) - 2;
-	int reached = 1;
+	int reached;
 
-	for (unsigned k = 1; reached; k += stride) {
+	for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 		struct scene s = set_up(&(struct fake_options){
 			.base_seq = base, .mode = mode, .policy = policy });
 
@@ -605,10 +604,10 @@ static void die_at_any_instruction(enum shmq_mode mode, enum shmq_policy policy,
 
 TEST(a_publisher_may_die_at_any_instruction)
 {
-	die_at_any_instruction(SHMQ_SHARED, SHMQ_BLOCK, 1, 1);
-	die_at_any_instruction(SHMQ_SHARED, SHMQ_BLOCK, 3, 3);
-	die_at_any_instruction(SHMQ_EXCLUSIVE, SHMQ_LOSSY, 1, 1);
-	die_at_any_instruction(SHMQ_EXCLUSIVE, SHMQ_LOSSY, 3, 3);
+	die_at_any_instruction(SHMQ_SHARED, SHMQ_BLOCK, 1);
+	die_at_any_instruction(SHMQ_SHARED, SHMQ_BLOCK, 3);
+	die_at_any_instruction(SHMQ_EXCLUSIVE, SHMQ_LOSSY, 1);
+	die_at_any_instruction(SHMQ_EXCLUSIVE, SHMQ_LOSSY, 3);
 }
 
 static void recovering_mortal(struct scene *s, unsigned count)
@@ -617,11 +616,11 @@ static void recovering_mortal(struct scene *s, unsigned count)
 	shmq__recover_publisher(s->f->topic, s->dead);
 }
 
-static void recoverer_dies(enum shmq_mode mode, uint64_t base, unsigned stride)
+static void recoverer_dies(enum shmq_mode mode, uint64_t base)
 {
-	int reached = 1;
+	int reached;
 
-	for (unsigned k = 1; reached; k += stride) {
+	for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 		struct scene s = set_up(&(struct fake_options){ .base_seq = base, .mode = mode });
 		uint64_t first = s.d.next, n;
 
@@ -647,13 +646,13 @@ static void recoverer_dies(enum shmq_mode mode, uint64_t base, unsigned stride)
 
 TEST(a_recoverer_may_die_at_any_instruction)
 {
-	recoverer_dies(SHMQ_SHARED, 100, 13);
-	recoverer_dies(SHMQ_SHARED, (UINT64_C(1) << 63) - 1, 29);
+	recoverer_dies(SHMQ_SHARED, 100);
+	recoverer_dies(SHMQ_SHARED, (UINT64_C(1) << 63) - 1);
 }
 
 TEST(a_recoverer_of_an_exclusive_batch_may_die_at_any_instruction)
 {
-	recoverer_dies(SHMQ_EXCLUSIVE, 100, 307);
+	recoverer_dies(SHMQ_EXCLUSIVE, 100);
 }
 
 /* Two recoverers, one of which is held up at any instruction of its own. */
@@ -666,9 +665,9 @@ static void recover_too(void *arg)
 
 TEST(a_second_recoverer_at_any_instruction_of_the_first_is_harmless)
 {
-	int reached = 1;
+	int reached;
 
-	for (unsigned k = 1; reached; k += 11) {
+	for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 		struct scene s = shared_at(100);
 
 		claim(&s.d);

@@ -1,0 +1,718 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Clients of another version, of another program, or of no good will: each
+ * is answered by name or hung up on, and the bus is there for the others.
+ */
+#include "raw.h"
+#include "wire.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+enum { DEPTH = 1024 };
+
+static struct sockaddr_un bus_address(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s.sock", test_bus_dir(),
+		     test_bus_name()) >= (int)sizeof(address.sun_path))
+		FAIL("the socket's path is too long");
+	return address;
+}
+
+static int raw_connect(void)
+{
+	struct sockaddr_un address = bus_address();
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	CHECK_GE(fd, 0);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
+		FAIL("connect: %s", strerror(errno));
+	return fd;
+}
+
+static struct proto_request request(enum proto_op op)
+{
+	struct proto_request req = { .magic = PROTO_MAGIC, .version = PROTO_VERSION, .op = (uint16_t)op,
+				     .token = 7 };
+
+	if (op == PROTO_HELLO) {
+		req.hello.layout_version = LAY_VERSION;
+		req.hello.nonce = 0x1234567 + (uint64_t)getpid();
+	}
+	return req;
+}
+
+/* 1 a reply came, 0 it hung up. */
+static int answer_to(int fd, const void *bytes, size_t len, struct proto_reply *reply)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int fds[WIRE_FDS_MAX], rc;
+	unsigned n;
+
+	memset(reply, 0, sizeof(*reply));
+	rc = shmq__wire_send(fd, bytes, len, NULL, 0);
+	if (rc == -EPIPE || rc == -ECONNRESET)
+		return 0;
+	CHECK_OK(rc);
+	CHECK_EQ(poll(&p, 1, (int)(PATIENCE / MILLISECOND)), 1);
+	rc = shmq__wire_recv(fd, reply, sizeof(*reply), fds, &n);
+	while (n)
+		close(fds[--n]);
+	if (rc == 0 || rc == -ECONNRESET)
+		return 0;
+	CHECK_EQ(rc, 1);
+	return 1;
+}
+
+static void check_hung_up(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char byte;
+
+	CHECK_EQ(poll(&p, 1, (int)(PATIENCE / MILLISECOND)), 1);
+	CHECK_LE(recv(fd, &byte, 1, 0), 0);
+}
+
+/* The same worker as ever answers a client of good will. */
+static void check_up(void)
+{
+	struct shmq_bus_info info;
+	struct shmq_msg msg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	CHECK_EQ(info.epoch, 1);
+	create(bus, "probe", .depth = DEPTH);
+	sub = open_sub(bus, "probe");
+	pub = open_pub(bus, "probe");
+	CHECK_OK(shmq_publish(pub, "probe", 5));
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	CHECK_OK(shmq_topic_remove(bus, "probe", 0));
+	shmq_bus_close(bus);
+}
+
+static int count_fds_of(pid_t pid)
+{
+	char path[64];
+	int count = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	CHECK(dir != NULL);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+/* ---- versions -------------------------------------------------------------- */
+
+TEST(a_client_of_another_layout_is_refused_by_name)
+{
+	struct proto_request req = request(PROTO_HELLO);
+	struct proto_reply reply;
+	int fd;
+
+	test_bus_start();
+	fd = raw_connect();
+	req.hello.layout_version = LAY_VERSION + 1;
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_EVERSION);
+	CHECK(strstr(reply.why, "layout") != NULL);
+	CHECK_EQ(reply.fd_count, 0);
+	check_hung_up(fd);
+	close(fd);
+	check_up();
+	test_bus_stop();
+}
+
+TEST(a_client_of_another_protocol_is_refused_by_name)
+{
+	struct proto_request req = request(PROTO_HELLO);
+	struct proto_reply reply;
+	int fd;
+
+	test_bus_start();
+	fd = raw_connect();
+	req.version = PROTO_VERSION + 1;
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_EVERSION);
+	CHECK(strstr(reply.why, "protocol") != NULL);
+	check_hung_up(fd);
+	close(fd);
+	check_up();
+	test_bus_stop();
+}
+
+/* A supervisor that is none: accepts, and says what it is told to. */
+struct impostor {
+	int listen_fd, bytes;
+	struct proto_reply reply;
+	int echo; /* token and op of the request */
+};
+
+static void *impersonate(void *arg)
+{
+	struct impostor *im = arg;
+	int fd = accept4(im->listen_fd, NULL, NULL, SOCK_CLOEXEC), fds[WIRE_FDS_MAX];
+	struct proto_request req;
+	unsigned n;
+
+	CHECK_GE(fd, 0);
+	CHECK_EQ(shmq__wire_recv(fd, &req, sizeof(req), fds, &n), 1);
+	if (im->echo) {
+		im->reply.token = req.token;
+		im->reply.op = req.op;
+	}
+	if (im->bytes)
+		CHECK_OK(shmq__wire_send(fd, &im->reply, (size_t)im->bytes, NULL, 0));
+	close(fd);
+	return NULL;
+}
+
+static int open_impostor(struct impostor *im)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .timeout_ns = SECOND };
+	struct sockaddr_un address = bus_address();
+	shmq_bus *bus = NULL;
+	pthread_t thread;
+	int rc;
+
+	o.runtime_dir = test_bus_dir();
+	im->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	CHECK_OK(bind(im->listen_fd, (struct sockaddr *)&address, sizeof(address)));
+	CHECK_OK(listen(im->listen_fd, 5));
+	CHECK_EQ(pthread_create(&thread, NULL, impersonate, im), 0);
+	rc = shmq_bus_open(test_bus_name(), &o, &bus);
+	CHECK(bus == NULL);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	close(im->listen_fd);
+	unlink(address.sun_path);
+	return rc;
+}
+
+TEST(the_library_refuses_a_supervisor_that_speaks_otherwise)
+{
+	struct impostor im = { .bytes = sizeof(im.reply), .echo = 1 };
+
+	test_bus_prepare();
+	im.reply.magic = PROTO_MAGIC;
+	im.reply.version = PROTO_VERSION + 1;
+	CHECK_ERROR(open_impostor(&im), SHMQ_EVERSION);
+	CHECK(*shmq_bus_error(NULL));
+	im.reply.magic = 0x12345678;
+	im.reply.version = PROTO_VERSION;
+	CHECK_ERROR(open_impostor(&im), SHMQ_EVERSION);
+	im.reply.magic = PROTO_MAGIC;
+	im.bytes = 100;
+	CHECK_ERROR(open_impostor(&im), SHMQ_EVERSION);
+	/* Well-formed, but no attachment: no descriptors with it. */
+	im.bytes = sizeof(im.reply);
+	CHECK_ERROR(open_impostor(&im), SHMQ_EPROTO);
+	im.reply.error = SHMQ_EACCESS;
+	memset(im.reply.why, 'w', sizeof(im.reply.why)); /* and no end to it */
+	CHECK_ERROR(open_impostor(&im), SHMQ_EACCESS);
+	im.bytes = 0; /* hangs up */
+	CHECK_ERROR(open_impostor(&im), SHMQ_ENODAEMON);
+	test_bus_stop();
+}
+
+/* ---- what is no request -------------------------------------------------------- */
+
+TEST(garbage_on_the_socket_is_hung_up_on)
+{
+	static const size_t lens[] = { 1, 10, 1023, 1024, 1025, 4096, 60000 };
+	static char garbage[60000];
+	struct proto_reply reply;
+
+	test_bus_start();
+	for (size_t i = 0; i < sizeof(lens) / sizeof(*lens); i++)
+		for (int zero = 0; zero < 2; zero++) {
+			int fd = raw_connect();
+
+			if (zero)
+				memset(garbage, 0, sizeof(garbage));
+			else
+				fill(garbage, sizeof(garbage), i);
+			if (answer_to(fd, garbage, lens[i], &reply))
+				CHECK_ERROR(reply.error, SHMQ_EPROTO);
+			check_hung_up(fd);
+			close(fd);
+		}
+	check_up();
+	test_bus_stop();
+}
+
+TEST(requests_out_of_order_are_refused)
+{
+	struct proto_request req;
+	struct proto_reply reply;
+	int fd;
+
+	test_bus_start();
+	for (int op = PROTO_PLAN; op <= PROTO_GOODBYE; op++) { /* before HELLO */
+		fd = raw_connect();
+		req = request((enum proto_op)op);
+		CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+		CHECK_ERROR(reply.error, SHMQ_EPROTO);
+		check_hung_up(fd);
+		close(fd);
+	}
+	for (int op = 0; op < 100; op += 99) { /* no such request */
+		fd = raw_connect();
+		req = request(PROTO_HELLO);
+		CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+		CHECK_ERROR(reply.error, 0);
+		req = request((enum proto_op)op);
+		CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+		CHECK_ERROR(reply.error, SHMQ_EPROTO);
+		check_hung_up(fd);
+		close(fd);
+	}
+	fd = raw_connect(); /* HELLO twice */
+	req = request(PROTO_HELLO);
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_EPROTO);
+	check_hung_up(fd);
+	close(fd);
+	fd = raw_connect(); /* without a nonce, with a name that has no end */
+	req.hello.nonce = 0;
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_EPROTO);
+	close(fd);
+	fd = raw_connect();
+	req = request(PROTO_HELLO);
+	memset(req.hello.name, 'x', sizeof(req.hello.name));
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_EPROTO);
+	close(fd);
+	fd = raw_connect();
+	req = request(PROTO_HELLO);
+	memset(req.topic, 'x', sizeof(req.topic));
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_EPROTO);
+	close(fd);
+	check_up();
+	test_bus_stop();
+}
+
+/* Requests that are well-formed but for what they say. */
+TEST(requests_full_of_nonsense_are_answered_and_do_no_harm)
+{
+	enum { ROUNDS = 20000 };
+	struct proto_reply reply;
+	struct shmq_bus_info info;
+	uint64_t refused = 0, granted = 0, cut = 0;
+	shmq_bus *bus;
+	int fd = -1;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED);
+	for (uint64_t n = 0; n < ROUNDS; n++) {
+		struct proto_request req = request(PROTO_HELLO);
+
+		if (fd < 0) {
+			fd = raw_connect();
+			CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+			CHECK_ERROR(reply.error, 0);
+		}
+		req = request(PROTO_PLAN + (enum proto_op)(mix(n) % 6)); /* to REPORT */
+		req.token = mix(n + 1) % 50;
+		fill(req.raw, sizeof(req.raw), n);
+		/* Half of it plausible: small numbers, or none. */
+		for (size_t i = 0; i < sizeof(req.raw); i += 4)
+			if (mix(n << 8 | i) % 2)
+				memcpy(req.raw + i, &(uint32_t){ (uint32_t)mix(n + i) % 5 }, 4);
+		strcpy(req.topic, mix(n + 2) % 2 ? "t" : mix(n + 3) % 2 ? "nonsense" : "");
+		if (mix(n + 4) % 50 == 0)
+			fill(req.topic, sizeof(req.topic) - 1, n);
+		if (req.op == PROTO_CREATE) /* what might be granted must fit the machine */
+			req.create.depth %= 4096, req.create.partitions %= 8;
+		if (!answer_to(fd, &req, sizeof(req), &reply)) {
+			cut++;
+			close(fd);
+			fd = -1;
+			continue;
+		}
+		CHECK_LE(reply.error, 0);
+		CHECK_EQ(reply.token, req.token);
+		CHECK(memchr(reply.why, 0, sizeof(reply.why)) != NULL);
+		refused += reply.error < 0;
+		granted += reply.error == 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	NOTE("%d requests: %llu refused, %llu granted, %llu cut off", ROUNDS,
+	     (unsigned long long)refused, (unsigned long long)granted, (unsigned long long)cut);
+	CHECK_GT(refused, 0);
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	CHECK_EQ(info.epoch, 1);
+	shmq_bus_close(bus);
+	check_up();
+	test_bus_stop();
+}
+
+/* ---- who connects ----------------------------------------------------------------- */
+
+TEST(three_hundred_silent_connections_keep_nobody_out)
+{
+	int fd[300];
+
+	test_bus_start();
+	for (int i = 0; i < 300; i++)
+		fd[i] = raw_connect();
+	check_up();
+	for (int i = 0; i < 300; i++)
+		close(fd[i]);
+	check_up();
+	test_bus_stop();
+}
+
+static int connect_and_hang_up(void *arg)
+{
+	_Atomic int *stage = arg;
+
+	for (int i = 0; i < 1000; i++) {
+		struct proto_request req = request(PROTO_HELLO);
+		int fd = raw_connect();
+
+		req.hello.nonce += (uint64_t)i % 100;
+		if (i % 2)
+			CHECK_OK(shmq__wire_send(fd, &req, sizeof(req), NULL, 0));
+		close(fd);
+	}
+	reach(stage, 1);
+	await(stage, 2);
+	return 0;
+}
+
+TEST(a_thousand_connections_that_hang_up_at_once_leave_nothing)
+{
+	_Atomic int *stage = shared_memory(sizeof(*stage));
+	struct shmq_bus_info info;
+	int64_t deadline;
+	shmq_bus *bus;
+	pid_t worker, child;
+	int before;
+
+	test_bus_start();
+	bus = test_bus_open();
+	worker = test_bus_worker_pid(bus);
+	check_up();
+	before = count_fds_of(worker);
+	child = test_spawn(connect_and_hang_up, (void *)stage);
+	await(stage, 1);
+	/* It lives, but has none of the bus's memory mapped: so it has left. */
+	deadline = test_now_ns() + PATIENCE / 6;
+	do {
+		CHECK_OK(shmq_bus_get_info(bus, &info));
+		if (test_now_ns() > deadline)
+			FAIL("left: %u clients, %d descriptors of %d", info.clients,
+			     count_fds_of(worker), before);
+	} while ((count_fds_of(worker) > before || info.clients > 1) && (test_sleep_ms(5), 1));
+	reach(stage, 2);
+	CHECK_EQ(test_join(child), 0);
+	shmq_bus_close(bus);
+	check_up();
+	test_bus_stop();
+}
+
+TEST(descriptors_sent_to_the_supervisor_are_closed)
+{
+	struct proto_request req = request(PROTO_HELLO);
+	struct proto_reply reply;
+	int fd, fds[WIRE_FDS_MAX], before;
+	shmq_bus *bus;
+	pid_t worker;
+
+	test_bus_start();
+	bus = test_bus_open();
+	worker = test_bus_worker_pid(bus);
+	fd = raw_connect();
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	for (int i = 0; i < WIRE_FDS_MAX; i++)
+		fds[i] = fd;
+	before = count_fds_of(worker);
+	for (int i = 0; i < 100; i++) {
+		req = request(PROTO_CLOSE);
+		CHECK_OK(shmq__wire_send(fd, &req, sizeof(req), fds, WIRE_FDS_MAX));
+		CHECK_EQ(recv(fd, &reply, sizeof(reply), 0), sizeof(reply));
+	}
+	CHECK_LE(count_fds_of(worker), before);
+	/* With what is no request, too. */
+	CHECK_OK(shmq__wire_send(fd, "x", 1, fds, WIRE_FDS_MAX));
+	CHECK_GT(recv(fd, &reply, sizeof(reply), 0), 0);
+	check_hung_up(fd);
+	close(fd);
+	for (int i = 0; i < 2000 && count_fds_of(worker) > before; i++)
+		test_sleep_ms(1);
+	CHECK_LE(count_fds_of(worker), before);
+	shmq_bus_close(bus);
+	check_up();
+	test_bus_stop();
+}
+
+TEST(a_client_that_does_not_read_its_answers_holds_nobody_up)
+{
+	struct proto_request req = request(PROTO_HELLO);
+	struct proto_reply reply;
+	int fd, sent = 0;
+
+	test_bus_start();
+	fd = raw_connect();
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	for (; sent < 10000; sent++) {
+		req = request(PROTO_PLAN);
+		strcpy(req.topic, "t");
+		if (send(fd, &req, sizeof(req), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN)
+			break;
+		if (sent % 1000 == 0)
+			check_up();
+	}
+	CHECK_LT(sent, 10000); /* it was cut off */
+	close(fd);
+	check_up();
+	test_bus_stop();
+}
+
+TEST(a_client_that_does_not_read_its_events_holds_nobody_up)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .serve = SHMQ_SERVE_CALLER };
+	struct shmq_event event;
+	shmq_bus *deaf, *bus;
+	int seen = 0, rc;
+
+	test_bus_start();
+	o.runtime_dir = test_bus_dir();
+	CHECK_OK(shmq_bus_open(test_bus_name(), &o, &deaf));
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED);
+	open_sub(deaf, "t");
+	for (int i = 0; i < 2000; i++)
+		shmq_pub_close(open_pub(bus, "t"));
+	/* What did not fit the socket is gone, what did is in order. */
+	while (!(rc = shmq_bus_event(deaf, &event, SHMQ_NOWAIT)))
+		CHECK_EQ(event.kind, seen++ % 2 ? SHMQ_EVENT_LEFT : SHMQ_EVENT_JOINED);
+	CHECK_ERROR(rc, SHMQ_EEMPTY);
+	CHECK_GT(seen, 0);
+	shmq_bus_close(deaf);
+	shmq_bus_close(bus);
+	check_up();
+	test_bus_stop();
+}
+
+/* ---- what stands in shared memory --------------------------------------------------- */
+
+static void publish_wrong(struct raw *r, uint32_t len, uint16_t flags, const void *bytes, size_t n)
+{
+	uint64_t seq = raw_claim(r);
+	struct lay_slot *s = lay_slot_at(r->w.mem, &r->w.geo, seq);
+
+	s->len = len;
+	s->flags = flags;
+	memcpy((char *)s + r->w.geo.payload_off, bytes, n);
+	raw_commit(r, seq);
+	raw_ring(r);
+}
+
+TEST(an_impossible_slot_is_named_corrupt_and_the_next_message_read)
+{
+	static const enum shmq_policy policies[] = { SHMQ_BLOCK, SHMQ_LOSSY };
+	struct lay_arena_ref nowhere = { .id = 3999999, .gen = 1, .off = 0 };
+	struct lay_arena_ref mad = { .id = UINT32_MAX, .gen = 7, .off = UINT64_MAX };
+	struct lay_meta too_long = { 60000, 60000 };
+	struct lay_batch no_batch = { 0, 0, 0 };
+	struct lay_batch endless = { 0, 0, UINT32_MAX };
+	char zero[16] = { 0 };
+	struct shmq_msg msg;
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	for (int k = 0; k < 2; k++) {
+		const char *topic = k ? "lossy" : "block";
+		struct raw raw;
+		shmq_sub *sub;
+		uint64_t corrupt = 0;
+		int rc;
+
+		create(bus, topic, .depth = DEPTH, .mode = SHMQ_SHARED, .policy = policies[k]);
+		sub = open_sub(bus, topic);
+		raw_open(&raw, bus, topic);
+		publish_wrong(&raw, 113, 0, zero, sizeof(zero));
+		publish_wrong(&raw, UINT32_MAX, 0, zero, sizeof(zero));
+		publish_wrong(&raw, 100, SHMQ_MSG_ARENA, &nowhere, sizeof(nowhere));
+		publish_wrong(&raw, 100, SHMQ_MSG_ARENA, &mad, sizeof(mad));
+		publish_wrong(&raw, 100, SHMQ_MSG_META, &too_long, sizeof(too_long));
+		publish_wrong(&raw, 2, SHMQ_MSG_META, &too_long, sizeof(too_long));
+		publish_wrong(&raw, 100, SHMQ_MSG_BATCH, &no_batch, sizeof(no_batch));
+		publish_wrong(&raw, 10, SHMQ_MSG_BATCH, &endless, sizeof(endless));
+		publish_wrong(&raw, 5, 0, "fine!", 5);
+		/* A batch of a false shape may be taken or refused, never waited for. */
+		while ((rc = shmq_receive(sub, &msg, SHMQ_NOWAIT)) != SHMQ_EEMPTY) {
+			corrupt += rc == SHMQ_ECORRUPT;
+			if (rc == SHMQ_ECORRUPT || rc == SHMQ_EOVERRUN)
+				continue;
+			CHECK_OK(rc);
+			if (msg.len == 5)
+				break;
+		}
+		CHECK_OK(rc);
+		CHECK_MEM(msg.data, "fine!", 5);
+		CHECK_GE(corrupt, 6);
+		CHECK_LE(corrupt, 8);
+		raw_close(&raw);
+		shmq_sub_close(sub);
+	}
+	shmq_bus_close(bus);
+	check_up();
+	test_bus_stop();
+}
+
+TEST(a_mad_cursor_can_only_look_slow)
+{
+	static const uint64_t mad[] = { UINT64_MAX, UINT64_MAX / 2, 1, 0, UINT64_MAX / 2 + 3000, 5000 };
+	shmq_bus *bus, *victim;
+	shmq_sub *sub, *sane;
+	struct shmq_msg msg;
+	shmq_pub *pub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	victim = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .block_timeout_ns = MILLISECOND);
+	sub = open_sub(bus, "t");
+	sane = open_sub(victim, "t");
+	pub = open_pub(victim, "t");
+	for (size_t i = 0; i < sizeof(mad) / sizeof(*mad); i++) {
+		struct lay_entry *entry = ((struct shmq__handle *)sub)->entry;
+
+		for (int n = 0; n < DEPTH / 2; n++) {
+			int rc;
+
+			atomic_store(&entry->pos, mad[i]);
+			rc = shmq_publish(pub, &n, sizeof(n));
+			if (rc)
+				CHECK_ERROR(rc, SHMQ_ETIMEOUT);
+			rc = shmq_receive(sane, &msg, SHMQ_NOWAIT);
+			if (rc)
+				CHECK_ERROR(rc, SHMQ_EEMPTY);
+		}
+		CHECK_LE(sub_stats(sane).lost, 0);
+		topic_info(victim, "t");
+		peers_of(victim, "t", SHMQ_ROLE_SUBSCRIBER);
+	}
+	shmq_sub_close(sub);
+	/* It is gone, and with it whatever it said. */
+	for (int n = 0; n < 3 * DEPTH; n++) {
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+		CHECK_OK(shmq_receive(sane, &msg, SHMQ_NOWAIT));
+		CHECK_MEM(msg.data, &n, sizeof(n));
+	}
+	shmq_bus_close(bus);
+	shmq_bus_close(victim);
+	check_up();
+	test_bus_stop();
+}
+
+/* ---- what a client may not touch ---------------------------------------------------- */
+
+static int try_to_write(void *at)
+{
+	*(volatile char *)at = 1;
+	return 0;
+}
+
+TEST(a_subscriber_cannot_write_where_publishers_do)
+{
+	struct shmq__topic *topic;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	char line[512];
+	int maps = 0;
+	FILE *file;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .max_message_bytes = 5000);
+	pub = open_pub(bus, "t");
+	sub = open_sub(bus, "t");
+	CHECK_OK(shmq_publish(pub, line, sizeof(line)));
+	CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+	/* Maps are gone in a child, so whoever writes there dies either way;
+	 * what the kernel says of this process is what counts. */
+	CHECK_EQ(test_join(test_spawn(try_to_write, (void *)(uintptr_t)msg.data)), 128 + SIGSEGV);
+	topic = ((struct shmq__handle *)sub)->topic;
+	file = fopen("/proc/self/maps", "re");
+	CHECK(file != NULL);
+	while (fgets(line, sizeof(line), file)) {
+		uintptr_t from, to, ring = (uintptr_t)topic->ring[0].mem;
+		char mode[8];
+
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) != 3)
+			continue;
+		if ((ring >= from && ring < to) ||
+		    ((uintptr_t)msg.data >= from && (uintptr_t)msg.data < to)) {
+			CHECK_EQ(mode[1], '-');
+			maps++;
+		}
+	}
+	fclose(file);
+	CHECK_EQ(maps, 2); /* ring and arena */
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(segments_cannot_be_resized_nor_the_registry_reopened_for_writing)
+{
+	char path[64], target[256];
+	int sealed = 0, readonly = 0;
+	struct dirent *entry;
+	shmq_bus *bus;
+	DIR *dir;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	open_sub(bus, "t");
+	dir = opendir("/proc/self/fd");
+	CHECK(dir != NULL);
+	while ((entry = readdir(dir))) {
+		int fd = atoi(entry->d_name), flags;
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%.20s", entry->d_name);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n <= 0)
+			continue;
+		target[n] = 0;
+		if (!strstr(target, "memfd:"))
+			continue;
+		flags = fcntl(fd, F_GETFL) & O_ACCMODE;
+		CHECK_EQ(fcntl(fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL),
+			 F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+		CHECK_LT(ftruncate(fd, 4096), 0);
+		sealed++;
+		readonly += flags == O_RDONLY;
+	}
+	closedir(dir);
+	CHECK_GE(sealed, 3);
+	CHECK_GE(readonly, 2);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
