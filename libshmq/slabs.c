@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Edges: the table pointer is published by rcu_assign_pointer() and read
- * inside RCU read-side sections; whole maps and descriptors live until
+ * Edges: the table pointer is stored with release and loaded with acquire
+ * inside RCU read-side sections (liburcu's own macros order by fences, which
+ * ThreadSanitizer does not see); whole maps and descriptors live until
  * destroy, so what a reader took from the table stays good after it left
  * the section.
  */
