@@ -49,7 +49,8 @@ static inline void shmq__tsan_fence(void)
 #define fence_acquire() shmq__tsan_fence()
 #define fence_full() shmq__tsan_fence()
 /* liburcu's edges are fences and assembly too.  The end of a read-side section
- * comes before the end of the grace period that waited for it. */
+ * comes before the end of the grace period that waited for it.  p is any
+ * address of the protected object that no atomic operation uses. */
 #include <sanitizer/tsan_interface.h>
 #define rcu_section_ends(p) __tsan_release(p)
 #define rcu_grace_ended(p) __tsan_acquire(p)
@@ -74,7 +75,18 @@ static inline void cpu_relax(void)
 #endif
 }
 
-#define prefetch_write(p) __builtin_prefetch((p), 1, 3)
+/* Fetch the line for writing.  Plain x86-64 builds would make a fetch for
+ * reading of __builtin_prefetch(p, 1); processors without PREFETCHW take
+ * it as a no-operation. */
+static inline void prefetch_write(const void *p)
+{
+#if defined(__x86_64__)
+	__asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)p));
+#else
+	__builtin_prefetch(p, 1, 3);
+#endif
+}
+
 #define prefetch_read(p) __builtin_prefetch((p), 0, 3)
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

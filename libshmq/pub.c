@@ -49,6 +49,8 @@ struct shmq_pub {
 	enum shmq__fence fence;
 	enum shmq_wake wake;
 	enum shmq_wait wait;
+	size_t short_end; /* lengths below it go the short way of shmq_publish() */
+	int rings;       /* publish looks at the bell itself */
 	int sleeps;      /* the topic lets someone sleep */
 	int invalidates; /* readers may be lapped: AHEAD before payload */
 	int gates;
@@ -102,7 +104,7 @@ static inline int has_ended(const struct lane *l)
 
 static inline void look_at_bell(struct shmq_pub *pub, struct lane *l)
 {
-	if (!pub->sleeps || pub->wake == SHMQ_WAKE_DEFERRED)
+	if (unlikely(!pub->rings))
 		return;
 	if (unlikely(bell_look(&l->bells->data, pub->fence)))
 		pub->wakes++;
@@ -346,7 +348,7 @@ static inline int acquire(struct shmq_pub *pub, struct lane *l, uint64_t *seq)
 		}
 		if (pub->invalidates)
 			ring_ready(&l->w, 1);
-		prefetch_write(lay_slot_at(l->w.mem, &l->w.geo, l->w.next + RING_PREFETCH));
+		ring_fetch_ahead(&l->w, l->w.next);
 		*seq = l->w.next;
 		return 0;
 	}
@@ -673,38 +675,41 @@ static inline void put_inline(struct lay_slot *s, const char *data, size_t len)
 	}
 }
 
-SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
+/* Everything but a short message without stamps to a single partition. */
+static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const void *data, size_t len)
 {
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = len };
 	struct shmq_msg m = { .partition = SHMQ_ANY_PARTITION };
 	struct lane *l;
+
+	return send_message(pub, &m, &iov, 1, BELL_NOW, &l);
+}
+
+SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
+{
+	struct lane *l = &pub->lane[0];
+	struct lay_slot *s;
 	uint64_t seq;
 	int error = check_pub(pub);
 
 	if (unlikely(error))
 		return error;
-	/* The short way: inline, nothing to stamp, one partition. */
-	if (likely(len <= pub->h.topic->geo.inline_bytes && len <= pub->h.topic->geo.max_bytes &&
-		   !pub->stamps && pub->h.topic->geo.partitions == 1)) {
-		struct lay_slot *s;
-
-		l = &pub->lane[0];
-		error = acquire(pub, l, &seq);
-		if (unlikely(error)) {
-			note_refused(pub, l, error);
-			return error;
-		}
-		s = lay_slot_at(l->w.mem, &l->w.geo, seq);
-		put_inline(s, data, len);
-		s->len = (uint32_t)len;
-		s->flags = 0;
-		s->type = 0;
-		ring_commit(&l->w, s, seq);
-		account(l, seq, len);
-		look_at_bell(pub, l);
-		return has_ended(l);
+	if (unlikely(len >= pub->short_end))
+		return publish_long(pub, data, len);
+	error = acquire(pub, l, &seq);
+	if (unlikely(error)) {
+		note_refused(pub, l, error);
+		return error;
 	}
-	return send_message(pub, &m, &iov, 1, BELL_NOW, &l);
+	s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+	put_inline(s, data, len);
+	s->len = (uint32_t)len;
+	s->flags = 0;
+	s->type = 0;
+	ring_commit(&l->w, s, seq);
+	account(l, seq, len);
+	look_at_bell(pub, l);
+	return has_ended(l);
 }
 
 SHMQ_EXPORT int shmq_publish_msg(shmq_pub *pub, struct shmq_msg *msg)
@@ -1242,7 +1247,12 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	pub->wait = o.wait ? o.wait : h.topic->geo.wait;
 	if (!pub->sleeps && (pub->wait == SHMQ_WAIT_ADAPTIVE || pub->wait == SHMQ_WAIT_SLEEP))
 		pub->wait = SHMQ_WAIT_SPIN;
+	pub->rings = pub->sleeps && pub->wake == SHMQ_WAKE_DIRECT;
 	pub->dont_wait = !!(o.flags & SHMQ_DONTWAIT);
+	if (!pub->stamps && h.topic->geo.partitions == 1)
+		pub->short_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
+					  h.topic->geo.max_bytes :
+					  h.topic->geo.inline_bytes) + 1;
 	pub->block_ns = o.block_timeout_ns ? o.block_timeout_ns : rec->block_timeout_ns;
 	pub->evict_ns = rec->evict_ns;
 	for (p = 0; p < h.topic->geo.partitions; p++)

@@ -136,7 +136,7 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 			return RING_CLAIM_CORRUPT;
 		if (cas_acqrel(&s->ctrl, &word, LAY_CTRL(lap, w->owner, LAY_CLAIMED))) { /* R4 */
 			fence_release();                                                 /* R2 */
-			prefetch_write(lay_slot_at(w->mem, &w->geo, n + RING_PREFETCH));
+			ring_fetch_ahead(w, n);
 			*seq = n;
 			w->next = n + 1;
 			return RING_CLAIM_OK;

@@ -149,6 +149,16 @@ static inline void ring_ready(struct ring_writer *w, uint64_t n)
 		shmq__ring_give_up(w, w->next + n + RING_AHEAD);
 }
 
+/* Have the slot that comes a few messages later here for writing by then. */
+static inline void ring_fetch_ahead(const struct ring_writer *w, uint64_t seq)
+{
+	const char *slot = (const char *)lay_slot_at(w->mem, &w->geo, seq + RING_PREFETCH);
+
+	prefetch_write(slot);
+	if (w->geo.slot_bytes > LAY_LINE)
+		prefetch_write(slot + LAY_LINE);
+}
+
 enum ring_claim {
 	RING_CLAIM_OK = 0,
 	RING_CLAIM_NO_CREDIT, /* w->next is the seq that needs it */

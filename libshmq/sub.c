@@ -62,6 +62,7 @@ struct shmq_sub {
 	int gates;  /* nobody writes over what is at the cursor */
 	int evicts; /* being lapped is the end */
 	int evicted;
+	int is_plain;   /* one lane, and it gates: see take_plain() */
 	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;
@@ -746,6 +747,35 @@ static int wait_for_message(struct shmq_sub *sub, struct shmq_msg *msg, int64_t 
 	}
 }
 
+/* The short way: a plain inline message at the cursor of a single lane that
+ * gates.  1 handed out, 0 look properly. */
+static inline int take_plain(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	struct rlane *l = &sub->lane[0];
+	struct lay_slot *s = lay_slot_at(l->r.mem, &l->r.geo, l->r.next);
+	uint64_t w = load_acquire(&s->ctrl); /* A1 */
+	uint32_t len;
+
+	if (LAY_CTRL_SANS_OWNER(w) != LAY_CTRL(lay_lap(&l->r.geo, l->r.next), 0, LAY_COMMITTED))
+		return 0;
+	len = s->len;
+	if (unlikely(s->flags || len > l->r.geo.inline_bytes))
+		return 0;
+	*msg = (struct shmq_msg){ .data = (char *)s + l->r.geo.payload_off,
+				  .len = len,
+				  .seq = l->r.next,
+				  .partition = (int32_t)l->partition,
+				  .type = s->type };
+	if (l->r.geo.payload_off > sizeof(*s)) {
+		const struct lay_slot_extra *extra = (const struct lay_slot_extra *)(s + 1);
+
+		msg->tag = extra->tag;
+		msg->ts_ns = extra->ts;
+	}
+	hand_out(sub, l, w, msg);
+	return 1;
+}
+
 SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	int rc = check_sub(sub);
@@ -753,6 +783,8 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 	if (unlikely(rc))
 		return rc;
 	finish_view(sub);
+	if (likely(sub->is_plain && !sub->held_error) && take_plain(sub, msg))
+		return 0;
 	if (unlikely(sub->held_error)) {
 		rc = sub->held_error;
 		*msg = sub->held_msg;
@@ -1097,6 +1129,7 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
 	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
+	sub->is_plain = sub->gates && lanes == 1;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
 	for (i = 0; i < lanes; i++)
 		open_lane(sub, i, o.partition_plus1 ? (uint32_t)o.partition_plus1 - 1 : i);

@@ -258,7 +258,8 @@ struct lay_member *fake_member(struct fake *f, unsigned client, int partition)
 	m->entry_gen = ++f->gen;
 	f->entries += n * sizeof(struct lay_entry);
 	for (i = 0; i < n; i++) {
-		struct lay_entry *e = shmq__slabs_at(f->slabs, m->entry + i * sizeof(*e), sizeof(*e));
+		struct lay_entry *e =
+			shmq__slabs_at(f->slabs, m->entry + i * sizeof(*e), sizeof(*e));
 
 		store_relaxed(&e->pos, f->base_seq);
 		store_release(&e->gen, m->entry_gen);

@@ -25,11 +25,7 @@
 #define MUTANT 0
 #endif
 
-#ifdef LARGE
-#define STEADY_MESSAGES 2
-#else
 #define STEADY_MESSAGES 1
-#endif
 
 #define SHAKY 0  /* commits message 0, may die or stop */
 #define STEADY 1 /* commits messages 1 to STEADY_MESSAGES */

@@ -25,7 +25,7 @@
 #define DEPTH 3
 #define VICTIM_MESSAGES 2
 #define HEIR_MESSAGES 2
-#define OTHER_MESSAGES 2
+#define OTHER_MESSAGES 3
 #else
 #define DEPTH 2
 #define VICTIM_MESSAGES 2

@@ -299,6 +299,9 @@ proctype Supervisor()
 
 	is_dead;
 	recover(false);
+#if MUTANT != 8
+	hint = end;
+#endif
 #if MUTANT != 6
 	if
 	:: !INVALIDATES -> give_up_torn()

@@ -5,7 +5,7 @@
  */
 #include "helpers.h"
 
-#include <dirent.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -79,7 +79,7 @@ TEST(more_memory_than_there_is_is_refused_beforehand)
 	check_refused(bus, o, SHMQ_ENOMEMORY, "MemAvailable");
 	o->partitions = 4096;
 	o->depth = UINT64_C(1) << 26;
-	check_refused(bus, o, SHMQ_ENOMEMORY, "");
+	check_refused(bus, o, SHMQ_ELIMIT, ""); /* no address space has that */
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
@@ -238,27 +238,32 @@ TEST(the_bus_of_another_user_is_refused_by_name)
 
 /* ---- descriptors -------------------------------------------------------------- */
 
-/* Leave room for `spare` descriptors above those in use. */
-static void limit_descriptors(int spare)
+enum { TABLE = 256 };
+
+/* Fill this process's table up to `spare` descriptors. */
+static void fill_table(int filler[TABLE], int spare)
 {
 	struct rlimit limit;
-	int top = 0;
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
+	int count = 0, fd;
 
-	while ((entry = readdir(dir)))
-		if (atoi(entry->d_name) > top && atoi(entry->d_name) != dirfd(dir))
-			top = atoi(entry->d_name);
-	closedir(dir);
 	CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
-	limit.rlim_cur = (rlim_t)(top + 1 + spare);
+	limit.rlim_cur = TABLE;
 	CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
+	while ((fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+		filler[count++] = fd;
+	CHECK_EQ(errno, EMFILE);
+	CHECK_GE(count, spare);
+	while (spare--)
+		close(filler[--count]);
+	filler[count] = -1;
 }
 
-static void lift_descriptor_limit(void)
+static void empty_table(const int filler[TABLE])
 {
 	struct rlimit limit;
 
+	while (*filler >= 0)
+		close(*filler++);
 	CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
 	limit.rlim_cur = limit.rlim_max;
 	CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
@@ -267,8 +272,10 @@ static void lift_descriptor_limit(void)
 TEST(a_full_descriptor_table_in_the_client_is_named_and_leaks_nothing)
 {
 	struct shmq_bus_options o = { .size = sizeof(o) };
-	int before, refused = 0, spare;
+	int before, refused = 0, spare, filler[TABLE + 1];
+	struct shmq_bus_info info;
 	shmq_bus *bus;
+	shmq_pub *pub;
 
 	test_bus_start();
 	o.runtime_dir = test_bus_dir();
@@ -276,9 +283,9 @@ TEST(a_full_descriptor_table_in_the_client_is_named_and_leaks_nothing)
 	for (spare = 0; spare < 60; spare++) {
 		int rc;
 
-		limit_descriptors(spare);
+		fill_table(filler, spare);
 		rc = shmq_bus_open(test_bus_name(), &o, &bus);
-		lift_descriptor_limit();
+		empty_table(filler);
 		if (!rc)
 			break;
 		if (rc != SHMQ_ELIMIT)
@@ -291,32 +298,50 @@ TEST(a_full_descriptor_table_in_the_client_is_named_and_leaks_nothing)
 	CHECK_LT(spare, 60);
 	check_works(bus);
 	NOTE("a client needs %d descriptors", spare);
-	/* What an attached client does takes no more of them. */
-	limit_descriptors(0);
+	/* What an attached client has done before takes no more of them. */
+	fill_table(filler, 0);
 	check_works(bus);
 	create(bus, "large", .depth = DEPTH, .max_message_bytes = 8 << 20);
-	open_pub(bus, "large");
 	open_sub(bus, "large");
-	lift_descriptor_limit();
+	/* Its first arena does. */
+	CHECK_ERROR(shmq_pub_open(bus, "large", NULL, &pub), SHMQ_ELIMIT);
+	CHECK(strstr(shmq_bus_error(bus), "RLIMIT_NOFILE") != NULL);
+	empty_table(filler);
+	pub = open_pub(bus, "large"); /* which is exclusive: nobody must have it */
+	shmq_pub_close(pub);
+	check_works(bus);
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	CHECK_EQ(info.clients, 1);
 	shmq_bus_close(bus);
 	CHECK_EQ(test_fd_count(), before);
 	test_bus_stop();
+}
+
+/* The hard limit of a process cannot be raised again, so one of its own. */
+static void start_with_few_descriptors(void)
+{
+	struct rlimit few = { 64, 64 };
+	pid_t pid = fork();
+
+	CHECK_GE(pid, 0);
+	if (!pid) {
+		setrlimit(RLIMIT_NOFILE, &few);
+		execl(test_bus_daemon(), "shmqd", "--bus", test_bus_name(), "--runtime-dir",
+		      test_bus_dir(), NULL);
+		_exit(127);
+	}
+	CHECK_EQ(test_join(pid), 0); /* it returns when it accepts */
 }
 
 TEST(a_supervisor_out_of_descriptors_refuses_by_name_and_serves_those_it_has)
 {
 	enum { CLIENTS = 40 };
 	struct shmq_bus_options o = { .size = sizeof(o), .timeout_ns = 2 * SECOND };
-	struct rlimit limit, small = { 64, 64 };
 	shmq_bus *bus[CLIENTS];
 	int count = 0, rc = 0;
 
-	if (geteuid() != 0)
-		SKIP("only root can lift the limit again");
-	CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
-	CHECK_OK(setrlimit(RLIMIT_NOFILE, &small));
-	test_bus_start();
-	CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
+	test_bus_prepare();
+	start_with_few_descriptors();
 	o.runtime_dir = test_bus_dir();
 	while (count < CLIENTS && !(rc = shmq_bus_open(test_bus_name(), &o, &bus[count])))
 		count++;

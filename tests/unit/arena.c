@@ -155,7 +155,8 @@ TEST(no_two_pieces_ever_share_a_line)
 
 	set_up(&a);
 	for (int round = 0; round < 30000; round++) {
-		uint64_t bytes = 1 + fake_random(&state) % (round % 10 ? 700 : BYTES), lines, off, i;
+		uint64_t bytes = 1 + fake_random(&state) % (round % 10 ? 700 : BYTES), lines, off,
+			 i;
 		struct arena_piece *p;
 
 		while ((p = shmq__arena_in_the_way(&a, bytes))) {
@@ -242,12 +243,9 @@ TEST(nothing_to_adopt_is_an_empty_arena)
 TEST(adopted_pieces_out_of_bounds_are_ignored)
 {
 	static const struct arena_piece mad[] = {
-		{ .off = BYTES, .bytes = 1 },
-		{ .off = 0, .bytes = BYTES + 1 },
-		{ .off = BYTES - 64, .bytes = 65 },
-		{ .off = UINT64_MAX, .bytes = 1 },
-		{ .off = 64, .bytes = UINT64_MAX },
-		{ .off = UINT64_MAX - 10, .bytes = 64 },
+		{ .off = BYTES, .bytes = 1 },       { .off = 0, .bytes = BYTES + 1 },
+		{ .off = BYTES - 64, .bytes = 65 }, { .off = UINT64_MAX, .bytes = 1 },
+		{ .off = 64, .bytes = UINT64_MAX }, { .off = UINT64_MAX - 10, .bytes = 64 },
 	};
 	struct arena_piece good = { .off = BYTES - 64, .bytes = 64, .word = 1 };
 	struct shmq__arena a;

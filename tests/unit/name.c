@@ -83,8 +83,10 @@ TEST(bad_topic_names_are_refused_with_the_reason)
 	refused(NULL, "a topic name must not be empty");
 	refused("", "a topic name must not be empty");
 	refused(repeat('x', SHMQ_NAME_MAX + 1), "a topic name has at most 255 bytes");
-	refused(".", "byte 1 of the topic name ends an empty word: words are separated by single dots");
-	refused(".a", "byte 1 of the topic name ends an empty word: words are separated by single dots");
+	refused(".",
+		"byte 1 of the topic name ends an empty word: words are separated by single dots");
+	refused(".a",
+		"byte 1 of the topic name ends an empty word: words are separated by single dots");
 	refused("a..b",
 		"byte 3 of the topic name ends an empty word: words are separated by single dots");
 	refused("a.", "a topic name must not end with a dot");
@@ -112,8 +114,9 @@ TEST(names_with_a_dollar_belong_to_the_bus)
 	CHECK_EQ(shmq__name_check_topic("$", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
 	CHECK_STR(why.text, "a topic name must have a word");
 	CHECK_EQ(shmq__name_check_topic("$.a", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
-	CHECK_STR(why.text,
-		  "byte 2 of the topic name ends an empty word: words are separated by single dots");
+	CHECK_STR(
+		why.text,
+		"byte 2 of the topic name ends an empty word: words are separated by single dots");
 	CHECK_EQ(shmq__name_check_topic("$$", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
 }
 
@@ -201,7 +204,8 @@ TEST(what_is_no_directory_is_refused_symbolic_links_included)
 	CHECK_EQ(mkdir(target, 0700), 0);
 	in_tmp("link");
 	CHECK_EQ(symlink(target, dir), 0);
-	snprintf(want, sizeof(want), "%s is not a directory: remove it or set SHMQ_RUNTIME_DIR", dir);
+	snprintf(want, sizeof(want), "%s is not a directory: remove it or set SHMQ_RUNTIME_DIR",
+		 dir);
 	CHECK_EQ(find(dir, SHMQ__NAME_DIR_CREATE), SHMQ_EACCESS);
 	CHECK_STR(why.text, want);
 	file = fopen(in_tmp("file"), "we");
@@ -217,8 +221,8 @@ static int as_nobody(void *arg)
 	(void)arg;
 	if (setgid(65534) || setuid(65534))
 		return 1;
-	snprintf(want, sizeof(want), "%s belongs to uid 0: set SHMQ_RUNTIME_DIR to a directory of your own",
-		 dir);
+	snprintf(want, sizeof(want),
+		 "%s belongs to uid 0: set SHMQ_RUNTIME_DIR to a directory of your own", dir);
 	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
 	CHECK_STR(why.text, want);
 	return 0;
@@ -240,10 +244,11 @@ TEST(a_path_too_long_for_a_socket_is_refused_before_anything_is_made)
 	struct stat st;
 
 	snprintf(long_dir, sizeof(long_dir), "%.100s/%.100s", test_tmpdir(), repeat('d', 100));
-	snprintf(want, sizeof(want),
-		 "runtime directory path of %zu bytes is too long for a socket: set SHMQ_RUNTIME_DIR to "
-		 "a shorter one",
-		 strlen(long_dir));
+	snprintf(
+		want, sizeof(want),
+		"runtime directory path of %zu bytes is too long for a socket: set SHMQ_RUNTIME_DIR to "
+		"a shorter one",
+		strlen(long_dir));
 	CHECK_EQ(find(long_dir, SHMQ__NAME_DIR_CREATE), SHMQ_ELIMIT);
 	CHECK_STR(why.text, want);
 	CHECK_LT(lstat(long_dir, &st), 0);

@@ -171,8 +171,6 @@ static void ring_now(void *arg)
 TEST(a_ring_at_any_instruction_of_arming_hides_no_sleeper)
 {
 	for (unsigned i = 0; i < 3; i++) {
-		int reached;
-
 		for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 			struct shmq__park *park;
 			struct belfry *b = set_up(3, SHMQ__FENCE_LIGHT, &park);
@@ -181,7 +179,7 @@ TEST(a_ring_at_any_instruction_of_arming_hides_no_sleeper)
 			add_relaxed(&b->bell[i].armed, 1); /* somebody else is asleep */
 			fake_step_begin(k, ring_now, &late);
 			shmq__park_arm(park);
-			reached = fake_step_end();
+			fake_step_end();
 			bell_look(&b->bell[i], SHMQ__FENCE_FULL);
 			CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000000)), 0);
 			shmq__park_free(park);

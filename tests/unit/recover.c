@@ -184,7 +184,8 @@ TEST(one_slot_is_voided_only_while_it_says_exactly_what_was_seen)
 	uint64_t a = claim(&s.d), word = word_at(&s, a), gen = s.dead->client_gen;
 
 	CHECK_EQ(shmq__recover_slot(s.f->topic, 0, a, word, gen + 1), 0);
-	CHECK_EQ(shmq__recover_slot(s.f->topic, 0, a, LAY_CTRL(0, s.dead->client, LAY_COMMITTED), gen),
+	CHECK_EQ(shmq__recover_slot(s.f->topic, 0, a, LAY_CTRL(0, s.dead->client, LAY_COMMITTED),
+				    gen),
 		 0);
 	CHECK_EQ(word_at(&s, a), word);
 	fake_put(&s.d, a, 0); /* it was alive after all */
@@ -213,8 +214,8 @@ TEST(a_void_rings_both_bells)
 /* A waker may have died between its commit and its bell. */
 TEST(recovery_rings_every_bell_although_there_is_nothing_to_void)
 {
-	struct scene s =
-		set_up(&(struct fake_options){ .mode = SHMQ_SHARED, .partitions = 3, .base_seq = 7 });
+	struct scene s = set_up(
+		&(struct fake_options){ .mode = SHMQ_SHARED, .partitions = 3, .base_seq = 7 });
 
 	for (uint32_t p = 0; p < 3; p++) {
 		shmq__bell_arm(&s.f->topic->ring[p].bells->data, SHMQ__FENCE_FULL);
@@ -230,8 +231,8 @@ TEST(recovery_rings_every_bell_although_there_is_nothing_to_void)
 
 TEST(claims_in_every_partition_are_voided)
 {
-	struct scene s =
-		set_up(&(struct fake_options){ .mode = SHMQ_SHARED, .partitions = 3, .base_seq = 7 });
+	struct scene s = set_up(
+		&(struct fake_options){ .mode = SHMQ_SHARED, .partitions = 3, .base_seq = 7 });
 
 	for (uint32_t p = 0; p < 3; p++) {
 		struct ring_writer w = fake_writer(s.f, s.dead, p);
@@ -350,7 +351,9 @@ static void put_member(struct scene *s, struct ring_writer *w, uint64_t seq, uin
 		       uint32_t count)
 {
 	struct lay_slot *slot = lay_slot_at(s->ring->mem, &s->ring->geo, seq);
-	struct lay_batch batch = { .first_seq = first, .index = (uint32_t)(seq - first), .count = count };
+	struct lay_batch batch = { .first_seq = first,
+				   .index = (uint32_t)(seq - first),
+				   .count = count };
 
 	slot->len = 0;
 	slot->flags = SHMQ_MSG_BATCH;
@@ -374,7 +377,8 @@ TEST(of_an_unfinished_shared_batch_nothing_is_left)
 			publish(&s.l, 3);
 			for (n = 6; n-- > 6 - committed;)
 				put_member(&s, &s.d, first + n, first, 6);
-			CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), committed == 6 ? 0 : 6);
+			CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead),
+				 committed == 6 ? 0 : 6);
 			CHECK_EQ(look(&s, done), RING_MESSAGE);
 			CHECK_EQ(look(&s, done + 1), RING_MESSAGE);
 			for (n = 0; n < 6; n++)
@@ -390,7 +394,8 @@ TEST(of_an_unfinished_shared_batch_nothing_is_left)
 
 /* ---- exclusive ---------------------------------------------------------------- */
 
-static void unfinished_batch(uint64_t base, enum shmq_policy policy, unsigned size, unsigned committed)
+static void unfinished_batch(uint64_t base, enum shmq_policy policy, unsigned size,
+			     unsigned committed)
 {
 	struct scene s = exclusive_at(base, policy);
 	uint64_t first, n;
@@ -529,20 +534,18 @@ static void publish_shared(struct ring_writer *w, unsigned count)
 		fake_put(w, seq[i], seq[i]);
 }
 
-/* Run it, dead after k instructions; whether it got that far. */
-static int die_at(unsigned k, void (*fn)(struct scene *, unsigned), struct scene *s, unsigned count)
+/* Run it, dead after k instructions. */
+static void die_at(unsigned k, void (*fn)(struct scene *, unsigned), struct scene *s,
+		   unsigned count)
 {
-	volatile int reached = 1;
-
 	if (!sigsetjmp(out, 1)) {
 		fake_step_begin(k, die, NULL);
 		fn(s, count);
-		reached = fake_step_end();
+		fake_step_end();
 	}
 	/* The dead hold no read lock of this process. */
 	while (urcu_bp_read_ongoing())
 		urcu_bp_read_unlock();
-	return reached;
 }
 
 static void shared_mortal(struct scene *s, unsigned count)
@@ -589,13 +592,12 @@ static void everything_moves(struct scene *s, uint64_t base)
 static void die_at_any_instruction(enum shmq_mode mode, enum shmq_policy policy, unsigned count)
 {
 	uint64_t base = (UINT64_C(1) << 32) - 2;
-	int reached;
 
 	for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
-		struct scene s = set_up(&(struct fake_options){
-			.base_seq = base, .mode = mode, .policy = policy });
+		struct scene s = set_up(
+			&(struct fake_options){ .base_seq = base, .mode = mode, .policy = policy });
 
-		reached = die_at(k, mode == SHMQ_SHARED ? shared_mortal : exclusive_mortal, &s, count);
+		die_at(k, mode == SHMQ_SHARED ? shared_mortal : exclusive_mortal, &s, count);
 		shmq__recover_publisher(s.f->topic, s.dead);
 		everything_moves(&s, base);
 		tear_down(&s);
@@ -618,8 +620,6 @@ static void recovering_mortal(struct scene *s, unsigned count)
 
 static void recoverer_dies(enum shmq_mode mode, uint64_t base)
 {
-	int reached;
-
 	for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 		struct scene s = set_up(&(struct fake_options){ .base_seq = base, .mode = mode });
 		uint64_t first = s.d.next, n;
@@ -630,7 +630,7 @@ static void recoverer_dies(enum shmq_mode mode, uint64_t base)
 		else
 			for (n = 3; n-- > 1;) /* a batch without its first */
 				fake_put(&s.d, first + n, 0);
-		reached = die_at(k, recovering_mortal, &s, 0);
+		die_at(k, recovering_mortal, &s, 0);
 		/* However far it came, a reader that gets past the first gets past all. */
 		if (look(&s, first) == RING_VOID) {
 			CHECK_EQ(look(&s, first + 1), RING_VOID);
@@ -665,8 +665,6 @@ static void recover_too(void *arg)
 
 TEST(a_second_recoverer_at_any_instruction_of_the_first_is_harmless)
 {
-	int reached;
-
 	for (unsigned k = fake_first_point(12000); k; k = fake_next_point(k)) {
 		struct scene s = shared_at(100);
 
@@ -675,7 +673,7 @@ TEST(a_second_recoverer_at_any_instruction_of_the_first_is_harmless)
 		claim(&s.d);
 		fake_step_begin(k, recover_too, &s);
 		shmq__recover_publisher(s.f->topic, s.dead);
-		reached = fake_step_end();
+		fake_step_end();
 		CHECK_EQ(look(&s, 100), RING_VOID);
 		CHECK_EQ(look(&s, 103), RING_VOID);
 		CHECK_EQ(voids(&s, 100, 104), 2);
@@ -758,7 +756,8 @@ TEST(two_recoverers_and_a_live_publisher_do_not_disturb_each_other)
 	fake_join(recoverer[0]);
 	fake_join(recoverer[1]);
 	if (load_acquire(&t.victim))
-		add_relaxed(&t.voided, shmq__recover_publisher(t.f->topic, load_relaxed(&t.victim)));
+		add_relaxed(&t.voided,
+			    shmq__recover_publisher(t.f->topic, load_relaxed(&t.victim)));
 	CHECK_EQ(load_relaxed(&t.voided), claimed);
 	CHECK_EQ(load_relaxed(&t.committed), MESSAGES);
 	store_relaxed(&t.f->topic->ring[0].mem->tail_hint, 0);

@@ -35,7 +35,8 @@ static void tear_down(struct bench *b)
 
 static void set_word(struct bench *b, uint64_t seq, unsigned owner, enum lay_state state)
 {
-	store_release(fake_ctrl(b->ring, &b->geo, seq), LAY_CTRL(lay_lap(&b->geo, seq), owner, state));
+	store_release(fake_ctrl(b->ring, &b->geo, seq),
+		      LAY_CTRL(lay_lap(&b->geo, seq), owner, state));
 }
 
 static uint64_t claim(struct bench *b)
@@ -455,7 +456,8 @@ static uint64_t voids(struct bench *b, uint64_t from, uint64_t to, uint32_t *is_
 static void void_at(struct bench *b, uint64_t seq)
 {
 	set_word(b, seq, 7, LAY_CLAIMED);
-	CHECK_EQ(shmq__ring_void(b->ring, &b->geo, seq, load_relaxed(fake_ctrl(b->ring, &b->geo, seq))),
+	CHECK_EQ(shmq__ring_void(b->ring, &b->geo, seq,
+				 load_relaxed(fake_ctrl(b->ring, &b->geo, seq))),
 		 1);
 	CHECK_EQ(look(b, seq), RING_VOID);
 }

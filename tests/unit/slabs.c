@@ -34,7 +34,8 @@ static struct shmq__slabs *set_up(void)
 
 	CHECK_OK(shmq__slabs_create(&s));
 	CHECK(!shmq__slabs_registry(s));
-	CHECK_OK(shmq__slabs_add(s, 0, registry(LAY_MAGIC_REGISTRY, LAY_VERSION), SHMQ__SLAB_WRITE));
+	CHECK_OK(
+		shmq__slabs_add(s, 0, registry(LAY_MAGIC_REGISTRY, LAY_VERSION), SHMQ__SLAB_WRITE));
 	r = shmq__slabs_registry(s);
 	CHECK(r);
 	store_relaxed(&r->slab_count, 10);
@@ -58,9 +59,11 @@ TEST(the_registry_comes_first)
 
 	CHECK_OK(shmq__slabs_create(&s));
 	before = test_fd_count();
-	CHECK_EQ(shmq__slabs_add(s, 1, memory(LAY_BELL_SLAB_BYTES), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT);
+	CHECK_EQ(shmq__slabs_add(s, 1, memory(LAY_BELL_SLAB_BYTES), SHMQ__SLAB_WRITE),
+		 SHMQ_ECORRUPT);
 	CHECK_EQ(shmq__slabs_add(s, 0, registry(0, LAY_VERSION), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT);
-	CHECK_EQ(shmq__slabs_add(s, 0, registry(LAY_MAGIC_REGISTRY, LAY_VERSION + 1), SHMQ__SLAB_WRITE),
+	CHECK_EQ(shmq__slabs_add(s, 0, registry(LAY_MAGIC_REGISTRY, LAY_VERSION + 1),
+				 SHMQ__SLAB_WRITE),
 		 SHMQ_EVERSION);
 	CHECK_EQ(shmq__slabs_add(s, 0, memory(4096), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT);
 	CHECK_EQ(test_fd_count(), before); /* what is refused is closed */
@@ -81,10 +84,12 @@ TEST(a_slab_must_be_what_the_registry_says)
 	struct shmq__slabs *s = set_up();
 	int before = test_fd_count(), plain;
 
-	CHECK_EQ(shmq__slabs_add(s, 1, memory(4096), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT); /* no kind */
+	CHECK_EQ(shmq__slabs_add(s, 1, memory(4096), SHMQ__SLAB_WRITE),
+		 SHMQ_ECORRUPT); /* no kind */
 	CHECK_EQ(shmq__slabs_add(s, 99, memory(4096), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT);
 	describe(s, 1, LAY_SLAB_REGISTRY, LAY_REGISTRY_BYTES); /* a second one */
-	CHECK_EQ(shmq__slabs_add(s, 1, memory(LAY_REGISTRY_BYTES), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT);
+	CHECK_EQ(shmq__slabs_add(s, 1, memory(LAY_REGISTRY_BYTES), SHMQ__SLAB_WRITE),
+		 SHMQ_ECORRUPT);
 	describe(s, 1, (enum lay_slab_kind)6, 4096);
 	CHECK_EQ(shmq__slabs_add(s, 1, memory(4096), SHMQ__SLAB_WRITE), SHMQ_ECORRUPT);
 	describe(s, 1, LAY_SLAB_RING, LAY_BULK_SLAB_BYTES * 2);
@@ -165,14 +170,16 @@ TEST(ranges_are_mapped_by_whole_pages_in_the_mode_held)
 	CHECK_OK(shmq__slabs_map(s, LAY_REF(2, 4096 - 64), 128, SHMQ__SLAB_WRITE, (void **)&a));
 	memset(a, 'x', 128);
 	CHECK_MEM(b, a, 128);
-	CHECK_LT(mprotect((void *)((uintptr_t)b & ~UINT64_C(4095)), 4096, PROT_READ | PROT_WRITE), 0);
+	CHECK_LT(mprotect((void *)((uintptr_t)b & ~UINT64_C(4095)), 4096, PROT_READ | PROT_WRITE),
+		 0);
 	CHECK_EQ(shmq__slabs_map(s, LAY_REF(2, 0), 0, SHMQ__SLAB_READ, &out), SHMQ_ECORRUPT);
 	CHECK_EQ(shmq__slabs_map(s, 0, 8, SHMQ__SLAB_READ, &out), SHMQ_ECORRUPT);
 	CHECK_EQ(shmq__slabs_map(s, LAY_REF(2, 4), 8, SHMQ__SLAB_READ, &out), SHMQ_ECORRUPT);
 	CHECK_EQ(shmq__slabs_map(s, LAY_REF(8, 0), 8, SHMQ__SLAB_READ, &out), SHMQ_ECORRUPT);
 	CHECK_EQ(shmq__slabs_map(s, LAY_REF(2, 4096), 3 * 4096 + 1, SHMQ__SLAB_READ, &out),
 		 SHMQ_ECORRUPT);
-	CHECK_EQ(shmq__slabs_map(s, LAY_REF(2, 4096), UINT64_MAX, SHMQ__SLAB_READ, &out), SHMQ_ECORRUPT);
+	CHECK_EQ(shmq__slabs_map(s, LAY_REF(2, 4096), UINT64_MAX, SHMQ__SLAB_READ, &out),
+		 SHMQ_ECORRUPT);
 	CHECK(!out);
 	shmq__slabs_unmap(s, LAY_REF(2, 4096 - 64), 128, a);
 	shmq__slabs_unmap(s, LAY_REF(2, 4096 - 64), 128, b);
@@ -205,10 +212,13 @@ TEST(an_entry_slab_is_read_whole_and_written_by_page)
 	CHECK_OK(shmq__slabs_add(s, 4, fd, SHMQ__SLAB_WRITE));
 	whole = shmq__slabs_at(s, LAY_REF(4, 8192 + 128), sizeof(*whole));
 	CHECK(whole);
-	CHECK_OK(shmq__slabs_map(s, LAY_REF(4, 8192 + 128), sizeof(*whole), SHMQ__SLAB_WRITE, &own));
+	CHECK_OK(
+		shmq__slabs_map(s, LAY_REF(4, 8192 + 128), sizeof(*whole), SHMQ__SLAB_WRITE, &own));
 	store_relaxed(&((struct lay_entry *)own)->pos, 4711);
 	CHECK_EQ(load_relaxed(&whole->pos), 4711);
-	CHECK_LT(mprotect((void *)((uintptr_t)whole & ~UINT64_C(4095)), 4096, PROT_READ | PROT_WRITE), 0);
+	CHECK_LT(mprotect((void *)((uintptr_t)whole & ~UINT64_C(4095)), 4096,
+			  PROT_READ | PROT_WRITE),
+		 0);
 	shmq__slabs_unmap(s, LAY_REF(4, 8192 + 128), sizeof(*whole), own);
 	shmq__slabs_destroy(s);
 }

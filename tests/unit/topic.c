@@ -122,7 +122,9 @@ TEST(a_client_that_may_write_nothing_can_look_at_everything)
 		CHECK(ring_still(&r, seq, word));
 		CHECK_EQ(shmq__topic_head(&t->ring[0]), bases[i] + 1);
 		CHECK_EQ(shmq__topic_oldest(&t->ring[0], bases[i]), bases[i]);
-		CHECK_EQ(shmq__ring_voids_between(t->ring[0].mem, bases[i], bases[i] + 1, &is_bound), 0);
+		CHECK_EQ(shmq__ring_voids_between(t->ring[0].mem, bases[i], bases[i] + 1,
+						  &is_bound),
+			 0);
 		seen = shmq__topic_next_member(t, &it);
 		CHECK(seen);
 		CHECK_EQ(seen->token, m->token);
@@ -206,7 +208,8 @@ TEST(an_entry_is_found_by_partition_and_generation)
 	struct lay_entry *e;
 
 	for (uint32_t p = 0; p < 4; p++) {
-		CHECK(shmq__topic_entry(f->topic, all, p) == shmq__topic_entry(f->topic, all, 0) + p);
+		CHECK(shmq__topic_entry(f->topic, all, p) ==
+		      shmq__topic_entry(f->topic, all, 0) + p);
 		CHECK_EQ(!!shmq__topic_entry(f->topic, bound, p), p == 2);
 	}
 	e = shmq__topic_entry(f->topic, all, 3);
@@ -408,9 +411,9 @@ TEST(joiner_starts_behind_what_publishers_may_overwrite)
 
 TEST(a_mad_limit_sends_a_joiner_no_further_than_the_head)
 {
-	static const uint64_t mad[] = { UINT64_MAX,         UINT64_C(1) << 63,
-					(UINT64_C(1) << 63) - 1, UINT64_C(1) << 62,
-					5000,               3 };
+	static const uint64_t mad[] = {
+		UINT64_MAX, UINT64_C(1) << 63, (UINT64_C(1) << 63) - 1, UINT64_C(1) << 62, 5000, 3
+	};
 
 	for (size_t i = 0; i < COUNT(mad); i++) {
 		struct fake *f = fake_at(1000, SHMQ_EXCLUSIVE, SHMQ_BLOCK);
