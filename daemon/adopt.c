@@ -89,6 +89,21 @@ static int take_topic_memory(struct registry *r, const struct lay_topic *rec)
 	return error;
 }
 
+/* Two of one name: a worker was killed while it moved the older one. */
+static void end_older(struct registry *r, struct lay_topic *rec)
+{
+	struct topic *other = registry_find(r, rec->name);
+
+	if (!other)
+		return;
+	if (other->rec->id > rec->id) {
+		store_release(&rec->state, LAY_TOPIC_ENDED);
+		return;
+	}
+	registry_forget_name(r, other);
+	store_release(&other->rec->state, LAY_TOPIC_ENDED);
+}
+
 static int adopt_topics(struct walk *w)
 {
 	uint32_t count = load_relaxed(&w->r->head->topic_count), i;
@@ -102,6 +117,8 @@ static int adopt_topics(struct walk *w)
 		if (state == LAY_TOPIC_LIVE || state == LAY_TOPIC_ENDED) {
 			error = take_topic_memory(w->r, rec);
 			if (!error) {
+				if (state == LAY_TOPIC_LIVE)
+					end_older(w->r, rec);
 				error = registry_adopt_topic(w->r, i, &t);
 				if (error)
 					return error;

@@ -224,6 +224,7 @@ static const struct {
 	[PROTO_REPORT] = { stall_report_request, "REPORT" },
 	[PROTO_STOP] = { stop_request, "STOP" },
 	[PROTO_GOODBYE] = { goodbye_request, "GOODBYE" },
+	[PROTO_MOVE] = { move_request, "MOVE" },
 };
 
 /* 0, or why the connection is of no use. */
@@ -341,8 +342,12 @@ void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, en
 		if (p == except || p->serial == serial || !p->conn || p->conn->event_fd < 0)
 			continue;
 		p->serial = serial;
-		/* A full socket drops the event. */
-		shmq__wire_send(p->conn->event_fd, &event, sizeof(event), NULL, 0);
+		/* A full socket drops the event; the next one says so. */
+		event.missed = p->conn->events_missed;
+		if (shmq__wire_send(p->conn->event_fd, &event, sizeof(event), NULL, 0))
+			p->conn->events_missed++;
+		else
+			p->conn->events_missed = 0;
 	}
 }
 

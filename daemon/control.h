@@ -7,6 +7,7 @@
  *   conn.c    connections, requests in, replies and events out
  *   hello.c   who a client is; joining and leaving the bus
  *   create.c  plan, create, remove
+ *   move.c    a topic goes on in fresh rings
  *   open.c    open and close handles
  *   orphan.c  arenas that outlived their publisher
  *   death.c   noticing and repairing
@@ -77,6 +78,7 @@ struct conn {
 	TAILQ_ENTRY(conn) link;
 	struct peer *peer; /* NULL before HELLO */
 	int event_fd;
+	uint32_t events_missed; /* since the last one that went out */
 	uint32_t given;    /* bit of each slab given for writing */
 	/* The operation that owes a reply, and how it is told that nobody waits
 	 * for it any more.  Meanwhile nothing is read. */
@@ -141,6 +143,7 @@ int create_remove_request(struct exchange *x);
 int open_request(struct exchange *x);
 int open_close_request(struct exchange *x);
 int stall_report_request(struct exchange *x);
+int move_request(struct exchange *x);
 
 /* ---- create.c ------------------------------------------------------------- */
 

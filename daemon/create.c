@@ -231,7 +231,7 @@ static void add_note(struct lay_topic *rec, const char *text)
 {
 	size_t used = strlen(rec->note);
 
-	snprintf(rec->note + used, sizeof(rec->note) - used, "%s%s", used ? "; " : "", text);
+	snprintf(rec->note + used, sizeof(rec->note) - used, "%snot locked: %s", used ? "; " : "", text);
 }
 
 static void locked(void *arg, struct topic *t, int error, const struct shmq__why *why)
@@ -243,8 +243,12 @@ static void locked(void *arg, struct topic *t, int error, const struct shmq__why
 		return;
 	}
 	t->rec->locked = !error;
-	if (error)
+	if (error) {
+		/* Others locked memory since it was planned. */
 		add_note(t->rec, why->text);
+		memcpy(cr->later.reply.plan.note, t->rec->note, sizeof(t->rec->note));
+		cr->c->plan.until_ns = 0;
+	}
 	finish(cr);
 }
 
@@ -271,7 +275,7 @@ static void populated(struct job *job, int error, const struct place_result *res
 }
 
 /* Where the pages of a warm range are; as populate.c does it. */
-static int read_node(void *mem, uint64_t bytes)
+int create_read_node(void *mem, uint64_t bytes)
 {
 	enum { CHUNK = 512 };
 	void *pages[CHUNK];
@@ -305,7 +309,7 @@ static void init_warm(struct creation *cr, const struct registry_range *ring)
 		return;
 	}
 	init_rings(mem, cr);
-	cr->t->rec->node_actual = read_node(mem, ring->bytes);
+	cr->t->rec->node_actual = create_read_node(mem, ring->bytes);
 	registry_unmap(cr->c->reg, ring, mem);
 	lock_or_finish(cr);
 }

@@ -17,4 +17,7 @@
 int create_plan(struct control *c, const struct place_ask *ask, struct place_answer *answer,
 		struct shmq__why *why);
 
+/* Where the pages of a warm range are. */
+int create_read_node(void *mem, uint64_t bytes);
+
 #endif

@@ -20,6 +20,7 @@
 void files_name(struct files *f, const char *dir, const char *bus)
 {
 	snprintf(f->sock, sizeof(f->sock), "%s/%s.sock", dir, bus);
+	snprintf(f->back, sizeof(f->back), "%s/%s.back", dir, bus);
 	snprintf(f->lock, sizeof(f->lock), "%s/%s.lock", dir, bus);
 	snprintf(f->control, sizeof(f->control), "%s/%s.control", dir, bus);
 	snprintf(f->manifest, sizeof(f->manifest), "%s/%s.manifest", dir, bus);
@@ -67,7 +68,7 @@ static void fill_address(struct sockaddr_un *address, const char *path)
 	memcpy(address->sun_path, path, strnlen(path, sizeof(address->sun_path) - 1));
 }
 
-int files_listen(const struct files *f)
+int files_listen(const struct files *f, const char *path)
 {
 	struct sockaddr_un address;
 	int sock, error;
@@ -81,7 +82,7 @@ int files_listen(const struct files *f)
 	mask = umask(0177);
 	error = bind(sock, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
 	umask(mask);
-	if (!error && (listen(sock, BACKLOG) || rename(f->scratch, f->sock)))
+	if (!error && (listen(sock, BACKLOG) || rename(f->scratch, path)))
 		error = -errno;
 	if (!error)
 		return sock;

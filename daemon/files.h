@@ -3,6 +3,7 @@
  * files: what a bus has in its runtime directory.
  *
  *   <bus>.sock      where clients connect
+ *   <bus>.back      where they offer descriptors to a start that lacks them
  *   <bus>.lock      held by the parent
  *   <bus>.control   held by the control worker
  *   <bus>.manifest  what the parent holds (manifest.h)
@@ -21,6 +22,7 @@
 
 struct files {
 	char sock[FILES_PATH_MAX];
+	char back[FILES_PATH_MAX];
 	char lock[FILES_PATH_MAX];
 	char control[FILES_PATH_MAX];
 	char manifest[FILES_PATH_MAX];
@@ -34,9 +36,10 @@ void files_name(struct files *f, const char *dir, const char *bus);
  * no other process may inherit, or -EWOULDBLOCK, or -errno. */
 int files_lock(const char *path, int64_t timeout_ns);
 
-/* A listening socket at f->sock, mode 0600, in the place of whatever was
- * there.  Only under the parent's lock.  A descriptor or -errno. */
-int files_listen(const struct files *f);
+/* A listening socket at `path` (f->sock or f->back), mode 0600, in the place
+ * of whatever was there.  Only under the parent's lock.  A descriptor or
+ * -errno. */
+int files_listen(const struct files *f, const char *path);
 
 /* 1 if someone listens at f->sock. */
 int files_accepts(const struct files *f);

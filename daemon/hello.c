@@ -12,6 +12,8 @@
 #define SO_PEERPIDFD 77 /* since Linux 6.5 */
 #endif
 
+#define EVENT_ROOM_BYTES (1 << 20)
+
 struct caller {
 	struct shmq__proc_id id;
 	uid_t uid;
@@ -164,12 +166,15 @@ static int check_hello(struct exchange *x)
 /* The events of this connection: the client's end goes first. */
 static int open_events(struct exchange *x)
 {
-	int pair[2];
+	int pair[2], room = EVENT_ROOM_BYTES;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
 		return shmq__fail(&x->why, SHMQ_ELIMIT, "the supervisor has no descriptor left (%s): raise "
 				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)", strerror(errno));
 	x->conn->event_fd = pair[0];
+	/* Room for about a thousand, where we are allowed that. */
+	if (setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
+		setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 	x->fds[x->fd_count++] = x->own_fd = pair[1];
 	return 0;
 }

@@ -56,6 +56,52 @@ out:
 	return error;
 }
 
+static int read_slab(const char *line, struct manifest *m)
+{
+	char kind[16] = "";
+	unsigned id, page, k;
+	uint64_t dev, ino, bytes;
+
+	if (sscanf(line,
+		   "slab %u %15s page %u dev %" SCNu64 " ino %" SCNu64 " bytes %" SCNu64, &id, kind,
+		   &page, &dev, &ino, &bytes) != 6 ||
+	    id >= LINK_SLABS_MAX || !page)
+		return -EPROTO;
+	for (k = LAY_SLAB_REGISTRY; k <= LAY_SLAB_ARENA; k++)
+		if (!strcmp(kind, kinds[k]))
+			break;
+	if (k > LAY_SLAB_ARENA)
+		return -EPROTO;
+	m->slab[id].is = (struct link_slab){ -1, k, (uint32_t)__builtin_ctz(page), bytes };
+	m->slab[id].dev = dev;
+	m->slab[id].ino = ino;
+	return 0;
+}
+
+int manifest_read(const struct files *f, struct manifest *m)
+{
+	int fd = open(f->manifest, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), error = 0;
+	FILE *in = fd < 0 ? NULL : fdopen(fd, "r");
+	char line[256];
+	unsigned i;
+
+	memset(m, 0, sizeof(*m));
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		m->slab[i].is.fd = -1;
+	if (!in)
+		return -ENOENT;
+	if (!fgets(line, sizeof(line), in) || strcmp(line, "shmq manifest 1\n") != 0)
+		error = -EPROTO;
+	while (!error && fgets(line, sizeof(line), in)) {
+		if (!strncmp(line, "slab ", 5))
+			error = read_slab(line, m);
+		else
+			sscanf(line, "nonce %" SCNx64, &m->nonce);
+	}
+	fclose(in);
+	return error;
+}
+
 void manifest_mourn(const struct files *f)
 {
 	FILE *in = fopen(f->manifest, "re");

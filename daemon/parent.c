@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "error.h"
 #include "files.h"
+#include "gather.h"
 #include "link.h"
 #include "manifest.h"
 #include "proc.h"
@@ -325,6 +326,16 @@ static int yield_to_survivor(struct parent *p)
 	return say_start_failed(p, fd == -EWOULDBLOCK ? EXIT_RUNNING : EXIT_FAILED, text);
 }
 
+/* Nobody survived, but the clients hold what there was. */
+static int bring_back(struct parent *p)
+{
+	int rc = gather_run(&p->files, p->signal_fd, p->slab, &p->nonce);
+
+	if (rc != -ECANCELED)
+		return -1;
+	return say_start_failed(p, EXIT_FAILED, "asked to stop before the bus was served again");
+}
+
 static int begin(struct parent *p)
 {
 	char text[SHMQ_ERROR_TEXT_MAX];
@@ -335,8 +346,10 @@ static int begin(struct parent *p)
 	rc = yield_to_survivor(p);
 	if (rc >= 0)
 		return rc;
-	manifest_mourn(&p->files);
-	p->listen_fd = files_listen(&p->files);
+	rc = bring_back(p);
+	if (rc >= 0)
+		return rc;
+	p->listen_fd = files_listen(&p->files, p->files.sock);
 	if (p->listen_fd >= 0)
 		return -1;
 	snprintf(text, sizeof(text), "listening at %s: %s", p->files.sock, strerror(-p->listen_fd));
@@ -399,6 +412,7 @@ static int watch_signals(struct parent *p)
 static void leave(struct parent *p)
 {
 	unlink(p->files.sock);
+	unlink(p->files.back);
 	unlink(p->files.manifest);
 	unlink(p->files.control);
 	unlink(p->files.lock);

@@ -79,20 +79,22 @@ static int populate(struct pool *p, uint64_t upto, struct shmq__why *why)
 }
 
 /* Nothing rests on it: what fails here is refused when it is needed. */
-static void begin_ahead(struct pool *p, uint64_t need)
+static void begin_ahead(struct pool *p)
 {
-	if (p->child || p->warm >= need + p->chunk / 2 || p->warm + p->chunk > p->bytes)
+	uint64_t upto = round_up(p->high + p->chunk / 2, p->chunk);
+
+	if (p->child || p->warm >= upto || upto > p->bytes)
 		return;
-	p->ahead = p->warm + p->chunk;
-	if (plan(p, p->ahead, NULL) ||
-	    place_populate_start(p->place, p->fd, p->base + p->warm, p->chunk, 12, SHMQ_NODE_ANY, NULL,
-				 NULL, &p->child, &p->result_fd, NULL))
+	p->ahead = upto;
+	if (plan(p, upto, NULL) ||
+	    place_populate_start(p->place, p->fd, p->base + p->warm, upto - p->warm, 12, SHMQ_NODE_ANY,
+				 NULL, NULL, &p->child, &p->result_fd, NULL))
 		p->child = 0;
 }
 
 void pool_prepare(struct pool *p)
 {
-	begin_ahead(p, p->high);
+	begin_ahead(p);
 }
 
 static int reach_now(struct pool *p, uint64_t bytes, struct shmq__why *why)
@@ -122,7 +124,7 @@ int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why)
 		return error;
 	if (bytes > p->high)
 		p->high = bytes;
-	begin_ahead(p, p->high);
+	begin_ahead(p);
 	return 0;
 }
 

@@ -337,6 +337,10 @@ static int attach(struct registry *r, struct topic *t)
 		if (!error)
 			error = ring->bells ? shmq__layout_check_ring(ring->mem, &a->geo, a->id, p) :
 					      SHMQ_ECORRUPT;
+		/* A worker was killed before it had moved the topic: it stays. */
+		if (!error && load_relaxed(&t->rec->state) == LAY_TOPIC_LIVE &&
+		    load_relaxed(&ring->mem->state) == LAY_RING_MOVED)
+			store_release(&ring->mem->state, LAY_RING_LIVE);
 	}
 	if (!error) {
 		t->attached = a;

@@ -26,6 +26,9 @@
 #define ENTRIES_CHUNK (256 * KIB)
 #define RINGS_CHUNK (4 * MIB)
 
+#define SLAB_TABLE_BYTES LAY_PAGE
+_Static_assert(LINK_SLABS_MAX * sizeof(struct lay_slab) <= SLAB_TABLE_BYTES, "slab records");
+
 static int machine_has_pages(unsigned page_shift)
 {
 	char path[80];
@@ -104,7 +107,6 @@ static void describe_slabs(void *base, const struct link_slab *slab)
 static int format(struct place *place, const struct link_slab *slab, const char *name,
 		  struct shmq__why *why)
 {
-	uint64_t table = LAY_PAGE * ((LINK_SLABS_MAX * sizeof(struct lay_slab) + LAY_PAGE - 1) / LAY_PAGE);
 	struct lay_registry *head;
 	void *base;
 	int error, is_fresh;
@@ -118,7 +120,7 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 		error = place_populate(place, slab[0].fd, 0, LAY_PAGE, 12, SHMQ_NODE_ANY, NULL, NULL, NULL,
 				       why);
 	if (is_fresh && !error)
-		error = place_populate(place, slab[0].fd, LAY_SLABS_OFF, table, 12, SHMQ_NODE_ANY, NULL,
+		error = place_populate(place, slab[0].fd, LAY_SLABS_OFF, SLAB_TABLE_BYTES, 12, SHMQ_NODE_ANY, NULL,
 				       NULL, NULL, why);
 	if (is_fresh && !error) {
 		head->version = LAY_VERSION;
@@ -324,16 +326,20 @@ int registry_slab_fd(const struct registry *r, unsigned id)
 	return shmq__slabs_fd(r->slabs, id, SHMQ__SLAB_WRITE);
 }
 
-/* The kernel counts: what it says is what is used. */
+/* What is populated, or set apart to be; a chunk that a child is still at
+ * counts once it is there. */
 void registry_count_bytes(struct registry *r)
 {
-	uint64_t bytes = 0;
-	struct stat st;
+	const struct pool *pools[] = { &r->clients, &r->arenas,  &r->topics,      &r->heap,
+				       &r->bells,   &r->entries, &r->small_rings, &r->small_arenas };
+	uint64_t bytes = LAY_PAGE + SLAB_TABLE_BYTES;
 	unsigned i;
 
+	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
+		bytes += pools[i]->warm;
 	for (i = 0; i < LINK_SLABS_MAX; i++)
-		if (r->slab[i].fd >= 0 && !fstat(r->slab[i].fd, &st))
-			bytes += (uint64_t)st.st_blocks * 512;
+		if (r->big[i])
+			bytes += LAY_BULK_SLAB_BYTES - REGISTRY_BIG_BASE - extent_free_bytes(r->big[i]);
 	store_relaxed(&r->head->bytes_used, bytes);
 }
 

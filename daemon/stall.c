@@ -21,6 +21,7 @@
 
 #define LOOKS 10
 #define LOOK_NS UINT64_C(100000000)
+#define LOOKS_AFTER_KILL 100 /* it should be gone by then */
 
 struct stall {
 	LIST_ENTRY(stall) link;
@@ -30,7 +31,7 @@ struct stall {
 	uint64_t seq, word;
 	int64_t cpu_ticks;
 	unsigned looks;
-	int is_reported;
+	int is_reported, is_killed;
 };
 
 static void look_at_all(struct timer *timer);
@@ -67,9 +68,18 @@ static void act(struct control *c, struct stall *s)
 		 conn_peer_text(s->owner), (unsigned long long)s->seq, s->topic->rec->name, s->partition,
 		 is_kill ? "killing it" : "others wait for it");
 	conn_push(c, s->topic, SHMQ_EVENT_STALLED, SHMQ_ROLE_PUBLISHER, s->owner, NULL);
+	s->is_killed = is_kill;
 	/* Its pidfd will say when it has gone: death_of() voids the claim. */
 	if (is_kill && death_pidfd(s->owner) >= 0)
 		syscall(SYS_pidfd_send_signal, death_pidfd(s->owner), SIGKILL, NULL, 0);
+}
+
+static void tell_unkillable(struct control *c, const struct stall *s)
+{
+	log_error("%s got SIGKILL 10 s ago and is still there (frozen by its cgroup?): thaw it, or give "
+		  "\"%s\" fresh rings with: shmq move --bus %s --runtime-dir %s %s",
+		  conn_peer_text(s->owner), s->topic->rec->name, c->o->bus, c->o->dir,
+		  s->topic->rec->name);
 }
 
 static void look(struct control *c, struct stall *s)
@@ -81,8 +91,11 @@ static void look(struct control *c, struct stall *s)
 		forget(s);
 		return;
 	}
-	if (s->is_reported)
+	if (s->is_reported) {
+		if (s->is_killed && ++s->looks == LOOKS + LOOKS_AFTER_KILL)
+			tell_unkillable(c, s);
 		return;
+	}
 	if (ticks != s->cpu_ticks) {
 		s->cpu_ticks = ticks;
 		s->looks = 0;

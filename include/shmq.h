@@ -185,7 +185,7 @@ enum shmq_event_kind {
 	SHMQ_EVENT_JOINED = 1, /* a publisher or subscriber opened the topic */
 	SHMQ_EVENT_LEFT,       /* ... closed its handle */
 	SHMQ_EVENT_DIED,       /* ... its process died; already recovered */
-	SHMQ_EVENT_ENDED,      /* the topic was removed */
+	SHMQ_EVENT_ENDED,      /* the topic was removed, or moved */
 	SHMQ_EVENT_EVICTED,    /* a subscriber was evicted */
 	SHMQ_EVENT_STALLED,    /* a publisher is stalled inside its claim */
 	SHMQ_EVENT_DETACHED,   /* the supervisor went away (topic is "") */
@@ -315,6 +315,21 @@ int shmq_topic_create(shmq_bus *bus, const char *name, const struct shmq_topic_o
 /* Remove a topic.  SHMQ_EINUSE while anyone has it open, unless SHMQ_FORCE:
  * then their handles return SHMQ_EENDED, and memory goes with the last. */
 int shmq_topic_remove(shmq_bus *bus, const char *name, unsigned flags);
+
+/* Move a topic to fresh rings of the same shape: the way out where a process
+ * that cannot be killed (frozen by its cgroup) stands inside a claim, and
+ * others cannot pass it.  The name leads to the new rings, which begin in
+ * each partition with the seq after the last one that was taken in the old.
+ * Handles on the old ones return SHMQ_EMOVED: publishers at their next call
+ * or the one they are in, and that message is not in the new rings;
+ * subscribers once they have read what stood before the stalled claim.  What
+ * stood behind it they do not get: it is the distance between two seqs.
+ * Open again.  The old memory goes with its last handle.  Nothing needs to be
+ * stalled for it.  Any client may ask; blocks while memory is populated.  On
+ * failure nothing has changed.  Errors: SHMQ_ENAME, SHMQ_ENOTOPIC,
+ * SHMQ_ENOMEMORY, SHMQ_ENOHUGE, SHMQ_ENONODE, SHMQ_EMEMLOCK, SHMQ_ELIMIT,
+ * SHMQ_EDAEMON, SHMQ_ENODAEMON. */
+int shmq_topic_move(shmq_bus *bus, const char *name);
 
 /* ---- messages -------------------------------------------------------- */
 

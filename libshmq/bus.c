@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -27,6 +28,8 @@
 extern char **environ;
 
 static const int64_t retry_min_ns = 1000000, retry_max_ns = 200000000;
+static const int64_t offer_pause_ns = 100000000;
+static const int64_t start_pause_min_ns = 1000000000, start_pause_max_ns = 60000000000;
 
 /* The explanation of a thread's last failed call. */
 static __thread struct shmq__why thread_why;
@@ -84,10 +87,9 @@ static const char *find_daemon(const struct shmq_bus *bus, char *out, size_t byt
 	return "shmqd";
 }
 
-static int start_daemon(struct shmq_bus *bus, struct shmq__why *why)
+/* 0 or a positive errno. */
+static int spawn_daemon(struct shmq_bus *bus, const char *path, pid_t *pid)
 {
-	char found[4096 + 32];
-	const char *path = find_daemon(bus, found, sizeof(found));
 	char *argv[] = { (char *)(uintptr_t) "shmqd",
 			 (char *)(uintptr_t) "--bus",
 			 bus->name,
@@ -95,10 +97,29 @@ static int start_daemon(struct shmq_bus *bus, struct shmq__why *why)
 			 bus->dir,
 			 (char *)(uintptr_t) "--on-demand",
 			 NULL };
-	int error, status = 0;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int error = posix_spawnattr_init(&attr);
+
+	if (error)
+		return error;
+	/* The library's thread has all signals blocked. */
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	error = posix_spawnp(pid, path, NULL, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	return error;
+}
+
+static int start_daemon(struct shmq_bus *bus, struct shmq__why *why)
+{
+	char found[4096 + 32];
+	const char *path = find_daemon(bus, found, sizeof(found));
+	int status = 0, error;
 	pid_t pid;
 
-	error = posix_spawnp(&pid, path, NULL, NULL, argv, environ);
+	error = spawn_daemon(bus, path, &pid);
 	if (error)
 		return shmq__fail(why, SHMQ_ENODAEMON,
 				  "starting %s: %s: install shmqd or set SHMQ_DAEMON", path,
@@ -111,6 +132,54 @@ static int start_daemon(struct shmq_bus *bus, struct shmq__why *why)
 		return 0;
 	return shmq__fail(why, SHMQ_ENODAEMON, "%s failed to start: see %s/%s.log", path, bus->dir,
 			  bus->name);
+}
+
+/* Collect the one that was not waited for. */
+static void reap_starter(struct shmq_bus *bus, int patience_ms)
+{
+	while (bus->starter && waitpid(bus->starter, NULL, WNOHANG) == 0) {
+		if (!patience_ms--)
+			return;
+		poll(NULL, 0, 1);
+	}
+	bus->starter = 0;
+}
+
+static int is_locked(const struct shmq_bus *bus, const char *suffix)
+{
+	char path[sizeof(bus->path)];
+	int fd, is;
+
+	snprintf(path, sizeof(path), "%s/%s.%s", bus->dir, bus->name, suffix);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -1;
+	is = flock(fd, LOCK_SH | LOCK_NB) != 0;
+	close(fd);
+	return is;
+}
+
+/* Our supervisor has gone.  Of one that ended in order no lock is left, and
+ * one that only lost its parent, or its worker, comes back by itself; where
+ * all of it was killed, start another.  Not waited for: it will want to be
+ * offered what we hold. */
+static void restart_daemon(struct shmq_bus *bus)
+{
+	char found[4096 + 32];
+	uint64_t now = shmq__clock_monotonic_ns();
+
+	if (bus->start != SHMQ_START_ON_DEMAND || now < bus->next_start_ns)
+		return;
+	reap_starter(bus, 0);
+	if (bus->starter || is_locked(bus, "lock") || is_locked(bus, "control") > 0)
+		return;
+	if (!bus->start_pause_ns)
+		bus->start_pause_ns = start_pause_min_ns;
+	bus->next_start_ns = now + (uint64_t)bus->start_pause_ns;
+	if (bus->start_pause_ns < start_pause_max_ns)
+		bus->start_pause_ns *= 2;
+	if (spawn_daemon(bus, find_daemon(bus, found, sizeof(found)), &bus->starter))
+		bus->starter = 0;
 }
 
 /* ---- the connection --------------------------------------------------- */
@@ -230,7 +299,7 @@ static int take_slabs(struct shmq_bus *bus, const struct proto_reply *reply, int
 
 /* A full backlog makes connect() wait: SO_SNDTIMEO bounds that, and every
  * send after it. */
-static int connect_socket(struct shmq_bus *bus, uint64_t deadline)
+static int connect_socket(const char *path, uint64_t deadline)
 {
 	int64_t left = shmq__clock_left(deadline);
 	struct timeval tv = { .tv_sec = left / 1000000000, .tv_usec = left % 1000000000 / 1000 };
@@ -240,7 +309,7 @@ static int connect_socket(struct shmq_bus *bus, uint64_t deadline)
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;
-	memcpy(addr.sun_path, bus->path, strnlen(bus->path, sizeof(addr.sun_path) - 1));
+	memcpy(addr.sun_path, path, strnlen(path, sizeof(addr.sun_path) - 1));
 	if (left >= 0 && !tv.tv_sec && !tv.tv_usec)
 		tv.tv_usec = 1; /* 0 would mean for ever */
 	if (left >= 0)
@@ -261,12 +330,59 @@ static int is_away(int error)
 
 static int say_closed(struct shmq_bus *bus, uint64_t handle);
 
+/* Where parent and worker died at once the next start has nothing, and
+ * listens for what we hold (daemon/gather.h).  It answers by being there. */
+static void offer_slabs(struct shmq_bus *bus)
+{
+	struct lay_registry *head = shmq__slabs_registry(bus->slabs);
+	unsigned count = load_relaxed(&head->slab_count), id, n = 0;
+	uint64_t now = shmq__clock_monotonic_ns();
+	char path[sizeof(bus->path)];
+	struct proto_request req;
+	int fds[PROTO_FDS_MAX], sock;
+
+	if (now < bus->next_offer_ns)
+		return;
+	snprintf(path, sizeof(path), "%s/%s.back", bus->dir, bus->name);
+	sock = connect_socket(path, shmq__clock_deadline(offer_pause_ns));
+	if (sock < 0)
+		return;
+	shmq__bus_prepare(bus, &req, PROTO_OFFER, NULL);
+	req.offer.bus_nonce = bus->bus_nonce;
+	for (id = 0; id < count && n < PROTO_FDS_MAX; id++) {
+		int fd = shmq__slabs_fd(bus->slabs, id, SHMQ__SLAB_READ), writable = fd < 0;
+
+		if (writable)
+			fd = shmq__slabs_fd(bus->slabs, id, SHMQ__SLAB_WRITE);
+		if (fd < 0)
+			continue;
+		req.offer.fd[n].slab = (uint16_t)id;
+		req.offer.fd[n].writable = (uint16_t)writable;
+		fds[n++] = fd;
+	}
+	req.offer.fd_count = n;
+	if (!shmq__wire_send(sock, &req, sizeof(req), fds, n)) {
+		bus->next_offer_ns = now + (uint64_t)offer_pause_ns;
+		bus->retry_ns = retry_min_ns;
+	}
+	close(sock);
+}
+
 /* A reply's descriptors did not all fit; what came was closed. */
 static int no_descriptors(struct shmq__why *why)
 {
 	return shmq__fail(
 		why, SHMQ_ELIMIT,
 		"no descriptor is left for the bus's segments: raise RLIMIT_NOFILE (ulimit -n)");
+}
+
+/* We were taken in, or may have been, but cannot come. */
+static void say_goodbye(struct shmq_bus *bus, int sock)
+{
+	struct proto_request req;
+
+	shmq__bus_prepare(bus, &req, PROTO_GOODBYE, NULL);
+	shmq__wire_send(sock, &req, sizeof(req), NULL, 0);
 }
 
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
@@ -278,8 +394,10 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	int fds[WIRE_FDS_MAX], error, again = bus->bus_nonce != 0;
 	struct epoll_event readable = { .events = EPOLLIN };
 	unsigned n = 0, i;
-	int sock = connect_socket(bus, deadline);
+	int sock = connect_socket(bus->path, deadline);
 
+	if (sock < 0 && is_away(sock) && again)
+		offer_slabs(bus);
 	if (sock < 0 && is_away(sock))
 		return shmq__fail(why, SHMQ_ENODAEMON, "nobody listens at %s: start shmqd --bus %s",
 				  bus->path, bus->name);
@@ -297,6 +415,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));
 	error = converse(sock, &req, &reply, fds, &n, deadline);
 	if (error) {
+		if (!again)
+			say_goodbye(bus, sock);
 		close(sock);
 		if (is_away(error))
 			return shmq__fail(why, SHMQ_ENODAEMON, "the supervisor at %s went away",
@@ -322,6 +442,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	if (error) {
 		for (i = 0; i < n; i++)
 			close(fds[i]);
+		if (!again)
+			say_goodbye(bus, sock);
 		close(sock);
 		return error;
 	}
@@ -336,6 +458,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	if (!error)
 		error = take_slabs(bus, &reply, fds + 1, n - 1);
 	if (error) {
+		if (!again)
+			say_goodbye(bus, sock);
 		close(sock);
 		return shmq__fail(why, error, "taking over the segments of bus \"%s\": %s",
 				  bus->name, shmq_strerror(error));
@@ -345,6 +469,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	bus->gen = reply.hello.gen;
 	bus->bus_nonce = reply.hello.bus_nonce;
 	bus->retry_ns = retry_min_ns;
+	bus->start_pause_ns = 0;
+	reap_starter(bus, 100);
 	atomic_store(&bus->attached, 1);
 	if (again) {
 		atomic_fetch_add(&bus->reattached, 1);
@@ -396,7 +522,9 @@ static int attach_somehow(struct shmq_bus *bus, uint64_t deadline, struct shmq__
 			return shmq__fail(why, error,
 					  "bus \"%s\" has ended: close it and open it again",
 					  bus->name);
-		if (bus->start == SHMQ_START_ON_DEMAND && !started) {
+		if (bus->bus_nonce)
+			restart_daemon(bus);
+		else if (bus->start == SHMQ_START_ON_DEMAND && !started) {
 			error = start_daemon(bus, why);
 			if (error)
 				return error;
@@ -517,8 +645,8 @@ static int read_events(struct shmq_bus *bus)
 	return taken;
 }
 
-/* The supervisor has gone: carry on alone and try to come back, never
- * starting one from here.  Wakes that are due are not kept waiting for it. */
+/* The supervisor has gone: carry on alone and try to come back.  Wakes that
+ * are due are not kept waiting for it. */
 static int come_back(struct shmq_bus *bus)
 {
 	int error = 0;
@@ -530,6 +658,8 @@ static int come_back(struct shmq_bus *bus)
 			       shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 :
 										 1000000000),
 			       NULL);
+		if (error == SHMQ_ENODAEMON && !has_ended(bus))
+			restart_daemon(bus);
 		if (error && bus->retry_ns < retry_max_ns)
 			bus->retry_ns *= 2;
 	}
@@ -695,12 +825,13 @@ out:
 int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
 			  enum shmq__slabs_mode mode, struct shmq__why *why)
 {
-	struct proto_reply reply;
+	struct proto_reply reply = { 0 };
 	void *entry;
 	int error = shmq__bus_request(bus, req, &reply, why);
 
-	/* Not answered is not refused: it may still be carried out. */
-	if (error == SHMQ_EDAEMON || error == SHMQ_ENODAEMON || error == SHMQ_EPROTO)
+	/* Granted, but its descriptors found no room here; or not answered,
+	 * which is not refused: it may still be carried out. */
+	if (error && !reply.error)
 		send_close(bus, req->token);
 	if (error)
 		return error;
@@ -891,6 +1022,8 @@ static void free_bus(struct shmq_bus *bus)
 	int is_ours = !bus->guard || !bus_check(bus);
 	unsigned i;
 
+	if (is_ours)
+		reap_starter(bus, 0);
 	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
 		if (*fd[i] >= 0)
 			close(*fd[i]);
@@ -1046,16 +1179,23 @@ SHMQ_EXPORT int shmq_bus_stop(shmq_bus *bus, unsigned flags)
 	return shmq__bus_request(bus, &req, &reply, why);
 }
 
+static int has_event(struct shmq_bus *bus)
+{
+	int there;
+
+	pthread_mutex_lock(&bus->event_lock);
+	there = bus->event_count > 0;
+	pthread_mutex_unlock(&bus->event_lock);
+	return there;
+}
+
 /* Without a thread of the library's nobody else would bring an event. */
 static int serve_until_event(struct shmq_bus *bus, uint64_t deadline)
 {
-	int rc, there, served = 0;
+	int rc, served = 0;
 
 	for (;;) {
-		pthread_mutex_lock(&bus->event_lock);
-		there = bus->event_count > 0;
-		pthread_mutex_unlock(&bus->event_lock);
-		if (there || (served && shmq__clock_left(deadline) == 0))
+		if (has_event(bus) || (served && shmq__clock_left(deadline) == 0))
 			return 0;
 		rc = serve(bus, deadline);
 		if (rc < 0)

@@ -60,6 +60,10 @@ struct shmq_bus {
 	uint64_t *to_close; /* handles closed while the supervisor was away */
 	size_t to_close_count, to_close_capacity;
 	int64_t retry_ns;
+	uint64_t next_offer_ns; /* not before it */
+	uint64_t next_start_ns; /* likewise: starting a supervisor */
+	int64_t start_pause_ns;
+	pid_t starter; /* a start on its way, 0 none */
 	int registered; /* for membarrier: 0 not asked, 1 yes, -1 denied */
 	int thread_started;
 

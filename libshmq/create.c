@@ -97,3 +97,18 @@ SHMQ_EXPORT int shmq_topic_remove(shmq_bus *bus, const char *name, unsigned flag
 	req.remove.flags = flags;
 	return shmq__bus_request(bus, &req, &reply, why);
 }
+
+SHMQ_EXPORT int shmq_topic_move(shmq_bus *bus, const char *name)
+{
+	struct shmq__why *why = shmq__bus_why();
+	struct proto_request req;
+	struct proto_reply reply;
+	int error = bus_check(bus);
+
+	if (!error)
+		error = shmq__name_check_topic(name, SHMQ__NAME_USER, why);
+	if (error)
+		return error;
+	shmq__bus_prepare(bus, &req, PROTO_MOVE, name);
+	return shmq__bus_request(bus, &req, &reply, why);
+}

@@ -12,6 +12,11 @@
  * the client, and a client that lost the connection re-attaches (HELLO
  * with the same nonce) and sends the unanswered request again.
  *
+ * A supervisor of which nobody survived finds its slabs again through its
+ * clients: while it listens at <bus>.back instead of <bus>.sock, each
+ * sends it an OFFER with the descriptors it holds, and need not wait for
+ * the answer.
+ *
  * Both sides treat what they receive as hostile: fixed size, magic,
  * version, ranges, terminated strings, then use.
  */
@@ -34,6 +39,8 @@ enum proto_op {
 	PROTO_REPORT,
 	PROTO_STOP,
 	PROTO_GOODBYE, /* leave in order: handles closed, not died */
+	PROTO_MOVE,
+	PROTO_OFFER,   /* at <bus>.back: descriptors for a start that has none */
 };
 
 enum proto_report {
@@ -50,6 +57,11 @@ struct proto_options { /* struct shmq_topic_options on the wire */
 	int32_t node;
 	uint8_t mode, policy, stall, wait, pages, lock;
 	uint8_t pad[2];
+};
+
+struct proto_fd {
+	uint16_t slab;     /* id */
+	uint16_t writable; /* 1: opened for reading and writing */
 };
 
 struct proto_request {
@@ -91,16 +103,16 @@ struct proto_request {
 			uint64_t client_gen; /* EVICT */
 			uint32_t client;     /* EVICT */
 		} report;
+		struct {
+			uint64_t bus_nonce;
+			uint32_t fd_count;
+			struct proto_fd fd[PROTO_FDS_MAX]; /* what came with it */
+		} offer;
 		uint8_t raw[512];
 	};
 	uint8_t pad[1024 - 16 - 256 - 512];
 };
 _Static_assert(sizeof(struct proto_request) == 1024, "request");
-
-struct proto_fd {
-	uint16_t slab;     /* id */
-	uint16_t writable; /* 1: opened for reading and writing */
-};
 
 struct proto_reply {
 	uint32_t magic;
@@ -152,7 +164,7 @@ struct proto_event {
 	uint32_t role; /* enum shmq_role */
 	uint32_t client;
 	int32_t pid;
-	uint32_t pad;
+	uint32_t missed; /* events dropped on the way before this one */
 	char topic[SHMQ_NAME_MAX + 1];
 };
 

@@ -96,7 +96,7 @@ static struct held find(const struct shmq__slabs *s, unsigned id)
 	t = load_acquire(&((struct shmq__slabs *)(uintptr_t)s)->table);
 	if (id < t->count)
 		h = t->slab[id];
-	rcu_section_ends((void *)(uintptr_t)s);
+	rcu_section_ends((void *)(uintptr_t)&s->registry);
 	urcu_bp_read_unlock();
 	return h;
 }
@@ -116,7 +116,7 @@ static int put(struct shmq__slabs *s, unsigned id, const struct held *h)
 	fresh->slab[id] = *h;
 	store_release(&s->table, fresh);
 	urcu_bp_synchronize_rcu();
-	rcu_grace_ended(s);
+	rcu_grace_ended(&s->registry);
 	free(old);
 	return 0;
 }

@@ -4,7 +4,7 @@ load helper
 
 @test "help_lists_commands_options_and_exit_codes" {
 	run -0 shmq --help
-	for word in create rm ls stat pub sub stop version --bus --runtime-dir --no-start; do
+	for word in create rm move ls stat pub sub stop version --bus --runtime-dir --no-start; do
 		has "$output" "$word"
 	done
 	for code in 0 1 2 3 4 5 6 7; do
@@ -13,7 +13,7 @@ load helper
 }
 
 @test "help_of_each_command_begins_with_its_usage" {
-	for command in create rm ls stat pub sub stop version; do
+	for command in create rm move ls stat pub sub stop version; do
 		run -0 shmq $command --help
 		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
 		run -0 shmq help $command
@@ -59,6 +59,8 @@ load helper
 		create a --node -1
 		create a --block-timeout 0
 		rm
+		move
+		move a b
 		ls a b
 		ls --long=yes
 		stat a b
@@ -127,7 +129,7 @@ load helper
 }
 
 @test "no_start_without_supervisor_is_exit_5" {
-	for command in 'create t' 'rm t' ls stat 'pub t' 'sub t' stop; do
+	for command in 'create t' 'rm t' 'move t' ls stat 'pub t' 'sub t' stop; do
 		run -5 shmq --no-start $command </dev/null
 		is_said_well "$output"
 	done

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
  * batch: two publishers append an atomic batch each to a shared ring; one
- * of them may die anywhere.  Its claims are voided by a recoverer that may
- * die, by the supervisor, and one by one by a publisher that needs the slot.
- * Code: publish_atomic(), void_pending(), wait_for_claim() (pub.c), void_claims()
- * (recover.c), take_message(), keep_batch() (sub.c).  That claims are unique and
- * contiguous is shown in claim.pml, so here a claim is one step and the
- * ring is not reused; waiting for each other is in batch_wait.pml.
+ * of them may die anywhere.  What it left is voided by a recoverer that may
+ * die (as a publisher that waits for one of its claims) and by the supervisor.
+ * Code: publish_atomic(), void_pending(), recover_owner() (pub.c), void_claims(),
+ * is_unfinished() (recover.c), take_member(), keep_batch() (sub.c).  That claims
+ * are unique and contiguous is shown in claim.pml, so here a claim is one
+ * step and the ring is not reused; waiting for each other is in
+ * batch_wait.pml.
  *
  * Shown: a reader, also one that started inside a batch, is given all of a
- * batch or none; all if its publisher lived and it began after the start;
- * none if its publisher died before the last commit; and where readers may
- * be lapped, all of it can be copied when the first is there.
+ * batch or none; all if it was committed to the first, after the start; and
+ * where readers may be lapped, all of it can be copied when the first is
+ * there.
  *
  *   MUTANT 1: committed first to last
  *   MUTANT 2: reader remembers one batch at a time, though two may interleave
- *   MUTANT 3: reader takes every member it finds
- *   MUTANT 4: claims voided by a time-out, without proof of death
+ *   MUTANT 3: reader takes members of a batch that began before its start
+ *   MUTANT 4: voided by a time-out, without proof of death
+ *   MUTANT 5: recovery leaves what was committed of an unfinished batch
+ *   MUTANT 6: recovery voids first to last
+ *   MUTANT 7: who waits for a claim voids that alone
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -128,12 +132,20 @@ proctype Killer()
 #define PROOF_OF_DEATH dead
 #endif
 
-#define IS_LEFT(seq) (state[seq] == CLAIMED && owner[seq] == MORTAL)
+/* A claim; or, as long as the first of the batch stands CLAIMED, what was
+ * committed of it: is_unfinished(). */
+#define IS_CLAIM(seq) (state[seq] == CLAIMED && owner[seq] == MORTAL)
+#if MUTANT == 5
+#define IS_LEFT(seq) IS_CLAIM(seq)
+#else
+#define IS_LEFT(seq) (IS_CLAIM(seq) || \
+	(state[seq] == COMMITTED && owner[seq] == MORTAL && IS_CLAIM(first[seq])))
+#endif
 
-/* shmq__recover_slot().  One step: a dead owner's claim changes only to
- * VOID. */
-#define VOID_CLAIM(seq) \
-	state[seq] = (IS_LEFT(seq) -> VOID : state[seq])
+/* Look and compare-and-swap in one step: what a dead owner left changes only
+ * to VOID. */
+#define VOID_IF(is_left, seq) \
+	state[seq] = (is_left(seq) -> VOID : state[seq])
 
 /* void_claims(): from the head, last to first. */
 proctype Recoverer(bool may_die)
@@ -141,14 +153,22 @@ proctype Recoverer(bool may_die)
 	byte n;
 
 end:	atomic { PROOF_OF_DEATH -> n = tail };
+#if MUTANT == 6
+	n = 0;
+	do
+	:: n == tail || may_die -> break
+	:: n != tail -> atomic { VOID_IF(IS_LEFT, n); n++ }
+	od;
+#else
 	do
 	:: n == 0 || may_die -> break
-	:: n != 0 -> atomic { n--; VOID_CLAIM(n) }
+	:: n != 0 -> atomic { n--; VOID_IF(IS_LEFT, n) }
 	od;
+#endif
 	n = 0
 }
 
-/* wait_for_claim(): a publisher that needs one slot voids that one. */
+#if MUTANT == 7
 proctype NeedsSlot()
 {
 	byte n;
@@ -156,10 +176,10 @@ proctype NeedsSlot()
 end:	PROOF_OF_DEATH;
 	atomic {
 		select(n : 0 .. SEQS - 1);
-		VOID_CLAIM(n);
-		n = 0
+		VOID_IF(IS_CLAIM, n)
 	}
 }
+#endif
 
 /* keep_batch(): members of the batch that begins at f and are there now. */
 inline count_members(f)
@@ -173,42 +193,37 @@ inline count_members(f)
 	}
 }
 
+/* take_member() where readers gate. */
 #if MUTANT == 2
-#define BEGIN(f) begun = f
-#define IS_BEGUN(f) (begun == f)
+#define IS_OURS(f) (begun == f)
 #elif MUTANT == 3
-#define BEGIN(f) skip
-#define IS_BEGUN(f) true
+#define IS_OURS(f) true
 #else
-#define BEGIN(f) begun[f] = true
-#define IS_BEGUN(f) begun[f]
+#define IS_OURS(f) (f >= start)
 #endif
 
-/* look_at() and take_message(). */
-proctype Reader()
+/* look_at(); `copies`: it may be lapped. */
+proctype Reader(bool copies)
 {
-	byte n, there;
-#if MUTANT == 2
-	byte begun = SEQS;
-#else
-	bool begun[SEQS];
-#endif
+	byte n, there, begun = SEQS;
 
 end:	do
 	:: at == SEQS -> break
 	:: at < SEQS && state[at] == VOID -> at++
 	:: at < SEQS && state[at] == COMMITTED ->
 	   atomic {
+		begun = (index[at] == 0 -> at : begun);
 		if
-		:: index[at] == 0 ->
-		   BEGIN(at);
+		:: !copies && IS_OURS(first[at]) -> given[first[at]]++
+		:: !copies && !IS_OURS(first[at]) -> skip /* skip_member() */
+		:: copies && index[at] == 0 ->
 		   count_members(at);
 		   assert(there == COUNT);
-		   there = 0;
-		   given[at]++
-		:: index[at] != 0 && IS_BEGUN(first[at]) -> given[first[at]]++
-		:: index[at] != 0 && !IS_BEGUN(first[at]) -> skip /* skip_member() */
+		   given[at] = there;
+		   there = 0
+		:: copies && index[at] != 0 -> skip /* copied already, or not ours */
 		fi;
+		begun = (MUTANT == 2 -> begun : SEQS);
 		at++
 	   }
 	od
@@ -228,8 +243,13 @@ init
 		run Killer();
 		run Recoverer(true);
 		run Recoverer(false);
+#if MUTANT == 7
 		run NeedsSlot();
-		run Reader()
+#endif
+		if
+		:: run Reader(false)
+		:: run Reader(true)
+		fi
 	}
 	timeout; /* nobody can do any more */
 	assert(completed[STEADY] && ALL_OR_NONE(STEADY));

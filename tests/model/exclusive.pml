@@ -21,7 +21,7 @@
  *   MUTANT 5: successor granted before the generation moves on
  *   MUTANT 6: recovery leaves slots the dead was writing where no AHEAD stood
  *   MUTANT 7: AHEAD is stored beyond the limit
- *   MUTANT 8: tail hint falls behind by most of a lap
+ *   MUTANT 8: what stands a lap on is taken to be before the head
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -70,8 +70,7 @@ mtype policy;
 
 byte ctrl[DEPTH];
 short half0[DEPTH], half1[DEPTH];
-byte hint = FIRST;                       /* tail_hint */
-#define HINT_LAG (DEPTH - BATCH - 1)     /* in the code: RING_HINT_EVERY */
+byte hint = BASE;                        /* tail_hint: may be laps behind */
 
 #define READER 0
 #define JOINER 1
@@ -93,15 +92,24 @@ byte delivered;                          /* seqs below may have been given out *
 #define MAX(a, b) ((a) > (b) -> (a) : (b))
 #define LOWEST MIN(cursor[READER], cursor[JOINER])
 
-/* shmq__ring_takeover() and shmq__topic_head(): first slot that is neither
- * COMMITTED nor VOID at its lap. */
+/* shmq__ring_head() and shmq__ring_takeover(), by ring_step(): the first slot
+ * that is neither COMMITTED nor VOID at its lap.  One that is a lap on may be
+ * of a batch that is not complete, or AHEAD, and so behind the head: what
+ * is half a ring before it is certain. */
+#if MUTANT == 8
+#define LAP_STEP (DEPTH + 1)
+#else
+#define LAP_STEP (DEPTH - DEPTH / 2)
+#endif
 inline walk_to_head(n)
 {
 	d_step {
 		n = hint;
 		do
 		:: LAP(SLOT(n)) < LAP_OF(n) || SLOT(n) == WORD(LAP_OF(n), AHEAD) -> break
-		:: else -> n = n + (LAP(SLOT(n)) - LAP_OF(n)) * DEPTH + 1
+		:: LAP(SLOT(n)) == LAP_OF(n) && STATE(SLOT(n)) != AHEAD -> n++
+		:: LAP(SLOT(n)) > LAP_OF(n) ->
+		   n = n + (LAP(SLOT(n)) - LAP_OF(n) - 1) * DEPTH + LAP_STEP
 		od
 	}
 }
@@ -134,10 +142,11 @@ proctype Publisher(byte me; byte calls)
 			walk_to_head(next);
 			ahead = next;
 			limit = (GATES -> next : NOBODY);
-#if MUTANT != 8
-			hint = next;
-#endif
-			heir_first = (me == HEIR -> next : heir_first)
+			heir_first = (me == HEIR -> next : heir_first);
+			if
+			:: hint = next
+			:: true
+			fi
 		};
 		do
 		:: calls == 0 -> break
@@ -186,13 +195,7 @@ proctype Publisher(byte me; byte calls)
 		   atomic {
 			next = next + n;
 			calls--;
-			n = 0;
-#if MUTANT != 8
-			if /* account() */
-			:: hint = next
-			:: next - hint <= HINT_LAG
-			fi
-#endif
+			n = 0
 		   }
 		od
 	} unless {
@@ -299,9 +302,6 @@ proctype Supervisor()
 
 	is_dead;
 	recover(false);
-#if MUTANT != 8
-	hint = end;
-#endif
 #if MUTANT != 6
 	if
 	:: !INVALIDATES -> give_up_torn()

@@ -703,47 +703,6 @@ TEST_WITHIN(a_worker_killed_in_storms_of_requests_leaves_a_consistent_bus, 60)
 	test_bus_stop();
 }
 
-/* ---- everything killed --------------------------------------------------------------- */
-
-TEST(when_all_of_it_dies_at_once_handles_work_on_and_the_rest_is_named_lost)
-{
-	struct shmq_msg msg;
-	shmq_bus *bus, *fresh;
-	shmq_pub *pub;
-	shmq_sub *sub;
-	pid_t parent;
-
-	test_bus_start();
-	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH);
-	pub = open_pub(bus, "t");
-	sub = open_sub(bus, "t");
-	parent = test_bus_parent_pid(bus);
-	CHECK_OK(kill(parent, SIGSTOP));
-	kill_worker(bus);
-	CHECK_OK(kill(parent, SIGKILL));
-	while (kill(parent, 0) == 0 && waitpid(parent, NULL, WNOHANG) != parent)
-		test_sleep_ms(1);
-	for (int i = 0; i < 3 * DEPTH; i++) {
-		CHECK_OK(shmq_publish(pub, &i, sizeof(i)));
-		CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
-		CHECK_MEM(msg.data, &i, sizeof(i));
-	}
-	CHECK_EQ(shmq_bus_is_attached(bus), 0);
-	test_bus_restart();
-	CHECK_ERROR(shmq_topic_create(bus, "u", NULL, NULL), SHMQ_ELOST);
-	CHECK(*shmq_bus_error(bus));
-	CHECK_OK(shmq_publish(pub, "still", 5));
-	CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
-	fresh = test_bus_open();
-	CHECK_ERROR(shmq_pub_open(fresh, "t", NULL, &pub), SHMQ_ENOTOPIC);
-	create(fresh, "t", .depth = DEPTH);
-	check_opens(fresh);
-	shmq_bus_close(fresh);
-	shmq_bus_close(bus);
-	test_bus_stop();
-}
-
 /* ---- start and stop -------------------------------------------------------------------- */
 
 static pid_t run_daemon(const char *const *arguments)

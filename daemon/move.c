@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * move: a topic goes on in fresh rings of the same shape, under the same
+ * name, where a process that can neither be killed nor go on holds a slot
+ * of the old ones.
+ *
+ * The rings are populated first, while the old ones are still in use.  Then,
+ * in one go: the old ones say MOVED; the new ones begin where those end;
+ * the new record becomes LIVE, the old one ENDED.  A worker killed on the
+ * way leaves the old topic alone (registry_attach() takes MOVED back) or two
+ * LIVE ones, of which adoption ends the older.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "create.h"
+#include "futex.h"
+#include "job.h"
+
+struct move {
+	struct job job;
+	struct control *c;
+	struct conn_later later;
+	char name[SHMQ_NAME_MAX + 1];
+	uint64_t topic_id;
+	struct lay_topic rec;
+	struct registry_range range;
+	int is_to_lock;
+};
+
+/* The same client asks again for what it may not know to be done. */
+static int is_done(const struct move *m, const struct topic *t)
+{
+	return t && t->rec->creator_nonce == m->rec.creator_nonce &&
+	       t->rec->creator_token == m->rec.creator_token;
+}
+
+static int refuse_missing(struct shmq__why *why, const char *name)
+{
+	return shmq__fail(why, SHMQ_ENOTOPIC, "there is no topic \"%s\"", name);
+}
+
+static void locked(void *arg, struct topic *t, int error, const struct shmq__why *why)
+{
+	(void)arg;
+	t->rec->locked = !error;
+	if (error)
+		log_warn("topic \"%s\" is not locked in memory: %s", t->rec->name, why->text);
+}
+
+/* A publisher that commits after this sees it and returns SHMQ_EMOVED; what
+ * another committed before counts in the head. */
+static void leave_rings(struct topic *old)
+{
+	uint32_t p;
+
+	for (p = 0; p < old->attached->geo.partitions; p++)
+		store_release(&old->attached->ring[p].mem->state, LAY_RING_MOVED);
+	atomic_thread_fence(memory_order_seq_cst);
+	shmq__membarrier();
+}
+
+static void begin_rings(struct move *m, const struct topic *old, const struct topic *fresh,
+			const struct lay_geometry *geo, char *mem)
+{
+	uint32_t count = geo->partitions, p;
+	struct lay_partition *part = shmq__slabs_at(m->c->reg->slabs, fresh->rec->partition_array,
+						    count * sizeof(*part));
+
+	for (p = 0; p < count; p++) {
+		part[p].base_seq = shmq__topic_head(&old->attached->ring[p]);
+		shmq__layout_init_ring(mem + (count - 1 - p) * geo->ring_bytes, geo, fresh->rec->id,
+				       p, part[p].base_seq);
+	}
+}
+
+static void end_old(struct control *c, struct topic *old, const struct peer *by)
+{
+	store_release(&old->rec->state, LAY_TOPIC_ENDED);
+	registry_forget_name(c->reg, old);
+	shmq__topic_announce(old->attached);
+	shmq__topic_ring_all(old->attached);
+	conn_push(c, old, SHMQ_EVENT_ENDED, 0, by, NULL);
+	create_reap_topic(c, old);
+}
+
+/* The rings are populated.  On failure, and for a move that was made already,
+ * the range is free again. */
+static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
+{
+	struct registry *r = m->c->reg;
+	struct topic *old = registry_find(r, m->name), *fresh;
+	struct lay_geometry geo;
+	void *mem = NULL;
+	int error = 0;
+
+	if (is_done(m, old))
+		goto out;
+	error = !old || old->creation || old->rec->id != m->topic_id ?
+			refuse_missing(why, m->name) :
+			registry_attach(r, old, why);
+	if (!error)
+		error = shmq__layout_geometry(&m->rec, &geo);
+	if (!error)
+		error = registry_map(r, &m->range, &mem);
+	if (!error)
+		error = registry_add_topic(r, &m->rec, m->name, &m->range, &fresh, why);
+	if (error)
+		goto out;
+	leave_rings(old);
+	begin_rings(m, old, fresh, &geo, mem);
+	if (m->range.is_warm)
+		fresh->rec->node_actual = create_read_node(mem, m->range.bytes);
+	registry_unmap(r, &m->range, mem);
+	registry_publish_topic(r, fresh);
+	log_info("topic \"%s\" moved to fresh rings%s%s", m->name, by ? " by " : "",
+		 by ? conn_peer_text(by) : "");
+	end_old(m->c, old, by);
+	if (m->is_to_lock)
+		work_lock(m->c->work, fresh, WORK_LATER, locked, NULL);
+	return 0;
+out:
+	work_free(m->c->work, &m->range, mem && !registry_is_shared_map(r, mem) ? mem : NULL);
+	return error;
+}
+
+static void populated(struct job *job, int error, const struct place_result *result,
+		      const struct shmq__why *told)
+{
+	struct move *m = loop_container(job, struct move, job);
+	struct control *c = m->c;
+	struct shmq__why why = *told;
+
+	if (error) {
+		work_free(c->work, &m->range, NULL);
+	} else {
+		m->rec.node_actual = result->node_actual;
+		error = finish(m, m->later.conn ? m->later.conn->peer : NULL, &why);
+	}
+	if (error)
+		log_warn("topic \"%s\" was not moved: %s", m->name,
+			 *why.text ? why.text : shmq_strerror(error));
+	conn_answer_later(&m->later, error, &why, NULL, 0);
+	loop_free(c->loop, m);
+	control_maybe_idle(c);
+}
+
+static void abandon(void *pending)
+{
+	struct move *m = pending;
+
+	/* It is made all the same. */
+	m->later.conn = NULL;
+}
+
+static int plan(struct exchange *x, const struct topic *t, struct move *m)
+{
+	struct place_ask ask;
+	struct place_answer answer;
+	int error;
+
+	m->c = x->c;
+	m->topic_id = t->rec->id;
+	m->rec = *t->rec;
+	memcpy(m->name, t->rec->name, sizeof(m->name));
+	memset(&ask, 0, sizeof(ask)); /* compared whole */
+	ask.piece_bytes = shmq__layout_ring_bytes(m->rec.depth, m->rec.slot_bytes, 12);
+	ask.bytes = ask.piece_bytes * m->rec.partitions;
+	ask.slab_bytes = LAY_BULK_SLAB_BYTES;
+	ask.pages = (enum shmq_pages)m->rec.pages_asked;
+	ask.node = m->rec.node_asked;
+	ask.lock = (enum shmq_lock)m->rec.lock_asked;
+	error = create_plan(x->c, &ask, &answer, &x->why);
+	if (error)
+		return error;
+	m->is_to_lock = answer.lock;
+	m->rec.page_shift = (uint8_t)answer.page_shift;
+	m->rec.ring_bytes = answer.piece_bytes;
+	m->rec.node_actual = SHMQ_NODE_ANY;
+	m->rec.locked = 0;
+	store_relaxed(&m->rec.publishers, 0);
+	store_relaxed(&m->rec.subscribers, 0);
+	memset(m->rec.note, 0, sizeof(m->rec.note));
+	memcpy(m->rec.note, answer.note, strnlen(answer.note, sizeof(m->rec.note) - 1));
+	m->rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
+	m->rec.creator_token = x->req->token;
+	return registry_take_range(x->c->reg, LAY_SLAB_RING, answer.page_shift, ask.node,
+				   answer.bytes, &m->range, &x->why);
+}
+
+int move_request(struct exchange *x)
+{
+	struct topic *t = registry_find(x->c->reg, x->req->topic);
+	struct move *m;
+	int error;
+
+	if (!t || t->creation)
+		return refuse_missing(&x->why, x->req->topic);
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
+	m->rec.creator_token = x->req->token;
+	error = is_done(m, t) ? 0 : plan(x, t, m);
+	if (error || is_done(m, t)) {
+		free(m);
+		return error;
+	}
+	if (m->range.is_warm) {
+		error = finish(m, x->conn->peer, &x->why);
+		free(m);
+		return error;
+	}
+	conn_defer(x, &m->later, m, abandon);
+	error = job_start(&m->job, x->c, &m->range, m->rec.node_asked, NULL, NULL, populated,
+			  &x->why);
+	if (!error)
+		return CONN_LATER;
+	work_free(x->c->work, &m->range, NULL);
+	conn_answer_later(&m->later, error, &x->why, NULL, 0);
+	free(m);
+	return CONN_LATER;
+}
