@@ -21,7 +21,7 @@ struct walk {
 	uint32_t arena_count;
 };
 
-/* ---- clients ------------------------------------------------------------------ */
+/* ---- clients --------------------------------------------------------- */
 
 static int adopt_clients(struct walk *w)
 {
@@ -45,7 +45,7 @@ static int adopt_clients(struct walk *w)
 	return 0;
 }
 
-/* ---- topics -------------------------------------------------------------------- */
+/* ---- topics ---------------------------------------------------------- */
 
 static int take(struct registry *r, const struct registry_range *range)
 {
@@ -55,8 +55,8 @@ static int take(struct registry *r, const struct registry_range *range)
 	if (slab >= LINK_SLABS_MAX || !r->big[slab])
 		return SHMQ_ECORRUPT;
 	if (range->is_warm)
-		return pool_take(is_ring ? &r->small_rings : &r->small_arenas, LAY_REF_OFF(range->ref),
-				 range->bytes);
+		return pool_take(is_ring ? &r->small_rings : &r->small_arenas,
+				 LAY_REF_OFF(range->ref), range->bytes);
 	return extent_take(r->big[slab], LAY_REF_OFF(range->ref), range->bytes);
 }
 
@@ -82,7 +82,8 @@ static int take_topic_memory(struct registry *r, const struct lay_topic *rec)
 	for (at = rec->roster; at && !error;) {
 		struct lay_roster *chunk = shmq__slabs_at(r->slabs, at, sizeof(*chunk));
 
-		error = chunk ? pool_take(&r->heap, LAY_REF_OFF(at), sizeof(*chunk)) : SHMQ_ECORRUPT;
+		error = chunk ? pool_take(&r->heap, LAY_REF_OFF(at), sizeof(*chunk)) :
+				SHMQ_ECORRUPT;
 		if (!error)
 			at = load_relaxed(&chunk->next);
 	}
@@ -163,7 +164,7 @@ static struct topic *find_id(const struct walk *w, uint64_t id)
 	return low < w->by_id_count && w->by_id[low]->rec->id == id ? w->by_id[low] : NULL;
 }
 
-/* ---- members -------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------- */
 
 static int adopt_member(struct walk *w, struct topic *t, struct lay_member *m, lay_ref ref)
 {
@@ -175,7 +176,8 @@ static int adopt_member(struct walk *w, struct topic *t, struct lay_member *m, l
 	if (error == -ENOMEM)
 		return error;
 	if (error) {
-		log_error("a member of \"%s\" (client %u) cannot be adopted", t->rec->name, m->client);
+		log_error("a member of \"%s\" (client %u) cannot be adopted", t->rec->name,
+			  m->client);
 		store_release(&m->state, LAY_MEMBER_FREE);
 		return 0;
 	}
@@ -216,7 +218,7 @@ static int adopt_roster(struct walk *w, struct topic *t)
 	return 0;
 }
 
-/* ---- arenas ----------------------------------------------------------------------- */
+/* ---- arenas ---------------------------------------------------------- */
 
 /* One whose topic is gone is free; one that no member has is an orphan. */
 static void adopt_arenas(struct walk *w)
@@ -266,7 +268,7 @@ int registry_adopt(struct registry *r, struct registry_found *found)
 	return error;
 }
 
-/* ---- giving back -------------------------------------------------------------------- */
+/* ---- giving back ----------------------------------------------------- */
 
 struct hole {
 	int fd;
@@ -284,7 +286,8 @@ static void punch(uint64_t off, uint64_t bytes, void *arg)
 
 void registry_give_back(struct registry *r)
 {
-	struct pool *ranges[] = { &r->heap, &r->bells, &r->entries, &r->small_rings, &r->small_arenas };
+	struct pool *ranges[] = { &r->heap, &r->bells, &r->entries, &r->small_rings,
+				  &r->small_arenas };
 	unsigned i;
 
 	for (i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)

@@ -15,7 +15,7 @@
 
 static void conn_ready(struct source *source, uint32_t events);
 
-/* ---- accepting --------------------------------------------------------------- */
+/* ---- accepting ------------------------------------------------------- */
 
 static unsigned descriptor_limit(void)
 {
@@ -29,11 +29,11 @@ static int drop_silent(struct control *c)
 {
 	struct conn *conn;
 
-	TAILQ_FOREACH (conn, &c->conns, link)
-		if (!conn->peer) {
-			conn_close(conn);
-			return 1;
-		}
+	TAILQ_FOREACH(conn, &c->conns, link)
+	if (!conn->peer) {
+		conn_close(conn);
+		return 1;
+	}
 	return 0;
 }
 
@@ -54,9 +54,10 @@ static void refuse_one(struct control *c)
 		close(fd);
 	c->spare_fd = fcntl(c->listen.fd, F_DUPFD_CLOEXEC, 0);
 	if (log_may(&c->accept_limit, &held))
-		log_warn("refused a connection: all %u descriptors are in use (RLIMIT_NOFILE: raise "
-			 "LimitNOFILE= or ulimit -n)%s", descriptor_limit(),
-			 held ? "; others too in the last second" : "");
+		log_warn(
+			"refused a connection: all %u descriptors are in use (RLIMIT_NOFILE: raise "
+			"LimitNOFILE= or ulimit -n)%s",
+			descriptor_limit(), held ? "; others too in the last second" : "");
 }
 
 static void add_conn(struct control *c, int fd)
@@ -116,20 +117,24 @@ void conn_close(struct conn *conn)
 	control_maybe_idle(c);
 }
 
-/* ---- replies -------------------------------------------------------------------- */
+/* ---- replies --------------------------------------------------------- */
 
 /* Nothing is ever waited for: a client that does not take its reply is cut
  * off, and may attach again. */
-static void send_reply(struct conn *conn, struct proto_reply *reply, const int *fds, unsigned fd_count)
+static void send_reply(struct conn *conn, struct proto_reply *reply, const int *fds,
+		       unsigned fd_count)
 {
 	int error = shmq__wire_send(conn->source.fd, reply, sizeof(*reply), fds, fd_count);
 
-	if (fd_count && (error == -ETOOMANYREFS || error == -EMFILE)) {
+	/* A greeting grants nothing yet, so it can be refused; anything else was
+	 * carried out, and is answered again when the client asks again. */
+	if (fd_count && reply->op == PROTO_HELLO && (error == -ETOOMANYREFS || error == -EMFILE)) {
 		reply->error = SHMQ_ELIMIT;
 		reply->fd_count = 0;
 		snprintf(reply->why, sizeof(reply->why),
 			 "too many descriptors are on their way to clients that do not read: raise "
-			 "RLIMIT_NOFILE of shmqd, now %u", descriptor_limit());
+			 "RLIMIT_NOFILE of shmqd, now %u",
+			 descriptor_limit());
 		error = shmq__wire_send(conn->source.fd, reply, sizeof(*reply), NULL, 0);
 	}
 	if (error)
@@ -183,8 +188,9 @@ void conn_give(struct control *c, struct proto_reply *reply, int *fds, unsigned 
 	reply->fd[reply->fd_count].slab = (uint16_t)id;
 	reply->fd[reply->fd_count].writable = how == CONN_GIVE_WRITE;
 	reply->fd_count++;
-	fds[(*fd_count)++] = shmq__slabs_fd(c->reg->slabs, id,
-					    how == CONN_GIVE_WRITE ? SHMQ__SLAB_WRITE : SHMQ__SLAB_READ);
+	fds[(*fd_count)++] =
+		shmq__slabs_fd(c->reg->slabs, id,
+			       how == CONN_GIVE_WRITE ? SHMQ__SLAB_WRITE : SHMQ__SLAB_READ);
 }
 
 void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsigned *fd_count,
@@ -196,7 +202,7 @@ void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsi
 	conn_give(conn->c, reply, fds, fd_count, id, CONN_GIVE_WRITE);
 }
 
-/* ---- requests -------------------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------- */
 
 static int stop_request(struct exchange *x)
 {
@@ -205,7 +211,8 @@ static int stop_request(struct exchange *x)
 
 	if (others && !(x->req->remove.flags & SHMQ_FORCE))
 		return shmq__fail(&x->why, SHMQ_EINUSE,
-				  "%u other clients are attached: end them, or stop by force", others);
+				  "%u other clients are attached: end them, or stop by force",
+				  others);
 	snprintf(by, sizeof(by), "%s", conn_peer_text(x->conn->peer));
 	control_stop(x->c, by);
 	return 0;
@@ -235,12 +242,15 @@ static int check_request(const struct conn *conn, const struct proto_request *re
 		return shmq__fail(why, SHMQ_EPROTO, "this is not a request of shmq (magic %08x)",
 				  req->magic);
 	if (req->version != PROTO_VERSION)
-		return shmq__fail(why, SHMQ_EVERSION,
-				  "client speaks protocol %u, this supervisor %u: use the libshmq that "
-				  "came with shmqd %s", req->version, PROTO_VERSION, shmq_version());
+		return shmq__fail(
+			why, SHMQ_EVERSION,
+			"client speaks protocol %u, this supervisor %u: use the libshmq that "
+			"came with shmqd %s",
+			req->version, PROTO_VERSION, shmq_version());
 	if (!memchr(req->topic, 0, sizeof(req->topic)))
 		return shmq__fail(why, SHMQ_EPROTO, "the topic name of a request has no end");
-	if (!req->op || req->op >= sizeof(requests) / sizeof(requests[0]) || !requests[req->op].handle)
+	if (!req->op || req->op >= sizeof(requests) / sizeof(requests[0]) ||
+	    !requests[req->op].handle)
 		return shmq__fail(why, SHMQ_EPROTO, "there is no request %u", req->op);
 	if (!conn->peer && req->op != PROTO_HELLO)
 		return shmq__fail(why, SHMQ_EPROTO, "%s before HELLO", requests[req->op].name);
@@ -313,7 +323,8 @@ static void conn_ready(struct source *source, uint32_t events)
 	if (!source->ready || (rc == -EAGAIN && !(events & (EPOLLHUP | EPOLLERR))))
 		return;
 	if (rc == -EMSGSIZE) {
-		shmq__fail(&why, SHMQ_EPROTO, "a request has %zu bytes; this one had not", sizeof(req));
+		shmq__fail(&why, SHMQ_EPROTO, "a request has %zu bytes; this one had not",
+			   sizeof(req));
 		refuse_and_close(conn, &req, SHMQ_EPROTO, &why);
 		return;
 	}
@@ -322,7 +333,7 @@ static void conn_ready(struct source *source, uint32_t events)
 	conn_close(conn);
 }
 
-/* ---- events ---------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------- */
 
 void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, enum shmq_role role,
 	       const struct peer *about, const struct peer *except)
@@ -336,7 +347,8 @@ void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, en
 	event.client = about ? about->id : 0;
 	event.pid = about ? (int32_t)load_relaxed(&about->rec->pid) : 0;
 	memcpy(event.topic, t->rec->name, sizeof(event.topic));
-	LIST_FOREACH (h, &t->handles, of_topic) {
+	LIST_FOREACH(h, &t->handles, of_topic)
+	{
 		struct peer *p = h->peer;
 
 		if (p == except || p->serial == serial || !p->conn || p->conn->event_fd < 0)
@@ -355,7 +367,7 @@ const char *conn_peer_text(const struct peer *p)
 {
 	static char text[96];
 
-	snprintf(text, sizeof(text), "client %u (pid %u \"%.31s\")", p->id, load_relaxed(&p->rec->pid),
-		 p->rec->name);
+	snprintf(text, sizeof(text), "client %u (pid %u \"%.31s\")", p->id,
+		 load_relaxed(&p->rec->pid), p->rec->name);
 	return text;
 }

@@ -19,7 +19,7 @@
 #define ACK_TIMEOUT_NS (10 * SECOND_NS)
 #define LOCK_TIMEOUT_NS (10 * SECOND_NS)
 
-/* ---- the end ------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------- */
 
 void control_stop(struct control *c, const char *by)
 {
@@ -78,7 +78,7 @@ static void signalled(struct source *source, uint32_t events)
 			control_stop(c, "SIGTERM");
 }
 
-/* ---- the parent ---------------------------------------------------------------------------- */
+/* ---- the parent ------------------------------------------------------ */
 
 static void parent_gone(struct control *c);
 
@@ -146,8 +146,8 @@ static void try_new_parent(struct timer *timer)
 	if (!error)
 		return;
 	log_error("starting a new parent: %s", strerror(-error));
-	loop_set_timer(c->loop, &c->parent_timer, shmq__clock_monotonic_ns() + pause_ms[i] * MILLISECOND_NS,
-		       try_new_parent);
+	loop_set_timer(c->loop, &c->parent_timer,
+		       shmq__clock_monotonic_ns() + pause_ms[i] * MILLISECOND_NS, try_new_parent);
 }
 
 /* We hold all it held, so a new one can take it from us. */
@@ -162,7 +162,8 @@ static void parent_gone(struct control *c)
 	if (c->is_over)
 		return;
 	log_warn("the parent is gone: starting another");
-	loop_set_timer(c->loop, &c->parent_timer, shmq__clock_monotonic_ns() + pause, try_new_parent);
+	loop_set_timer(c->loop, &c->parent_timer, shmq__clock_monotonic_ns() + pause,
+		       try_new_parent);
 }
 
 static void tell_failure(struct control *c, const char *what, const char *text)
@@ -175,7 +176,7 @@ static void tell_failure(struct control *c, const char *what, const char *text)
 		link_send(c->link.fd, &msg, -1);
 }
 
-/* ---- start ----------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------- */
 
 /* Our predecessors died quickly.  Whatever comes over the link, or its end,
  * is reason to begin at once. */
@@ -223,7 +224,8 @@ static int make_missing(struct control *c)
 			continue;
 		}
 		if (slab->fd < 0) {
-			tell_failure(c, "making a memfd (ulimit -f must be unlimited)", strerror(-slab->fd));
+			tell_failure(c, "making a memfd (ulimit -f must be unlimited)",
+				     strerror(-slab->fd));
 			return SHMQ_ELIMIT;
 		}
 		if (link_send_slab(c->link.fd, i, slab) == 0)
@@ -276,9 +278,11 @@ static int adopt(struct control *c)
 	registry_prepare(c->reg);
 	create_relock(c);
 	if (epoch)
-		log_info("adopted %u topics, %u clients, %u handles, %u arenas; discarded %u unfinished; in "
-			 "%llu us", found.topics, found.clients, found.handles, found.arenas, found.discarded,
-			 (unsigned long long)((shmq__clock_monotonic_ns() - from) / 1000));
+		log_info(
+			"adopted %u topics, %u clients, %u handles, %u arenas; discarded %u unfinished; in "
+			"%llu us",
+			found.topics, found.clients, found.handles, found.arenas, found.discarded,
+			(unsigned long long)((shmq__clock_monotonic_ns() - from) / 1000));
 	return 0;
 }
 

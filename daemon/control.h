@@ -70,7 +70,7 @@ void control_stop(struct control *c, const char *by);
 /* Something left: an on-demand supervisor looks whether it was the last. */
 void control_maybe_idle(struct control *c);
 
-/* ---- conn.c ------------------------------------------------------------ */
+/* ---- conn.c ---------------------------------------------------------- */
 
 struct conn {
 	struct source source;
@@ -79,7 +79,7 @@ struct conn {
 	struct peer *peer; /* NULL before HELLO */
 	int event_fd;
 	uint32_t events_missed; /* since the last one that went out */
-	uint32_t given;    /* bit of each slab given for writing */
+	uint32_t given;         /* bit of each slab given for writing */
 	/* The operation that owes a reply, and how it is told that nobody waits
 	 * for it any more.  Meanwhile nothing is read. */
 	void *pending;
@@ -132,7 +132,7 @@ void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, en
 /* "client 3 (pid 4711 "collector")"; a static buffer, for one log line. */
 const char *conn_peer_text(const struct peer *p);
 
-/* ---- the requests -------------------------------------------------------- */
+/* ---- the requests ---------------------------------------------------- */
 
 /* 0, CONN_LATER or an error with x->why. */
 int hello_request(struct exchange *x);
@@ -145,7 +145,7 @@ int open_close_request(struct exchange *x);
 int stall_report_request(struct exchange *x);
 int move_request(struct exchange *x);
 
-/* ---- create.c ------------------------------------------------------------- */
+/* ---- create.c -------------------------------------------------------- */
 
 /* End the topic: its handles return SHMQ_EENDED, its name is free. */
 void create_end_topic(struct control *c, struct topic *t, const struct peer *by);
@@ -154,7 +154,7 @@ void create_reap_topic(struct control *c, struct topic *t);
 /* Lock the rings again that the last worker had locked. */
 void create_relock(struct control *c);
 
-/* ---- open.c ----------------------------------------------------------------- */
+/* ---- open.c ---------------------------------------------------------- */
 
 /* Take a handle out of its topic, in the order in which a SIGKILL does no
  * harm; returns the number of claims voided.  open_finish() then frees it and
@@ -163,7 +163,7 @@ enum open_end { OPEN_CLOSED, OPEN_DIED };
 unsigned open_detach(struct control *c, struct handle *h, enum open_end how);
 void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind);
 
-/* ---- orphan.c ----------------------------------------------------------------- */
+/* ---- orphan.c -------------------------------------------------------- */
 
 /* Take an orphan of topic t with at least `bytes`; its id, or UINT32_MAX. */
 uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes);
@@ -172,7 +172,7 @@ void orphan_begin(struct control *c, const struct topic *t, uint32_t id);
 void orphan_free_topic(struct control *c, uint64_t topic_id);
 void orphan_adopt(struct control *c);
 
-/* ---- death.c -------------------------------------------------------------------- */
+/* ---- death.c --------------------------------------------------------- */
 
 /* Watch a client by pidfd, which is taken over.  0 or -errno. */
 int death_watch(struct control *c, struct peer *p, int pidfd);
@@ -186,7 +186,7 @@ void death_leave(struct control *c, struct peer *p);
 void death_check_all(struct control *c);
 int death_pidfd(const struct peer *p);
 
-/* ---- stall.c -------------------------------------------------------------------- */
+/* ---- stall.c --------------------------------------------------------- */
 
 /* Forget what was watched of a topic or client that goes. */
 void stall_forget_topic(struct control *c, const struct topic *t);

@@ -14,7 +14,7 @@
 
 #define PLAN_NS UINT64_C(50000000)
 
-/* ---- shape: what a request asks for, and where it would come from ------------------ */
+/* ---- shape: what a request asks for, and where it would come from ---- */
 
 struct shape {
 	struct shmq_topic_options o;
@@ -75,7 +75,8 @@ static void fill_record(struct shape *s)
  * It decides nothing: the memory is taken, and refused, by the pool. */
 static int is_just_planned(const struct control *c, const struct place_ask *ask)
 {
-	return !memcmp(ask, &c->plan.ask, sizeof(*ask)) && shmq__clock_monotonic_ns() < c->plan.until_ns;
+	return !memcmp(ask, &c->plan.ask, sizeof(*ask)) &&
+	       shmq__clock_monotonic_ns() < c->plan.until_ns;
 }
 
 static void remember_plan(struct control *c, const struct place_ask *ask,
@@ -127,16 +128,18 @@ static int find_shape(struct exchange *x, struct shape *s)
 	ask.lock = s->o.lock;
 	ask.bytes = ask.piece_bytes * s->o.partitions;
 	if (ask.bytes > REGISTRY_BIG_BASE)
-		return shmq__fail(&x->why, SHMQ_ELIMIT,
-				  "asked for %llu bytes, a slab holds %llu: ask for less depth or fewer "
-				  "partitions", (unsigned long long)ask.bytes,
-				  (unsigned long long)REGISTRY_BIG_BASE);
+		return shmq__fail(
+			&x->why, SHMQ_ELIMIT,
+			"asked for %llu bytes, a slab holds %llu: ask for less depth or fewer "
+			"partitions",
+			(unsigned long long)ask.bytes, (unsigned long long)REGISTRY_BIG_BASE);
 	error = create_plan(x->c, &ask, &s->answer, &x->why);
 	if (error)
 		return error;
 	fill_record(s);
-	s->control_bytes = sizeof(struct lay_topic) + sizeof(struct lay_roster) +
-			   s->o.partitions * (sizeof(struct lay_partition) + sizeof(struct lay_bells));
+	s->control_bytes =
+		sizeof(struct lay_topic) + sizeof(struct lay_roster) +
+		s->o.partitions * (sizeof(struct lay_partition) + sizeof(struct lay_bells));
 	return 0;
 }
 
@@ -172,7 +175,7 @@ int create_plan_request(struct exchange *x)
 	return 0;
 }
 
-/* ---- creation ----------------------------------------------------------------------- */
+/* ---- creation -------------------------------------------------------- */
 
 struct creation {
 	struct job job; /* populates the rings */
@@ -231,7 +234,8 @@ static void add_note(struct lay_topic *rec, const char *text)
 {
 	size_t used = strlen(rec->note);
 
-	snprintf(rec->note + used, sizeof(rec->note) - used, "%snot locked: %s", used ? "; " : "", text);
+	snprintf(rec->note + used, sizeof(rec->note) - used, "%snot locked: %s", used ? "; " : "",
+		 text);
 }
 
 static void locked(void *arg, struct topic *t, int error, const struct shmq__why *why)
@@ -334,7 +338,8 @@ static int begin(struct exchange *x, struct shape *s)
 		return error;
 	ring.base_seq = c->o->first_seq;
 	cr = calloc(1, sizeof(*cr));
-	error = cr ? registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why) : -ENOMEM;
+	error = cr ? registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why) :
+		     -ENOMEM;
 	if (!error)
 		error = shmq__layout_geometry(cr->t->rec, &cr->geo);
 	if (error) {
@@ -380,6 +385,13 @@ int create_request(struct exchange *x)
 	fill_plan(&x->reply, &s);
 	if (t && !cr)
 		return 0;
+	if (t && cr->later.conn && cr->later.conn != x->conn) {
+		/* The same client came back before we saw it go; or another
+		 * that read its nonce, which is told nothing. */
+		if (cr->later.conn->peer != x->conn->peer)
+			return refuse_existing(x);
+		conn_close(cr->later.conn);
+	}
 	if (t) {
 		conn_defer(x, &cr->later, cr, abandon);
 		return CONN_LATER;
@@ -389,7 +401,7 @@ int create_request(struct exchange *x)
 	return begin(x, &s);
 }
 
-/* ---- the end of a topic ---------------------------------------------------------------- */
+/* ---- the end of a topic ---------------------------------------------- */
 
 void create_end_topic(struct control *c, struct topic *t, const struct peer *by)
 {
@@ -426,10 +438,12 @@ void create_reap_topic(struct control *c, struct topic *t)
 
 static int refuse_in_use(struct exchange *x, const struct topic *t)
 {
-	return shmq__fail(&x->why, SHMQ_EINUSE,
-			  "topic \"%s\" is open by %u publishers and %u subscribers: close them, or "
-			  "remove it by force", t->rec->name, load_relaxed(&t->rec->publishers),
-			  load_relaxed(&t->rec->subscribers));
+	return shmq__fail(
+		&x->why, SHMQ_EINUSE,
+		"topic \"%s\" is open by %u publishers and %u subscribers: close them, or "
+		"remove it by force",
+		t->rec->name, load_relaxed(&t->rec->publishers),
+		load_relaxed(&t->rec->subscribers));
 }
 
 int create_remove_request(struct exchange *x)
@@ -442,7 +456,8 @@ int create_remove_request(struct exchange *x)
 	if (registry_was_removed(x->c->reg, nonce, x->req->token))
 		return 0;
 	if (!t || t->creation)
-		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"", x->req->topic);
+		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"",
+				  x->req->topic);
 	if (!LIST_EMPTY(&t->handles) && !(x->req->remove.flags & SHMQ_FORCE))
 		return refuse_in_use(x, t);
 	t->rec->creator_nonce = nonce;
@@ -455,7 +470,7 @@ int create_remove_request(struct exchange *x)
 	return 0;
 }
 
-/* ---- adoption ---------------------------------------------------------------------------- */
+/* ---- adoption -------------------------------------------------------- */
 
 static void relocked(void *arg, struct topic *t, int error, const struct shmq__why *why)
 {

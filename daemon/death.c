@@ -30,7 +30,7 @@ struct watcher {
 	struct peer *peer;
 };
 
-/* ---- repair ------------------------------------------------------------------------------ */
+/* ---- repair ---------------------------------------------------------- */
 
 static void unwatch(struct control *c, struct peer *p)
 {
@@ -53,7 +53,8 @@ static unsigned part(struct control *c, struct peer *p, enum shmq_event_kind kin
 
 	store_release(&p->rec->state, LAY_CLIENT_DEAD);
 	*topics = 0;
-	LIST_FOREACH (h, &p->handles, of_peer) {
+	LIST_FOREACH(h, &p->handles, of_peer)
+	{
 		voided += open_detach(c, h, OPEN_DIED);
 		(*topics)++;
 	}
@@ -84,8 +85,8 @@ void death_of(struct control *c, struct peer *p, const char *how)
 	uint64_t from = shmq__clock_monotonic_ns();
 	unsigned topics, voided = part(c, p, SHMQ_EVENT_DIED, &topics);
 
-	log_info("%s %s: %u claims voided, %u handles closed, in %" PRIu64 " us", conn_peer_text(p), how,
-		 voided, topics, (shmq__clock_monotonic_ns() - from) / 1000);
+	log_info("%s %s: %u claims voided, %u handles closed, in %" PRIu64 " us", conn_peer_text(p),
+		 how, voided, topics, (shmq__clock_monotonic_ns() - from) / 1000);
 	bury(c, p);
 }
 
@@ -97,7 +98,7 @@ void death_leave(struct control *c, struct peer *p)
 	bury(c, p);
 }
 
-/* ---- watching ------------------------------------------------------------------------------ */
+/* ---- watching -------------------------------------------------------- */
 
 static void exited(struct source *source, uint32_t events)
 {
@@ -129,7 +130,7 @@ int death_pidfd(const struct peer *p)
 	return w ? w->source.fd : -1;
 }
 
-/* ---- exec ------------------------------------------------------------------------------------ */
+/* ---- exec ------------------------------------------------------------ */
 
 /* 1 or 0, or -1 if it cannot be known. */
 static int has_our_map(struct control *c, pid_t pid)
@@ -149,13 +150,51 @@ static int has_our_map(struct control *c, pid_t pid)
 		unsigned major_no, minor_no;
 
 		found = sscanf(line, "%*s %*s %*s %x:%x %llu", &major_no, &minor_no, &inode) == 3 &&
-			inode == st.st_ino && major_no == major(st.st_dev) && minor_no == minor(st.st_dev);
+			inode == st.st_ino && major_no == major(st.st_dev) &&
+			minor_no == minor(st.st_dev);
 	}
 	if (ferror(in))
 		found = -1;
 	free(line);
 	fclose(in);
 	return found;
+}
+
+/* With proof only: what cannot be read proves nothing. */
+static int is_proved_dead(const struct peer *p)
+{
+	struct shmq__proc_id now;
+	int error = shmq__proc_identify((pid_t)load_relaxed(&p->rec->pid), &now);
+
+	return error == -ESRCH || (!error && now.start_time != load_relaxed(&p->rec->start_time));
+}
+
+/* Of a client that a predecessor recorded: bury or watch it.  Its pid is of
+ * this namespace, whatever its own is: a new worker is where the last one
+ * was. */
+static void check(struct control *c, struct peer *p)
+{
+	int fd, error;
+
+	if (load_relaxed(&p->rec->state) == LAY_CLIENT_DEAD) {
+		death_of(c, p, "had died");
+		return;
+	}
+	fd = is_proved_dead(p) ? -ESRCH : shmq__proc_pidfd((pid_t)load_relaxed(&p->rec->pid));
+	/* The number could have changed hands between the two. */
+	if (fd == -ESRCH || (fd >= 0 && is_proved_dead(p))) {
+		if (fd >= 0)
+			close(fd);
+		death_of(c, p, "died meanwhile");
+		return;
+	}
+	error = fd < 0 ? fd : death_watch(c, p, fd);
+	if (!error)
+		return;
+	if (fd >= 0)
+		close(fd);
+	log_error("%s cannot be watched yet: %s", conn_peer_text(p), strerror(-error));
+	death_suspect(c);
 }
 
 static void look_for_exec(struct timer *timer)
@@ -166,11 +205,17 @@ static void look_for_exec(struct timer *timer)
 
 	for (p = LIST_FIRST(&c->reg->peers); p; p = next) {
 		next = LIST_NEXT(p, link);
+		if (!p->watcher) {
+			away = 1;
+			check(c, p);
+			continue;
+		}
 		if (p->conn)
 			continue;
 		if (has_our_map(c, (pid_t)load_relaxed(&p->rec->pid)) == 0)
-			death_of(c, p, "is no longer attached (it called execve, or closed the bus "
-				       "without saying so)");
+			death_of(c, p,
+				 "is no longer attached (it called execve, or closed the bus "
+				 "without saying so)");
 		else
 			away = 1;
 	}
@@ -187,43 +232,7 @@ void death_suspect(struct control *c)
 		loop_set_timer(c->loop, &c->exec_timer, due, look_for_exec);
 }
 
-/* ---- adoption ---------------------------------------------------------------------------------- */
-
-static int is_the_same(const struct peer *p)
-{
-	struct shmq__proc_id now;
-
-	return !shmq__proc_identify((pid_t)load_relaxed(&p->rec->pid), &now) &&
-	       now.start_time == load_relaxed(&p->rec->start_time);
-}
-
-/* Its pid is of this namespace, whatever its own is: a new worker is where
- * the last one was. */
-static void check(struct control *c, struct peer *p)
-{
-	struct shmq__proc_id now;
-	int fd, error;
-
-	if (load_relaxed(&p->rec->state) == LAY_CLIENT_DEAD) {
-		death_of(c, p, "had died");
-		return;
-	}
-	error = shmq__proc_identify((pid_t)load_relaxed(&p->rec->pid), &now);
-	if (error == -ESRCH || (!error && now.start_time != load_relaxed(&p->rec->start_time))) {
-		death_of(c, p, "died meanwhile");
-		return;
-	}
-	fd = shmq__proc_pidfd((pid_t)load_relaxed(&p->rec->pid));
-	if (fd == -ESRCH || (fd >= 0 && !is_the_same(p))) {
-		if (fd >= 0)
-			close(fd);
-		death_of(c, p, "died meanwhile");
-		return;
-	}
-	error = fd < 0 ? fd : death_watch(c, p, fd);
-	if (error)
-		log_error("%s cannot be watched: %s", conn_peer_text(p), strerror(-error));
-}
+/* ---- adoption -------------------------------------------------------- */
 
 void death_check_all(struct control *c)
 {

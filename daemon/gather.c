@@ -29,7 +29,7 @@ struct gather {
 	struct log_limit refuse_limit;
 };
 
-/* ---- one descriptor ---------------------------------------------------------------- */
+/* ---- one descriptor -------------------------------------------------- */
 
 /* As the manifest has it: the very memory, not just some like it. */
 static int check_memory(const struct manifest_slab *want, unsigned id, int fd,
@@ -115,7 +115,7 @@ static int is_complete(const struct gather *g)
 	return 1;
 }
 
-/* ---- one message --------------------------------------------------------------------- */
+/* ---- one message ----------------------------------------------------- */
 
 static int check_offer(const struct gather *g, int sock, const struct proto_request *req,
 		       unsigned fd_count, struct shmq__why *why)
@@ -162,7 +162,7 @@ static void take_offer(struct gather *g, int sock, const struct proto_request *r
 	shmq__wire_send(sock, &reply, sizeof(reply), NULL, 0); /* who waits for it gets it */
 }
 
-/* ---- the loop --------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------- */
 
 static void drop_caller(struct gather *g, unsigned i)
 {
@@ -226,7 +226,7 @@ static int listen_to_clients(struct gather *g)
 	return is_complete(g);
 }
 
-/* ---- what does not come back ---------------------------------------------------------------- */
+/* ---- what does not come back ----------------------------------------- */
 
 static void mourn_topics(const struct gather *g)
 {

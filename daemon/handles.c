@@ -11,7 +11,7 @@
 
 _Static_assert(LAY_ENTRIES_PER_PAGE == 32, "entry_run.used has a bit for each");
 
-/* ---- entries --------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------- */
 
 static uint32_t bits(uint32_t first, uint64_t count)
 {
@@ -35,7 +35,8 @@ static int find_room(struct peer *p, uint64_t count, uint64_t *off)
 	uint32_t pages = (uint32_t)((count + PER_PAGE - 1) / PER_PAGE), i;
 	struct entry_run *run;
 
-	LIST_FOREACH (run, &p->runs, link) {
+	LIST_FOREACH(run, &p->runs, link)
+	{
 		if (pages > 1 || run->pages > 1) {
 			if (run->pages < pages || run->used || pages == 1)
 				continue;
@@ -77,7 +78,8 @@ static void free_entries(struct peer *p, uint64_t off, uint64_t count)
 {
 	struct entry_run *run;
 
-	LIST_FOREACH (run, &p->runs, link) {
+	LIST_FOREACH(run, &p->runs, link)
+	{
 		if (off < run->off || off >= run->off + run->pages * LAY_PAGE)
 			continue;
 		run->used = run->pages > 1 ? 0 :
@@ -98,9 +100,9 @@ static int adopt_entries(struct registry *r, struct peer *p, uint64_t off, uint6
 	first = (uint32_t)((off - page) / sizeof(struct lay_entry));
 	if (off % sizeof(struct lay_entry) || (pages > 1 ? first : first + count > PER_PAGE))
 		return SHMQ_ECORRUPT;
-	LIST_FOREACH (run, &p->runs, link)
-		if (run->off == page && run->pages == 1 && pages == 1)
-			break;
+	LIST_FOREACH(run, &p->runs, link)
+	if (run->off == page && run->pages == 1 && pages == 1)
+		break;
 	if (!run) {
 		error = pool_take(&r->entries, page, pages * LAY_PAGE);
 		if (error)
@@ -129,7 +131,7 @@ uint64_t registry_entry_count(const struct topic *t, const struct lay_member *m)
 	return m->partition >= 0 ? 1 : t->rec->partitions;
 }
 
-/* ---- members ----------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------- */
 
 static struct lay_member *free_member(struct lay_roster *chunk, lay_ref ref, lay_ref *out)
 {
@@ -137,7 +139,8 @@ static struct lay_member *free_member(struct lay_roster *chunk, lay_ref ref, lay
 
 	for (i = 0; i < LAY_ROSTER_MEMBERS; i++)
 		if (load_relaxed(&chunk->member[i].state) == LAY_MEMBER_FREE) {
-			*out = ref + offsetof(struct lay_roster, member) + i * sizeof(chunk->member[0]);
+			*out = ref + offsetof(struct lay_roster, member) +
+			       i * sizeof(chunk->member[0]);
 			return &chunk->member[i];
 		}
 	return NULL;
@@ -182,7 +185,8 @@ static void fill_entries(struct registry *r, struct topic *t, const struct lay_m
 
 	memset(e, 0, count * sizeof(*e));
 	for (i = 0; i < count; i++) {
-		store_relaxed(&e[i].pos, part[m->partition >= 0 ? (uint64_t)m->partition : i].base_seq);
+		store_relaxed(&e[i].pos,
+			      part[m->partition >= 0 ? (uint64_t)m->partition : i].base_seq);
 		store_release(&e[i].gen, m->entry_gen);
 	}
 }
@@ -272,7 +276,8 @@ int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
 
 void registry_drop_handle(struct registry *r, struct handle *h)
 {
-	free_entries(h->peer, LAY_REF_OFF(h->member->entry), registry_entry_count(h->topic, h->member));
+	free_entries(h->peer, LAY_REF_OFF(h->member->entry),
+		     registry_entry_count(h->topic, h->member));
 	LIST_REMOVE(h, of_peer);
 	LIST_REMOVE(h, of_topic);
 	LIST_REMOVE(h, of_chain);
@@ -284,14 +289,14 @@ struct handle *registry_find_handle(const struct registry *r, const struct peer 
 {
 	struct handle *h;
 
-	LIST_FOREACH (h, chain_of(r, p, token), of_chain)
-		if (h->peer == p && h->token == token)
-			return h;
+	LIST_FOREACH(h, chain_of(r, p, token), of_chain)
+	if (h->peer == p && h->token == token)
+		return h;
 	return NULL;
 }
 
-int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p,
-			  struct lay_member *m, lay_ref ref)
+int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p, struct lay_member *m,
+			  lay_ref ref)
 {
 	struct handle *h;
 	int error;

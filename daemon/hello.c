@@ -12,7 +12,8 @@
 #define SO_PEERPIDFD 77 /* since Linux 6.5 */
 #endif
 
-#define EVENT_ROOM_BYTES (1 << 20)
+/* Some nine hundred events: fewer than a client keeps for its application. */
+#define EVENT_ROOM_BYTES (400 << 10)
 
 struct caller {
 	struct shmq__proc_id id;
@@ -20,7 +21,7 @@ struct caller {
 	int pidfd;
 };
 
-/* ---- who is calling ------------------------------------------------------------- */
+/* ---- who is calling -------------------------------------------------- */
 
 static int has_exited(int pidfd)
 {
@@ -64,17 +65,21 @@ static int identify(int sock, struct caller *who, struct shmq__why *why)
 		return -errno;
 	who->uid = cred.uid;
 	if (cred.uid != geteuid() && cred.uid != 0)
-		return shmq__fail(why, SHMQ_EACCESS, "this bus belongs to uid %u, the caller is uid %u",
+		return shmq__fail(why, SHMQ_EACCESS,
+				  "this bus belongs to uid %u, the caller is uid %u",
 				  (unsigned)geteuid(), (unsigned)cred.uid);
 	if (cred.pid <= 0)
-		return shmq__fail(why, SHMQ_EACCESS,
-				  "the caller's pid namespace cannot be seen from the supervisor's");
+		return shmq__fail(
+			why, SHMQ_EACCESS,
+			"the caller's pid namespace cannot be seen from the supervisor's");
 	who->pidfd = open_pidfd(sock, cred.pid);
 	if (who->pidfd == -EMFILE || who->pidfd == -ENFILE)
-		return shmq__fail(why, SHMQ_ELIMIT, "the supervisor has no descriptor left: raise "
+		return shmq__fail(why, SHMQ_ELIMIT,
+				  "the supervisor has no descriptor left: raise "
 				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)");
 	if (who->pidfd < 0)
-		return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) is gone", (int)cred.pid);
+		return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) is gone",
+				  (int)cred.pid);
 	/* Read the identity, then make sure that it was this process's. */
 	error = shmq__proc_identify(cred.pid, &who->id);
 	if (!error && !has_exited(who->pidfd))
@@ -89,7 +94,8 @@ static int is_same(const struct peer *p, const struct proto_request *req, const 
 	const struct lay_client *rec = p->rec;
 	struct lay_client *w = (struct lay_client *)(uintptr_t)rec;
 
-	return load_relaxed(&w->nonce) == req->hello.nonce && load_relaxed(&w->state) == LAY_CLIENT_LIVE &&
+	return load_relaxed(&w->nonce) == req->hello.nonce &&
+	       load_relaxed(&w->state) == LAY_CLIENT_LIVE &&
 	       load_relaxed(&w->pid) == (uint32_t)who->id.pid &&
 	       load_relaxed(&w->start_time) == who->id.start_time;
 }
@@ -101,13 +107,13 @@ static struct peer *find_known(struct control *c, const struct proto_request *re
 
 	if (req->hello.bus_nonce && req->hello.bus_nonce != c->reg->head->nonce)
 		return NULL;
-	LIST_FOREACH (p, &c->reg->peers, link)
-		if (is_same(p, req, who))
-			return p;
+	LIST_FOREACH(p, &c->reg->peers, link)
+	if (is_same(p, req, who))
+		return p;
 	return NULL;
 }
 
-/* ---- joining --------------------------------------------------------------------- */
+/* ---- joining --------------------------------------------------------- */
 
 static int add_client(struct exchange *x, struct caller *who, struct peer **out)
 {
@@ -152,10 +158,11 @@ static void give_slabs(struct exchange *x)
 static int check_hello(struct exchange *x)
 {
 	if (x->req->hello.layout_version != LAY_VERSION)
-		return shmq__fail(&x->why, SHMQ_EVERSION,
-				  "client knows layout %u, this bus has layout %u: use the libshmq that "
-				  "came with shmqd %s", x->req->hello.layout_version, LAY_VERSION,
-				  shmq_version());
+		return shmq__fail(
+			&x->why, SHMQ_EVERSION,
+			"client knows layout %u, this bus has layout %u: use the libshmq that "
+			"came with shmqd %s",
+			x->req->hello.layout_version, LAY_VERSION, shmq_version());
 	if (!x->req->hello.nonce)
 		return shmq__fail(&x->why, SHMQ_EPROTO, "HELLO without a nonce");
 	if (!memchr(x->req->hello.name, 0, sizeof(x->req->hello.name)))
@@ -169,10 +176,12 @@ static int open_events(struct exchange *x)
 	int pair[2], room = EVENT_ROOM_BYTES;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-		return shmq__fail(&x->why, SHMQ_ELIMIT, "the supervisor has no descriptor left (%s): raise "
-				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)", strerror(errno));
+		return shmq__fail(&x->why, SHMQ_ELIMIT,
+				  "the supervisor has no descriptor left (%s): raise "
+				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)",
+				  strerror(errno));
 	x->conn->event_fd = pair[0];
-	/* Room for about a thousand, where we are allowed that. */
+	/* More than is usual, where we are allowed that. */
 	if (setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
 		setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 	x->fds[x->fd_count++] = x->own_fd = pair[1];
@@ -194,6 +203,8 @@ int hello_request(struct exchange *x)
 	is_known = p != NULL;
 	if (!error && !is_known)
 		error = add_client(x, &who, &p);
+	else if (!error && !p->watcher) /* could not be watched at adoption */
+		death_watch(x->c, p, who.pidfd);
 	if (who.pidfd >= 0)
 		close(who.pidfd);
 	if (error)

@@ -24,9 +24,10 @@ int job_start(struct job *job, struct control *c, const struct registry_range *r
 	unsigned slab = LAY_REF_SLAB(range->ref);
 	int fd, error;
 
-	error = place_populate_start(c->place, registry_slab_fd(c->reg, slab), LAY_REF_OFF(range->ref),
-				     range->bytes, c->reg->slab[slab].page_shift, node, init, arg,
-				     &job->child, &fd, why);
+	error = place_populate_start(c->place, registry_slab_fd(c->reg, slab),
+				     LAY_REF_OFF(range->ref), range->bytes,
+				     c->reg->slab[slab].page_shift, node, init, arg, &job->child,
+				     &fd, why);
 	if (error)
 		return error;
 	job->c = c;
@@ -34,7 +35,8 @@ int job_start(struct job *job, struct control *c, const struct registry_range *r
 	error = loop_add(c->loop, &job->source, fd, EPOLLIN, child_done);
 	if (error) {
 		place_populate_finish(job->child, fd, NULL, NULL);
-		return shmq__fail(why, error, "watching the populating child: %s", shmq_strerror(error));
+		return shmq__fail(why, error, "watching the populating child: %s",
+				  shmq_strerror(error));
 	}
 	c->jobs++;
 	return 0;

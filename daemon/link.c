@@ -104,7 +104,8 @@ int link_take(int sock, int *listen_fd, struct link_slab *slab, struct link_msg 
 			*listen_fd = fd;
 		} else if (msg.kind == LINK_SLAB && fd >= 0 && msg.slab < LINK_SLABS_MAX &&
 			   slab[msg.slab].fd < 0) {
-			slab[msg.slab] = (struct link_slab){ fd, msg.slab_kind, msg.page_shift, msg.bytes };
+			slab[msg.slab] =
+				(struct link_slab){ fd, msg.slab_kind, msg.page_shift, msg.bytes };
 		} else if (fd >= 0) {
 			close(fd);
 		}

@@ -39,12 +39,12 @@ enum link_kind {
 
 struct link_msg {
 	uint32_t magic;
-	uint32_t kind; /* enum link_kind */
+	uint32_t kind;                        /* enum link_kind */
 	uint32_t slab, slab_kind, page_shift; /* SLAB */
-	int32_t pid;   /* of the sender */
-	uint64_t bytes;  /* SLAB */
-	uint64_t delay_ns; /* START of a worker: begin so much later */
-	uint64_t nonce;  /* of the bus, START and READY of the worker; 0 unknown */
+	int32_t pid;                          /* of the sender */
+	uint64_t bytes;                       /* SLAB */
+	uint64_t delay_ns;                    /* START of a worker: begin so much later */
+	uint64_t nonce;            /* of the bus, START and READY of the worker; 0 unknown */
 	char text[SHMQ_WHY_BYTES]; /* FAILED */
 };
 

@@ -80,7 +80,8 @@ void log_line(enum log_level level, const char *format, ...)
 	}
 	used = put_prefix(line, level);
 	if (dropped) {
-		used += (size_t)snprintf(line + used, sizeof(line) - used, "[%u lines dropped] ", dropped);
+		used += (size_t)snprintf(line + used, sizeof(line) - used, "[%u lines dropped] ",
+					 dropped);
 		dropped = 0;
 	}
 	va_start(ap, format);

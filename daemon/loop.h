@@ -26,7 +26,7 @@ struct timer {
 	int is_set;
 };
 
-#define loop_container(pointer, type, member)                                                      \
+#define loop_container(pointer, type, member) \
 	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 int loop_create(struct loop **out);

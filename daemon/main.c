@@ -5,6 +5,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -52,6 +55,23 @@ static int log_to(const char *path)
 	return -1;
 }
 
+/* Started from an application that may be pinned to an isolated core, spin
+ * at a real-time priority, or ignore its children: none of that is ours. */
+static void shed_habits(void)
+{
+	struct sched_param normal = { 0 };
+	cpu_set_t all;
+	int i;
+
+	memset(&all, 0xff, sizeof(all));
+	sched_setscheduler(0, SCHED_OTHER, &normal);
+	sched_setaffinity(0, sizeof(all), &all);
+	setpriority(PRIO_PROCESS, 0, 0);
+	syscall(SYS_set_mempolicy, 0, NULL, 0);
+	for (i = 1; i < NSIG; i++)
+		signal(i, SIG_DFL);
+}
+
 static int start(const struct options *o)
 {
 	struct files files;
@@ -61,6 +81,8 @@ static int start(const struct options *o)
 		rc = o->log ? log_to(o->log) : -1;
 		return rc >= 0 ? rc : parent_run(o, -1);
 	}
+	if (o->on_demand)
+		shed_habits();
 	files_name(&files, o->dir, o->bus);
 	rc = ready_daemonise(o->log ? o->log : files.log, &ready_fd);
 	if (rc) {

@@ -62,9 +62,8 @@ static int read_slab(const char *line, struct manifest *m)
 	unsigned id, page, k;
 	uint64_t dev, ino, bytes;
 
-	if (sscanf(line,
-		   "slab %u %15s page %u dev %" SCNu64 " ino %" SCNu64 " bytes %" SCNu64, &id, kind,
-		   &page, &dev, &ino, &bytes) != 6 ||
+	if (sscanf(line, "slab %u %15s page %u dev %" SCNu64 " ino %" SCNu64 " bytes %" SCNu64, &id,
+		   kind, &page, &dev, &ino, &bytes) != 6 ||
 	    id >= LINK_SLABS_MAX || !page)
 		return -EPROTO;
 	for (k = LAY_SLAB_REGISTRY; k <= LAY_SLAB_ARENA; k++)

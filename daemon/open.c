@@ -41,7 +41,7 @@ static uint64_t owner_word(const struct handle *h)
 	return h->peer->gen << LAY_OWNER_BITS | h->peer->id;
 }
 
-/* ---- checks -------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------- */
 
 static int check_options(const struct answer *a, const struct topic *t)
 {
@@ -51,17 +51,20 @@ static int check_options(const struct answer *a, const struct topic *t)
 	if (req->open.role != SHMQ_ROLE_PUBLISHER && req->open.role != SHMQ_ROLE_SUBSCRIBER)
 		return shmq__fail(a->why, SHMQ_EPROTO, "there is no role %u", req->open.role);
 	if (partition < -1 || partition >= (int64_t)t->rec->partitions)
-		return shmq__fail(a->why, SHMQ_EOPTION, "topic \"%s\" has partitions 0 to %u, not %d",
-				  req->topic, t->rec->partitions - 1, partition);
+		return shmq__fail(a->why, SHMQ_EOPTION,
+				  "topic \"%s\" has partitions 0 to %u, not %d", req->topic,
+				  t->rec->partitions - 1, partition);
 	if (req->open.role == SHMQ_ROLE_PUBLISHER)
-		return partition == -1 ? 0 : shmq__fail(a->why, SHMQ_EOPTION,
-							"a publisher is not bound to a partition");
+		return partition == -1 ? 0 :
+					 shmq__fail(a->why, SHMQ_EOPTION,
+						    "a publisher is not bound to a partition");
 	if (req->open.from < SHMQ_FROM_LATEST || req->open.from > SHMQ_FROM_SEQ)
-		return shmq__fail(a->why, SHMQ_EOPTION, "there is no start position %u", req->open.from);
+		return shmq__fail(a->why, SHMQ_EOPTION, "there is no start position %u",
+				  req->open.from);
 	if (req->open.from == SHMQ_FROM_SEQ && partition == -1 && t->rec->partitions > 1)
 		return shmq__fail(a->why, SHMQ_EOPTION,
-				  "a seq belongs to one partition, \"%s\" has %u: name one", req->topic,
-				  t->rec->partitions);
+				  "a seq belongs to one partition, \"%s\" has %u: name one",
+				  req->topic, t->rec->partitions);
 	return 0;
 }
 
@@ -71,11 +74,11 @@ static int check_exclusive(const struct answer *a, const struct topic *t)
 
 	if (a->req->open.role != SHMQ_ROLE_PUBLISHER || t->rec->mode != SHMQ_EXCLUSIVE)
 		return 0;
-	LIST_FOREACH (h, &t->handles, of_topic)
-		if (h->role == SHMQ_ROLE_PUBLISHER)
-			return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
-					  "topic \"%s\" is exclusive and %s publishes it", a->req->topic,
-					  conn_peer_text(h->peer));
+	LIST_FOREACH(h, &t->handles, of_topic)
+	if (h->role == SHMQ_ROLE_PUBLISHER)
+		return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
+				  "topic \"%s\" is exclusive and %s publishes it", a->req->topic,
+				  conn_peer_text(h->peer));
 	return 0;
 }
 
@@ -85,8 +88,8 @@ static int find_topic(struct control *c, const struct answer *a, struct topic **
 
 	*out = registry_find(c->reg, a->req->topic);
 	if (!*out || (*out)->creation)
-		return shmq__fail(a->why, SHMQ_ENOTOPIC, "there is no topic \"%s\": create it first",
-				  a->req->topic);
+		return shmq__fail(a->why, SHMQ_ENOTOPIC,
+				  "there is no topic \"%s\": create it first", a->req->topic);
 	error = check_options(a, *out);
 	return error ? error : check_exclusive(a, *out);
 }
@@ -103,10 +106,11 @@ static int arena_wanted(const struct answer *a, const struct topic *t, uint64_t 
 	if (!*bytes)
 		return 0;
 	if (*bytes < least)
-		return shmq__fail(a->why, SHMQ_EOPTION,
-				  "an arena of %llu bytes cannot hold a message of %llu: ask for %llu",
-				  (unsigned long long)*bytes, (unsigned long long)t->rec->max_bytes,
-				  (unsigned long long)least);
+		return shmq__fail(
+			a->why, SHMQ_EOPTION,
+			"an arena of %llu bytes cannot hold a message of %llu: ask for %llu",
+			(unsigned long long)*bytes, (unsigned long long)t->rec->max_bytes,
+			(unsigned long long)least);
 	if (*bytes > REGISTRY_BIG_BASE)
 		return shmq__fail(a->why, SHMQ_EOPTION, "an arena has at most %llu bytes",
 				  (unsigned long long)REGISTRY_BIG_BASE);
@@ -114,7 +118,7 @@ static int arena_wanted(const struct answer *a, const struct topic *t, uint64_t 
 	return 0;
 }
 
-/* ---- granting ---------------------------------------------------------------------------- */
+/* ---- granting -------------------------------------------------------- */
 
 static void fill_reply(struct control *c, const struct answer *a, const struct handle *h)
 {
@@ -132,8 +136,9 @@ static void fill_reply(struct control *c, const struct answer *a, const struct h
 		return;
 	conn_give_once(a->conn, a->reply, a->fds, a->fd_count, LAY_REF_SLAB(part->ring));
 	if (h->member->arena)
-		conn_give_once(a->conn, a->reply, a->fds, a->fd_count,
-			       LAY_REF_SLAB(shmq__slabs_arena(c->reg->slabs, h->member->arena - 1)->mem));
+		conn_give_once(
+			a->conn, a->reply, a->fds, a->fd_count,
+			LAY_REF_SLAB(shmq__slabs_arena(c->reg->slabs, h->member->arena - 1)->mem));
 }
 
 static void own_rings(struct topic *t, uint64_t from, uint64_t to)
@@ -205,7 +210,8 @@ static int add_handle(struct control *c, const struct answer *a, struct topic *t
 }
 
 /* With an arena that an earlier publisher of this topic left. */
-static int grant_with_orphan(struct control *c, const struct answer *a, struct topic *t, uint32_t id)
+static int grant_with_orphan(struct control *c, const struct answer *a, struct topic *t,
+			     uint32_t id)
 {
 	struct lay_arena *arena = shmq__slabs_arena(c->reg->slabs, id);
 	struct handle *h;
@@ -249,7 +255,7 @@ static int grant(struct control *c, const struct answer *a, struct topic *t,
 	return 0;
 }
 
-/* ---- waiting for an arena -------------------------------------------------------------------- */
+/* ---- waiting for an arena -------------------------------------------- */
 
 static void arena_populated(struct job *job, int error, const struct place_result *result,
 			    const struct shmq__why *told)
@@ -297,7 +303,8 @@ static int populate_arena(struct exchange *x, struct topic *t, const struct regi
 	o->req = *x->req;
 	o->range = *range;
 	o->topic_id = t->rec->id;
-	error = job_start(&o->job, x->c, range, t->rec->node_asked, NULL, NULL, arena_populated, &x->why);
+	error = job_start(&o->job, x->c, range, t->rec->node_asked, NULL, NULL, arena_populated,
+			  &x->why);
 	if (error) {
 		free(o);
 		return error;
@@ -306,7 +313,8 @@ static int populate_arena(struct exchange *x, struct topic *t, const struct regi
 	return CONN_LATER;
 }
 
-static int open_with_arena(struct exchange *x, const struct answer *a, struct topic *t, uint64_t bytes)
+static int open_with_arena(struct exchange *x, const struct answer *a, struct topic *t,
+			   uint64_t bytes)
 {
 	struct place_ask ask = {
 		.bytes = bytes,
@@ -330,14 +338,16 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	return error;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------ */
+/* ---- requests
+ * ------------------------------------------------------------------------------------ */
 
 /* The answer to this very request was lost: it has been done. */
 static int answer_again(struct exchange *x, const struct answer *a, struct handle *h)
 {
 	int error;
 
-	if (h->role != (enum shmq_role)x->req->open.role || strcmp(h->topic->rec->name, x->req->topic) != 0)
+	if (h->role != (enum shmq_role)x->req->open.role ||
+	    strcmp(h->topic->rec->name, x->req->topic) != 0)
 		return shmq__fail(&x->why, SHMQ_EPROTO, "token of another handle");
 	error = registry_attach(x->c->reg, h->topic, &x->why);
 	if (error)
@@ -385,7 +395,8 @@ int open_close_request(struct exchange *x)
 	return 0;
 }
 
-/* ---- the way back ---------------------------------------------------------------------------------- */
+/* ---- the way back
+ * ---------------------------------------------------------------------------------- */
 
 unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 {

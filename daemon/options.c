@@ -168,13 +168,15 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 /* A relative directory would mean another one after daemonising. */
 static int resolve_dir(struct options *o, const char *given)
 {
-	enum shmq__name_dir how = o->role == ROLE_START ? SHMQ__NAME_DIR_CREATE : SHMQ__NAME_DIR_FIND;
+	enum shmq__name_dir how =
+		o->role == ROLE_START ? SHMQ__NAME_DIR_CREATE : SHMQ__NAME_DIR_FIND;
 	struct shmq__why why = { "" };
 	char found[sizeof(o->dir)], full[PATH_MAX];
 	int error = shmq__name_runtime_dir(given, how, found, sizeof(found), &why);
 
 	if (!error && found[0] != '/' && realpath(found, full))
-		error = shmq__name_runtime_dir(full, SHMQ__NAME_DIR_FIND, found, sizeof(found), &why);
+		error = shmq__name_runtime_dir(full, SHMQ__NAME_DIR_FIND, found, sizeof(found),
+					       &why);
 	if (error) {
 		fprintf(stderr, "shmqd: %s\n", *why.text ? why.text : shmq_strerror(error));
 		return EXIT_FAILED;
@@ -189,8 +191,9 @@ int options_parse(int argc, char **argv, struct options *o)
 	const char *dir = NULL;
 	int opt, rc;
 
-	*o = (struct options){ .fd = -1, .bus = "default", .linger_ns = INT64_C(5000000000),
-			       .level = LOG_INFO };
+	*o = (struct options){
+		.fd = -1, .bus = "default", .linger_ns = INT64_C(5000000000), .level = LOG_INFO
+	};
 	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		rc = parse_one(opt, optarg, o, &dir);
 		if (rc >= 0)
@@ -215,26 +218,27 @@ _Noreturn static void become(const struct options *o, enum role role, int fd)
 	int n = 0;
 
 	snprintf(role_text, sizeof(role_text), "--role=%s", role_names[role]);
-	snprintf(fd_text, sizeof(fd_text), "--%s-fd=%d", role == ROLE_PARENT ? "adopt" : "parent", fd);
+	snprintf(fd_text, sizeof(fd_text), "--%s-fd=%d", role == ROLE_PARENT ? "adopt" : "parent",
+		 fd);
 	snprintf(linger, sizeof(linger), "%.3f", (double)o->linger_ns / 1e9);
 	snprintf(first_seq, sizeof(first_seq), "%" PRIu64, o->first_seq);
 	argv[n++] = name;
 	argv[n++] = role_text;
 	argv[n++] = fd_text;
-	argv[n++] = (char *)(uintptr_t)"--bus";
+	argv[n++] = (char *)(uintptr_t) "--bus";
 	argv[n++] = (char *)(uintptr_t)o->bus;
-	argv[n++] = (char *)(uintptr_t)"--runtime-dir";
+	argv[n++] = (char *)(uintptr_t) "--runtime-dir";
 	argv[n++] = (char *)(uintptr_t)o->dir;
-	argv[n++] = (char *)(uintptr_t)"--log-level";
+	argv[n++] = (char *)(uintptr_t) "--log-level";
 	argv[n++] = (char *)(uintptr_t)log_level_name(o->level);
-	argv[n++] = (char *)(uintptr_t)"--linger";
+	argv[n++] = (char *)(uintptr_t) "--linger";
 	argv[n++] = linger;
-	argv[n++] = (char *)(uintptr_t)"--first-seq";
+	argv[n++] = (char *)(uintptr_t) "--first-seq";
 	argv[n++] = first_seq;
 	if (o->on_demand)
-		argv[n++] = (char *)(uintptr_t)"--on-demand";
+		argv[n++] = (char *)(uintptr_t) "--on-demand";
 	if (o->topology) {
-		argv[n++] = (char *)(uintptr_t)"--topology";
+		argv[n++] = (char *)(uintptr_t) "--topology";
 		argv[n++] = (char *)(uintptr_t)o->topology;
 	}
 	argv[n] = NULL;

@@ -35,9 +35,9 @@ static void set_timer(struct control *c)
 	uint64_t due = UINT64_MAX;
 	struct orphan *o;
 
-	LIST_FOREACH (o, &c->orphans, link)
-		if (o->due_ns < due)
-			due = o->due_ns;
+	LIST_FOREACH(o, &c->orphans, link)
+	if (o->due_ns < due)
+		due = o->due_ns;
 	if (due != UINT64_MAX)
 		loop_set_timer(c->loop, &c->orphan_timer, due, look_at_all);
 	else
@@ -46,7 +46,8 @@ static void set_timer(struct control *c)
 
 static struct topic *topic_of(struct control *c, const struct orphan *o)
 {
-	struct topic *t = o->topic_index < c->reg->topic_capacity ? c->reg->topic[o->topic_index] : NULL;
+	struct topic *t =
+		o->topic_index < c->reg->topic_capacity ? c->reg->topic[o->topic_index] : NULL;
 
 	return t && t->rec->id == o->topic_id ? t : NULL;
 }
@@ -63,7 +64,8 @@ static int refers(const struct orphan *o, const struct shmq__ring *ring, uint64_
 
 	if (LAY_CTRL_STATE(word) != LAY_COMMITTED || !(flags & SHMQ_MSG_ARENA))
 		return 0;
-	memcpy(&ref, payload + (flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0), sizeof(ref));
+	memcpy(&ref, payload + (flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
+	       sizeof(ref));
 	fence_acquire();
 	return load_relaxed(&s->ctrl) == word && ref.id == o->id && ref.gen == (uint32_t)o->gen;
 }
@@ -139,12 +141,27 @@ static void look_at_all(struct timer *timer)
 	set_timer(c);
 }
 
+/* An orphan that is waited for already: an adopting worker comes by twice,
+ * once with the death of its publisher and once with the list of orphans. */
+static int is_known(const struct control *c, uint32_t id)
+{
+	struct orphan *o;
+
+	LIST_FOREACH(o, &c->orphans, link)
+	if (o->id == id)
+		return 1;
+	return 0;
+}
+
 void orphan_begin(struct control *c, const struct topic *t, uint32_t id)
 {
 	struct lay_arena *a = shmq__slabs_arena(c->reg->slabs, id);
-	struct orphan *o = calloc(1, sizeof(*o));
+	struct orphan *o;
 
 	store_release(&a->state, LAY_ARENA_ORPHAN);
+	if (is_known(c, id))
+		return;
+	o = calloc(1, sizeof(*o));
 	if (!o)
 		return; /* the next worker finds it */
 	o->id = id;
@@ -163,9 +180,9 @@ uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes)
 	struct orphan *o;
 	uint32_t id;
 
-	LIST_FOREACH (o, &c->orphans, link)
-		if (o->topic_id == t->rec->id && o->bytes >= bytes)
-			break;
+	LIST_FOREACH(o, &c->orphans, link)
+	if (o->topic_id == t->rec->id && o->bytes >= bytes)
+		break;
 	if (!o)
 		return UINT32_MAX;
 	id = o->id;

@@ -43,8 +43,8 @@ struct parent {
 	unsigned quick_deaths;
 	int was_ready; /* some worker of this bus has served */
 
-	int stop;      /* asked to end the bus */
-	int ended;     /* the worker has ended it */
+	int stop;  /* asked to end the bus */
+	int ended; /* the worker has ended it */
 	uint64_t stop_deadline;
 	char failure[SHMQ_WHY_BYTES];
 };
@@ -63,7 +63,7 @@ static int say_start_failed(struct parent *p, enum exit_code code, const char *t
 	return (int)code;
 }
 
-/* ---- the worker -------------------------------------------------------- */
+/* ---- the worker ------------------------------------------------------ */
 
 static void ask_worker_to_stop(struct parent *p)
 {
@@ -101,7 +101,8 @@ static int spawn_worker(struct parent *p)
  * there are always two to hold the descriptors. */
 static void choose_delay(struct parent *p)
 {
-	static const int64_t delay_ns[] = { 0, 10 * MILLISECOND_NS, 100 * MILLISECOND_NS, SECOND_NS };
+	static const int64_t delay_ns[] = { 0, 10 * MILLISECOND_NS, 100 * MILLISECOND_NS,
+					    SECOND_NS };
 	uint64_t now = shmq__clock_monotonic_ns();
 	unsigned last = sizeof(delay_ns) / sizeof(delay_ns[0]) - 1;
 
@@ -180,15 +181,16 @@ static void worker_died(struct parent *p)
 	describe_end(p, how, sizeof(how));
 	if (!p->ended)
 		log_warn("control worker (pid %d) %s%s", (int)p->worker, how,
-			 p->was_ready && !p->stop ? ": starting another; its clients carry on meanwhile" :
-						    "");
+			 p->was_ready && !p->stop ?
+				 ": starting another; its clients carry on meanwhile" :
+				 "");
 	close_fd(&p->link_fd);
 	close_fd(&p->worker_fd);
 	p->worker = 0;
 	choose_delay(p);
 }
 
-/* ---- the loop ----------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------- */
 
 static void stop(struct parent *p)
 {
@@ -253,8 +255,9 @@ static int supervise(struct parent *p)
 		if (!p->worker && *p->failure && !p->was_ready)
 			return say_start_failed(p, EXIT_FAILED, p->failure);
 		if (!p->worker && !p->was_ready && p->quick_deaths >= START_TRIES)
-			return say_start_failed(p, EXIT_FAILED,
-						"the control worker dies while starting: see the log");
+			return say_start_failed(
+				p, EXIT_FAILED,
+				"the control worker dies while starting: see the log");
 		if (p->stop && shmq__clock_left(p->stop_deadline) == 0) {
 			log_warn("the control worker did not end the bus in time: killing it");
 			if (p->worker_fd >= 0)
@@ -272,7 +275,7 @@ static int supervise(struct parent *p)
 	}
 }
 
-/* ---- becoming the parent -------------------------------------------------- */
+/* ---- becoming the parent --------------------------------------------- */
 
 /* -1: the lock is ours; else the exit code. */
 static int take_lock(struct parent *p)
@@ -285,7 +288,8 @@ static int take_lock(struct parent *p)
 		if (p->lock_fd >= 0)
 			return -1;
 		if (p->lock_fd != -EWOULDBLOCK) {
-			snprintf(text, sizeof(text), "locking %s: %s", p->files.lock, strerror(-p->lock_fd));
+			snprintf(text, sizeof(text), "locking %s: %s", p->files.lock,
+				 strerror(-p->lock_fd));
 			return say_start_failed(p, EXIT_FAILED, text);
 		}
 		/* It runs, or is starting, or on its way out. */
@@ -299,7 +303,8 @@ static int take_lock(struct parent *p)
 			return say_start_failed(p, EXIT_RUNNING, text);
 		}
 		if (shmq__clock_left(deadline) == 0) {
-			snprintf(text, sizeof(text), "the supervisor that holds %s does not accept clients",
+			snprintf(text, sizeof(text),
+				 "the supervisor that holds %s does not accept clients",
 				 p->files.lock);
 			return say_start_failed(p, EXIT_FAILED, text);
 		}
@@ -421,8 +426,13 @@ static void leave(struct parent *p)
 
 int parent_run(const struct options *o, int ready_fd)
 {
-	struct parent p = { .o = o, .lock_fd = -1, .listen_fd = -1, .signal_fd = -1,
-			    .ready_fd = ready_fd, .worker_fd = -1, .link_fd = -1 };
+	struct parent p = { .o = o,
+			    .lock_fd = -1,
+			    .listen_fd = -1,
+			    .signal_fd = -1,
+			    .ready_fd = ready_fd,
+			    .worker_fd = -1,
+			    .link_fd = -1 };
 	unsigned i;
 	int rc;
 

@@ -87,8 +87,8 @@ static void begin_ahead(struct pool *p)
 		return;
 	p->ahead = upto;
 	if (plan(p, upto, NULL) ||
-	    place_populate_start(p->place, p->fd, p->base + p->warm, upto - p->warm, 12, SHMQ_NODE_ANY,
-				 NULL, NULL, &p->child, &p->result_fd, NULL))
+	    place_populate_start(p->place, p->fd, p->base + p->warm, upto - p->warm, 12,
+				 SHMQ_NODE_ANY, NULL, NULL, &p->child, &p->result_fd, NULL))
 		p->child = 0;
 }
 
@@ -105,7 +105,8 @@ static int reach_now(struct pool *p, uint64_t bytes, struct shmq__why *why)
 	if (bytes <= p->warm)
 		return 0;
 	if (bytes > p->bytes)
-		return shmq__fail(why, SHMQ_ELIMIT, "this bus is full: no more than %llu bytes of its kind",
+		return shmq__fail(why, SHMQ_ELIMIT,
+				  "this bus is full: no more than %llu bytes of its kind",
 				  (unsigned long long)p->bytes);
 	upto = round_up(bytes, p->chunk);
 	if (upto > p->bytes)
@@ -134,7 +135,8 @@ int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off, st
 	int error = extent_alloc(p->ranges, bytes, align, &at);
 
 	if (error == -ENOSPC)
-		return shmq__fail(why, SHMQ_ELIMIT, "this bus is full: no more than %llu bytes of its kind",
+		return shmq__fail(why, SHMQ_ELIMIT,
+				  "this bus is full: no more than %llu bytes of its kind",
 				  (unsigned long long)p->bytes);
 	if (error)
 		return error;

@@ -17,7 +17,7 @@
 struct pool {
 	struct place *place;
 	int fd;
-	uint64_t base;  /* where it starts in the slab */
+	uint64_t base; /* where it starts in the slab */
 	uint64_t bytes;
 	uint64_t chunk; /* populate so much at a time */
 	uint64_t warm;  /* [base, base + warm) is populated */
@@ -43,7 +43,8 @@ int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why);
 
 /* Ranges: *off is an offset in the slab, populated; what is there is left
  * from before.  0, SHMQ_ELIMIT when the stretch is full, or as pool_reach. */
-int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off, struct shmq__why *why);
+int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off,
+	       struct shmq__why *why);
 void pool_free(struct pool *p, uint64_t off, uint64_t bytes);
 
 /* Give back some of the end if a lot of it is free: 1 if there is more to

@@ -52,7 +52,6 @@ int ready_daemonise(const char *log, int *fd)
 	char text[512];
 	pid_t pid;
 
-
 	if (pipe2(ends, O_CLOEXEC))
 		return -errno;
 	pid = fork();

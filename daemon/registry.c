@@ -52,7 +52,8 @@ unsigned registry_slabs_wanted(struct link_slab slab[LINK_SLABS_MAX])
 		if (!machine_has_pages(shifts[i]))
 			continue;
 		slab[n++] = (struct link_slab){ -1, LAY_SLAB_RING, shifts[i], LAY_BULK_SLAB_BYTES };
-		slab[n++] = (struct link_slab){ -1, LAY_SLAB_ARENA, shifts[i], LAY_BULK_SLAB_BYTES };
+		slab[n++] =
+			(struct link_slab){ -1, LAY_SLAB_ARENA, shifts[i], LAY_BULK_SLAB_BYTES };
 	}
 	for (i = n; i < LINK_SLABS_MAX; i++)
 		slab[i] = (struct link_slab){ -1, 0, 0, 0 };
@@ -62,8 +63,9 @@ unsigned registry_slabs_wanted(struct link_slab slab[LINK_SLABS_MAX])
 int registry_make_slab(unsigned id, const struct link_slab *slab)
 {
 	static const char *const names[] = {
-		[LAY_SLAB_REGISTRY] = "registry", [LAY_SLAB_BELL] = "bell",   [LAY_SLAB_ENTRY] = "entry",
-		[LAY_SLAB_RING] = "ring",         [LAY_SLAB_ARENA] = "arena",
+		[LAY_SLAB_REGISTRY] = "registry", [LAY_SLAB_BELL] = "bell",
+		[LAY_SLAB_ENTRY] = "entry",       [LAY_SLAB_RING] = "ring",
+		[LAY_SLAB_ARENA] = "arena",
 	};
 	char name[40];
 
@@ -71,7 +73,7 @@ int registry_make_slab(unsigned id, const struct link_slab *slab)
 	return shmq__shmem_create(name, slab->bytes, slab->page_shift);
 }
 
-/* ---- formatting ---------------------------------------------------------- */
+/* ---- formatting ------------------------------------------------------ */
 
 static uint64_t random_nonce(void)
 {
@@ -117,11 +119,11 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 	head = base;
 	is_fresh = head->magic != LAY_MAGIC_REGISTRY;
 	if (is_fresh)
-		error = place_populate(place, slab[0].fd, 0, LAY_PAGE, 12, SHMQ_NODE_ANY, NULL, NULL, NULL,
-				       why);
-	if (is_fresh && !error)
-		error = place_populate(place, slab[0].fd, LAY_SLABS_OFF, SLAB_TABLE_BYTES, 12, SHMQ_NODE_ANY, NULL,
+		error = place_populate(place, slab[0].fd, 0, LAY_PAGE, 12, SHMQ_NODE_ANY, NULL,
 				       NULL, NULL, why);
+	if (is_fresh && !error)
+		error = place_populate(place, slab[0].fd, LAY_SLABS_OFF, SLAB_TABLE_BYTES, 12,
+				       SHMQ_NODE_ANY, NULL, NULL, NULL, why);
 	if (is_fresh && !error) {
 		head->version = LAY_VERSION;
 		head->nonce = random_nonce();
@@ -138,7 +140,7 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 	return error;
 }
 
-/* ---- opening -------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------- */
 
 /* Both descriptions of each slab: ours to write, and one to hand out. */
 static int add_slabs(struct registry *r, const struct link_slab *slab)
@@ -186,11 +188,12 @@ static int open_pools(struct registry *r)
 	} spec[] = {
 		{ &r->clients, POOL_TABLE, 0, LAY_CLIENTS_OFF,
 		  (LAY_CLIENT_MAX + 1) * sizeof(struct lay_client), TABLE_CHUNK },
-		{ &r->arenas, POOL_TABLE, 0, LAY_ARENAS_OFF, LAY_ARENAS_MAX * sizeof(struct lay_arena),
-		  TABLE_CHUNK },
+		{ &r->arenas, POOL_TABLE, 0, LAY_ARENAS_OFF,
+		  LAY_ARENAS_MAX * sizeof(struct lay_arena), TABLE_CHUNK },
 		{ &r->topics, POOL_TABLE, 0, LAY_TOPICS_OFF,
 		  (uint64_t)LAY_TOPICS_MAX * sizeof(struct lay_topic), TOPICS_CHUNK },
-		{ &r->heap, POOL_RANGES, 0, LAY_HEAP_OFF, LAY_REGISTRY_BYTES - LAY_HEAP_OFF, HEAP_CHUNK },
+		{ &r->heap, POOL_RANGES, 0, LAY_HEAP_OFF, LAY_REGISTRY_BYTES - LAY_HEAP_OFF,
+		  HEAP_CHUNK },
 		{ &r->bells, POOL_RANGES, 1, 0, LAY_BELL_SLAB_BYTES, BELLS_CHUNK },
 		{ &r->entries, POOL_RANGES, 2, 0, LAY_ENTRY_SLAB_BYTES, ENTRIES_CHUNK },
 		{ &r->small_rings, POOL_RANGES, ring, 0, REGISTRY_BIG_BASE, RINGS_CHUNK },
@@ -235,7 +238,8 @@ int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MA
 	r->handle_mask = 1023;
 	r->handle = calloc(r->handle_mask + 1, sizeof(r->handle[0]));
 	TAILQ_INIT(&r->attached);
-	error = r->peer && r->freed_id && r->chain && r->handle ? shmq__slabs_create(&r->slabs) : -ENOMEM;
+	error = r->peer && r->freed_id && r->chain && r->handle ? shmq__slabs_create(&r->slabs) :
+								  -ENOMEM;
 	if (!error)
 		error = add_slabs(r, slab);
 	if (!error) {
@@ -316,7 +320,8 @@ int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_sh
 	unsigned i;
 
 	for (i = 0; i < LINK_SLABS_MAX; i++)
-		if (r->slab[i].fd >= 0 && r->slab[i].kind == kind && r->slab[i].page_shift == page_shift)
+		if (r->slab[i].fd >= 0 && r->slab[i].kind == kind &&
+		    r->slab[i].page_shift == page_shift)
 			return (int)i;
 	return -1;
 }
@@ -330,8 +335,10 @@ int registry_slab_fd(const struct registry *r, unsigned id)
  * counts once it is there. */
 void registry_count_bytes(struct registry *r)
 {
-	const struct pool *pools[] = { &r->clients, &r->arenas,  &r->topics,      &r->heap,
-				       &r->bells,   &r->entries, &r->small_rings, &r->small_arenas };
+	const struct pool *pools[] = {
+		&r->clients, &r->arenas,  &r->topics,      &r->heap,
+		&r->bells,   &r->entries, &r->small_rings, &r->small_arenas
+	};
 	uint64_t bytes = LAY_PAGE + SLAB_TABLE_BYTES;
 	unsigned i;
 
@@ -339,7 +346,8 @@ void registry_count_bytes(struct registry *r)
 		bytes += pools[i]->warm;
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		if (r->big[i])
-			bytes += LAY_BULK_SLAB_BYTES - REGISTRY_BIG_BASE - extent_free_bytes(r->big[i]);
+			bytes += LAY_BULK_SLAB_BYTES - REGISTRY_BIG_BASE -
+				 extent_free_bytes(r->big[i]);
 	store_relaxed(&r->head->bytes_used, bytes);
 }
 

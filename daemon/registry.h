@@ -70,7 +70,7 @@ struct topic {
 	struct shmq__topic *attached; /* see registry_attach() */
 	TAILQ_ENTRY(topic) recent;
 	LIST_HEAD(, handle) handles;
-	void *locked; /* its rings, locked in memory (work.c), or NULL */
+	void *locked;   /* its rings, locked in memory (work.c), or NULL */
 	void *creation; /* while CREATING (create.c) */
 	int is_counted; /* in head->topics_live */
 };
@@ -87,14 +87,14 @@ struct registry {
 	struct lay_registry *head;
 	struct link_slab slab[LINK_SLABS_MAX]; /* its descriptors belong to slabs */
 
-	struct pool clients, arenas, topics;   /* tables */
+	struct pool clients, arenas, topics; /* tables */
 	struct pool heap, bells, entries, small_rings, small_arenas;
-	struct extent *big[LINK_SLABS_MAX];    /* rings and arenas of their own */
+	struct extent *big[LINK_SLABS_MAX]; /* rings and arenas of their own */
 
-	struct peer **peer;   /* by id */
+	struct peer **peer; /* by id */
 	LIST_HEAD(, peer) peers;
 	unsigned peer_count;
-	uint16_t *freed_id;   /* ids to give out again, longest free first */
+	uint16_t *freed_id; /* ids to give out again, longest free first */
 	unsigned freed_first, freed_count;
 
 	struct topic **topic; /* by index */
@@ -107,7 +107,7 @@ struct registry {
 	uint32_t *free_topic, free_topic_count;
 	uint32_t *free_arena, free_arena_count, free_arena_capacity;
 
-	LIST_HEAD(handle_chain, handle) *handle; /* by client and token */
+	LIST_HEAD(handle_chain, handle) * handle; /* by client and token */
 	uint32_t handle_mask, handle_count;
 
 	/* The start of the warm ring pool, mapped once: what is locked there is
@@ -157,7 +157,7 @@ int registry_adopt(struct registry *r, struct registry_found *found);
  * whatever nobody refers to. */
 void registry_give_back(struct registry *r);
 
-/* ---- records.c: topics, clients, arenas ------------------------------ */
+/* ---- records.c, ranges.c, ids.c: topics, memory, clients, arenas ----- */
 
 /* Memory for big rings and arenas is taken but not populated: is_warm says
  * which.  0, SHMQ_ELIMIT, -ENOMEM, or as pool_reach. */
@@ -243,11 +243,11 @@ struct handle *registry_find_handle(const struct registry *r, const struct peer 
 uint64_t registry_entry_count(const struct topic *t, const struct lay_member *m);
 
 /* For adoption: a handle around a member that is there; marks its entries. */
-int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p,
-			  struct lay_member *m, lay_ref ref);
+int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p, struct lay_member *m,
+			  lay_ref ref);
 void registry_drop_entries(struct registry *r, struct peer *p);
 
-/* shared by records.c and adopt.c */
+/* shared with adopt.c */
 int registry_adopt_topic(struct registry *r, uint32_t index, struct topic **out);
 int registry_adopt_peer(struct registry *r, unsigned id, struct peer **out);
 int registry_note_free_arena(struct registry *r, uint32_t id);

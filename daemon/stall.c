@@ -47,7 +47,8 @@ static void set_timer(struct control *c)
 	if (LIST_EMPTY(&c->stalls))
 		loop_clear_timer(&c->stall_timer);
 	else
-		loop_set_timer(c->loop, &c->stall_timer, shmq__clock_monotonic_ns() + LOOK_NS, look_at_all);
+		loop_set_timer(c->loop, &c->stall_timer, shmq__clock_monotonic_ns() + LOOK_NS,
+			       look_at_all);
 }
 
 static uint64_t word_at(const struct topic *t, uint32_t partition, uint64_t seq)
@@ -57,7 +58,7 @@ static uint64_t word_at(const struct topic *t, uint32_t partition, uint64_t seq)
 	return load_acquire(&lay_slot_at(ring->mem, &ring->geo, seq)->ctrl);
 }
 
-/* ---- looking ------------------------------------------------------------------------------ */
+/* ---- looking --------------------------------------------------------- */
 
 static void act(struct control *c, struct stall *s)
 {
@@ -65,8 +66,8 @@ static void act(struct control *c, struct stall *s)
 
 	s->is_reported = 1;
 	log_warn("%s is stalled inside its claim of seq %llu of \"%s\" (partition %u): %s",
-		 conn_peer_text(s->owner), (unsigned long long)s->seq, s->topic->rec->name, s->partition,
-		 is_kill ? "killing it" : "others wait for it");
+		 conn_peer_text(s->owner), (unsigned long long)s->seq, s->topic->rec->name,
+		 s->partition, is_kill ? "killing it" : "others wait for it");
 	conn_push(c, s->topic, SHMQ_EVENT_STALLED, SHMQ_ROLE_PUBLISHER, s->owner, NULL);
 	s->is_killed = is_kill;
 	/* Its pidfd will say when it has gone: death_of() voids the claim. */
@@ -76,10 +77,11 @@ static void act(struct control *c, struct stall *s)
 
 static void tell_unkillable(struct control *c, const struct stall *s)
 {
-	log_error("%s got SIGKILL 10 s ago and is still there (frozen by its cgroup?): thaw it, or give "
-		  "\"%s\" fresh rings with: shmq move --bus %s --runtime-dir %s %s",
-		  conn_peer_text(s->owner), s->topic->rec->name, c->o->bus, c->o->dir,
-		  s->topic->rec->name);
+	log_error(
+		"%s got SIGKILL 10 s ago and is still there (frozen by its cgroup?): thaw it, or give "
+		"\"%s\" fresh rings with: shmq move --bus %s --runtime-dir %s %s",
+		conn_peer_text(s->owner), s->topic->rec->name, c->o->bus, c->o->dir,
+		s->topic->rec->name);
 }
 
 static void look(struct control *c, struct stall *s)
@@ -87,7 +89,8 @@ static void look(struct control *c, struct stall *s)
 	int64_t ticks = shmq__proc_cpu_ticks((pid_t)load_relaxed(&s->owner->rec->pid));
 	struct shmq__why why = { "" };
 
-	if (registry_attach(c->reg, s->topic, &why) || word_at(s->topic, s->partition, s->seq) != s->word) {
+	if (registry_attach(c->reg, s->topic, &why) ||
+	    word_at(s->topic, s->partition, s->seq) != s->word) {
 		forget(s);
 		return;
 	}
@@ -96,7 +99,7 @@ static void look(struct control *c, struct stall *s)
 			tell_unkillable(c, s);
 		return;
 	}
-	if (ticks != s->cpu_ticks) {
+	if (ticks < 0 || ticks != s->cpu_ticks) { /* what cannot be read proves nothing */
 		s->cpu_ticks = ticks;
 		s->looks = 0;
 		return;
@@ -139,16 +142,16 @@ void stall_forget_peer(struct control *c, const struct peer *p)
 	}
 }
 
-/* ---- reports -------------------------------------------------------------------------------- */
+/* ---- reports --------------------------------------------------------- */
 
 /* The topic of the report, which the reporter must have open. */
 static struct topic *reported_topic(const struct exchange *x)
 {
 	struct handle *h;
 
-	LIST_FOREACH (h, &x->conn->peer->handles, of_peer)
-		if (h->topic->rec->id == x->req->report.topic_id)
-			return h->topic;
+	LIST_FOREACH(h, &x->conn->peer->handles, of_peer)
+	if (h->topic->rec->id == x->req->report.topic_id)
+		return h->topic;
 	return NULL;
 }
 
@@ -156,9 +159,9 @@ static struct handle *publisher_of(const struct topic *t, unsigned client)
 {
 	struct handle *h;
 
-	LIST_FOREACH (h, &t->handles, of_topic)
-		if (h->role == SHMQ_ROLE_PUBLISHER && h->peer->id == client)
-			return h;
+	LIST_FOREACH(h, &t->handles, of_topic)
+	if (h->role == SHMQ_ROLE_PUBLISHER && h->peer->id == client)
+		return h;
 	return NULL;
 }
 
@@ -183,26 +186,31 @@ static int report_stuck(struct exchange *x, struct topic *t)
 	struct stall *s;
 
 	if (partition >= t->rec->partitions)
-		return shmq__fail(&x->why, SHMQ_EPROTO, "topic \"%s\" has no partition %u", t->rec->name,
-				  partition);
+		return shmq__fail(&x->why, SHMQ_EPROTO, "topic \"%s\" has no partition %u",
+				  t->rec->name, partition);
 	if (registry_attach(x->c->reg, t, &x->why))
 		return SHMQ_ELIMIT;
 	word = word_at(t, partition, seq);
-	if (word != x->req->report.word || LAY_CTRL_STATE(word) != LAY_CLAIMED)
+	if (word != x->req->report.word || LAY_CTRL_STATE(word) != LAY_CLAIMED ||
+	    LAY_CTRL_LAP(word) != lay_lap(&t->attached->geo, seq))
 		return 0;
 	owner = publisher_of(t, LAY_CTRL_OWNER(word));
 	if (!owner) {
 		void_ownerless(x, t, word);
 		return 0;
 	}
-	LIST_FOREACH (s, &x->c->stalls, link)
-		if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
-			return 0;
+	LIST_FOREACH(s, &x->c->stalls, link)
+	if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
+		return 0;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
-	*s = (struct stall){ .topic = t, .owner = owner->peer, .partition = partition, .seq = seq,
-			     .word = word, .cpu_ticks = -1 };
+	*s = (struct stall){ .topic = t,
+			     .owner = owner->peer,
+			     .partition = partition,
+			     .seq = seq,
+			     .word = word,
+			     .cpu_ticks = -1 };
 	if (LIST_EMPTY(&x->c->stalls))
 		loop_set_timer(x->c->loop, &x->c->stall_timer, shmq__clock_monotonic_ns() + LOOK_NS,
 			       look_at_all);
@@ -215,12 +223,19 @@ static int report_evict(struct exchange *x, struct topic *t)
 	struct handle *h;
 
 	if (t->rec->policy != SHMQ_EVICT)
-		return shmq__fail(&x->why, SHMQ_EOPTION, "nobody is evicted from \"%s\": its policy is "
-				  "another", t->rec->name);
-	LIST_FOREACH (h, &t->handles, of_topic)
-		if (h->peer->id == x->req->report.client && h->peer->gen == x->req->report.client_gen &&
-		    h->token == x->req->report.handle)
-			break;
+		return shmq__fail(&x->why, SHMQ_EOPTION,
+				  "nobody is evicted from \"%s\": its policy is "
+				  "another",
+				  t->rec->name);
+	if (!publisher_of(t, x->conn->peer->id))
+		return shmq__fail(&x->why, SHMQ_EACCESS,
+				  "only a publisher of \"%s\" can have passed a "
+				  "subscriber",
+				  t->rec->name);
+	LIST_FOREACH(h, &t->handles, of_topic)
+	if (h->peer->id == x->req->report.client && h->peer->gen == x->req->report.client_gen &&
+	    h->token == x->req->report.handle)
+		break;
 	if (!h || load_relaxed(&h->member->state) != LAY_MEMBER_SUBSCRIBER)
 		return 0;
 	if (registry_attach(x->c->reg, t, &x->why))
@@ -238,7 +253,8 @@ int stall_report_request(struct exchange *x)
 	struct topic *t = reported_topic(x);
 
 	if (!t)
-		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "a report about a topic that the client does "
+		return shmq__fail(&x->why, SHMQ_ENOTOPIC,
+				  "a report about a topic that the client does "
 				  "not publish");
 	switch (x->req->report.kind) {
 	case PROTO_REPORT_STUCK:
@@ -246,6 +262,7 @@ int stall_report_request(struct exchange *x)
 	case PROTO_REPORT_EVICT:
 		return report_evict(x, t);
 	default:
-		return shmq__fail(&x->why, SHMQ_EPROTO, "there is no report %u", x->req->report.kind);
+		return shmq__fail(&x->why, SHMQ_EPROTO, "there is no report %u",
+				  x->req->report.kind);
 	}
 }

@@ -29,7 +29,8 @@ struct work {
 static uint64_t slice_bytes(const struct work *w, const struct item *item)
 {
 	unsigned shift = w->r->slab[LAY_REF_SLAB(item->range.ref)].page_shift;
-	uint64_t bytes = (uint64_t)PAGES_AT_ONCE << shift, left = item->range.bytes - item->done_bytes;
+	uint64_t bytes = (uint64_t)PAGES_AT_ONCE << shift,
+		 left = item->range.bytes - item->done_bytes;
 
 	return bytes < left ? bytes : left;
 }
@@ -42,7 +43,8 @@ static void drop(struct work *w, struct item *item)
 
 static void punch_slice(struct work *w, struct item *item)
 {
-	uint64_t bytes = slice_bytes(w, item), off = LAY_REF_OFF(item->range.ref) + item->done_bytes;
+	uint64_t bytes = slice_bytes(w, item),
+		 off = LAY_REF_OFF(item->range.ref) + item->done_bytes;
 	int fd = registry_slab_fd(w->r, LAY_REF_SLAB(item->range.ref));
 	int error;
 
@@ -95,7 +97,8 @@ static void lock_slice(struct work *w, struct item *item)
 /* 1 if there is more to do. */
 static int trim(struct registry *r)
 {
-	struct pool *pools[] = { &r->small_rings, &r->small_arenas, &r->entries, &r->bells, &r->heap };
+	struct pool *pools[] = { &r->small_rings, &r->small_arenas, &r->entries, &r->bells,
+				 &r->heap };
 	int more = 0;
 	unsigned i;
 

@@ -216,7 +216,9 @@ struct lay_entry {
 	shmq_au32 asleep; /* 1 while waiting on a bell */
 	shmq_au32 flags;  /* LAY_ENTRY_* */
 	shmq_au64 waits;  /* times slept or blocked */
-	uint8_t pad[64];  /* groups and stored cursors come here */
+	shmq_au64 batch_end; /* exclusive publisher: end of the atomic batch it
+				writes, or wrote last; 0 none */
+	uint8_t pad[56];  /* groups and stored cursors come here */
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */

@@ -776,6 +776,9 @@ static int claim_batch(struct shmq_pub *pub, struct lane *l, size_t n)
 			if (error)
 				return error;
 		}
+		/* R6: recovery looks for the rest of a batch up to here. */
+		store_release(&l->entry->batch_end, l->w.next + n);
+		fence_release();
 		if (pub->invalidates)
 			ring_ready(&l->w, n);
 		for (i = 0; i < n; i++)

@@ -81,18 +81,65 @@ static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, un
 	return voided;
 }
 
+/* 1 if every gating subscriber has passed seq. */
+static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+
+	while ((m = shmq__topic_next_member(t, &it))) {
+		struct lay_entry *e;
+
+		if (load_relaxed(&m->state) != LAY_MEMBER_SUBSCRIBER)
+			continue;
+		e = shmq__topic_entry(t, m, p);
+		if (e && seq_diff(load_acquire(&e->pos), seq) <= 0)
+			return 0;
+	}
+	return 1;
+}
+
+/* Exclusive, and readers gate: the payload of the slots that come next may
+ * be half written over, while their words still say what was there a lap
+ * ago.  Nobody who gates will look there again, but a joiner from the oldest
+ * would: give them up.  Where a gating reader still stands, the publisher
+ * had no credit and wrote nothing. */
+static void give_up_torn(struct shmq__topic *t, uint32_t p, uint64_t from, uint64_t to, unsigned client,
+			 uint64_t gen)
+{
+	struct shmq__ring *r = &t->ring[p];
+	uint64_t n;
+
+	for (n = from; seq_diff(n, to) < 0; n++) {
+		struct lay_slot *s = lay_slot_at(r->mem, &r->geo, n);
+		uint64_t w = load_acquire(&s->ctrl);
+
+		if (lay_lap_diff(LAY_CTRL_LAP(w), lay_lap(&r->geo, n)) >= 0 ||
+		    !is_passed(t, p, n - r->geo.depth) || !is_current(t, client, gen))
+			return;
+		cas_acqrel(&s->ctrl, &w, LAY_CTRL(lay_lap(&r->geo, n), client, LAY_AHEAD));
+	}
+}
+
 /* Exclusive: what stands behind the head at its lap belongs to an atomic
  * batch whose first message never came, or was voided by a recoverer that
  * died.  No reader has passed the head, so none of it was seen: void it,
  * last to first, then what is before. */
-static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, unsigned client,
-				      uint64_t gen)
+static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, const struct lay_entry *e,
+				      unsigned client, uint64_t gen)
 {
 	struct shmq__ring *r = &t->ring[p];
-	uint64_t head = shmq__topic_head(r), end = head, n;
+	uint64_t head = shmq__topic_head(r), end = head, last = head + r->geo.depth / 4, n;
+	uint64_t batch_end = e ? load_acquire(&((struct lay_entry *)(uintptr_t)e)->batch_end) : last;
 	unsigned voided = 0;
 
-	for (n = head; n != head + r->geo.depth / 4; n++) {
+	/* No further than where its last batch ends, if it ever made one; a
+	 * single message it was in the middle of takes one slot. */
+	if (e && (!batch_end || seq_diff(batch_end, head) <= 0))
+		last = head + 1;
+	else if (seq_diff(batch_end, last) < 0)
+		last = batch_end;
+	for (n = head; n != last; n++) {
 		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
 
 		if (LAY_CTRL_LAP(w) == lay_lap(&r->geo, n) && LAY_CTRL_STATE(w) != LAY_AHEAD)
@@ -106,6 +153,8 @@ static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, unsigne
 		if (LAY_CTRL_SANS_OWNER(w) != LAY_CTRL(lay_lap(&r->geo, n - 1), 0, LAY_VOID))
 			voided += (unsigned)shmq__ring_void(r->mem, &r->geo, n - 1, w);
 	}
+	if (r->geo.policy == SHMQ_BLOCK || r->geo.policy == SHMQ_DROP_NEW)
+		give_up_torn(t, p, end, last, client, gen);
 	return voided;
 }
 
@@ -119,7 +168,7 @@ unsigned shmq__recover_publisher(struct shmq__topic *t, const struct lay_member 
 		struct lay_entry *e = shmq__topic_entry(t, m, p);
 
 		if (t->geo.mode == SHMQ_EXCLUSIVE)
-			voided += void_unfinished_batch(t, p, client, gen);
+			voided += void_unfinished_batch(t, p, e, client, gen);
 		else
 			voided += void_claims(t, p,
 					      e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,

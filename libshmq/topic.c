@@ -185,7 +185,7 @@ static uint64_t highest_limit(struct shmq__topic *t, uint32_t p, uint64_t base)
 		if (load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER)
 			continue;
 		e = shmq__topic_entry(t, m, p);
-		limit = e ? load_relaxed(&e->limit) : 0;
+		limit = e ? load_acquire(&e->limit) : 0; /* before the head is read */
 		if (limit && seq_diff(limit, high) > 0)
 			high = limit;
 	}

@@ -15,7 +15,7 @@ static struct place *place;
 static struct link_slab slabs[LINK_SLABS_MAX];
 static struct registry *reg;
 
-/* ---- scenery ----------------------------------------------------------- */
+/* ---- scenery --------------------------------------------------------- */
 
 /* A registry takes its descriptors over; those in slabs stay ours. */
 static struct registry *open_again(void)
@@ -74,8 +74,8 @@ static void init_rings(const struct topic *t, void *mem)
 
 	CHECK_OK(shmq__layout_geometry(t->rec, &geo));
 	for (p = 0; p < geo.partitions; p++)
-		shmq__layout_init_ring((char *)mem + (geo.partitions - 1 - p) * geo.ring_bytes, &geo,
-				       t->rec->id, p, 0);
+		shmq__layout_init_ring((char *)mem + (geo.partitions - 1 - p) * geo.ring_bytes,
+				       &geo, t->rec->id, p, 0);
 }
 
 /* A topic in state CREATING with small, initialised rings. */
@@ -126,7 +126,9 @@ static void remove_topic(struct topic *t)
 
 static struct peer *make_peer(uint64_t nonce)
 {
-	struct registry_client client = { .pid = (uint32_t)getpid(), .nonce = nonce, .name = "unit" };
+	struct registry_client client = { .pid = (uint32_t)getpid(),
+					  .nonce = nonce,
+					  .name = "unit" };
 	struct peer *p;
 
 	CHECK_OK(registry_add_peer(reg, &client, &p, NULL));
@@ -135,8 +137,9 @@ static struct peer *make_peer(uint64_t nonce)
 
 static struct handle *make_handle(struct topic *t, struct peer *p, uint64_t token, uint32_t arena)
 {
-	struct registry_member what = { .role = SHMQ_ROLE_PUBLISHER, .partition = -1, .arena = arena,
-					.token = token };
+	struct registry_member what = {
+		.role = SHMQ_ROLE_PUBLISHER, .partition = -1, .arena = arena, .token = token
+	};
 	struct handle *h;
 
 	CHECK_OK(registry_attach(reg, t, NULL));
@@ -165,7 +168,7 @@ static uint64_t page_of(const struct handle *h)
 	return LAY_REF_OFF(h->member->entry) / LAY_PAGE;
 }
 
-/* ---- fresh --------------------------------------------------------------- */
+/* ---- fresh ----------------------------------------------------------- */
 
 TEST(fresh_registry_describes_its_slabs)
 {
@@ -259,7 +262,7 @@ TEST(memory_of_removed_topics_is_used_again)
 	end();
 }
 
-/* ---- clients and handles ---------------------------------------------------- */
+/* ---- clients and handles --------------------------------------------- */
 
 TEST(client_id_comes_back_with_another_generation)
 {
@@ -297,7 +300,8 @@ TEST(no_two_clients_share_an_entry_page)
 	c = open_handle(t, a->peer, 2, 0);
 	CHECK_NE(page_of(a), page_of(b));
 	CHECK_EQ(page_of(a), page_of(c));
-	CHECK_EQ(LAY_REF_OFF(c->member->entry), LAY_REF_OFF(a->member->entry) + 3 * sizeof(struct lay_entry));
+	CHECK_EQ(LAY_REF_OFF(c->member->entry),
+		 LAY_REF_OFF(a->member->entry) + 3 * sizeof(struct lay_entry));
 	end();
 }
 
@@ -366,7 +370,7 @@ TEST(roster_grows_past_one_chunk)
 	end();
 }
 
-/* ---- adoption ------------------------------------------------------------------ */
+/* ---- adoption -------------------------------------------------------- */
 
 TEST(adoption_finds_what_was_there)
 {
@@ -414,7 +418,9 @@ TEST(adopted_memory_is_not_handed_out_again)
 	fresh = registry_rings_of(reg, t->rec);
 	CHECK(fresh.ref >= old.ref + old.bytes || fresh.ref + fresh.bytes <= old.ref);
 	CHECK_NE(page_of(open_handle(t, make_peer(2), 1, 0)), page);
-	CHECK_EQ(page_of(open_handle(t, LIST_FIRST(&registry_find(reg, "old")->handles)->peer, 2, 0)), page);
+	CHECK_EQ(page_of(open_handle(t, LIST_FIRST(&registry_find(reg, "old")->handles)->peer, 2,
+				     0)),
+		 page);
 	end();
 }
 
@@ -444,7 +450,8 @@ TEST(handle_killed_before_it_was_published_is_nobody)
 	found = replace();
 	CHECK_EQ(found.handles, 0);
 	CHECK_EQ(found.clients, 1);
-	CHECK_EQ(open_handle(registry_find(reg, "t"), LIST_FIRST(&reg->peers), 2, 0)->member->entry, at);
+	CHECK_EQ(open_handle(registry_find(reg, "t"), LIST_FIRST(&reg->peers), 2, 0)->member->entry,
+		 at);
 	end();
 }
 

@@ -70,7 +70,7 @@ mtype policy;
 
 byte ctrl[DEPTH];
 short half0[DEPTH], half1[DEPTH];
-byte hint = BASE;                        /* tail_hint: may be laps behind */
+#define HINT BASE                        /* tail_hint: the worst case, never moved */
 
 #define READER 0
 #define JOINER 1
@@ -104,7 +104,7 @@ byte delivered;                          /* seqs below may have been given out *
 inline walk_to_head(n)
 {
 	d_step {
-		n = hint;
+		n = HINT;
 		do
 		:: LAP(SLOT(n)) < LAP_OF(n) || SLOT(n) == WORD(LAP_OF(n), AHEAD) -> break
 		:: LAP(SLOT(n)) == LAP_OF(n) && STATE(SLOT(n)) != AHEAD -> n++
@@ -142,11 +142,7 @@ proctype Publisher(byte me; byte calls)
 			walk_to_head(next);
 			ahead = next;
 			limit = (GATES -> next : NOBODY);
-			heir_first = (me == HEIR -> next : heir_first);
-			if
-			:: hint = next
-			:: true
-			fi
+			heir_first = (me == HEIR -> next : heir_first)
 		};
 		do
 		:: calls == 0 -> break

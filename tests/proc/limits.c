@@ -370,6 +370,8 @@ TEST(too_little_address_space_is_refused)
 	shmq_bus *bus;
 	int before, rc;
 
+	if (test_slowdown() > 1)
+		SKIP("sanitizers need all the address space there is");
 	test_bus_start();
 	o.runtime_dir = test_bus_dir();
 	before = test_fd_count();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Whoever returns from its sleep finds the bell rung: if not, the back-stop
- * woke it, and a wake-up was lost.
+ * Whoever sleeps, and the progress it waits for is made, finds the bell rung
+ * and was woken by it, not by a timeout; else a wake-up was lost.
  */
 #include "bell.h"
 #include "clock.h"
@@ -20,7 +20,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define WATCHDOG_S 60 /* much more than a loaded machine needs */
+/* Shorter than the back-stop, and much more than a loaded machine needs. */
+#define LONG_NS INT64_C(6000000000)
+#define WATCHDOG_S 60
 
 /* ---- one step at a time ---------------------------------------------------- */
 
@@ -285,29 +287,38 @@ struct turns {
 	struct lay_bells *bells;
 	enum shmq__fence fence;
 	uint64_t rounds;
-	shmq_au64 progress, answers;
+	struct side {
+		shmq_au64 done;   /* what the others wait for */
+		shmq_au64 looked; /* of it, followed by a look at the bell */
+	} progress, answers;
 };
 
-/* Never with the short back-stop, which would make up for a loss. */
-static void sleep_until_rung(struct lay_bell *bell, uint32_t e)
+/* Sleep until the bell rings for progress made after the sleeper looked; the
+ * short back-stop would make up for a loss and is not used. */
+static void sleep_once(struct lay_bell *bell, uint32_t e, struct side *side, uint64_t want)
 {
-	CHECK_EQ(shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX), 0);
+	int rc = shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, shmq__clock_deadline(LONG_NS));
+
+	if (rc && load_relaxed(&bell->word) != e)
+		FAIL("the bell rang and the sleeper slept on");
+	if (load_acquire(&side->done) < want)
+		return; /* the wake of an earlier ring came late */
+	while (load_acquire(&side->looked) < want)
+		cpu_relax();
 	CHECK_NE(load_relaxed(&bell->word), e);
 }
 
-static void await(struct turns *t, shmq_au64 *count, uint64_t want, struct lay_bell *bell)
+static void await(struct turns *t, struct side *side, uint64_t want, struct lay_bell *bell)
 {
-	while (load_acquire(count) < want) {
+	while (load_acquire(&side->done) < want) {
 		uint32_t e = shmq__bell_arm(bell, t->fence);
 
-		if (load_acquire(count) >= want) /* S4 */
+		if (load_acquire(&side->done) >= want) /* S4 */
 			return;
-		sleep_until_rung(bell, e);
+		sleep_once(bell, e, side, want);
 	}
 }
 
-/* A release add is a full barrier on some machines, which would hide a
- * missing one: a waker's word is its own, and it stores. */
 struct one {
 	struct turns *t;
 	unsigned id;
@@ -319,13 +330,15 @@ static void *wake(void *arg)
 	struct turns *t = me->t;
 
 	for (uint64_t round = 1; round <= t->rounds; round++) {
-		/* In turn: so that the store can be a plain one. */
+		/* In turn, so that the store can be a plain one: an addition is a
+		 * full barrier on some machines, which would hide a missing one. */
 		uint64_t mine = PAIR * (round - 1) + me->id;
 
-		while (load_acquire(&t->progress) != mine)
+		while (load_acquire(&t->progress.done) != mine)
 			cpu_relax();
-		store_release(&t->progress, mine + 1); /* W1 */
+		store_release(&t->progress.done, mine + 1); /* W1 */
 		bell_look(&t->bells->data, t->fence);
+		atomic_fetch_add(&t->progress.looked, 1);
 		await(t, &t->answers, PAIR * round, &t->bells->credit);
 	}
 	return NULL;
@@ -338,8 +351,9 @@ static void *answer(void *arg)
 
 	for (uint64_t round = 1; round <= t->rounds; round++) {
 		await(t, &t->progress, PAIR * round, &t->bells->data);
-		atomic_fetch_add_explicit(&t->answers, 1, memory_order_release);
+		atomic_fetch_add_explicit(&t->answers.done, 1, memory_order_release);
 		bell_look(&t->bells->credit, t->fence);
+		atomic_fetch_add(&t->answers.looked, 1);
 	}
 	return NULL;
 }
@@ -383,7 +397,7 @@ TEST_WITHIN(no_wake_is_lost_without_membarrier, WATCHDOG_S)
  * the count late, as a message does: that is what the fences are for. */
 struct burst {
 	_Alignas(64) struct lay_bell bell;
-	_Alignas(64) shmq_au64 count;
+	_Alignas(64) struct side count;
 	_Alignas(64) shmq_au64 reached;
 	_Alignas(64) shmq_au64 payload[24][8];
 	enum shmq__fence fence;
@@ -405,9 +419,9 @@ static void *follow(void *arg)
 			fake_hold_up(b->waker, (unsigned)(fake_random(&state) % 200));
 		fake_dawdle(fake_random(&state) % 30);
 		e = shmq__bell_arm(bell, b->fence);
-		now = load_acquire(&b->count);
+		now = load_acquire(&b->count.done);
 		if (now == seen)
-			sleep_until_rung(bell, e);
+			sleep_once(bell, e, &b->count, seen + 1);
 		for (int i = 0; i < 24; i++)
 			CHECK_LE(load_relaxed(&b->payload[i][0]), b->bursts);
 		seen = now;
@@ -432,10 +446,11 @@ static void send_bursts(enum shmq__fence fence)
 			n++;
 			for (int i = 0; i < 24; i++)
 				store_relaxed(&b.payload[i][0], n);
-			store_release(&b.count, n);  /* W1 */
-			if (fake_random(&state) % 2) /* a waker may be held up here */
+			store_release(&b.count.done, n); /* W1 */
+			if (fake_random(&state) % 2)     /* a waker may be held up here */
 				fake_dawdle(fake_random(&state) % 60);
 			bell_look(&b.bell, fence);
+			store_release(&b.count.looked, n);
 		}
 		while (load_acquire(&b.reached) != n)
 			cpu_relax();

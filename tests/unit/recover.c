@@ -394,6 +394,12 @@ TEST(of_an_unfinished_shared_batch_nothing_is_left)
 
 /* ---- exclusive ---------------------------------------------------------------- */
 
+/* As a publisher does before it writes the first slot of a batch. */
+static void begin_batch(struct scene *s, unsigned size)
+{
+	store_relaxed(&shmq__topic_entry(s->f->topic, s->dead, 0)->batch_end, s->d.next + size);
+}
+
 static void unfinished_batch(uint64_t base, enum shmq_policy policy, unsigned size,
 			     unsigned committed)
 {
@@ -409,6 +415,7 @@ static void unfinished_batch(uint64_t base, enum shmq_policy policy, unsigned si
 		ring_ready(&s.d, size);
 	store_relaxed(&s.ring->mem->tail_hint, s.d.next - 20);
 	first = s.d.next;
+	begin_batch(&s, size);
 	for (n = size; n-- > size - committed;)
 		fake_put(&s.d, first + n, n);
 	CHECK_EQ(look(&s, first), RING_NOTHING);
@@ -454,6 +461,7 @@ TEST(an_unfinished_exclusive_batch_is_voided_last_to_first)
 		for (int n = 0; n < 10; n++)
 			fake_publish(&s.d, 0);
 		w.first = s.d.next;
+		begin_batch(&s, BATCH);
 		for (unsigned n = BATCH; n-- > 1;)
 			fake_put(&s.d, w.first + n, 0);
 		thread = fake_thread(watch_batch, &w);
@@ -472,6 +480,7 @@ TEST(voiding_of_an_exclusive_batch_goes_on_where_a_dead_recoverer_stopped)
 
 	for (int n = 0; n < 10; n++)
 		fake_publish(&s.d, 0);
+	begin_batch(&s, 8);
 	for (uint64_t n = 17; n > 12; n--) /* a batch of 8 from 10 on, half of it */
 		fake_put(&s.d, n, 0);
 	for (uint64_t n = 17; n > 14; n--)
@@ -480,6 +489,26 @@ TEST(voiding_of_an_exclusive_batch_goes_on_where_a_dead_recoverer_stopped)
 	for (uint64_t n = 10; n < 18; n++)
 		CHECK_EQ(look(&s, n), RING_VOID);
 	CHECK_EQ(voids(&s, 0, 100), 8);
+	tear_down(&s);
+}
+
+TEST(what_a_dead_exclusive_publisher_may_have_half_overwritten_is_given_up)
+{
+	struct scene s = exclusive_at(0, SHMQ_BLOCK);
+	uint64_t next, old;
+
+	for (int n = 0; n < FAKE_DEPTH + 10; n++)
+		fake_publish(&s.d, n);
+	next = s.d.next;
+	old = next - FAKE_DEPTH;
+	CHECK_EQ(look(&s, old), RING_MESSAGE);
+	CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), 0);
+	CHECK_EQ(look(&s, old), RING_LAPPED);
+	CHECK_EQ(look(&s, old + 1), RING_MESSAGE);
+	CHECK_EQ(shmq__topic_oldest(s.ring, old), old + 1);
+	CHECK_EQ(look(&s, next), RING_NOTHING);
+	shmq__ring_takeover(&s.l);
+	CHECK_EQ(s.l.next, next);
 	tear_down(&s);
 }
 
@@ -557,6 +586,7 @@ static void exclusive_mortal(struct scene *s, unsigned count)
 {
 	uint64_t first = s->d.next;
 
+	begin_batch(s, count);
 	ring_ready(&s->d, count);
 	for (unsigned i = count; i-- > 0;)
 		fake_put(&s->d, first + i, first + i);
@@ -628,7 +658,7 @@ static void recoverer_dies(enum shmq_mode mode, uint64_t base)
 			for (n = 0; n < 3; n++)
 				claim(&s.d);
 		else
-			for (n = 3; n-- > 1;) /* a batch without its first */
+			for (begin_batch(&s, 3), n = 3; n-- > 1;) /* one without its first */
 				fake_put(&s.d, first + n, 0);
 		die_at(k, recovering_mortal, &s, 0);
 		/* However far it came, a reader that gets past the first gets past all. */
