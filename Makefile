@@ -174,7 +174,6 @@ lint: build/.deps-all ## formatter, static analyser, man pages, layers, exports
 	$(call say,LINT,cppcheck)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=tests/lint/cppcheck --error-exitcode=1 -j$(shell nproc) \
 		'-D_Noreturn=__attribute__((noreturn))' -D__x86_64__ -D__linux__ \
-		'-DLIST_HEAD(n,t)=struct n { struct t *lh_first; }' \
 		$(LINT_INCLUDES) $(filter %.c,$(C_FILES))
 	$(call say,LINT,analyzer)for file in $(wildcard libshmq/*.c daemon/*.c daemon/cli/*.c); do \
 		$(filter-out -MMD -MP,$(COMPILE)) $(LINT_INCLUDES) -fanalyzer $(ANALYZER_LISTS) -Werror -S \

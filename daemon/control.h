@@ -43,13 +43,13 @@ struct control {
 	unsigned parent_tries;
 	struct timer parent_timer;
 
-	TAILQ_HEAD(, conn) conns; /* oldest first */
+	TAILQ_HEAD(conn_queue, conn) conns; /* oldest first */
 	unsigned conn_count;
 	uint64_t event_serial;
 	struct log_limit accept_limit, refuse_limit;
 
-	LIST_HEAD(, stall) stalls;
-	LIST_HEAD(, orphan) orphans;
+	LIST_HEAD(stall_list, stall) stalls;
+	LIST_HEAD(orphan_list, orphan) orphans;
 	struct timer stall_timer, exec_timer, orphan_timer, linger_timer;
 	unsigned jobs; /* children that populate */
 	struct {       /* the last small one (create.c) */

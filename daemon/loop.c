@@ -19,8 +19,8 @@ struct loop {
 	int has_idle_work;
 	int (*slice)(void *arg);
 	void *slice_arg;
-	LIST_HEAD(, timer) timers;
-	SLIST_HEAD(, garbage) garbage;
+	LIST_HEAD(timer_list, timer) timers;
+	SLIST_HEAD(garbage_list, garbage) garbage;
 };
 
 int loop_create(struct loop **out)

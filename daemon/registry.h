@@ -43,8 +43,8 @@ struct peer {
 	unsigned id;
 	uint64_t gen;
 	struct lay_client *rec;
-	LIST_HEAD(, handle) handles;
-	LIST_HEAD(, entry_run) runs;
+	LIST_HEAD(peer_handles, handle) handles;
+	LIST_HEAD(entry_runs, entry_run) runs;
 	LIST_ENTRY(peer) link;
 	struct conn *conn; /* NULL while it is not connected */
 	void *watcher;     /* how its death is noticed (death.c) */
@@ -69,7 +69,7 @@ struct topic {
 	uint32_t hash;
 	struct shmq__topic *attached; /* see registry_attach() */
 	TAILQ_ENTRY(topic) recent;
-	LIST_HEAD(, handle) handles;
+	LIST_HEAD(topic_handles, handle) handles;
 	void *locked;   /* its rings, locked in memory (work.c), or NULL */
 	void *creation; /* while CREATING (create.c) */
 	int is_counted; /* in head->topics_live */
@@ -92,7 +92,7 @@ struct registry {
 	struct extent *big[LINK_SLABS_MAX]; /* rings and arenas of their own */
 
 	struct peer **peer; /* by id */
-	LIST_HEAD(, peer) peers;
+	LIST_HEAD(peer_list, peer) peers;
 	unsigned peer_count;
 	uint16_t *freed_id; /* ids to give out again, longest free first */
 	unsigned freed_first, freed_count;
@@ -101,7 +101,7 @@ struct registry {
 	uint32_t topic_capacity;
 	struct topic **chain; /* by name */
 	uint32_t chain_mask;
-	TAILQ_HEAD(, topic) attached; /* most recently used last */
+	TAILQ_HEAD(topic_queue, topic) attached; /* most recently used last */
 	unsigned attached_count;
 	unsigned topic_count; /* records in use, ended and creating ones too */
 	uint32_t *free_topic, free_topic_count;

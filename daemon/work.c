@@ -23,7 +23,7 @@ struct item {
 struct work {
 	struct loop *loop;
 	struct registry *r;
-	TAILQ_HEAD(, item) items;
+	TAILQ_HEAD(item_queue, item) items;
 };
 
 static uint64_t slice_bytes(const struct work *w, const struct item *item)

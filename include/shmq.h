@@ -199,8 +199,8 @@ struct shmq_event {
 	char topic[SHMQ_NAME_MAX + 1];
 	unsigned client_id;
 	pid_t pid;
-	uint64_t missed; /* events dropped before this one because 1024 were
-			    waiting to be read */
+	uint64_t missed; /* events dropped before this one: 1024 were waiting to
+			    be read, or the socket was full */
 };
 
 /* Next event, waiting at most timeout_ns: 0, SHMQ_EEMPTY (no wait) or

@@ -63,7 +63,7 @@ struct shmq_bus {
 	uint64_t next_offer_ns; /* not before it */
 	uint64_t next_start_ns; /* likewise: starting a supervisor */
 	int64_t start_pause_ns;
-	pid_t starter; /* a start on its way, 0 none */
+	pid_t starter;  /* a start on its way, 0 none */
 	int registered; /* for membarrier: 0 not asked, 1 yes, -1 denied */
 	int thread_started;
 

@@ -207,18 +207,18 @@ _Static_assert(sizeof(struct lay_bells) == 128, "bells");
  * the one the roster speaks of. */
 struct lay_entry {
 	shmq_au64 gen;
-	shmq_au64 pos;    /* subscriber: cursor, the next seq it will read;
-			     publisher: lower bound of its open claims */
-	shmq_au64 limit;  /* publisher: seqs below it may be written */
-	shmq_au64 count;  /* messages sent or received */
-	shmq_au64 bytes;  /* their payload */
-	shmq_au64 lost;   /* subscriber: lost; publisher: dropped */
-	shmq_au32 asleep; /* 1 while waiting on a bell */
-	shmq_au32 flags;  /* LAY_ENTRY_* */
-	shmq_au64 waits;  /* times slept or blocked */
+	shmq_au64 pos;       /* subscriber: cursor, the next seq it will read;
+				publisher: lower bound of its open claims */
+	shmq_au64 limit;     /* publisher: seqs below it may be written */
+	shmq_au64 count;     /* messages sent or received */
+	shmq_au64 bytes;     /* their payload */
+	shmq_au64 lost;      /* subscriber: lost; publisher: dropped */
+	shmq_au32 asleep;    /* 1 while waiting on a bell */
+	shmq_au32 flags;     /* LAY_ENTRY_* */
+	shmq_au64 waits;     /* times slept or blocked */
 	shmq_au64 batch_end; /* exclusive publisher: end of the atomic batch it
 				writes, or wrote last; 0 none */
-	uint8_t pad[56];  /* groups and stored cursors come here */
+	uint8_t pad[56];     /* groups and stored cursors come here */
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */

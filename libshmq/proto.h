@@ -40,7 +40,7 @@ enum proto_op {
 	PROTO_STOP,
 	PROTO_GOODBYE, /* leave in order: handles closed, not died */
 	PROTO_MOVE,
-	PROTO_OFFER,   /* at <bus>.back: descriptors for a start that has none */
+	PROTO_OFFER, /* at <bus>.back: descriptors for a start that has none */
 };
 
 enum proto_report {

@@ -50,9 +50,9 @@ struct shmq_pub {
 	enum shmq_wake wake;
 	enum shmq_wait wait;
 	size_t short_end; /* lengths below it go the short way of shmq_publish() */
-	int rings;       /* publish looks at the bell itself */
-	int sleeps;      /* the topic lets someone sleep */
-	int invalidates; /* readers may be lapped: AHEAD before payload */
+	int rings;        /* publish looks at the bell itself */
+	int sleeps;       /* the topic lets someone sleep */
+	int invalidates;  /* readers may be lapped: AHEAD before payload */
 	int gates;
 	int dont_wait;
 	uint32_t stamps; /* SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME */
@@ -676,7 +676,8 @@ static inline void put_inline(struct lay_slot *s, const char *data, size_t len)
 }
 
 /* Everything but a short message without stamps to a single partition. */
-static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const void *data, size_t len)
+static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const void *data,
+						  size_t len)
 {
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = len };
 	struct shmq_msg m = { .partition = SHMQ_ANY_PARTITION };
@@ -1255,7 +1256,8 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	if (!pub->stamps && h.topic->geo.partitions == 1)
 		pub->short_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
 					  h.topic->geo.max_bytes :
-					  h.topic->geo.inline_bytes) + 1;
+					  h.topic->geo.inline_bytes) +
+				 1;
 	pub->block_ns = o.block_timeout_ns ? o.block_timeout_ns : rec->block_timeout_ns;
 	pub->evict_ns = rec->evict_ns;
 	for (p = 0; p < h.topic->geo.partitions; p++)

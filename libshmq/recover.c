@@ -104,8 +104,8 @@ static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
  * ago.  Nobody who gates will look there again, but a joiner from the oldest
  * would: give them up.  Where a gating reader still stands, the publisher
  * had no credit and wrote nothing. */
-static void give_up_torn(struct shmq__topic *t, uint32_t p, uint64_t from, uint64_t to, unsigned client,
-			 uint64_t gen)
+static void give_up_torn(struct shmq__topic *t, uint32_t p, uint64_t from, uint64_t to,
+			 unsigned client, uint64_t gen)
 {
 	struct shmq__ring *r = &t->ring[p];
 	uint64_t n;
@@ -130,7 +130,8 @@ static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, const s
 {
 	struct shmq__ring *r = &t->ring[p];
 	uint64_t head = shmq__topic_head(r), end = head, last = head + r->geo.depth / 4, n;
-	uint64_t batch_end = e ? load_acquire(&((struct lay_entry *)(uintptr_t)e)->batch_end) : last;
+	uint64_t batch_end =
+		e ? load_acquire(&((struct lay_entry *)(uintptr_t)e)->batch_end) : last;
 	unsigned voided = 0;
 
 	/* No further than where its last batch ends, if it ever made one; a

@@ -62,7 +62,7 @@ struct shmq_sub {
 	int gates;  /* nobody writes over what is at the cursor */
 	int evicts; /* being lapped is the end */
 	int evicted;
-	int is_plain;   /* one lane, and it gates: see take_plain() */
+	int is_plain;        /* one lane, and it gates: see take_plain() */
 	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;

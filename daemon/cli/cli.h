@@ -68,8 +68,8 @@ struct command {
 	int (*run)(struct cli *cli, int argc, char **argv); /* returns an exit code */
 };
 
-extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub, cmd_stop,
-	cmd_version;
+extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
+	cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);

@@ -234,7 +234,7 @@ static int publish_stream(void *arg)
 {
 	const struct stream *s = arg;
 	shmq_bus *bus = test_bus_open();
-	shmq_pub *pub = open_pub(bus, s->topic);
+	shmq_pub *pub = open_pub(bus, s->topic, .arena_bytes = 1 << 18);
 	static char buf[32768];
 
 	CHECK_OK(shmq_pub_wait_subscribers(pub, 1, PATIENCE));
@@ -274,7 +274,7 @@ static uint64_t stream_number(const struct shmq_msg *msg)
 
 TEST(a_stream_goes_many_times_round_ring_and_arena)
 {
-	struct stream s = { "t", 20000, 0 };
+	struct stream s = { "t", 10000, 0 };
 	struct shmq_msg msg;
 	shmq_bus *bus;
 	shmq_sub *sub;

@@ -66,29 +66,29 @@ static void check_pingpong(const struct pingpong *p)
 
 TEST(ping_pong_by_sleeping)
 {
-	check_pingpong(&(struct pingpong){ SHMQ_WAIT_SLEEP, 3000 });
+	check_pingpong(&(struct pingpong){ SHMQ_WAIT_SLEEP, 500 });
 }
 
 TEST(ping_pong_adaptively)
 {
-	check_pingpong(&(struct pingpong){ SHMQ_WAIT_ADAPTIVE, 3000 });
+	check_pingpong(&(struct pingpong){ SHMQ_WAIT_ADAPTIVE, 500 });
 }
 
 TEST(ping_pong_by_yielding)
 {
-	check_pingpong(&(struct pingpong){ SHMQ_WAIT_YIELD, 3000 });
+	check_pingpong(&(struct pingpong){ SHMQ_WAIT_YIELD, 500 });
 }
 
 TEST(ping_pong_by_spinning)
 {
 	/* With the rest of the machine busy a round may cost a time slice. */
-	check_pingpong(&(struct pingpong){ SHMQ_WAIT_SPIN, 100 });
+	check_pingpong(&(struct pingpong){ SHMQ_WAIT_SPIN, 50 });
 }
 
 TEST(ping_pong_without_membarrier)
 {
 	setenv("SHMQ_NO_MEMBARRIER", "1", 1);
-	check_pingpong(&(struct pingpong){ SHMQ_WAIT_SLEEP, 1000 });
+	check_pingpong(&(struct pingpong){ SHMQ_WAIT_SLEEP, 500 });
 }
 
 /* ---- from sleep, message by message -------------------------------------------- */
