@@ -165,6 +165,9 @@ C_FILES = $(wildcard $(foreach d,include libshmq daemon daemon/cli bench example
 	tests/*,$(d)/*.[ch]))
 LINT_INCLUDES = $(addprefix -I,include libshmq daemon daemon/cli examples/demo tests/lib)
 
+# Without it cppcheck does not know the list macros.
+QUEUE_H = $(shell printf '\043include <sys/queue.h>\n' | $(CC) -E -x c - | \
+	sed -n 's/.*"\(.*sys\/queue.h\)".*/\1/p' | head -n 1)
 # The analyser of GCC 12 does not see that LIST_REMOVE unlinks.
 ANALYZER_LISTS = -Wno-analyzer-double-free -Wno-analyzer-use-after-free -Wno-analyzer-malloc-leak
 
@@ -173,7 +176,7 @@ lint: build/.deps-all ## formatter, static analyser, man pages, layers, exports
 	$(call say,LINT,format)clang-format --dry-run -Werror $(C_FILES)
 	$(call say,LINT,cppcheck)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=tests/lint/cppcheck --error-exitcode=1 -j$(shell nproc) \
-		'-D_Noreturn=__attribute__((noreturn))' -D__x86_64__ -D__linux__ \
+		'-D_Noreturn=__attribute__((noreturn))' -D__x86_64__ -D__linux__ --include=$(QUEUE_H) \
 		$(LINT_INCLUDES) $(filter %.c,$(C_FILES))
 	$(call say,LINT,analyzer)for file in $(wildcard libshmq/*.c daemon/*.c daemon/cli/*.c); do \
 		$(filter-out -MMD -MP,$(COMPILE)) $(LINT_INCLUDES) -fanalyzer $(ANALYZER_LISTS) -Werror -S \

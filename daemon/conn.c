@@ -29,11 +29,11 @@ static int drop_silent(struct control *c)
 {
 	struct conn *conn;
 
-	TAILQ_FOREACH(conn, &c->conns, link)
-	if (!conn->peer) {
-		conn_close(conn);
-		return 1;
-	}
+	TAILQ_FOREACH (conn, &c->conns, link)
+		if (!conn->peer) {
+			conn_close(conn);
+			return 1;
+		}
 	return 0;
 }
 
@@ -347,8 +347,7 @@ void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, en
 	event.client = about ? about->id : 0;
 	event.pid = about ? (int32_t)load_relaxed(&about->rec->pid) : 0;
 	memcpy(event.topic, t->rec->name, sizeof(event.topic));
-	LIST_FOREACH(h, &t->handles, of_topic)
-	{
+	LIST_FOREACH (h, &t->handles, of_topic) {
 		struct peer *p = h->peer;
 
 		if (p == except || p->serial == serial || !p->conn || p->conn->event_fd < 0)

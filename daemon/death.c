@@ -53,8 +53,7 @@ static unsigned part(struct control *c, struct peer *p, enum shmq_event_kind kin
 
 	store_release(&p->rec->state, LAY_CLIENT_DEAD);
 	*topics = 0;
-	LIST_FOREACH(h, &p->handles, of_peer)
-	{
+	LIST_FOREACH (h, &p->handles, of_peer) {
 		voided += open_detach(c, h, OPEN_DIED);
 		(*topics)++;
 	}

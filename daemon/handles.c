@@ -35,8 +35,7 @@ static int find_room(struct peer *p, uint64_t count, uint64_t *off)
 	uint32_t pages = (uint32_t)((count + PER_PAGE - 1) / PER_PAGE), i;
 	struct entry_run *run;
 
-	LIST_FOREACH(run, &p->runs, link)
-	{
+	LIST_FOREACH (run, &p->runs, link) {
 		if (pages > 1 || run->pages > 1) {
 			if (run->pages < pages || run->used || pages == 1)
 				continue;
@@ -78,8 +77,7 @@ static void free_entries(struct peer *p, uint64_t off, uint64_t count)
 {
 	struct entry_run *run;
 
-	LIST_FOREACH(run, &p->runs, link)
-	{
+	LIST_FOREACH (run, &p->runs, link) {
 		if (off < run->off || off >= run->off + run->pages * LAY_PAGE)
 			continue;
 		run->used = run->pages > 1 ? 0 :
@@ -100,9 +98,9 @@ static int adopt_entries(struct registry *r, struct peer *p, uint64_t off, uint6
 	first = (uint32_t)((off - page) / sizeof(struct lay_entry));
 	if (off % sizeof(struct lay_entry) || (pages > 1 ? first : first + count > PER_PAGE))
 		return SHMQ_ECORRUPT;
-	LIST_FOREACH(run, &p->runs, link)
-	if (run->off == page && run->pages == 1 && pages == 1)
-		break;
+	LIST_FOREACH (run, &p->runs, link)
+		if (run->off == page && run->pages == 1 && pages == 1)
+			break;
 	if (!run) {
 		error = pool_take(&r->entries, page, pages * LAY_PAGE);
 		if (error)
@@ -289,9 +287,9 @@ struct handle *registry_find_handle(const struct registry *r, const struct peer 
 {
 	struct handle *h;
 
-	LIST_FOREACH(h, chain_of(r, p, token), of_chain)
-	if (h->peer == p && h->token == token)
-		return h;
+	LIST_FOREACH (h, chain_of(r, p, token), of_chain)
+		if (h->peer == p && h->token == token)
+			return h;
 	return NULL;
 }
 

@@ -107,9 +107,9 @@ static struct peer *find_known(struct control *c, const struct proto_request *re
 
 	if (req->hello.bus_nonce && req->hello.bus_nonce != c->reg->head->nonce)
 		return NULL;
-	LIST_FOREACH(p, &c->reg->peers, link)
-	if (is_same(p, req, who))
-		return p;
+	LIST_FOREACH (p, &c->reg->peers, link)
+		if (is_same(p, req, who))
+			return p;
 	return NULL;
 }
 

@@ -128,9 +128,9 @@ static struct timer *next_timer(struct loop *l)
 {
 	struct timer *t, *first = NULL;
 
-	LIST_FOREACH(t, &l->timers, link)
-	if (!first || t->due_ns < first->due_ns)
-		first = t;
+	LIST_FOREACH (t, &l->timers, link)
+		if (!first || t->due_ns < first->due_ns)
+			first = t;
 	return first;
 }
 

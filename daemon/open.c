@@ -74,11 +74,11 @@ static int check_exclusive(const struct answer *a, const struct topic *t)
 
 	if (a->req->open.role != SHMQ_ROLE_PUBLISHER || t->rec->mode != SHMQ_EXCLUSIVE)
 		return 0;
-	LIST_FOREACH(h, &t->handles, of_topic)
-	if (h->role == SHMQ_ROLE_PUBLISHER)
-		return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
-				  "topic \"%s\" is exclusive and %s publishes it", a->req->topic,
-				  conn_peer_text(h->peer));
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (h->role == SHMQ_ROLE_PUBLISHER)
+			return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
+					  "topic \"%s\" is exclusive and %s publishes it",
+					  a->req->topic, conn_peer_text(h->peer));
 	return 0;
 }
 

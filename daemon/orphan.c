@@ -35,9 +35,9 @@ static void set_timer(struct control *c)
 	uint64_t due = UINT64_MAX;
 	struct orphan *o;
 
-	LIST_FOREACH(o, &c->orphans, link)
-	if (o->due_ns < due)
-		due = o->due_ns;
+	LIST_FOREACH (o, &c->orphans, link)
+		if (o->due_ns < due)
+			due = o->due_ns;
 	if (due != UINT64_MAX)
 		loop_set_timer(c->loop, &c->orphan_timer, due, look_at_all);
 	else
@@ -147,9 +147,9 @@ static int is_known(const struct control *c, uint32_t id)
 {
 	struct orphan *o;
 
-	LIST_FOREACH(o, &c->orphans, link)
-	if (o->id == id)
-		return 1;
+	LIST_FOREACH (o, &c->orphans, link)
+		if (o->id == id)
+			return 1;
 	return 0;
 }
 
@@ -180,9 +180,9 @@ uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes)
 	struct orphan *o;
 	uint32_t id;
 
-	LIST_FOREACH(o, &c->orphans, link)
-	if (o->topic_id == t->rec->id && o->bytes >= bytes)
-		break;
+	LIST_FOREACH (o, &c->orphans, link)
+		if (o->topic_id == t->rec->id && o->bytes >= bytes)
+			break;
 	if (!o)
 		return UINT32_MAX;
 	id = o->id;

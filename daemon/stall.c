@@ -149,9 +149,9 @@ static struct topic *reported_topic(const struct exchange *x)
 {
 	struct handle *h;
 
-	LIST_FOREACH(h, &x->conn->peer->handles, of_peer)
-	if (h->topic->rec->id == x->req->report.topic_id)
-		return h->topic;
+	LIST_FOREACH (h, &x->conn->peer->handles, of_peer)
+		if (h->topic->rec->id == x->req->report.topic_id)
+			return h->topic;
 	return NULL;
 }
 
@@ -159,9 +159,9 @@ static struct handle *publisher_of(const struct topic *t, unsigned client)
 {
 	struct handle *h;
 
-	LIST_FOREACH(h, &t->handles, of_topic)
-	if (h->role == SHMQ_ROLE_PUBLISHER && h->peer->id == client)
-		return h;
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (h->role == SHMQ_ROLE_PUBLISHER && h->peer->id == client)
+			return h;
 	return NULL;
 }
 
@@ -199,9 +199,9 @@ static int report_stuck(struct exchange *x, struct topic *t)
 		void_ownerless(x, t, word);
 		return 0;
 	}
-	LIST_FOREACH(s, &x->c->stalls, link)
-	if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
-		return 0;
+	LIST_FOREACH (s, &x->c->stalls, link)
+		if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
+			return 0;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
@@ -232,10 +232,10 @@ static int report_evict(struct exchange *x, struct topic *t)
 				  "only a publisher of \"%s\" can have passed a "
 				  "subscriber",
 				  t->rec->name);
-	LIST_FOREACH(h, &t->handles, of_topic)
-	if (h->peer->id == x->req->report.client && h->peer->gen == x->req->report.client_gen &&
-	    h->token == x->req->report.handle)
-		break;
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (h->peer->id == x->req->report.client &&
+		    h->peer->gen == x->req->report.client_gen && h->token == x->req->report.handle)
+			break;
 	if (!h || load_relaxed(&h->member->state) != LAY_MEMBER_SUBSCRIBER)
 		return 0;
 	if (registry_attach(x->c->reg, t, &x->why))

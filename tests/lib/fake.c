@@ -6,6 +6,7 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -327,6 +328,14 @@ void fake_dawdle(uint64_t turns)
 {
 	while (turns--)
 		cpu_relax();
+}
+
+void fake_wait(unsigned *turns)
+{
+	if (++*turns % 512)
+		cpu_relax();
+	else
+		sched_yield();
 }
 
 static _Atomic unsigned held_for;

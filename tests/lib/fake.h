@@ -99,6 +99,8 @@ uint64_t fake_random(uint64_t *state);
 /* Waste about `turns` turns of a waiting loop; likewise another thread, wherever
  * it is (it must not be in a system call that a signal ends). */
 void fake_dawdle(uint64_t turns);
+/* In a loop that waits for another thread: spins, and gives way at times. */
+void fake_wait(unsigned *turns);
 void fake_hold_up(pthread_t thread, unsigned turns);
 
 /* Run from here, one instruction at a time, and call fn(arg) after the k-th:

@@ -403,9 +403,9 @@ TEST(events_that_nobody_reads_are_dropped_and_counted)
 
 TEST(topic_names_are_checked)
 {
-	static const char *const good[] = { "a",   "a.b",   "md.equities.AAPL", "A-b_c.0",
-					    "0.1", "-", "_" };
-	static const char *const bad[] = { "",    ".",    "a.",  ".a",  "a..b", "a b",
+	static const char *const good[] = { "a", "a.b", "md.equities.AAPL", "A-b_c.0", "0.1",
+					    "-", "_" };
+	static const char *const bad[] = { "",    ".",   "a.",   ".a",       "a..b", "a b",
 					   "a/b", "a$b", "$sys", "\xc3\xa4", "a\n" };
 	char name[SHMQ_NAME_MAX + 2];
 
@@ -466,9 +466,9 @@ static int topics_on(shmq_bus *bus)
 
 TEST(a_plan_says_what_creation_then_takes)
 {
-	struct shmq_topic_options *o = TOPIC_OPTIONS(.depth = 5000, .slot_bytes = 256,
-						     .partitions = 3, .max_message_bytes = 10000,
-						     .pages = SHMQ_PAGES_4K);
+	struct shmq_topic_options *o =
+		TOPIC_OPTIONS(.depth = 5000, .slot_bytes = 256, .partitions = 3,
+			      .max_message_bytes = 10000, .pages = SHMQ_PAGES_4K);
 	struct shmq_bus_info before, after;
 	struct shmq_plan plan, done;
 	struct shmq_topic_info info;
@@ -818,8 +818,7 @@ TEST(opening_a_subscriber_checks_what_it_is_given)
 	CHECK_ERROR(shmq_sub_open(bus, "t", SUB_OPTIONS(.flags = 2), &sub), SHMQ_EOPTION);
 	CHECK_ERROR(shmq_sub_open(bus, "t", SUB_OPTIONS(.partition_plus1 = -1), &sub),
 		    SHMQ_EOPTION);
-	CHECK_ERROR(shmq_sub_open(bus, "t", SUB_OPTIONS(.partition_plus1 = 3), &sub),
-		    SHMQ_EOPTION);
+	CHECK_ERROR(shmq_sub_open(bus, "t", SUB_OPTIONS(.partition_plus1 = 3), &sub), SHMQ_EOPTION);
 	/* A seq is of one partition. */
 	CHECK_ERROR(shmq_sub_open(bus, "t", SUB_OPTIONS(.from = SHMQ_FROM_SEQ), &sub),
 		    SHMQ_EOPTION);

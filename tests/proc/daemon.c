@@ -614,7 +614,8 @@ static int storm(void *arg)
 		if (n % 5) {
 			shmq_sub_close(sub);
 			/* A close that met a kill is told again when there is a worker. */
-			while (topic_info(bus, topic).subscribers || topic_info(bus, topic).publishers)
+			while (topic_info(bus, topic).subscribers ||
+			       topic_info(bus, topic).publishers)
 				test_sleep_ms(1);
 			CHECK_OK(shmq_topic_remove(bus, topic, 0));
 		} else {

@@ -156,7 +156,8 @@ TEST(a_claim_of_the_dead_is_voided_and_the_others_go_on)
 		await(&stage->at, 1);
 		publish_number(pub, 8);
 		CHECK_EQ(receive_number(sub, SHMQ_NOWAIT), 7);
-		CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY); /* its claim is open */
+		CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT),
+			    SHMQ_EEMPTY); /* its claim is open */
 		reach(&stage->at, 2);
 		CHECK_EQ(receive_number(sub, SOON), 8);
 		CHECK_EQ(test_join(child), 128 + SIGKILL);
@@ -311,8 +312,7 @@ static int die_in_a_batch(void *arg)
 
 	raw_open(&raw, open_bus_of_child(stage), stage->topic);
 	for (int i = 0; i < 8; i++)
-		seq[i] = raw.w.geo.mode == SHMQ_SHARED ? raw_claim(&raw) :
-							 raw.w.next + (uint64_t)i;
+		seq[i] = raw.w.geo.mode == SHMQ_SHARED ? raw_claim(&raw) : raw.w.next + (uint64_t)i;
 	for (uint32_t i = 0; i < 8; i++) {
 		struct lay_batch batch = { seq[0], i, 8 };
 
@@ -387,8 +387,8 @@ struct crash_member {
 
 static size_t crash_len(const struct crash *c, uint64_t incarnation, uint64_t batch, uint32_t index)
 {
-	return sizeof(struct crash_member) +
-	       mix(incarnation << 40 | batch << 8 | index) % (c->most - sizeof(struct crash_member));
+	return sizeof(struct crash_member) + mix(incarnation << 40 | batch << 8 | index) %
+						     (c->most - sizeof(struct crash_member));
 }
 
 /* Batches, every fourth of one message and not atomic, until killed. */
@@ -409,9 +409,9 @@ static int publish_until_killed(void *arg)
 			struct crash_member *m = (struct crash_member *)bytes[i];
 
 			*m = (struct crash_member){ c->incarnation, batch, i, count };
-			many[i] = (struct shmq_msg){
-				.data = m, .len = crash_len(c, c->incarnation, batch, i)
-			};
+			many[i] =
+				(struct shmq_msg){ .data = m,
+						   .len = crash_len(c, c->incarnation, batch, i) };
 			fill(m->filling, many[i].len - sizeof(*m), c->incarnation << 32 | batch);
 		}
 		CHECK_EQ(shmq_publish_batch(pub, many, count, count > 1 ? SHMQ_ATOMIC : 0), count);
@@ -425,7 +425,8 @@ struct crash_seen {
 };
 
 /* One message, if there is one: 1, else 0. */
-static int see_one(shmq_sub *sub, const struct crash *c, struct crash_seen *seen, int64_t timeout_ns)
+static int see_one(shmq_sub *sub, const struct crash *c, struct crash_seen *seen,
+		   int64_t timeout_ns)
 {
 	const struct crash_member *m;
 	struct shmq_msg msg;
@@ -563,7 +564,8 @@ TEST(a_publisher_blocked_by_a_reader_goes_on_when_that_dies)
 		stage->at = 0;
 		create(bus, stage->topic, .depth = DEPTH,
 		       .mode = shared ? SHMQ_SHARED : SHMQ_EXCLUSIVE);
-		pub = open_pub(bus, stage->topic, .wait = SHMQ_WAIT_SLEEP, .block_timeout_ns = SOON);
+		pub = open_pub(bus, stage->topic, .wait = SHMQ_WAIT_SLEEP,
+			       .block_timeout_ns = SOON);
 		reader = test_spawn(hold_a_view, stage);
 		killer = test_spawn(kill_when_blocked, stage);
 		await(&stage->at, 1);
@@ -876,7 +878,8 @@ static void await_stopped(pid_t pid)
 
 TEST(a_publisher_stalled_in_its_claim_is_killed_for_a_waiting_reader)
 {
-	static const enum shmq_wait modes[] = { SHMQ_WAIT_SLEEP, SHMQ_WAIT_ADAPTIVE, SHMQ_WAIT_YIELD };
+	static const enum shmq_wait modes[] = { SHMQ_WAIT_SLEEP, SHMQ_WAIT_ADAPTIVE,
+						SHMQ_WAIT_YIELD };
 	struct stage *stage = new_stage("t");
 	struct shmq_event event;
 	shmq_bus *bus;

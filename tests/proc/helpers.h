@@ -73,7 +73,8 @@ static inline shmq_sub *open_subscriber(shmq_bus *bus, const char *topic,
 /* Errors are easier to read by name. */
 #define CHECK_ERROR(call, want) check_error(__FILE__, __LINE__, #call, (long long)(call), (want))
 
-static inline void check_error(const char *file, int line, const char *what, long long got, int want)
+static inline void check_error(const char *file, int line, const char *what, long long got,
+			       int want)
 {
 	if (got != want)
 		tap_fail(file, line, "%s: got %lld (%s), want %s", what, got,

@@ -38,8 +38,9 @@ static int raw_connect(void)
 
 static struct proto_request request(enum proto_op op)
 {
-	struct proto_request req = { .magic = PROTO_MAGIC, .version = PROTO_VERSION, .op = (uint16_t)op,
-				     .token = 7 };
+	struct proto_request req = {
+		.magic = PROTO_MAGIC, .version = PROTO_VERSION, .op = (uint16_t)op, .token = 7
+	};
 
 	if (op == PROTO_HELLO) {
 		req.hello.layout_version = LAY_VERSION;
@@ -587,7 +588,8 @@ TEST(an_impossible_slot_is_named_corrupt_and_the_next_message_read)
 
 TEST(a_mad_cursor_can_only_look_slow)
 {
-	static const uint64_t mad[] = { UINT64_MAX, UINT64_MAX / 2, 1, 0, UINT64_MAX / 2 + 3000, 5000 };
+	static const uint64_t mad[] = { UINT64_MAX, UINT64_MAX / 2,        1,
+					0,          UINT64_MAX / 2 + 3000, 5000 };
 	shmq_bus *bus, *victim;
 	shmq_sub *sub, *sane;
 	struct shmq_msg msg;

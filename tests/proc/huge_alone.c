@@ -121,8 +121,8 @@ TEST(a_ring_that_fills_a_hugepage_is_made_of_them_and_gives_them_back)
 	need_hugepages();
 	test_bus_start();
 	bus = test_bus_open();
-	CHECK_OK(shmq_topic_plan(bus, "auto", TOPIC_OPTIONS(.depth = 32768, .max_message_bytes = 3000),
-				 &plan));
+	CHECK_OK(shmq_topic_plan(bus, "auto",
+				 TOPIC_OPTIONS(.depth = 32768, .max_message_bytes = 3000), &plan));
 	CHECK_EQ(plan.page_bytes, HUGE);
 	CHECK_EQ(plan.ring_bytes, 3 * HUGE); /* 4 MiB of slots and a header */
 	CHECK_EQ(free_pages(), PAGES);
@@ -141,7 +141,7 @@ TEST(a_ring_that_fills_a_hugepage_is_made_of_them_and_gives_them_back)
 	CHECK_EQ(topic_info(bus, "not").page_bytes, 4096);
 	CHECK_EQ(free_pages(), PAGES - 4);
 	check_stream(bus, "auto");
-	
+
 	CHECK_OK(shmq_topic_remove(bus, "auto", 0));
 	CHECK_OK(shmq_topic_remove(bus, "asked", 0));
 	CHECK(test_wait_until(all_are_free, NULL, 10000));
@@ -180,7 +180,8 @@ TEST(hugepages_run_out_by_name_and_automatic_topics_fall_back)
 	while (free_pages() != PAGES % 3 + 3)
 		test_sleep_ms(1);
 	create(bus, "t0", .depth = 32768, .pages = SHMQ_PAGES_2M);
-	check_stream(bus, (create(bus, "probe", .depth = 1024, .max_message_bytes = 3000), "probe"));
+	check_stream(bus,
+		     (create(bus, "probe", .depth = 1024, .max_message_bytes = 3000), "probe"));
 	shmq_bus_close(bus);
 	test_bus_stop();
 	CHECK_EQ(free_pages(), PAGES); /* the bus is gone, and all it had */

@@ -29,7 +29,8 @@ static uint64_t run_ns(pid_t pid)
 
 		if (entry->d_name[0] == '.')
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/schedstat", (int)pid, entry->d_name);
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/schedstat", (int)pid,
+			 entry->d_name);
 		file = fopen(path, "re");
 		if (!file || fscanf(file, "%llu", &ns) != 1)
 			SKIP("this kernel does not account run time (%s)", path);

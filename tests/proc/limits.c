@@ -18,7 +18,8 @@ static uint64_t meminfo(const char *key)
 	char line[128];
 
 	while (file && fgets(line, sizeof(line), file))
-		if (!strncmp(line, key, strlen(key)) && sscanf(line + strlen(key), ": %llu", &kib) == 1)
+		if (!strncmp(line, key, strlen(key)) &&
+		    sscanf(line + strlen(key), ": %llu", &kib) == 1)
 			break;
 	if (file)
 		fclose(file);
@@ -64,7 +65,8 @@ static void check_refused(shmq_bus *bus, struct shmq_topic_options *o, int error
 TEST(more_memory_than_there_is_is_refused_beforehand)
 {
 	uint64_t slots = 1, available = meminfo("MemAvailable");
-	struct shmq_topic_options *o = TOPIC_OPTIONS(.pages = SHMQ_PAGES_4K, .lock = SHMQ_LOCK_NEVER);
+	struct shmq_topic_options *o =
+		TOPIC_OPTIONS(.pages = SHMQ_PAGES_4K, .lock = SHMQ_LOCK_NEVER);
 	shmq_bus *bus;
 
 	test_bus_start();
@@ -95,11 +97,13 @@ TEST(an_arena_that_does_not_fit_is_refused_with_the_publisher)
 	create(bus, "t", .depth = DEPTH, .max_message_bytes = 1 << 20);
 	CHECK_OK(shmq_bus_get_info(bus, &before));
 	CHECK_ERROR(shmq_pub_open(bus, "t",
-				  PUB_OPTIONS(.arena_bytes = meminfo("MemTotal") + (1 << 20)), &pub),
+				  PUB_OPTIONS(.arena_bytes = meminfo("MemTotal") + (1 << 20)),
+				  &pub),
 		    SHMQ_ENOMEMORY);
 	CHECK(strstr(shmq_bus_error(bus), "MemAvailable") != NULL);
 	/* And one that cannot hold a message is no arena. */
-	CHECK_ERROR(shmq_pub_open(bus, "t", PUB_OPTIONS(.arena_bytes = 1 << 19), &pub), SHMQ_EOPTION);
+	CHECK_ERROR(shmq_pub_open(bus, "t", PUB_OPTIONS(.arena_bytes = 1 << 19), &pub),
+		    SHMQ_EOPTION);
 	CHECK_OK(shmq_bus_get_info(bus, &after));
 	CHECK_EQ(after.bytes, before.bytes);
 	CHECK_EQ(topic_info(bus, "t").publishers, 0);

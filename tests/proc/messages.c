@@ -70,8 +70,9 @@ enum { SHAPES = sizeof(shapes) / sizeof(*shapes), SIZES = 7, LARGEST = 1 << 20 }
 
 static size_t size_of(const struct shape *s, unsigned i)
 {
-	const size_t size[SIZES] = { 0,	    1,	   s->inline_bytes - 1, s->inline_bytes,
-				     s->inline_bytes + 1, 65536, LARGEST };
+	const size_t size[SIZES] = {
+		0, 1, s->inline_bytes - 1, s->inline_bytes, s->inline_bytes + 1, 65536, LARGEST
+	};
 
 	return size[i];
 }
@@ -125,12 +126,15 @@ TEST(messages_of_every_size_arrive_whole_whichever_way_they_are_published)
 				if (way % 2)
 					CHECK_OK(shmq_receive(sub[k], &msg, PATIENCE));
 				else
-					CHECK_OK(shmq_receive_copy(sub[k], buf, len, &msg, PATIENCE));
+					CHECK_OK(shmq_receive_copy(sub[k], buf, len, &msg,
+								   PATIENCE));
 				CHECK_EQ(msg.len, len);
 				CHECK_EQ(msg.seq, i * WAYS + way);
-				CHECK_EQ(!!(msg.flags & SHMQ_MSG_ARENA), len > shapes[k].inline_bytes);
+				CHECK_EQ(!!(msg.flags & SHMQ_MSG_ARENA),
+					 len > shapes[k].inline_bytes);
 				if (!is_filled(msg.data, len, n))
-					FAIL("%s: %zu bytes by way %u differ", shapes[k].topic, len, way);
+					FAIL("%s: %zu bytes by way %u differ", shapes[k].topic, len,
+					     way);
 			}
 	CHECK_EQ(test_join(child), 0);
 	for (unsigned k = 0; k < SHAPES; k++) {
@@ -162,8 +166,7 @@ static uint64_t available_bytes(void)
 static int publish_gibibytes(void *arg)
 {
 	shmq_bus *bus = test_bus_open();
-	shmq_pub *pub = open_pub(bus, "huge", .arena_bytes = GIB + 4096,
-				 .flags = SHMQ_DONTWAIT);
+	shmq_pub *pub = open_pub(bus, "huge", .arena_bytes = GIB + 4096, .flags = SHMQ_DONTWAIT);
 	_Atomic int *stage = arg;
 	void *data;
 
@@ -389,8 +392,9 @@ TEST(key_properties_and_type_travel_with_the_message)
 		if (i % 2)
 			CHECK_OK(shmq_receive(sub, &out, SHMQ_NOWAIT));
 		else
-			CHECK_OK(shmq_receive_copy(sub, buf, in.len + in.key_len + in.properties_len,
-						   &out, SHMQ_NOWAIT));
+			CHECK_OK(shmq_receive_copy(sub, buf,
+						   in.len + in.key_len + in.properties_len, &out,
+						   SHMQ_NOWAIT));
 		CHECK_EQ(out.len, in.len);
 		CHECK_EQ(out.key_len, in.key_len);
 		CHECK_EQ(out.properties_len, in.properties_len);
@@ -930,8 +934,12 @@ TEST(partitions_are_chosen_by_number_or_in_turn)
 TEST(a_buffer_too_small_leaves_the_message)
 {
 	static const enum shmq_policy policies[] = { SHMQ_BLOCK, SHMQ_LOSSY, SHMQ_EVICT };
-	struct shmq_msg in = { .data = "payload", .len = 7, .key = "key", .key_len = 3,
-			       .properties = "props", .properties_len = 5 };
+	struct shmq_msg in = { .data = "payload",
+			       .len = 7,
+			       .key = "key",
+			       .key_len = 3,
+			       .properties = "props",
+			       .properties_len = 5 };
 	struct shmq_msg out, many[3];
 	char buf[15];
 	shmq_bus *bus;

@@ -183,7 +183,8 @@ static uint32_t batch_count(uint32_t publisher, uint32_t batch)
 
 static size_t member_len(const struct batches *b, uint32_t batch, uint32_t index)
 {
-	return sizeof(struct member) + mix((uint64_t)batch << 32 | index) % (b->most - sizeof(struct member));
+	return sizeof(struct member) +
+	       mix((uint64_t)batch << 32 | index) % (b->most - sizeof(struct member));
 }
 
 static uint64_t member_seed(const struct member *m)
@@ -297,8 +298,8 @@ static int drop_in(void *arg)
 	while (topic_info(bus, "t").publishers) {
 		struct seen seen = { 0 };
 		struct shmq_msg msg;
-		shmq_sub *sub =
-			open_sub(bus, "t", .from = visits % 2 ? SHMQ_FROM_OLDEST : SHMQ_FROM_LATEST);
+		shmq_sub *sub = open_sub(bus, "t",
+					 .from = visits % 2 ? SHMQ_FROM_OLDEST : SHMQ_FROM_LATEST);
 		int rc = 0;
 
 		for (int i = 0; i < 300 && !rc; i++) {

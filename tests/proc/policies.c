@@ -358,7 +358,8 @@ static int read_once(shmq_sub *sub, enum way way, char *buf, size_t len, struct 
 
 /* Read a burst, then dawdle until the publishers are up to a ring ahead (or
  * are done), so that gaps of many sizes are made. */
-static void read_slowly(shmq_bus *bus, shmq_sub *sub, const char *topic, size_t len, struct tally *t)
+static void read_slowly(shmq_bus *bus, shmq_sub *sub, const char *topic, size_t len,
+			struct tally *t)
 {
 	char *buf = malloc(len);
 	int rc = 0;

@@ -69,7 +69,8 @@ TEST_WITHIN(ten_thousand_topics_are_created_opened_published_and_removed_by_one_
 	test_bus_start("--log-level", "warn");
 	bus = test_bus_open();
 	for (int i = 0; i < TOPICS; i++)
-		create(bus, topic_name(i), .depth = DEPTH, .slot_bytes = 64, .lock = SHMQ_LOCK_NEVER);
+		create(bus, topic_name(i), .depth = DEPTH, .slot_bytes = 64,
+		       .lock = SHMQ_LOCK_NEVER);
 	at = lap("create", at);
 	for (int i = 0; i < TOPICS; i++)
 		pub[i] = open_pub(bus, topic_name(i));
@@ -133,7 +134,8 @@ static int attend(void *arg)
 	struct crowd *crowd = arg;
 	/* Without the library's thread, as a light client is: a thousand threads
 	 * that each hear of each other are three million events. */
-	struct shmq_bus_options o = { .size = sizeof(o), .timeout_ns = PATIENCE,
+	struct shmq_bus_options o = { .size = sizeof(o),
+				      .timeout_ns = PATIENCE,
 				      .serve = SHMQ_SERVE_CALLER };
 	struct shmq_msg msg;
 	shmq_bus *bus;
@@ -178,7 +180,8 @@ TEST_WITHIN(a_thousand_clients_are_attached_at_once, 120)
 		SKIP("no more than %llu processes are allowed", (unsigned long long)limit.rlim_cur);
 	CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
 	if (limit.rlim_max < 4 * CLIENTS)
-		SKIP("no more than %llu descriptors are allowed", (unsigned long long)limit.rlim_max);
+		SKIP("no more than %llu descriptors are allowed",
+		     (unsigned long long)limit.rlim_max);
 	if (meminfo_available() < UINT64_C(2) << 30)
 		SKIP("less than 2 GiB of memory are available");
 	CHECK_OK(pipe(crowd->done));
@@ -187,7 +190,8 @@ TEST_WITHIN(a_thousand_clients_are_attached_at_once, 120)
 	for (int wave = 0; wave < WAVES; wave++) {
 		if (!wave) {
 			bus = test_bus_open();
-			create(bus, "up", .depth = 4 * DEPTH, .mode = SHMQ_SHARED, .wait = SHMQ_WAIT_SLEEP);
+			create(bus, "up", .depth = 4 * DEPTH, .mode = SHMQ_SHARED,
+			       .wait = SHMQ_WAIT_SLEEP);
 			create(bus, "down", .depth = DEPTH, .wait = SHMQ_WAIT_SLEEP);
 			shmq_bus_close(bus);
 		}

@@ -176,7 +176,8 @@ TEST(a_sleeper_on_five_rings_is_woken_by_any)
 
 TEST(a_sleeper_on_two_hundred_rings_is_woken_by_any)
 {
-	check_one_sleeper((struct calls){ .rounds = 100, .partitions = 200, .wakes_most = 100 * 200 });
+	check_one_sleeper(
+		(struct calls){ .rounds = 100, .partitions = 200, .wakes_most = 100 * 200 });
 }
 
 TEST(a_sleeper_is_woken_by_deferred_wakes_and_publish_makes_none)
@@ -195,7 +196,8 @@ TEST(a_sleeper_is_woken_without_membarrier_and_without_waitv)
 {
 	setenv("SHMQ_NO_WAITV", "1", 1);
 	setenv("SHMQ_NO_MEMBARRIER", "1", 1);
-	check_one_sleeper((struct calls){ .rounds = 100, .partitions = 5, .wakes_most = 100 * 500 });
+	check_one_sleeper(
+		(struct calls){ .rounds = 100, .partitions = 5, .wakes_most = 100 * 500 });
 }
 
 /* ---- wait sets -------------------------------------------------------------------- */
@@ -515,7 +517,8 @@ TEST(on_a_spin_only_topic_nobody_sleeps_whatever_is_asked)
 
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH, .flags = SHMQ_TOPIC_SPIN_ONLY, .block_timeout_ns = MILLISECOND);
+	create(bus, "t", .depth = DEPTH, .flags = SHMQ_TOPIC_SPIN_ONLY,
+	       .block_timeout_ns = MILLISECOND);
 	CHECK_EQ(topic_info(bus, "t").wait, SHMQ_WAIT_SPIN);
 	sub = open_sub(bus, "t", .wait = SHMQ_WAIT_SLEEP);
 	pub = open_pub(bus, "t", .wait = SHMQ_WAIT_SLEEP);
@@ -574,7 +577,8 @@ TEST(deferred_wakes_are_made_by_the_caller_that_serves)
 	test_bus_stop();
 }
 
-/* ---- signals ---------------------------------------------------------------------------------- */
+/* ---- signals ----------------------------------------------------------------------------------
+ */
 
 static shmq_pub *handler_pub;
 static _Atomic int *handled;
@@ -631,7 +635,8 @@ TEST(a_sleeper_is_interrupted_by_signals_and_a_handler_may_publish)
 	test_bus_stop();
 }
 
-/* ---- threads ------------------------------------------------------------------------------------ */
+/* ---- threads ------------------------------------------------------------------------------------
+ */
 
 enum { THREADS = 4, THREAD_ROUNDS = 60 };
 

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -304,7 +305,7 @@ static void sleep_once(struct lay_bell *bell, uint32_t e, struct side *side, uin
 	if (load_acquire(&side->done) < want)
 		return; /* the wake of an earlier ring came late */
 	while (load_acquire(&side->looked) < want)
-		cpu_relax();
+		sched_yield(); /* we may have taken the waker's processor */
 	CHECK_NE(load_relaxed(&bell->word), e);
 }
 
@@ -335,7 +336,7 @@ static void *wake(void *arg)
 		uint64_t mine = PAIR * (round - 1) + me->id;
 
 		while (load_acquire(&t->progress.done) != mine)
-			cpu_relax();
+			sched_yield();
 		store_release(&t->progress.done, mine + 1); /* W1 */
 		bell_look(&t->bells->data, t->fence);
 		atomic_fetch_add(&t->progress.looked, 1);
@@ -452,8 +453,8 @@ static void send_bursts(enum shmq__fence fence)
 			bell_look(&b.bell, fence);
 			store_release(&b.count.looked, n);
 		}
-		while (load_acquire(&b.reached) != n)
-			cpu_relax();
+		for (unsigned turns = 0; load_acquire(&b.reached) != n;)
+			fake_wait(&turns);
 	}
 	fake_join(sleeper);
 }

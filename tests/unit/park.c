@@ -9,6 +9,7 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 /* Shorter than the back-stop, and much more than a loaded machine needs. */
@@ -65,8 +66,8 @@ static void *ring_anywhere(void *arg)
 			fake_dawdle(fake_random(&state) % 100);
 		bell_look(&b->bell[i], b->fence);
 		store_release(&b->rung, round);
-		while (load_acquire(&b->seen) != round)
-			cpu_relax();
+		for (unsigned turns = 0; load_acquire(&b->seen) != round;)
+			fake_wait(&turns);
 	}
 	return NULL;
 }
@@ -101,7 +102,7 @@ static void hear_every_bell(unsigned n, enum shmq__fence fence, uint64_t rounds)
 			if (total(b) < round)
 				continue; /* for no reason, or the short back-stop */
 			while (load_acquire(&b->rung) < round)
-				cpu_relax();
+				sched_yield(); /* we may have taken the waker's processor */
 			/* Our look came before the progress: it was rung. */
 			CHECK_NE(words(b), before);
 		}
