@@ -386,9 +386,8 @@ static void say_goodbye(struct shmq_bus *bus, int sock)
 }
 
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
- * what the supervisor refused us with; *listened says whether it took the
- * connection. */
-static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why, int *listened)
+ * what the supervisor refused us with. */
+static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
 	struct proto_request req;
 	struct proto_reply reply;
@@ -397,7 +396,6 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	unsigned n = 0, i;
 	int sock = connect_socket(bus->path, deadline);
 
-	*listened = sock >= 0;
 	if (sock < 0 && is_away(sock) && again)
 		offer_slabs(bus);
 	if (sock < 0 && is_away(sock))
@@ -514,10 +512,10 @@ static int say_closed(struct shmq_bus *bus, uint64_t handle)
 /* Attach, starting a supervisor if that is asked for, until deadline. */
 static int attach_somehow(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
-	int started = 0, listened = 0, error;
+	int started = 0, error;
 
 	for (;;) {
-		error = attach(bus, deadline, why, &listened);
+		error = attach(bus, deadline, why);
 		if (error != SHMQ_ENODAEMON)
 			return error;
 		if (has_ended(bus))
@@ -526,16 +524,15 @@ static int attach_somehow(struct shmq_bus *bus, uint64_t deadline, struct shmq__
 					  bus->name);
 		if (bus->bus_nonce)
 			restart_daemon(bus);
-		else if (bus->start == SHMQ_START_ON_DEMAND && !started && !listened) {
+		else if (bus->start == SHMQ_START_ON_DEMAND && !started) {
 			error = start_daemon(bus, why);
 			if (error)
 				return error;
 			started = 1;
 			continue;
 		}
-		/* A supervisor that we know of may be restarting, and one that
-		 * listened but cut us off is. */
-		if ((!started && !listened && !bus->bus_nonce) || shmq__clock_left(deadline) == 0)
+		/* A supervisor that we know of may be restarting. */
+		if ((!started && !bus->bus_nonce) || shmq__clock_left(deadline) == 0)
 			return error;
 		poll(NULL, 0, 1);
 	}
@@ -657,7 +654,7 @@ static int read_events(struct shmq_bus *bus)
  * are due are not kept waiting for it. */
 static int come_back(struct shmq_bus *bus)
 {
-	int error = 0, listened;
+	int error = 0;
 
 	pthread_mutex_lock(&bus->lock);
 	if (read_events(bus) == -EPIPE) {
@@ -665,7 +662,7 @@ static int come_back(struct shmq_bus *bus)
 		error = attach(bus,
 			       shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 :
 										 1000000000),
-			       NULL, &listened);
+			       NULL);
 		if (error == SHMQ_ENODAEMON && !has_ended(bus))
 			restart_daemon(bus);
 		if (error && bus->retry_ns < retry_max_ns)

@@ -245,7 +245,7 @@ static int receive_traffic(void *arg)
 	struct traffic *t = arg;
 	shmq_bus *bus = test_bus_open();
 	shmq_sub *sub = open_sub(bus, "t");
-	uint64_t next = 0, n;
+	uint64_t next = 0, next_seq = 0, n;
 	struct shmq_msg msg;
 	int rc;
 
@@ -255,7 +255,9 @@ static int receive_traffic(void *arg)
 			continue;
 		if (rc == SHMQ_EMOVED) {
 			shmq_sub_close(sub);
-			sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+			/* Not the oldest: a worker that dies midway leaves the
+			 * old ring in place, where that was read before. */
+			sub = open_sub(bus, "t", .from = SHMQ_FROM_SEQ, .seq = next_seq);
 			atomic_fetch_add(&t->moves, 1);
 			continue;
 		}
@@ -264,6 +266,7 @@ static int receive_traffic(void *arg)
 		/* One whose publisher was told EMOVED may have been read all the same. */
 		CHECK(n == next || n + 1 == next);
 		next = n + 1;
+		next_seq = msg.seq + 1;
 		atomic_store(&t->received, next);
 	}
 	CHECK_EQ(sub_stats(sub).lost, 0);

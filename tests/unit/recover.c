@@ -497,7 +497,7 @@ TEST(what_a_dead_exclusive_publisher_may_have_half_overwritten_is_given_up)
 	struct scene s = exclusive_at(0, SHMQ_BLOCK);
 	uint64_t next, old;
 
-	for (int n = 0; n < FAKE_DEPTH + 10; n++)
+	for (unsigned n = 0; n < FAKE_DEPTH + 10; n++)
 		fake_publish(&s.d, n);
 	next = s.d.next;
 	old = next - FAKE_DEPTH;
