@@ -324,11 +324,11 @@ int shmq_topic_remove(shmq_bus *bus, const char *name, unsigned flags);
  * or the one they are in, and that message is not in the new rings;
  * subscribers once they have read what stood before the stalled claim.  What
  * stood behind it they do not get: it is the distance between two seqs.
- * Open again.  The old memory goes with its last handle.  Nothing needs to be
- * stalled for it.  Any client may ask; blocks while memory is populated.  On
- * failure nothing has changed.  Errors: SHMQ_ENAME, SHMQ_ENOTOPIC,
- * SHMQ_ENOMEMORY, SHMQ_ENOHUGE, SHMQ_ENONODE, SHMQ_EMEMLOCK, SHMQ_ELIMIT,
- * SHMQ_EDAEMON, SHMQ_ENODAEMON. */
+ * Open again, subscribers with SHMQ_FROM_SEQ after the last seq they read: a
+ * worker that dies midway may leave the old rings in place.  The old memory goes with its last
+ * handle.  Nothing needs to be stalled for it.  Any client may ask; blocks while memory is
+ * populated.  On failure nothing has changed.  Errors: SHMQ_ENAME, SHMQ_ENOTOPIC, SHMQ_ENOMEMORY,
+ * SHMQ_ENOHUGE, SHMQ_ENONODE, SHMQ_EMEMLOCK, SHMQ_ELIMIT, SHMQ_EDAEMON, SHMQ_ENODAEMON. */
 int shmq_topic_move(shmq_bus *bus, const char *name);
 
 /* ---- messages -------------------------------------------------------- */
