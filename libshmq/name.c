@@ -77,7 +77,10 @@ SHMQ_EXPORT int shmq_topic_check_name(const char *name)
 	return shmq__name_check_topic(name, SHMQ__NAME_USER, NULL);
 }
 
-static int check_dir(const char *path, struct shmq__why *why)
+/* Root may name another user's directory, but is not lured into one: under
+ * /tmp anybody could have made it. */
+enum choice { CHOSEN, BY_DEFAULT };
+static int check_dir(const char *path, enum choice choice, struct shmq__why *why)
 {
 	struct stat st;
 
@@ -88,7 +91,7 @@ static int check_dir(const char *path, struct shmq__why *why)
 				  "%s is not a directory: remove it or set "
 				  "SHMQ_RUNTIME_DIR",
 				  path);
-	if (st.st_uid != geteuid() && geteuid() != 0)
+	if (st.st_uid != geteuid() && (geteuid() != 0 || choice == BY_DEFAULT))
 		return shmq__fail(why, SHMQ_EACCESS,
 				  "%s belongs to uid %u: set SHMQ_RUNTIME_DIR to a "
 				  "directory of your own",
@@ -103,6 +106,7 @@ int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, 
 			   struct shmq__why *why)
 {
 	const char *env = getenv("SHMQ_RUNTIME_DIR"), *xdg = getenv("XDG_RUNTIME_DIR");
+	enum choice choice = CHOSEN;
 	int n;
 
 	if (dir && *dir)
@@ -111,8 +115,10 @@ int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, 
 		n = snprintf(out, bytes, "%s", env);
 	else if (xdg && *xdg)
 		n = snprintf(out, bytes, "%s/shmq", xdg);
-	else
+	else {
 		n = snprintf(out, bytes, "/tmp/shmq-%u", (unsigned)geteuid());
+		choice = BY_DEFAULT;
+	}
 	if (n < 0 || (size_t)n >= bytes ||
 	    (size_t)n + SHMQ_BUS_NAME_MAX + sizeof("/.sock") >
 		    sizeof(((struct sockaddr_un *)0)->sun_path))
@@ -124,5 +130,5 @@ int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, 
 	if (how == SHMQ__NAME_DIR_CREATE && mkdir(out, 0700) && errno != EEXIST)
 		return shmq__fail(why, -errno, "making runtime directory %s: %s", out,
 				  strerror(errno));
-	return check_dir(out, why);
+	return check_dir(out, choice, why);
 }

@@ -15,7 +15,6 @@
 #include "topic.h"
 #include "futex.h"
 #include "ring.h"
-#include "ring.h"
 
 #include <errno.h>
 #include <stdlib.h>
