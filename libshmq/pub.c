@@ -32,10 +32,15 @@
 
 struct lane { /* one partition */
 	struct ring_writer w;
+	uint64_t committed;      /* a committed control word without its lap */
+	struct lay_bell *bell;   /* looked at after a commit; `no_bell` where
+				    nobody sleeps or others do the looking */
 	struct lay_entry *entry; /* own */
 	struct lay_bells *bells;
 	struct shmq__credit credit;
 };
+
+static struct lay_bell no_bell; /* never armed, never written */
 
 struct open_claim {
 	void *data;
@@ -49,8 +54,8 @@ struct shmq_pub {
 	enum shmq__fence fence;
 	enum shmq_wake wake;
 	enum shmq_wait wait;
-	size_t short_end; /* lengths below it go the short way of shmq_publish() */
-	int rings;        /* publish looks at the bell itself */
+	size_t plain_end; /* lengths below it are plain: inline, and the topic
+			     exclusive, of one lane, without stamps */
 	int sleeps;       /* the topic lets someone sleep */
 	int invalidates;  /* readers may be lapped: AHEAD before payload */
 	int gates;
@@ -104,9 +109,7 @@ static inline int has_ended(const struct lane *l)
 
 static inline void look_at_bell(struct shmq_pub *pub, struct lane *l)
 {
-	if (unlikely(!pub->rings))
-		return;
-	if (unlikely(bell_look(&l->bells->data, pub->fence)))
+	if (unlikely(bell_look(l->bell, pub->fence)))
 		pub->wakes++;
 }
 
@@ -334,6 +337,23 @@ static int wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq, ui
 
 /* ---- one slot ----------------------------------------------------------- */
 
+/* Exclusive: credit for n more. */
+static int have_credit(struct shmq_pub *pub, struct lane *l, uint64_t n)
+{
+	return seq_diff(l->w.limit, l->w.next + n) >= 0 ? 0 :
+							  wait_for_credit(pub, l, l->w.next + n);
+}
+
+/* Exclusive, and the room is used up. */
+static __attribute__((noinline)) int find_room(struct shmq_pub *pub, struct lane *l)
+{
+	int error = have_credit(pub, l, 1);
+
+	if (!error)
+		ring_make_room(&l->w, 1, pub->invalidates);
+	return error;
+}
+
 /* Take the next slot of an exclusive or shared lane. */
 static inline int acquire(struct shmq_pub *pub, struct lane *l, uint64_t *seq)
 {
@@ -341,13 +361,11 @@ static inline int acquire(struct shmq_pub *pub, struct lane *l, uint64_t *seq)
 	int error;
 
 	if (l->w.geo.mode == SHMQ_EXCLUSIVE) {
-		if (unlikely(seq_diff(l->w.limit, l->w.next) <= 0)) {
-			error = wait_for_credit(pub, l, l->w.next + 1);
+		if (unlikely(!ring_has_room(&l->w, 1))) {
+			error = find_room(pub, l);
 			if (error)
 				return error;
 		}
-		if (pub->invalidates)
-			ring_ready(&l->w, 1);
 		ring_fetch_ahead(&l->w, l->w.next);
 		*seq = l->w.next;
 		return 0;
@@ -370,6 +388,13 @@ static inline int acquire(struct shmq_pub *pub, struct lane *l, uint64_t *seq)
 	}
 }
 
+/* R5, R6: the tail hint, and the lower bound of what may be claimed. */
+static void move_hint(struct lane *l, uint64_t next)
+{
+	store_relaxed(&l->w.mem->tail_hint, next); /* R5 */
+	store_release(&l->entry->pos, next);       /* R6 */
+}
+
 /* After the commit of seq: counters, and now and then the hint. */
 static inline void account(struct lane *l, uint64_t seq, uint64_t bytes)
 {
@@ -380,10 +405,8 @@ static inline void account(struct lane *l, uint64_t seq, uint64_t bytes)
 		l->w.next = seq + 1;
 	store_relaxed(&e->count, count);
 	store_relaxed(&e->bytes, load_relaxed(&e->bytes) + bytes);
-	if (unlikely(count % RING_HINT_EVERY == 0)) {
-		store_relaxed(&l->w.mem->tail_hint, seq + 1); /* R5 */
-		store_release(&e->pos, seq + 1);              /* R6 */
-	}
+	if (unlikely(count % RING_HINT_EVERY == 0))
+		move_hint(l, seq + 1);
 }
 
 /* Header, and what precedes the payload; returns where the payload goes. */
@@ -656,18 +679,19 @@ static inline void copy_short(char *to, const char *from, size_t n)
 	}
 }
 
-/* Header and payload of a slot without stamps.  The first line, which
- * readers poll, is written last and in one go: then it travels once. */
-static inline void put_inline(struct lay_slot *s, const char *data, size_t len)
+/* Payloads up to here are copied without a call. */
+#define COPY_SHORT_BYTES 256u
+
+/* Payload of a slot without stamps.  The first line, which readers poll, is
+ * written last and in one go: then it travels once. */
+static inline void put_inline(struct lay_slot *s, const char *data, size_t len,
+			      void (*copy)(char *to, const char *from, size_t n))
 {
 	char *at = (char *)(s + 1);
 	size_t near = LAY_LINE - sizeof(*s);
 
 	if (len > near) {
-		if (len <= 4 * LAY_LINE)
-			copy_short(at + near, data + near, len - near);
-		else
-			memcpy(at + near, data + near, len - near);
+		copy(at + near, data + near, len - near);
 		fence_light();
 		memcpy(at, data, near);
 	} else {
@@ -675,42 +699,66 @@ static inline void put_inline(struct lay_slot *s, const char *data, size_t len)
 	}
 }
 
-/* Everything but a short message without stamps to a single partition. */
+static inline void copy_long(char *to, const char *from, size_t n)
+{
+	memcpy(to, from, n);
+}
+
+/* After a commit where anything is out of the ordinary. */
+static __attribute__((noinline)) int after_commit(struct shmq_pub *pub, struct lane *l)
+{
+	look_at_bell(pub, l);
+	return has_ended(l);
+}
+
+/* A plain message to a single exclusive lane that has room. */
+static inline __attribute__((always_inline)) int publish_plain(
+	struct shmq_pub *pub, struct lane *l, const void *data, size_t len,
+	void (*copy)(char *to, const char *from, size_t n))
+{
+	uint64_t seq = l->w.next;
+	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+
+	ring_fetch_ahead(&l->w, seq);
+	put_inline(s, data, len, copy);
+	s->len = (uint32_t)len;
+	s->flags = 0;
+	s->type = 0;
+	store_release(&s->ctrl,
+		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
+	account(l, seq, len);
+	fence_light(); /* W2 */
+	if (unlikely(load_relaxed(&l->bell->armed) != load_relaxed(&l->bell->served) ||
+		     load_relaxed(&l->w.mem->state) != LAY_RING_LIVE ||
+		     pub->fence == SHMQ__FENCE_FULL))
+		return after_commit(pub, l);
+	return 0;
+}
+
+/* Everything but what shmq_publish() does itself. */
 static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const void *data,
 						  size_t len)
 {
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = len };
 	struct shmq_msg m = { .partition = SHMQ_ANY_PARTITION };
-	struct lane *l;
+	struct lane *l = &pub->lane[0];
 
+	if (len < pub->plain_end && ring_has_room(&l->w, 1))
+		return publish_plain(pub, l, data, len, copy_long);
 	return send_message(pub, &m, &iov, 1, BELL_NOW, &l);
 }
 
+/* The short way keeps nothing across a call, so that what stands between a
+ * message received and its answer's commit is a few dozen instructions. */
 SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 {
 	struct lane *l = &pub->lane[0];
-	struct lay_slot *s;
-	uint64_t seq;
-	int error = check_pub(pub);
 
-	if (unlikely(error))
-		return error;
-	if (unlikely(len >= pub->short_end))
+	if (unlikely(check_pub(pub)))
+		return SHMQ_EFORKED;
+	if (unlikely(len > COPY_SHORT_BYTES || len >= pub->plain_end || !ring_has_room(&l->w, 1)))
 		return publish_long(pub, data, len);
-	error = acquire(pub, l, &seq);
-	if (unlikely(error)) {
-		note_refused(pub, l, error);
-		return error;
-	}
-	s = lay_slot_at(l->w.mem, &l->w.geo, seq);
-	put_inline(s, data, len);
-	s->len = (uint32_t)len;
-	s->flags = 0;
-	s->type = 0;
-	ring_commit(&l->w, s, seq);
-	account(l, seq, len);
-	look_at_bell(pub, l);
-	return has_ended(l);
+	return publish_plain(pub, l, data, len, copy_short);
 }
 
 SHMQ_EXPORT int shmq_publish_msg(shmq_pub *pub, struct shmq_msg *msg)
@@ -772,16 +820,13 @@ static int claim_batch(struct shmq_pub *pub, struct lane *l, size_t n)
 	int error;
 
 	if (l->w.geo.mode == SHMQ_EXCLUSIVE) {
-		if (seq_diff(l->w.limit, l->w.next + n) < 0) {
-			error = wait_for_credit(pub, l, l->w.next + n);
-			if (error)
-				return error;
-		}
+		error = have_credit(pub, l, n);
+		if (error)
+			return error;
 		/* R6: recovery looks for the rest of a batch up to here. */
 		store_release(&l->entry->batch_end, l->w.next + n);
 		fence_release();
-		if (pub->invalidates)
-			ring_ready(&l->w, n);
+		ring_make_room(&l->w, n, pub->invalidates);
 		for (i = 0; i < n; i++)
 			pub->pending[i].seq = l->w.next + i;
 		return 0;
@@ -1163,11 +1208,14 @@ static void open_lane(struct shmq_pub *pub, uint32_t p)
 	l->w.mem = r->mem;
 	l->w.geo = r->geo;
 	l->w.owner = pub->h.bus->client;
+	l->committed = LAY_CTRL(0, l->w.owner, LAY_COMMITTED);
 	l->bells = r->bells;
+	l->bell = pub->sleeps && pub->wake == SHMQ_WAKE_DIRECT ? &l->bells->data : &no_bell;
 	l->entry = &pub->h.entry[p];
 	shmq__ring_takeover(&l->w);
 	/* Without gating there is no limit but the end of time. */
 	l->w.limit = pub->gates ? l->w.next : l->w.next + (UINT64_C(1) << 62);
+	l->w.room = l->w.next;
 	shmq__credit_init(&l->credit, pub->h.topic, p, l->entry);
 	store_release(&l->entry->pos, l->w.next); /* R6 */
 }
@@ -1251,10 +1299,9 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	pub->wait = o.wait ? o.wait : h.topic->geo.wait;
 	if (!pub->sleeps && (pub->wait == SHMQ_WAIT_ADAPTIVE || pub->wait == SHMQ_WAIT_SLEEP))
 		pub->wait = SHMQ_WAIT_SPIN;
-	pub->rings = pub->sleeps && pub->wake == SHMQ_WAKE_DIRECT;
 	pub->dont_wait = !!(o.flags & SHMQ_DONTWAIT);
-	if (!pub->stamps && h.topic->geo.partitions == 1)
-		pub->short_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
+	if (!pub->stamps && h.topic->geo.partitions == 1 && h.topic->geo.mode == SHMQ_EXCLUSIVE)
+		pub->plain_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
 					  h.topic->geo.max_bytes :
 					  h.topic->geo.inline_bytes) +
 				 1;

@@ -43,6 +43,8 @@ struct ring_writer {
 	uint64_t limit; /* seqs below it may be written */
 	uint64_t ahead; /* exclusive, readers may be lapped: slots below it are
 			   AHEAD at their lap */
+	uint64_t room;  /* exclusive: seqs below it may be written without a
+			   look at limit or ahead */
 	unsigned owner; /* client id */
 };
 
@@ -137,16 +139,27 @@ uint64_t shmq__ring_head(const struct lay_ring *ring, const struct lay_geometry 
  * and leave it as the hint. */
 void shmq__ring_takeover(struct ring_writer *w);
 
-/* Slow half of ring_ready(): give up slots up to w->next + n + RING_AHEAD,
- * but none at or beyond w->limit: what they hold may still be read. */
+/* Exclusive, where a reader could still be looking at old content: give up
+ * slots up to `upto`, but none at or beyond w->limit: what they hold may
+ * still be read.  Fences (R2). */
 void shmq__ring_give_up(struct ring_writer *w, uint64_t upto);
 
-/* Exclusive: make the slots [next, next + n) ready for payload stores where
- * a reader could still be looking at their old content (R2). */
-static inline void ring_ready(struct ring_writer *w, uint64_t n)
+/* Exclusive: work out w->room once w->limit allows for n messages.  Slots are
+ * given up RING_AHEAD at a time and at least as far ahead, so that the fence
+ * is rare and the reader that polls the next slot sees its line change once. */
+static inline void ring_make_room(struct ring_writer *w, uint64_t n, int invalidates)
 {
-	if (seq_diff(w->ahead, w->next + n + RING_AHEAD) < 0)
-		shmq__ring_give_up(w, w->next + n + RING_AHEAD);
+	w->room = w->limit;
+	if (!invalidates)
+		return;
+	shmq__ring_give_up(w, w->next + n + 2 * RING_AHEAD);
+	if (w->ahead != w->limit)
+		w->room = w->ahead - RING_AHEAD;
+}
+
+static inline int ring_has_room(const struct ring_writer *w, uint64_t n)
+{
+	return seq_diff(w->room, w->next + n) >= 0;
 }
 
 /* Have the slot that comes a few messages later here for writing by then. */

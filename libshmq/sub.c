@@ -19,7 +19,7 @@
 
 #define STUCK_PASS_NS 1000000000
 #define STUCK_AGAIN_NS 1000000000 /* a report may be lost with the supervisor */
-#define SPIN_BURST 64u            /* looks before the clock is read */
+#define QUICK_LOOKS 64u           /* before the clock is read */
 
 struct rlane { /* one partition */
 	struct ring_reader r;
@@ -62,7 +62,7 @@ struct shmq_sub {
 	int gates;  /* nobody writes over what is at the cursor */
 	int evicts; /* being lapped is the end */
 	int evicted;
-	int is_plain;        /* one lane, and it gates: see take_plain() */
+	int is_plain;        /* one lane that was not evicted: see take_plain() */
 	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;
@@ -74,6 +74,8 @@ struct shmq_sub {
 
 	struct arena_map *arena;
 	uint32_t arena_count;
+
+	unsigned quick_looks; /* at the next word before any other waiting */
 
 	int held_error; /* found by shmq_poll() after messages: said next */
 	struct shmq_msg held_msg;
@@ -216,6 +218,7 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	if (!sub->evicts || l->kept) /* what we copied of a batch comes first */
 		return lost ? SHMQ_EOVERRUN : 0;
 	sub->evicted = 1;
+	sub->is_plain = 0;
 	store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_EVICTED);
 	return SHMQ_EEVICTED;
 }
@@ -265,6 +268,29 @@ static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, ui
 	return 0;
 }
 
+/* What the slot of l->r.next says.  Field by field: a compound literal makes
+ * compilers zero the whole by a string instruction, which takes longer than
+ * the rest of a receive. */
+static inline void fill_msg(const struct rlane *l, const struct lay_slot *head,
+			    const struct lay_slot_extra *extra, const char *data,
+			    struct shmq_msg *msg)
+{
+	msg->data = data;
+	msg->len = head->len;
+	msg->key = NULL;
+	msg->key_len = 0;
+	msg->properties = NULL;
+	msg->properties_len = 0;
+	msg->seq = l->r.next;
+	msg->ts_ns = extra->ts;
+	msg->tag = extra->tag;
+	msg->lost = 0;
+	msg->partition = (int32_t)l->partition;
+	msg->type = head->type;
+	msg->flags = head->flags;
+	msg->lost_is_bound = 0;
+}
+
 /* Decode the slot of l->r.next into *msg, and *batch if it is a member of
  * one: pointers are in bounds, what they point to is not to be trusted.  0,
  * SHMQ_ECORRUPT, or why its arena cannot be mapped; then the message stays
@@ -283,14 +309,7 @@ static inline int decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg 
 	shmq__copy_racy(&head, s, sizeof(head));
 	if (g->payload_off > sizeof(head))
 		shmq__copy_racy(&extra, s + sizeof(head), sizeof(extra));
-	*msg = (struct shmq_msg){ .data = at,
-				  .len = head.len,
-				  .seq = l->r.next,
-				  .ts_ns = extra.ts,
-				  .tag = extra.tag,
-				  .partition = (int32_t)l->partition,
-				  .type = head.type,
-				  .flags = head.flags };
+	fill_msg(l, &head, &extra, at, msg);
 	if (likely(!head.flags))
 		return likely(head.len <= room) ? 0 : SHMQ_ECORRUPT;
 	if (head.flags & SHMQ_MSG_BATCH) {
@@ -710,20 +729,13 @@ static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadl
 	return rc;
 }
 
-static int wait_for_message(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, struct shmq_msg *msg,
+						      int64_t timeout_ns)
 {
 	struct waiter w;
-	unsigned turns;
+	unsigned turns = 0;
 	int rc;
 
-	/* The answer to what was just sent comes within a cache miss or two:
-	 * worth a few looks before the clock is asked. */
-	for (turns = 0; sub->wait != SHMQ_WAIT_SLEEP && turns < SPIN_BURST; turns++) {
-		cpu_relax();
-		rc = look_at_all(sub, msg);
-		if (rc != SHMQ_EEMPTY)
-			return rc;
-	}
 	shmq__waiter_start(&w, sub->wait, sub->spin_ns, timeout_ns);
 	for (;;) {
 		enum wait_step step = shmq__waiter_step(&w);
@@ -747,44 +759,32 @@ static int wait_for_message(struct shmq_sub *sub, struct shmq_msg *msg, int64_t 
 	}
 }
 
-/* The short way: a plain inline message at the cursor of a single lane that
- * gates.  1 handed out, 0 look properly. */
-static inline int take_plain(struct shmq_sub *sub, struct shmq_msg *msg)
+/* The short way: a plain inline message at the cursor of the only lane, whose
+ * control word is w.  1 handed out, 0 look properly. */
+static inline int take_plain(struct shmq_sub *sub, struct rlane *l, struct lay_slot *s, uint64_t w,
+			     struct shmq_msg *msg)
 {
-	struct rlane *l = &sub->lane[0];
-	struct lay_slot *s = lay_slot_at(l->r.mem, &l->r.geo, l->r.next);
-	uint64_t w = load_acquire(&s->ctrl); /* A1 */
-	uint32_t len;
+	struct lay_slot_extra extra = { 0 };
+	struct lay_slot head;
 
-	if (LAY_CTRL_SANS_OWNER(w) != LAY_CTRL(lay_lap(&l->r.geo, l->r.next), 0, LAY_COMMITTED))
+	shmq__copy_racy(&head, s, sizeof(head));
+	if (l->r.geo.payload_off > sizeof(head))
+		shmq__copy_racy(&extra, s + 1, sizeof(extra));
+	if (unlikely(!sub->gates) && !ring_still(&l->r, l->r.next, w)) /* A2 */
 		return 0;
-	len = s->len;
-	if (unlikely(s->flags || len > l->r.geo.inline_bytes))
+	if (unlikely(head.flags || head.len > l->r.geo.inline_bytes))
 		return 0;
-	*msg = (struct shmq_msg){ .data = (char *)s + l->r.geo.payload_off,
-				  .len = len,
-				  .seq = l->r.next,
-				  .partition = (int32_t)l->partition,
-				  .type = s->type };
-	if (l->r.geo.payload_off > sizeof(*s)) {
-		const struct lay_slot_extra *extra = (const struct lay_slot_extra *)(s + 1);
-
-		msg->tag = extra->tag;
-		msg->ts_ns = extra->ts;
-	}
+	fill_msg(l, &head, &extra, (char *)s + l->r.geo.payload_off, msg);
 	hand_out(sub, l, w, msg);
 	return 1;
 }
 
-SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+/* Everything but a plain message that is there, or comes at once. */
+static __attribute__((noinline)) int receive_long(struct shmq_sub *sub, struct shmq_msg *msg,
+						  int64_t timeout_ns)
 {
-	int rc = check_sub(sub);
+	int rc;
 
-	if (unlikely(rc))
-		return rc;
-	finish_view(sub);
-	if (likely(sub->is_plain && !sub->held_error) && take_plain(sub, msg))
-		return 0;
 	if (unlikely(sub->held_error)) {
 		rc = sub->held_error;
 		*msg = sub->held_msg;
@@ -799,6 +799,34 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 	if (unlikely(sub->stands_at_claim))
 		shmq__sub_report_stuck(sub);
 	return end_of_stream(sub, msg);
+}
+
+SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+{
+	struct rlane *l = &sub->lane[0];
+	struct lay_slot *s;
+	uint64_t w, expected;
+	unsigned looks;
+
+	if (unlikely(check_sub(sub)))
+		return SHMQ_EFORKED;
+	finish_view(sub);
+	if (unlikely(!sub->is_plain || sub->held_error))
+		return receive_long(sub, msg, timeout_ns);
+	s = lay_slot_at(l->r.mem, &l->r.geo, l->r.next);
+	expected = LAY_CTRL(l->r.next >> l->r.geo.depth_shift, 0, LAY_COMMITTED);
+	/* The answer to what was just sent comes within a cache miss or two:
+	 * worth a few looks at nothing but the word before the clock is asked. */
+	looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
+	for (;;) {
+		w = load_acquire(&s->ctrl); /* A1 */
+		if (likely(LAY_CTRL_SANS_OWNER(w) == expected))
+			break;
+		if (!looks--)
+			return receive_long(sub, msg, timeout_ns);
+		cpu_relax();
+	}
+	return likely(take_plain(sub, l, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
 }
 
 SHMQ_EXPORT int shmq_release(shmq_sub *sub)
@@ -1129,7 +1157,8 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
 	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
-	sub->is_plain = sub->gates && lanes == 1;
+	sub->is_plain = lanes == 1;
+	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
 	for (i = 0; i < lanes; i++)
 		open_lane(sub, i, o.partition_plus1 ? (uint32_t)o.partition_plus1 - 1 : i);

@@ -408,11 +408,11 @@ static void unfinished_batch(uint64_t base, enum shmq_policy policy, unsigned si
 
 	for (n = 0; n < FAKE_DEPTH + 70; n++) {
 		if (policy == SHMQ_LOSSY)
-			ring_ready(&s.d, 1);
+			ring_make_room(&s.d, 1, 1);
 		fake_publish(&s.d, n);
 	}
 	if (policy == SHMQ_LOSSY)
-		ring_ready(&s.d, size);
+		ring_make_room(&s.d, size, 1);
 	store_relaxed(&s.ring->mem->tail_hint, s.d.next - 20);
 	first = s.d.next;
 	begin_batch(&s, size);
@@ -530,7 +530,7 @@ TEST(slots_given_up_early_are_no_claims)
 	struct scene s = exclusive_at(0, SHMQ_LOSSY);
 
 	for (int n = 0; n < 10; n++) {
-		ring_ready(&s.d, 1);
+		ring_make_room(&s.d, 1, 1);
 		fake_publish(&s.d, 0);
 	}
 	CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), 0);
@@ -587,7 +587,7 @@ static void exclusive_mortal(struct scene *s, unsigned count)
 	uint64_t first = s->d.next;
 
 	begin_batch(s, count);
-	ring_ready(&s->d, count);
+	ring_make_room(&s->d, count, 1);
 	for (unsigned i = count; i-- > 0;)
 		fake_put(&s->d, first + i, first + i);
 	s->d.next += count;

@@ -314,9 +314,9 @@ TEST(old_content_is_given_up_before_a_payload_store)
 		for (n = 0; n < FAKE_DEPTH; n++)
 			fake_publish(&b.w, n);
 		b.w.ahead = b.w.next;
-		ring_ready(&b.w, 3);
-		CHECK_EQ(b.w.ahead, first + 3 + RING_AHEAD);
-		for (n = 0; n < 3 + RING_AHEAD; n++) {
+		ring_make_room(&b.w, 3, 1);
+		CHECK_EQ(b.w.ahead, first + 3 + 2 * RING_AHEAD);
+		for (n = 0; n < 3 + 2 * RING_AHEAD; n++) {
 			CHECK_EQ(LAY_CTRL_STATE(load_relaxed(fake_ctrl(b.ring, &b.geo, first + n))),
 				 LAY_AHEAD);
 			CHECK_EQ(look(&b, bases[i] + n), RING_LAPPED); /* the old is gone */
@@ -339,7 +339,7 @@ TEST(a_reader_that_looked_before_old_content_was_given_up_notices)
 	b.w.ahead = b.w.next;
 	CHECK_EQ(ring_look(&b.r, &word), RING_MESSAGE);
 	CHECK(ring_still(&b.r, 0, word));
-	ring_ready(&b.w, 1);
+	ring_make_room(&b.w, 1, 1);
 	CHECK(!ring_still(&b.r, 0, word));
 	tear_down(&b);
 }
@@ -354,13 +354,13 @@ TEST(content_beyond_the_limit_is_not_given_up)
 
 		set_up(&b, &plain, bases[i]);
 		for (n = 0; n < FAKE_DEPTH; n++) {
-			ring_ready(&b.w, 1);
+			ring_make_room(&b.w, 1, 1);
 			fake_publish(&b.w, n);
 		}
 		for (n = 0; n < FAKE_DEPTH; n++)
 			CHECK_EQ(look(&b, bases[i] + n), RING_MESSAGE);
 		b.w.limit += 2; /* the reader took two */
-		ring_ready(&b.w, 1);
+		ring_make_room(&b.w, 1, 1);
 		CHECK_EQ(look(&b, bases[i] + 1), RING_LAPPED);
 		CHECK_EQ(look(&b, bases[i] + 2), RING_MESSAGE);
 		tear_down(&b);
@@ -403,7 +403,7 @@ TEST(successor_continues_wherever_the_predecessor_stopped)
 		set_up(&b, &plain, bases[i]);
 		b.w.limit = bases[i] + ENDLESS;
 		for (uint64_t n = 0; n < 2 * FAKE_DEPTH + 9; n++) {
-			ring_ready(&b.w, 1);
+			ring_make_room(&b.w, 1, 1);
 			fake_publish(&b.w, n);
 			if (n % RING_HINT_EVERY == 0)
 				store_relaxed(&b.ring->tail_hint, b.w.next);
@@ -424,7 +424,7 @@ TEST(successor_finds_the_place_though_the_hint_is_laps_behind)
 		set_up(&b, &plain, bases[i]);
 		b.w.limit = bases[i] + ENDLESS;
 		for (uint64_t n = 0; n < 2 * FAKE_DEPTH + 9; n++) {
-			ring_ready(&b.w, 1);
+			ring_make_room(&b.w, 1, 1);
 			fake_publish(&b.w, n);
 			store_relaxed(&b.ring->tail_hint, bases[i]);
 			CHECK_EQ(takeover(&b), b.w.next);
@@ -712,7 +712,7 @@ TEST(what_an_overrun_reader_accepts_is_whole)
 		struct lay_slot *s;
 		volatile uint64_t *payload;
 
-		ring_ready(&o.b.w, 1);
+		ring_make_room(&o.b.w, 1, 1);
 		s = lay_slot_at(o.b.ring, &o.b.geo, o.b.w.next);
 		payload = (volatile uint64_t *)((char *)s + 16);
 		for (int i = 0; i < WORDS; i++)

@@ -244,7 +244,7 @@ TEST(head_and_oldest_follow_an_exclusive_publisher_over_every_wrap)
 			CHECK_EQ(shmq__topic_oldest(ring_of(f), bases[i]), floor);
 			if (n > 3)
 				CHECK_EQ(shmq__topic_oldest(ring_of(f), head - 2), head - 2);
-			ring_ready(&w, 1);
+			ring_make_room(&w, 1, 1);
 			fake_publish(&w, n);
 			if (n % RING_HINT_EVERY == 0)
 				store_relaxed(&w.mem->tail_hint, w.next);
@@ -263,7 +263,7 @@ TEST(head_is_exact_from_a_hint_laps_ago)
 
 		w.limit = w.next + (UINT64_C(1) << 62);
 		for (uint64_t n = 0; n < 2 * FAKE_DEPTH + 50; n++) {
-			ring_ready(&w, 1);
+			ring_make_room(&w, 1, 1);
 			fake_publish(&w, n);
 			CHECK_EQ(shmq__topic_head(ring_of(f)), w.next);
 		}
