@@ -85,7 +85,7 @@ $(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(H
 $(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
 $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
-$(B)/bench/%:         INCLUDES = -Iinclude -Ilibshmq -Ibench
+$(B)/bench/%:         INCLUDES = -Iinclude -Ibench
 $(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
 
 $(B)/%.o: %.c Makefile

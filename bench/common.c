@@ -17,6 +17,7 @@
 
 struct bench bench = { .rounds = 9 };
 struct bench_shared *bench_shared;
+const struct bench_shared *bench_shared_ro;
 
 static char dir[64];
 static pid_t pids[BENCH_PROCS_MAX];
@@ -24,7 +25,7 @@ static unsigned pid_count;
 static pid_t main_pid;
 
 struct note {
-	char name[64], unit[16];
+	char name[96], unit[16];
 	unsigned n;
 	double value[BENCH_ROUNDS_MAX];
 };
@@ -57,6 +58,33 @@ uint64_t bench_now(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+int bench_has_tsc;
+double bench_tick_ns = 1;
+
+/* Is the counter invariant, and how long is a tick?  The kernel says the
+ * first; 20 ms beside the clock say the second within 10 ppm or so. */
+static void calibrate(void)
+{
+#if defined(__x86_64__)
+	uint64_t at, ticks;
+	char line[4096];
+	FILE *f = fopen("/proc/cpuinfo", "r");
+
+	while (f && !bench_has_tsc && fgets(line, sizeof(line), f))
+		bench_has_tsc = !strncmp(line, "flags", 5) && strstr(line, " constant_tsc") &&
+				strstr(line, " nonstop_tsc");
+	if (f)
+		fclose(f);
+	if (!bench_has_tsc)
+		return;
+	at = bench_now();
+	ticks = bench_tick();
+	while (bench_now() - at < 20000000)
+		;
+	bench_tick_ns = (double)(bench_now() - at) / (double)(bench_tick() - ticks);
+#endif
+}
+
 static void help(const char *program, const char *question)
 {
 	printf("usage: %s [--rounds N] [--quick]\n\n%s\n\n"
@@ -65,6 +93,20 @@ static void help(const char *program, const char *question)
 	       "lost, doubled or torn.\n",
 	       program, question);
 	exit(0);
+}
+
+static void map_shared(void)
+{
+	int fd = memfd_create("shmq-bench", MFD_CLOEXEC);
+	size_t bytes = sizeof(*bench_shared);
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes))
+		bench_fail("making the shared area: %s", strerror(errno));
+	bench_shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	bench_shared_ro = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+	if (bench_shared == MAP_FAILED || bench_shared_ro == MAP_FAILED)
+		bench_fail("mapping the shared area: %s", strerror(errno));
+	close(fd);
 }
 
 void bench_init(int argc, char **argv, enum bench_need need_bus, const char *question)
@@ -96,10 +138,8 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 	CPU_ZERO(&set);
 	sched_getaffinity(0, sizeof(set), &set);
 	bench.cpus = CPU_COUNT(&set);
-	bench_shared = mmap(NULL, sizeof(*bench_shared), PROT_READ | PROT_WRITE,
-			    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (bench_shared == MAP_FAILED)
-		bench_fail("mapping the shared area: %s", strerror(errno));
+	calibrate();
+	map_shared();
 	if (need_bus == BENCH_NO_BUS)
 		return;
 	snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX",
@@ -135,6 +175,12 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+double bench_median(double *value, unsigned n)
+{
+	qsort(value, n, sizeof(value[0]), by_value);
+	return n % 2 ? value[n / 2] : (value[n / 2 - 1] + value[n / 2]) / 2;
+}
+
 int bench_end(void)
 {
 	unsigned i;
@@ -142,15 +188,11 @@ int bench_end(void)
 	stop_bus();
 	for (i = 0; i < note_count; i++) {
 		struct note *n = &notes[i];
-		double sorted[BENCH_ROUNDS_MAX];
+		double median = bench_median(n->value, n->n);
 
-		memcpy(sorted, n->value, n->n * sizeof(sorted[0]));
-		qsort(sorted, n->n, sizeof(sorted[0]), by_value);
-		printf("figure %s %.6g %s\n", n->name,
-		       n->n % 2 ? sorted[n->n / 2] : (sorted[n->n / 2 - 1] + sorted[n->n / 2]) / 2,
-		       n->unit);
-		printf("figure %s.min %.6g %s\n", n->name, sorted[0], n->unit);
-		printf("figure %s.max %.6g %s\n", n->name, sorted[n->n - 1], n->unit);
+		printf("figure %s %.6g %s\n", n->name, median, n->unit);
+		printf("figure %s.min %.6g %s\n", n->name, n->value[0], n->unit);
+		printf("figure %s.max %.6g %s\n", n->name, n->value[n->n - 1], n->unit);
 	}
 	fflush(stdout);
 	return 0;
@@ -179,6 +221,14 @@ void bench_note(const char *name, const char *unit, double value)
 	}
 	if (n->n < BENCH_ROUNDS_MAX)
 		n->value[n->n++] = value;
+}
+
+void bench_note_stat(const char *name, const char *stat, const char *unit, double value)
+{
+	char whole[96];
+
+	snprintf(whole, sizeof(whole), "%s.%s", name, stat);
+	bench_note(whole, unit, value);
 }
 
 void bench_ratio(const char *name, const char *of, const char *to)
@@ -287,36 +337,4 @@ uint64_t bench_quantile(double q)
 	uint64_t n = bench_shared->sample_count, i = (uint64_t)(q * (double)n);
 
 	return n ? bench_shared->samples[i < n ? i : n - 1] : 0;
-}
-
-/* A counter in every word, so that a torn or foreign word shows. */
-void bench_fill(void *buf, size_t len, uint64_t i)
-{
-	char *at = buf;
-	size_t k;
-
-	for (k = 0; k + 8 <= len; k += 8) {
-		uint64_t v = i + k;
-
-		memcpy(at + k, &v, 8);
-	}
-	for (; k < len; k++)
-		at[k] = (char)(i + k);
-}
-
-int bench_verify(const void *buf, size_t len, uint64_t i)
-{
-	const char *at = buf;
-	uint64_t wrong = 0;
-	size_t k;
-
-	for (k = 0; k + 8 <= len; k += 8) {
-		uint64_t v;
-
-		memcpy(&v, at + k, 8);
-		wrong |= v ^ (i + k);
-	}
-	for (; k < len; k++)
-		wrong |= (uint64_t)(at[k] != (char)(i + k));
-	return wrong ? -1 : 0;
 }

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define BENCH_ROUNDS_MAX 64
 #define BENCH_PROCS_MAX 16
@@ -54,6 +55,11 @@ struct bench_shared {
 	_Alignas(4096) char area[8 << 20];
 };
 extern struct bench_shared *bench_shared;
+/* The same bytes through a mapping that is read-only in the kernel's sense, as
+ * the rings of a bus are for their readers.  It makes a difference: some
+ * processors fetch a line for writing when a writable page is read, and hand
+ * it over in half the time. */
+extern const struct bench_shared *bench_shared_ro;
 
 /* Run n functions, each in a process of its own pinned to cpu[i] (-1 not
  * pinned), and wait for all; fails if one fails.  Each calls bench_meet()
@@ -69,10 +75,32 @@ void bench_meet(unsigned n);
 shmq_bus *bench_open(void);
 
 uint64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
+
+/* The cheapest clock there is: the time stamp counter where it is invariant,
+ * else bench_now().  Its steps may be 10 ns long, so what lasts less than a
+ * microsecond is timed several at once. */
+extern int bench_has_tsc;
+extern double bench_tick_ns;
+static inline uint64_t bench_tick(void)
+{
+#if defined(__x86_64__)
+	if (bench_has_tsc)
+		return __builtin_ia32_rdtsc();
+#endif
+	return bench_now();
+}
+
 static inline void bench_relax(void)
 {
+#if defined(__x86_64__)
 	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ __volatile__("yield" ::: "memory");
+#endif
 }
+
+/* Sorts value. */
+double bench_median(double *value, unsigned n);
 
 /* Samples in bench_shared->samples: q from 0 to 1. */
 void bench_sort_samples(void);
@@ -81,12 +109,53 @@ uint64_t bench_quantile(double q);
 /* One value per round under a name; figures are printed by bench_end(), in
  * the order first seen, as `figure name value unit` with .min and .max. */
 void bench_note(const char *name, const char *unit, double value);
+/* The same for <name>.<stat>. */
+void bench_note_stat(const char *name, const char *stat, const char *unit, double value);
 /* The ratio of two names, round by round. */
 void bench_ratio(const char *name, const char *of, const char *to);
 
-/* Payload of message i: every byte depends on i; verify returns 0 if it is
- * that message. */
-void bench_fill(void *buf, size_t len, uint64_t i);
-int bench_verify(const void *buf, size_t len, uint64_t i);
+/* Payload of message i.  Every word says which message and which place it
+ * belongs to, so that a torn, stale or misplaced word shows; beyond
+ * BENCH_WHOLE bytes only the first word of each cache line does, and the
+ * rest is written and verified in every 16th message: filling would hide
+ * what is to be measured.  verify returns 0 if buf is that message. */
+#define BENCH_WHOLE 4096u
+#define BENCH_ALWAYS static inline __attribute__((always_inline))
+
+BENCH_ALWAYS size_t bench_step(size_t len, uint64_t i)
+{
+	return len <= BENCH_WHOLE || i % 16 == 0 ? 8 : 64;
+}
+
+BENCH_ALWAYS void bench_fill(void *buf, size_t len, uint64_t i)
+{
+	size_t k, step = bench_step(len, i);
+	char *at = buf;
+
+	for (k = 0; k + 8 <= len; k += step) {
+		uint64_t v = i + (k << 32);
+
+		memcpy(at + k, &v, 8);
+	}
+	for (k = len & ~(size_t)7; k < len; k++)
+		at[k] = (char)(i + k);
+}
+
+BENCH_ALWAYS int bench_verify(const void *buf, size_t len, uint64_t i)
+{
+	size_t k, step = bench_step(len, i);
+	const char *at = buf;
+	uint64_t wrong = 0;
+
+	for (k = 0; k + 8 <= len; k += step) {
+		uint64_t v;
+
+		memcpy(&v, at + k, 8);
+		wrong |= v ^ (i + (k << 32));
+	}
+	for (k = len & ~(size_t)7; k < len; k++)
+		wrong |= (uint64_t)(at[k] != (char)(i + k));
+	return wrong ? -1 : 0;
+}
 
 #endif

@@ -12,86 +12,147 @@ static const char question[] =
 	"How long does a message take there and back, compared with the bare ping-pong of the\n"
 	"cache lines it fills (spinning) and of two futexes (sleeping)?";
 
+#define TRIPS_MAX (1u << 18)
+#define WINDOW 16u      /* trips timed together: the clock is coarser than one */
+#define RING_SLOTS 1024 /* of the bare ring */
+
 struct trip {
 	const char *name; /* of the figure */
 	size_t bytes;
 	uint32_t slot_bytes;
 	enum shmq_wait wait;
 	uint64_t trips;
+	unsigned needs; /* what it is compared with */
+	int quick;      /* part of the quick run */
+};
+#define WITH_LINES 1u /* one buffer each way */
+#define WITH_RING 2u  /* a fresh slot for every message, as any ring has */
+#define WITH_FUTEX 4u
+#define TOUCHES_64 8u /* zero-copy: of a large message 64 bytes are used */
+
+static const struct trip trips[] = {
+	{ "rtt.spin.32", 32, 64, SHMQ_WAIT_SPIN, 20000, WITH_LINES | WITH_RING, 1 },
+	{ "rtt.spin.64", 64, 128, SHMQ_WAIT_SPIN, 20000, WITH_LINES | WITH_RING, 1 },
+	{ "rtt.spin.256", 256, 512, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 0 },
+	{ "rtt.spin.1K", 1024, 2048, SHMQ_WAIT_SPIN, 10000, WITH_LINES, 0 },
+	{ "rtt.spin.64K", 65536, 128, SHMQ_WAIT_SPIN, 1000, WITH_LINES, 0 },
+	{ "rtt.spin.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 80, WITH_LINES, 1 },
+	{ "zerocopy.rtt.64K", 65536, 128, SHMQ_WAIT_SPIN, 20000, TOUCHES_64, 0 },
+	{ "zerocopy.rtt.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 20000, TOUCHES_64, 1 },
+	{ "rtt.sleep.32", 32, 64, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
+	{ "rtt.sleep.64", 64, 128, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 1 },
+	{ "rtt.sleep.256", 256, 512, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
+	{ "rtt.sleep.1K", 1024, 2048, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
+	{ "rtt.sleep.64K", 65536, 128, SHMQ_WAIT_SLEEP, 500, WITH_FUTEX, 0 },
+	{ "rtt.sleep.1M", 1 << 20, 128, SHMQ_WAIT_SLEEP, 80, WITH_FUTEX, 0 },
+};
+#define TRIPS (sizeof(trips) / sizeof(trips[0]))
+
+/* One process's ends; which is set depends on the contender. */
+struct ends {
+	const struct trip *trip;
+	char *buf;
+	int to, from; /* ways */
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	const struct peer *peer;
+	void *peer_send, *peer_recv;
 };
 
-static const struct trip spin32 = { "rtt.spin.32", 32, 64, SHMQ_WAIT_SPIN, 200000 };
-static const struct trip spin64 = { "rtt.spin.64", 64, 128, SHMQ_WAIT_SPIN, 200000 };
-static const struct trip sleep64 = { "rtt.sleep.64", 64, 128, SHMQ_WAIT_SLEEP, 8000 };
+static char buffer[1 << 20] __attribute__((aligned(4096)));
 
-/* ---- limits: flag and payload in one or two lines each way -------------- */
+static void wrong_message(uint64_t i)
+{
+	bench_fail("message %llu is torn or out of order", (unsigned long long)i);
+}
+
+/* ---- limits: flag and payload in one buffer each way ---------------------- */
 
 struct lines {
 	_Atomic uint64_t seq;
 	char near[56];
-	char far[64];
+	char far[];
 };
 
-static struct lines *lines_of(int way)
+#define WAY_BYTES (sizeof(bench_shared->area) / 2)
+
+static struct lines *slot_rw(int way, size_t off)
 {
-	return (struct lines *)(bench_shared->area + way * 4096);
+	return (struct lines *)(bench_shared->area + (size_t)way * WAY_BYTES + off);
 }
 
-static void put_lines(struct lines *l, size_t bytes, uint64_t i)
+static struct lines *slot_ro(int way, size_t off)
 {
-	char buf[64];
+	return (struct lines *)(uintptr_t)(bench_shared_ro->area + (size_t)way * WAY_BYTES + off);
+}
 
-	bench_fill(buf, bytes, i);
-	if (bytes > sizeof(l->near)) {
-		memcpy(l->far, buf + sizeof(l->near), bytes - sizeof(l->near));
-		memcpy(l->near, buf, sizeof(l->near));
-	} else {
-		memcpy(l->near, buf, bytes);
-	}
+/* The flag's line is written last and in one go; what is large lies aligned
+ * behind it. */
+BENCH_ALWAYS size_t near_bytes(size_t bytes)
+{
+	return bytes <= 56 ? bytes : bytes <= BENCH_WHOLE ? 56 : 0;
+}
+
+BENCH_ALWAYS void put_at(struct lines *l, const char *buf, size_t bytes, uint64_t i)
+{
+	size_t near = near_bytes(bytes);
+
+	memcpy(l->far, buf + near, bytes - near);
+	memcpy(l->near, buf, near);
 	atomic_store_explicit(&l->seq, i + 1, memory_order_release);
 }
 
-static void get_lines(struct lines *l, size_t bytes, uint64_t i)
+BENCH_ALWAYS void get_at(const struct lines *l, char *buf, size_t bytes, uint64_t i)
 {
-	char buf[64];
+	size_t near = near_bytes(bytes);
 
-	while (atomic_load_explicit(&l->seq, memory_order_acquire) != i + 1)
+	while (atomic_load_explicit(&((struct lines *)(uintptr_t)l)->seq, memory_order_acquire) !=
+	       i + 1)
 		bench_relax();
-	if (bytes > sizeof(l->near)) {
-		memcpy(buf, l->near, sizeof(l->near));
-		memcpy(buf + sizeof(l->near), l->far, bytes - sizeof(l->near));
-	} else {
-		memcpy(buf, l->near, bytes);
-	}
+	memcpy(buf, l->near, near);
+	memcpy(buf + near, l->far, bytes - near);
 	if (bench_verify(buf, bytes, i))
-		bench_fail("the limit tore message %llu", (unsigned long long)i);
+		wrong_message(i);
 }
 
-static void lines_ping(void *arg)
+static void open_nothing(struct ends *e)
 {
-	const struct trip *t = arg;
-	uint64_t i, at;
-
-	bench_meet(2);
-	for (i = 0; i < t->trips; i++) {
-		at = bench_now();
-		put_lines(lines_of(0), t->bytes, i);
-		get_lines(lines_of(1), t->bytes, i);
-		bench_shared->samples[i] = bench_now() - at;
-	}
-	bench_shared->sample_count = t->trips;
 }
 
-static void lines_pong(void *arg)
+BENCH_ALWAYS void lines_put(struct ends *e, size_t bytes, uint64_t i)
 {
-	const struct trip *t = arg;
-	uint64_t i;
+	bench_fill(e->buf, bytes, i);
+	put_at(slot_rw(e->to, 0), e->buf, bytes, i);
+}
 
-	bench_meet(2);
-	for (i = 0; i < t->trips; i++) {
-		get_lines(lines_of(0), t->bytes, i);
-		put_lines(lines_of(1), t->bytes, i);
-	}
+/* As shmq's readers have it: what they read they cannot write. */
+BENCH_ALWAYS void lines_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	get_at(slot_ro(e->from, 0), e->buf, bytes, i);
+}
+
+/* Readers that could write, too. */
+BENCH_ALWAYS void writable_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	get_at(slot_rw(e->from, 0), e->buf, bytes, i);
+}
+
+/* The bare ring: what no library could take away from a ring. */
+BENCH_ALWAYS size_t ring_off(size_t bytes, uint64_t i)
+{
+	return (i % RING_SLOTS) * ((bytes + 8 + 63) & ~(size_t)63);
+}
+
+BENCH_ALWAYS void ring_put(struct ends *e, size_t bytes, uint64_t i)
+{
+	bench_fill(e->buf, bytes, i);
+	put_at(slot_rw(e->to, ring_off(bytes, i)), e->buf, bytes, i);
+}
+
+BENCH_ALWAYS void ring_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	get_at(slot_ro(e->from, ring_off(bytes, i)), e->buf, bytes, i);
 }
 
 /* ---- limit: two futexes ---------------------------------------------------- */
@@ -101,172 +162,213 @@ static _Atomic uint32_t *futex_of(int way)
 	return (_Atomic uint32_t *)&bench_shared->word[way][0];
 }
 
-static void futex_ring(int way, uint32_t v)
+static void futex_put(struct ends *e, size_t bytes, uint64_t i)
 {
-	atomic_store(futex_of(way), v);
-	syscall(SYS_futex, futex_of(way), FUTEX_WAKE, 1, NULL, NULL, 0);
+	atomic_store(futex_of(e->to), (uint32_t)i + 1);
+	syscall(SYS_futex, futex_of(e->to), FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-static void futex_await(int way, uint32_t v)
+static void futex_get(struct ends *e, size_t bytes, uint64_t i)
 {
-	while (atomic_load(futex_of(way)) != v)
-		syscall(SYS_futex, futex_of(way), FUTEX_WAIT, v - 1, NULL, NULL, 0);
-}
-
-static void futex_ping(void *arg)
-{
-	const struct trip *t = arg;
-	uint32_t i;
-
-	bench_meet(2);
-	for (i = 0; i < t->trips; i++) {
-		uint64_t at = bench_now();
-
-		futex_ring(0, i + 1);
-		futex_await(1, i + 1);
-		bench_shared->samples[i] = bench_now() - at;
-	}
-	bench_shared->sample_count = t->trips;
-}
-
-static void futex_pong(void *arg)
-{
-	const struct trip *t = arg;
-	uint32_t i;
-
-	bench_meet(2);
-	for (i = 0; i < t->trips; i++) {
-		futex_await(0, i + 1);
-		futex_ring(1, i + 1);
-	}
+	while (atomic_load(futex_of(e->from)) != (uint32_t)i + 1)
+		syscall(SYS_futex, futex_of(e->from), FUTEX_WAIT, (uint32_t)i, NULL, NULL, 0);
 }
 
 /* ---- shmq -------------------------------------------------------------------- */
 
-struct ends {
-	shmq_bus *bus;
-	shmq_pub *pub;
-	shmq_sub *sub;
-};
-
-static void open_ends(const struct trip *t, const char *to, const char *from, struct ends *e)
+static void open_shmq(struct ends *e)
 {
-	struct shmq_sub_options so = { .size = sizeof(so), .wait = t->wait };
+	struct shmq_sub_options so = { .size = sizeof(so), .wait = e->trip->wait };
 	struct shmq_pub_options po = { .size = sizeof(po) };
 	char name[64];
 
 	e->bus = bench_open();
-	snprintf(name, sizeof(name), "%s.%s", t->name, from);
+	snprintf(name, sizeof(name), "%s.%d", e->trip->name, e->from);
 	BENCH_OK(shmq_sub_open(e->bus, name, &so, &e->sub));
-	snprintf(name, sizeof(name), "%s.%s", t->name, to);
+	snprintf(name, sizeof(name), "%s.%d", e->trip->name, e->to);
 	BENCH_OK(shmq_pub_open(e->bus, name, &po, &e->pub));
 	BENCH_OK(shmq_pub_wait_subscribers(e->pub, 1, SHMQ_FOREVER));
-	bench_meet(2);
 }
 
-static inline void take(struct ends *e, size_t bytes, uint64_t i)
+BENCH_ALWAYS void shmq_put(struct ends *e, size_t bytes, uint64_t i)
+{
+	bench_fill(e->buf, bytes, i);
+	BENCH_OK(shmq_publish(e->pub, e->buf, bytes));
+}
+
+BENCH_ALWAYS void shmq_get(struct ends *e, size_t bytes, uint64_t i)
 {
 	struct shmq_msg msg;
-	char buf[64];
 
 	BENCH_OK(shmq_receive(e->sub, &msg, SHMQ_FOREVER));
 	if (msg.len != bytes)
-		bench_fail("message %llu has %zu bytes", (unsigned long long)i, msg.len);
-	memcpy(buf, msg.data, bytes);
-	if (bench_verify(buf, bytes, i))
-		bench_fail("message %llu is torn or out of order", (unsigned long long)i);
+		wrong_message(i);
+	memcpy(e->buf, msg.data, bytes);
+	if (bench_verify(e->buf, bytes, i))
+		wrong_message(i);
 }
 
-static inline void give(struct ends *e, size_t bytes, uint64_t i)
+static void zero_put(struct ends *e, size_t bytes, uint64_t i)
 {
-	char buf[64];
+	void *data;
 
-	bench_fill(buf, bytes, i);
-	BENCH_OK(shmq_publish(e->pub, buf, bytes));
+	BENCH_OK(shmq_claim(e->pub, bytes, &data));
+	bench_fill(data, 64, i);
+	BENCH_OK(shmq_commit(e->pub, NULL));
 }
 
-static void shmq_ping(void *arg)
+static void zero_get(struct ends *e, size_t bytes, uint64_t i)
 {
-	const struct trip *t = arg;
-	struct ends e;
-	uint64_t i;
+	struct shmq_msg msg;
 
-	open_ends(t, "there", "back", &e);
-	for (i = 0; i < t->trips; i++) {
-		uint64_t at = bench_now();
+	BENCH_OK(shmq_receive(e->sub, &msg, SHMQ_FOREVER));
+	if (msg.len != bytes || bench_verify(msg.data, 64, i))
+		wrong_message(i);
+}
 
-		give(&e, t->bytes, i);
-		take(&e, t->bytes, i);
-		bench_shared->samples[i] = bench_now() - at;
+/* ---- there and back -------------------------------------------------------- */
+
+typedef void end_op(struct ends *e, size_t bytes, uint64_t i);
+
+BENCH_ALWAYS void ping_pong(struct ends *e, size_t bytes, int leads, end_op *put, end_op *get)
+{
+	uint64_t i, n = e->trip->trips;
+
+	bench_meet(2);
+	if (!leads) {
+		for (i = 0; i < n; i++) {
+			get(e, bytes, i);
+			put(e, bytes, i);
+		}
+		return;
 	}
-	bench_shared->sample_count = t->trips;
-	shmq_bus_close(e.bus);
-}
-
-static void shmq_pong(void *arg)
-{
-	const struct trip *t = arg;
-	struct ends e;
-	uint64_t i;
-
-	open_ends(t, "back", "there", &e);
-	for (i = 0; i < t->trips; i++) {
-		take(&e, t->bytes, i);
-		give(&e, t->bytes, i);
+	bench_shared->samples[0] = bench_tick();
+	for (i = 0; i < n; i++) {
+		put(e, bytes, i);
+		get(e, bytes, i);
+		bench_shared->samples[i + 1] = bench_tick();
 	}
-	shmq_bus_close(e.bus);
+	bench_shared->sample_count = n + 1;
 }
 
-static void measure(void (*a)(void *), void (*b)(void *), const struct trip *t, const char *suffix)
+BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends *e), end_op *put,
+		       end_op *get)
 {
-	struct bench_proc proc[] = { { a, (void *)(uintptr_t)t, 0 },
-				     { b, (void *)(uintptr_t)t, 1 } };
+	struct ends e = { .trip = t, .buf = buffer, .to = !leads, .from = leads };
+
+	open(&e);
+	if (t->bytes == 32) /* known lengths, as a program would have them */
+		ping_pong(&e, 32, leads, put, get);
+	else if (t->bytes == 64)
+		ping_pong(&e, 64, leads, put, get);
+	else
+		ping_pong(&e, t->bytes, leads, put, get);
+	if (e.bus)
+		shmq_bus_close(e.bus);
+}
+
+#define CONTENDER(name, open, put, get) \
+	static void name##_ping(void *arg) \
+	{ \
+		side(arg, 1, open, put, get); \
+	} \
+	static void name##_pong(void *arg) \
+	{ \
+		side(arg, 0, open, put, get); \
+	}
+CONTENDER(lines, open_nothing, lines_put, lines_get)
+CONTENDER(writable, open_nothing, lines_put, writable_get)
+CONTENDER(ring, open_nothing, ring_put, ring_get)
+CONTENDER(futex, open_nothing, futex_put, futex_get)
+CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
+CONTENDER(zero, open_shmq, zero_put, zero_get)
+
+/* ---- measuring ------------------------------------------------------------- */
+
+/* From the times at which trips ended to the median of windows of trips, and
+ * the tail of single ones.  The first tenth is warm-up. */
+static void note_trips(const char *name)
+{
+	uint64_t *at = bench_shared->samples, n = bench_shared->sample_count - 1, from = n / 10, i;
+	static double window[TRIPS_MAX];
+	unsigned k = n - from < 20 * WINDOW ? 1 : WINDOW;
+
+	for (i = from; i + k <= n; i += k)
+		window[(i - from) / k] = (double)(at[i + k] - at[i]) / k;
+	bench_note_stat(name, "p50", "ns",
+			bench_tick_ns * bench_median(window, (unsigned)((i - from) / k)));
+	for (i = from; i < n; i++)
+		at[i - from] = at[i + 1] - at[i];
+	bench_shared->sample_count = n - from;
+	bench_sort_samples();
+	bench_note_stat(name, "p99", "ns", bench_tick_ns * (double)bench_quantile(0.99));
+	bench_note_stat(name, "p999", "ns", bench_tick_ns * (double)bench_quantile(0.999));
+}
+
+static void measure(const struct trip *t, const char *who, void (*ping)(void *),
+		    void (*pong)(void *))
+{
+	struct bench_proc proc[] = { { ping, (void *)(uintptr_t)t, 0 },
+				     { pong, (void *)(uintptr_t)t, 1 } };
 	char name[64];
 
+	memset(slot_rw(0, 0), 0, RING_SLOTS * 128); /* flags of the last run */
+	memset(slot_rw(1, 0), 0, RING_SLOTS * 128);
 	bench_run(proc, 2);
-	bench_sort_samples();
-	snprintf(name, sizeof(name), "%s%s.p50", t->name, suffix);
-	bench_note(name, "ns", (double)bench_quantile(0.5));
-	snprintf(name, sizeof(name), "%s%s.p999", t->name, suffix);
-	bench_note(name, "ns", (double)bench_quantile(0.999));
+	snprintf(name, sizeof(name), "%s%s", t->name, who);
+	note_trips(name);
 }
 
-static void compare(shmq_bus *bus, const struct trip *t, void (*a)(void *), void (*b)(void *),
-		    const char *ratio)
+static void one_round(const struct trip *t)
 {
-	struct shmq_topic_options o = { .size = sizeof(o),
-					.slot_bytes = t->slot_bytes,
-					.depth = 1024 };
-	char name[64], of[64], to[64];
-	unsigned r;
-
-	snprintf(name, sizeof(name), "%s.there", t->name);
-	BENCH_OK(shmq_topic_create(bus, name, &o, NULL));
-	snprintf(name, sizeof(name), "%s.back", t->name);
-	BENCH_OK(shmq_topic_create(bus, name, &o, NULL));
-	for (r = 0; r < bench.rounds; r++) {
-		measure(a, b, t, ".limit");
-		measure(shmq_ping, shmq_pong, t, "");
+	if (t->needs & WITH_LINES)
+		measure(t, ".limit", lines_ping, lines_pong);
+	if (t->needs & WITH_RING) {
+		measure(t, ".limit_writable", writable_ping, writable_pong);
+		measure(t, ".ring", ring_ping, ring_pong);
 	}
-	snprintf(name, sizeof(name), "%s.%s", t->name, ratio);
-	snprintf(of, sizeof(of), "%s.p50", t->name);
-	snprintf(to, sizeof(to), "%s.limit.p50", t->name);
-	bench_ratio(name, of, to);
-	snprintf(name, sizeof(name), "%s.p999.%s", t->name, ratio);
-	snprintf(of, sizeof(of), "%s.p999", t->name);
-	snprintf(to, sizeof(to), "%s.limit.p999", t->name);
-	bench_ratio(name, of, to);
+	if (t->needs & WITH_FUTEX)
+		measure(t, ".limit", futex_ping, futex_pong);
+	if (t->needs & TOUCHES_64)
+		measure(t, "", zero_ping, zero_pong);
+	else
+		measure(t, "", shmq_ping, shmq_pong);
 }
 
 int main(int argc, char **argv)
 {
+	struct shmq_topic_options o = { .size = sizeof(o), .depth = 1024 };
+	char name[64];
+	unsigned i, r;
 	shmq_bus *bus;
+	int way;
 
 	bench_init(argc, argv, BENCH_BUS, question);
 	bus = bench_open();
-	compare(bus, &spin32, lines_ping, lines_pong, "vs_limit");
-	compare(bus, &spin64, lines_ping, lines_pong, "vs_limit");
-	compare(bus, &sleep64, futex_ping, futex_pong, "vs_futex");
+	for (i = 0; i < TRIPS; i++) {
+		for (way = 0; way < 2; way++) {
+			snprintf(name, sizeof(name), "%s.%d", trips[i].name, way);
+			o.slot_bytes = trips[i].slot_bytes;
+			o.max_message_bytes = trips[i].bytes;
+			BENCH_OK(shmq_topic_create(bus, name, &o, NULL));
+		}
+	}
+	for (r = 0; r < bench.rounds; r++)
+		for (i = 0; i < TRIPS; i++)
+			if (trips[i].quick || !bench.quick)
+				one_round(&trips[i]);
 	shmq_bus_close(bus);
+	bench_ratio("rtt.spin.32.vs_limit", "rtt.spin.32.p50", "rtt.spin.32.limit.p50");
+	bench_ratio("rtt.spin.32.vs_limit_writable", "rtt.spin.32.p50",
+		    "rtt.spin.32.limit_writable.p50");
+	bench_ratio("rtt.spin.64.vs_limit_writable", "rtt.spin.64.p50",
+		    "rtt.spin.64.limit_writable.p50");
+	bench_ratio("rtt.spin.32.vs_ring", "rtt.spin.32.p50", "rtt.spin.32.ring.p50");
+	bench_ratio("rtt.spin.64.vs_limit", "rtt.spin.64.p50", "rtt.spin.64.limit.p50");
+	bench_ratio("rtt.spin.64.vs_ring", "rtt.spin.64.p50", "rtt.spin.64.ring.p50");
+	bench_ratio("rtt.spin.64.p999.vs_limit", "rtt.spin.64.p999", "rtt.spin.64.limit.p999");
+	bench_ratio("copy.rtt.1M.vs_memcpy", "rtt.spin.1M.p50", "rtt.spin.1M.limit.p50");
+	bench_ratio("zerocopy.rtt.1M.vs_64B", "zerocopy.rtt.1M.p50", "rtt.spin.64.p50");
+	bench_ratio("rtt.sleep.64.vs_futex", "rtt.sleep.64.p50", "rtt.sleep.64.limit.p50");
 	return bench_end();
 }
