@@ -10,7 +10,7 @@ use JSON::PP;
 
 use Measured;
 
-our @EXPORT = qw(read_targets judge_run workloads groups compare ratios);
+our @EXPORT = qw(read_targets judge_run judge_limits workloads groups compare ratios);
 
 sub read_targets {
 	my ($file) = @_;
@@ -99,6 +99,24 @@ sub groups {
 	return @groups;
 }
 
+# How many times better one figure is than another.
+sub advantage {
+	my ($of, $over) = @_;
+	my ($x, $y) = map { in_base(@{ $figure{$_} }{qw(median unit)}) } $of, $over;
+	return 0 unless $x > 0 && $y > 0;
+	return more_is_better($figure{$of}{unit}) ? $x / $y : $y / $x;
+}
+
+# Nothing is better than a limit, so if shmq is, something else was measured.
+sub judge_limits {
+	for my $w (grep { $_->{stat} =~ /^(rate|p50)$/ && $_->{of}{shmq} && $_->{of}{limit} } @_) {
+		my $times = advantage($w->{of}{shmq}, $w->{of}{limit});
+		distrust($w->{name}, sprintf 'shmq is %.2f times as good as the limit, which then is none', $times)
+			if $times > 1.05;
+	}
+	return;
+}
+
 sub compare {
 	my @compared;
 	for my $w (@_) {
@@ -106,13 +124,11 @@ sub compare {
 		for my $who (sort keys %{ $w->{of} }) {
 			next if $who eq 'shmq';
 			my $other = $w->{of}{$who};
-			my ($a, $b) = map { in_base($figure{$_}{median}, $figure{$_}{unit}) } $shmq, $other;
-			next unless $b > 0 && $a > 0;
-			my $advantage = more_is_better($figure{$shmq}{unit}) ? $a / $b : $b / $a;
+			my $advantage = advantage($shmq, $other) or next;
 			my @why = map { why_not_trusted($_, $figure{$_}{program}) } $shmq, $other;
 			push @compared, {
 				figure => $shmq, against => $who =~ s/^peer\.//r, other => $other,
-				ratio => $a / $b, advantage => $advantage,
+				ratio => more_is_better($figure{$shmq}{unit}) ? $advantage : 1 / $advantage, advantage => $advantage,
 				verdict => $who eq 'limit' ? undef : $advantage > 1 ? 'ahead' : 'behind',
 				trusted => @why ? JSON::PP::false : JSON::PP::true,
 			};

@@ -129,7 +129,7 @@ END
 	idle => "figure idle.cpu_percent 0.05 %\n",
 );
 
-print "1..52\n";
+print "1..53\n";
 
 # ---- everything runs -------------------------------------------------------
 machine();
@@ -205,6 +205,11 @@ programs(idle => "#!/bin/sh\nsetsid sleep 3 &\necho figure idle.cpu_percent 0 %\
 run();
 check('what_a_program_leaves_behind_does_not_hold_the_run_up', $code == 0 && $json->{programs}[0]{seconds} < 3,
 	$json->{programs}[0]{seconds});
+
+programs(rtt => "figure rtt.spin.64.p50 100 ns\nfigure rtt.spin.64.limit.p50 200 ns\n");
+run();
+check('shmq_beyond_the_limit_is_not_trusted',
+	doubted('rtt.spin.64', '2.00 times as good') && !ratio('rtt.spin.64.vs_limit')->{trusted});
 
 # ---- machines that cannot be trusted ---------------------------------------------
 programs(%good);
