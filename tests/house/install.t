@@ -25,9 +25,10 @@ compile() { # compiler, flags...
 runs() { LD_LIBRARY_PATH=$root/lib "$dir/t"; }
 needs() { readelf -d "$dir/t" | grep -q 'NEEDED.*libshmq\.so\.0\]'; }
 pc_flags() { pkg-config --cflags --libs shmq | grep -q -- -lshmq; }
+benchmarks() { [ -x "$("$root/bin/shmq-bench" --help | sed -n '/--programs/{n;s/[ ()]//g;p;}')/rtt" ]; }
 page() { [ -s "$(readlink -f "$root/share/man/$1")" ]; }
 
-echo 1..9
+echo 1..10
 check install_succeeds quiet_make install
 check a_c11_program_compiles compile "${CC:-cc}" -std=c11
 check it_runs_against_the_installed_library runs
@@ -35,6 +36,7 @@ check it_needs_the_versioned_name needs
 check a_cxx_program_compiles compile g++ -x c++ -std=c++11
 check pkg_config_finds_it pc_flags
 check a_page_is_found_by_each_function page man3/shmq_publish.3
+check the_benchmarks_are_found benchmarks
 quiet_make uninstall
 check uninstall_succeeds [ $? -eq 0 ]
 check nothing_is_left [ -z "$(find "$dir/root" ! -type d)" ]

@@ -1,0 +1,236 @@
+#!/usr/bin/perl
+# bench/run draws the right conclusions from what the programs print, on a
+# machine that is made up, and says with its exit status how they ended.
+use strict;
+use warnings;
+
+use File::Path qw(make_path remove_tree);
+use File::Temp qw(tempdir);
+use JSON::PP;
+
+my $dir  = tempdir(CLEANUP => 1);
+my $n    = 0;
+my $bad  = 0;
+my $root = "$dir/root";
+my ($code, $said, $json, $text) = (0, '', {}, '');
+
+sub check {
+	my ($name, $ok, @got) = @_;
+	$n++;
+	$bad++ if !$ok;
+	print $ok ? '' : 'not ', "ok $n - $name\n";
+	print STDERR "$name: got ", join(', ', map { $_ // 'nothing' } @got), "\n" if !$ok;
+	return;
+}
+
+sub is { my ($name, $got, $want) = @_; check($name, ($got // 'nothing') eq $want, $got); return }
+
+sub spew {
+	my ($path, $content) = @_;
+	make_path($path =~ s{/[^/]*$}{}r);
+	open my $out, '>', $path or die "$path: $!\n";
+	print $out $content;
+	close $out or die "$path: $!\n";
+	return;
+}
+
+sub slurp {
+	my ($path) = @_;
+	open my $in, '<', $path or return '';
+	local $/;
+	return scalar <$in>;
+}
+
+sub cpuinfo { my ($flags) = @_; return "model name\t: Abacus\ncpu MHz\t\t: 3000.0\nflags\t\t: constant_tsc $flags\n" }
+
+# A machine with nothing wrong but what is given.
+sub machine {
+	my (%wrong) = @_;
+	my $cpu  = 'sys/devices/system/cpu';
+	my %file = (
+		'proc/cpuinfo'      => cpuinfo('nonstop_tsc'),
+		'proc/self/status'  => "Cpus_allowed_list:\t0-1\n",
+		'proc/loadavg'      => "0.10 0.10 0.10 1/100 1\n",
+		'proc/stat'         => "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0\ncpu1 0\n",
+		"$cpu/cpu0/cpufreq/scaling_governor" => "performance\n",
+		"$cpu/cpu0/cpufreq/cpuinfo_max_freq" => "3400000\n",
+		"$cpu/cpu0/topology/thread_siblings_list" => "0\n",
+		'sys/devices/system/clocksource/clocksource0/current_clocksource' => "tsc\n",
+		'sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages'   => "8\n",
+		'sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages' => "5\n",
+		'sys/kernel/mm/transparent_hugepage/shmem_enabled' => "always [never] force\n",
+		%wrong,
+	);
+	remove_tree($root);
+	spew("$root/$_", $file{$_}) for keys %file;
+	return;
+}
+
+# Programs by name; their text is what they print, or with "#!" what they are.
+sub programs {
+	my (%program) = @_;
+	remove_tree("$dir/bench");
+	for my $name (keys %program) {
+		my $script = $program{$name};
+		$script = "#!/bin/sh\ncat <<'END'\n${script}END\n" unless $script =~ /^#!/;
+		spew("$dir/bench/$name", $script);
+		chmod 0755, "$dir/bench/$name";
+	}
+	return;
+}
+
+sub run {
+	my (@options) = @_;
+	remove_tree("$dir/out");
+	local $ENV{SHMQ_BENCH_ROOT} = $root;
+	$code = system("bench/run --programs '$dir/bench' --targets '$dir/targets' --out '$dir/out' @options "
+		. ">'$dir/stdout' 2>'$dir/stderr'") >> 8;
+	$said = slurp("$dir/stderr");
+	$text = slurp("$dir/out/report.md");
+	$json = eval { decode_json(slurp("$dir/out/report.json")) } // {};
+	return;
+}
+
+sub of { my ($list, $key, $name) = @_; return (grep { $_->{$key} eq $name } @{ $json->{$list} // [] })[0] // {} }
+sub ratio   { my ($name) = @_; return of('ratios', 'name', $name) }
+sub versus  { my ($other) = @_; return of('comparisons', 'other', $other) }
+sub doubted { my ($about, $reason) = @_; return scalar grep { $_->{figures} eq $about && $_->{reason} =~ /$reason/ } @{ $json->{distrust} // [] } }
+
+spew("$dir/targets", <<'END');
+# comment
+rtt.spin.64.vs_limit  <= 1.15  against two lines
+stream.1p1c.64.vs_limit >= 0.72 against a bare ring
+stream.1p2c.64.vs_1p1c >= 0.65 two readers
+idle.cpu_percent      <= 0.1   asleep
+never.measured        <= 1     nothing
+END
+my %good = (
+	rtt => <<'END',
+figure rtt.spin.64.p50 220 ns
+figure rtt.spin.64.p50.min 210 ns
+figure rtt.spin.64.p50.max 260 ns
+figure rtt.spin.64.limit.p50 200 ns
+figure rtt.spin.64.peer.slow.p50 2.2 us
+figure rtt.spin.64.peer.fast.p50 110 ns
+figure rtt.spin.64.vs_limit 1.1 ratio
+curve rtt.spin.64 50 220
+curve rtt.spin.64 99.9 900
+absent gone
+END
+	stream => <<'END',
+a line that is no figure
+figure stream.1p1c.64.rate 60 M/s
+figure stream.1p1c.64.limit 100 M/s
+figure stream.1p1c.64.peer.slow 600 k/s
+figure stream.1p2c.64.vs_1p1c 0.7 ratio
+label stream.1p2c.64.vs_1p1c three on two
+distrust stream.1p1c.64 the ring is in the way
+END
+	idle => "figure idle.cpu_percent 0.05 %\n",
+);
+
+print "1..53\n";
+
+# ---- everything runs -------------------------------------------------------
+machine();
+programs(%good);
+run();
+is('all_programs_ran_is_success', $code, 0);
+is('schema_has_a_number', $json->{schema}, 1);
+my $f = $json->{figures}{'rtt.spin.64.p50'} // {};
+is('a_figure_has_median_min_max_unit', join(' ', map { $_ // '-' } @$f{qw(median min max unit program)}), '220 210 260 ns rtt');
+check('bounds_are_no_figures', !exists $json->{figures}{'rtt.spin.64.p50.min'});
+is('a_ratio_at_most_its_target_is_met', ratio('rtt.spin.64.vs_limit')->{verdict}, 'met');
+is('a_ratio_nobody_printed_is_made_of_medians', ratio('stream.1p1c.64.vs_limit')->{median}, 0.6);
+is('a_ratio_below_its_target_is_missed', ratio('stream.1p1c.64.vs_limit')->{verdict}, 'missed');
+is('a_figure_that_is_no_ratio_has_a_verdict', ratio('idle.cpu_percent')->{verdict}, 'met');
+is('what_nobody_measured_is_said_to_be', ratio('never.measured')->{verdict}, 'not measured');
+is('a_slower_peer_is_behind', versus('rtt.spin.64.peer.slow.p50')->{verdict}, 'ahead');
+is('units_are_converted', versus('rtt.spin.64.peer.slow.p50')->{advantage}, 10);
+is('a_faster_peer_is_ahead', versus('rtt.spin.64.peer.fast.p50')->{verdict}, 'behind');
+is('more_is_better_per_second', versus('stream.1p1c.64.peer.slow')->{advantage}, 100);
+is('the_absent_peer_is_named', join(' ', @{ $json->{absent} // [] }), 'gone');
+is('a_label_is_kept', $json->{labels}[0]{text}, 'three on two');
+check('a_label_stands_beside_the_target', $text =~ /stream\.1p2c\.64\.vs_1p1c.*three on two/);
+check('a_distrust_is_kept', doubted('stream.1p1c.64', 'in the way'));
+check('a_distrusted_ratio_is_not_trusted', !ratio('stream.1p1c.64.vs_limit')->{trusted});
+check('another_ratio_is_trusted', ratio('rtt.spin.64.vs_limit')->{trusted});
+check('more_busy_processes_than_processors_are_doubted', doubted('stream.1p2c', '^3 busy'));
+check('nothing_else_is_doubted', @{ $json->{distrust} // [] } == 2, map { $_->{reason} } @{ $json->{distrust} // [] });
+check('the_text_names_the_peer_ahead', $text =~ /`rtt\.spin\.64\.p50`: fast has 110 ns, shmq 220 ns/);
+check('the_text_names_the_absent_peer', $text =~ /not installed: gone/);
+check('peers_stand_side_by_side', $text =~ /\| slow +\| +2\.20 us, 10\.0x \|/);
+is('the_curve_is_kept', $json->{curves}{'rtt.spin.64'}[1][1], 900);
+is('the_machine_is_described', join(' ', map { $_ // '-' } @{ $json->{machine} // {} }{qw(cpu_model mhz_max governor thp_shmem cpus_usable)}),
+	'Abacus 3400 performance never 2');
+is('free_hugepages_are_counted', $json->{machine}{hugepages}{'2.00 MiB'}{free}, 5);
+if (grep { -x "$_/gnuplot" } split /:/, $ENV{PATH}) {
+	check('bars_and_curves_are_drawn', !grep { !-s "$dir/out/$_" } map { ("$_.svg", "$_.png") } 'rtt.spin', 'rtt.spin.curve', 'stream.1p1c');
+	check('gnuplot_has_nothing_to_say', $said !~ /line \d+:|warning/i, $said);
+} else {
+	print 'ok ', ++$n, " - $_ # SKIP no gnuplot\n" for 'bars_and_curves_are_drawn', 'gnuplot_has_nothing_to_say';
+}
+
+# ---- options ------------------------------------------------------------------
+run('--strict');
+is('strict_fails_for_a_missed_target', $code, 3);
+run('--strict', '--only', 'idle');
+is('strict_minds_only_the_chosen', $code, 0);
+is('only_the_chosen_ran', join(' ', map { $_->{name} } @{ $json->{programs} // [] }), 'idle');
+run('--json');
+check('json_goes_to_standard_output', eval { decode_json(slurp("$dir/stdout")) }, slurp("$dir/stdout"));
+run('--only', 'nothing');
+is('no_program_is_bad_usage', $code, 2);
+run('--wrong');
+is('a_wrong_option_is_bad_usage', $code, 2);
+run('--help');
+check('help_tells_the_exit_status', $code == 0 && slurp("$dir/stdout") =~ /Exit status: 0/);
+
+# ---- programs that fail ---------------------------------------------------------
+programs(%good, rtt => "#!/bin/sh\necho figure rtt.spin.64.vs_limit 1 ratio\necho message 7 is torn >&2\nexit 1\n");
+run();
+is('a_failing_program_fails_the_run', $code, 1);
+check('it_is_named_with_its_last_words', $said =~ /rtt failed: .*message 7 is torn/, $said);
+is('the_others_still_run', ratio('idle.cpu_percent')->{verdict}, 'met');
+check('its_figures_are_not_trusted', ratio('rtt.spin.64.vs_limit')->{verdict} eq 'met' && !ratio('rtt.spin.64.vs_limit')->{trusted});
+for (['a_figure_that_is_no_number_fails', "figure a.b nan ns\n"], ['a_figure_given_twice_fails', "figure a.b 1 ns\nfigure a.b 1 ns\n"]) {
+	programs(idle => $_->[1]);
+	run();
+	is($_->[0], $code, 1);
+}
+programs(idle => "#!/bin/sh\nsleep 600 & kill -STOP \$\$\n");
+run('--timeout 1');
+check('a_program_that_does_not_end_fails', $code == 1 && $said =~ /did not end/, $said);
+programs(idle => "#!/bin/sh\nsetsid sleep 3 &\necho figure idle.cpu_percent 0 %\n");
+run();
+check('what_a_program_leaves_behind_does_not_hold_the_run_up', $code == 0 && $json->{programs}[0]{seconds} < 3,
+	$json->{programs}[0]{seconds});
+
+programs(rtt => "figure rtt.spin.64.p50 100 ns\nfigure rtt.spin.64.limit.p50 200 ns\n");
+run();
+check('shmq_beyond_the_limit_is_not_trusted',
+	doubted('rtt.spin.64', '2.00 times as good') && !ratio('rtt.spin.64.vs_limit')->{trusted});
+
+# ---- machines that cannot be trusted ---------------------------------------------
+programs(%good);
+my $cpu = 'sys/devices/system/cpu/cpu0';
+for ([governor => "$cpu/cpufreq/scaling_governor" => "powersave\n"],
+	['time-stamp' => 'proc/cpuinfo' => cpuinfo('')],
+	['clock source' => 'sys/devices/system/clocksource/clocksource0/current_clocksource' => "hpet\n"],
+	['threads of one core' => "$cpu/topology/thread_siblings_list" => "0-1\n"],
+	['one usable processor' => 'proc/self/status' => "Cpus_allowed_list:\t3\n"]) {
+	my ($reason, $path, $content) = @$_;
+	machine($path => $content);
+	run();
+	check("doubted_for_the_$reason" =~ s/\W/_/gr, doubted('*', $reason) && !ratio('idle.cpu_percent')->{trusted});
+}
+machine();
+programs(idle => "#!/bin/sh\necho 'cpu 0 0 0 0 0 0 0 1000' >$root/proc/stat\necho figure idle.cpu_percent 0 %\n");
+run();
+check('stolen_time_is_seen', doubted('*', 'hypervisor took') && !ratio('idle.cpu_percent')->{trusted});
+machine();
+programs(idle => "#!/bin/sh\necho 'cpu 1000 0 0 0 0 0 0 0' >$root/proc/stat\necho figure idle.cpu_percent 0 %\n");
+run();
+check('what_others_use_is_seen', doubted('*', 'other processes used'));
+check('the_runner_compiles_without_a_warning', `perl -wc bench/run 2>&1` eq "bench/run syntax OK\n");
+exit($bad ? 1 : 0);
