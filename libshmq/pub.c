@@ -54,8 +54,8 @@ struct shmq_pub {
 	enum shmq__fence fence;
 	enum shmq_wake wake;
 	enum shmq_wait wait;
-	size_t plain_end; /* lengths below it are plain: inline, and the topic
-			     exclusive, of one lane, without stamps */
+	size_t plain_end; /* lengths below it are plain: inline, and the topic of
+			     one lane, without stamps */
 	int sleeps;       /* the topic lets someone sleep */
 	int invalidates;  /* readers may be lapped: AHEAD before payload */
 	int gates;
@@ -711,12 +711,18 @@ static __attribute__((noinline)) int after_commit(struct shmq_pub *pub, struct l
 	return has_ended(l);
 }
 
-/* A plain message to a single exclusive lane that has room. */
+/* The slot of a plain message, at once: 1, or 0 if it takes more than that. */
+static inline int take_next(struct lane *l)
+{
+	return likely(l->w.geo.mode == SHMQ_EXCLUSIVE) ? ring_has_room(&l->w, 1) :
+							 ring_claim_next(&l->w);
+}
+
+/* Fill and commit slot seq of the only lane. */
 static inline __attribute__((always_inline)) int publish_plain(
-	struct shmq_pub *pub, struct lane *l, const void *data, size_t len,
+	struct shmq_pub *pub, struct lane *l, uint64_t seq, const void *data, size_t len,
 	void (*copy)(char *to, const char *from, size_t n))
 {
-	uint64_t seq = l->w.next;
 	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
 
 	ring_fetch_ahead(&l->w, seq);
@@ -742,9 +748,10 @@ static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const vo
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = len };
 	struct shmq_msg m = { .partition = SHMQ_ANY_PARTITION };
 	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
 
-	if (len < pub->plain_end && ring_has_room(&l->w, 1))
-		return publish_plain(pub, l, data, len, copy_long);
+	if (len < pub->plain_end && take_next(l))
+		return publish_plain(pub, l, seq, data, len, copy_long);
 	return send_message(pub, &m, &iov, 1, BELL_NOW, &l);
 }
 
@@ -753,12 +760,13 @@ static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const vo
 SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 {
 	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
 
 	if (unlikely(check_pub(pub)))
 		return SHMQ_EFORKED;
-	if (unlikely(len > COPY_SHORT_BYTES || len >= pub->plain_end || !ring_has_room(&l->w, 1)))
+	if (unlikely(len > COPY_SHORT_BYTES || len >= pub->plain_end || !take_next(l)))
 		return publish_long(pub, data, len);
-	return publish_plain(pub, l, data, len, copy_short);
+	return publish_plain(pub, l, seq, data, len, copy_short);
 }
 
 SHMQ_EXPORT int shmq_publish_msg(shmq_pub *pub, struct shmq_msg *msg)
@@ -1300,7 +1308,7 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	if (!pub->sleeps && (pub->wait == SHMQ_WAIT_ADAPTIVE || pub->wait == SHMQ_WAIT_SLEEP))
 		pub->wait = SHMQ_WAIT_SPIN;
 	pub->dont_wait = !!(o.flags & SHMQ_DONTWAIT);
-	if (!pub->stamps && h.topic->geo.partitions == 1 && h.topic->geo.mode == SHMQ_EXCLUSIVE)
+	if (!pub->stamps && h.topic->geo.partitions == 1)
 		pub->plain_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
 					  h.topic->geo.max_bytes :
 					  h.topic->geo.inline_bytes) +

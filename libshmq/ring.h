@@ -32,6 +32,7 @@
  * not gate, and how far the next line is fetched for writing. */
 #define RING_AHEAD 8u
 #define RING_PREFETCH 4u
+#define RING_READ_AHEAD 8
 /* The tail hint and the lower bound move once in so many messages. */
 #define RING_HINT_EVERY 32u
 
@@ -170,6 +171,33 @@ static inline void ring_fetch_ahead(const struct ring_writer *w, uint64_t seq)
 	prefetch_write(slot);
 	if (w->geo.slot_bytes > LAY_LINE)
 		prefetch_write(slot + LAY_LINE);
+}
+
+/* A reader that is behind asks for a slot that it knows to be there. */
+static inline void ring_read_ahead(const struct ring_reader *r)
+{
+	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, r->next + RING_READ_AHEAD);
+
+	prefetch_read(slot);
+	if (r->geo.slot_bytes > LAY_LINE)
+		prefetch_read(slot + LAY_LINE);
+}
+
+/* Shared: take slot w->next if it is free and credit allows.  1 taken, and
+ * w->next is one past it; 0 look properly, by shmq__ring_claim(). */
+static inline int ring_claim_next(struct ring_writer *w)
+{
+	struct lay_slot *s = lay_slot_at(w->mem, &w->geo, w->next);
+	uint64_t word = load_relaxed(&s->ctrl), lap = lay_lap(&w->geo, w->next);
+
+	if (unlikely(seq_diff(w->limit, w->next) <= 0 ||
+		     LAY_CTRL_LAP(word) != ((lap - 1) & LAY_LAP_MASK) ||
+		     LAY_CTRL_STATE(word) == LAY_CLAIMED ||
+		     !cas_acqrel(&s->ctrl, &word, LAY_CTRL(lap, w->owner, LAY_CLAIMED)))) /* R4 */
+		return 0;
+	fence_release(); /* R2 */
+	w->next++;
+	return 1;
 }
 
 enum ring_claim {

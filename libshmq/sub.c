@@ -20,6 +20,9 @@
 #define STUCK_PASS_NS 1000000000
 #define STUCK_AGAIN_NS 1000000000 /* a report may be lost with the supervisor */
 #define QUICK_LOOKS 64u           /* before the clock is read */
+#define LONG_RUN 64u              /* so many messages were there when asked for */
+#define FAR_LOOK 32u              /* then see whether so many more are, */
+#define LET_PASS 40u              /* and if not, pause so often */
 
 struct rlane { /* one partition */
 	struct ring_reader r;
@@ -75,6 +78,9 @@ struct shmq_sub {
 	struct arena_map *arena;
 	uint32_t arena_count;
 
+	unsigned run;   /* messages that were there at the first look, on end */
+	uint64_t ahead; /* seqs before it are there */
+	uint64_t look_further_at;
 	unsigned quick_looks; /* at the next word before any other waiting */
 
 	int held_error; /* found by shmq_poll() after messages: said next */
@@ -779,6 +785,36 @@ static inline int take_plain(struct shmq_sub *sub, struct rlane *l, struct lay_s
 	return 1;
 }
 
+/* Messages keep being there when they are asked for.  Are the next ones there
+ * too, so that their lines may be asked for ahead of need?  If not, we are on
+ * the publisher's heels: every line would be taken from it before it is
+ * written and travel twice, so it is given a moment to get away. */
+static __attribute__((noinline)) void look_further(struct shmq_sub *sub, struct rlane *l)
+{
+	struct ring_reader far = l->r;
+	unsigned i;
+	uint64_t word;
+
+	far.next += FAR_LOOK;
+	sub->look_further_at = l->r.next + FAR_LOOK / 2;
+	if (ring_look(&far, &word) == RING_MESSAGE) {
+		sub->ahead = far.next;
+		return;
+	}
+	for (i = 0; sub->run >= LONG_RUN && sub->quick_looks && i < LET_PASS; i++)
+		cpu_relax();
+}
+
+/* A message was there at the first look. */
+static inline void on_a_run(struct shmq_sub *sub, struct rlane *l)
+{
+	sub->run++;
+	if (seq_diff(sub->ahead, l->r.next) > RING_READ_AHEAD)
+		ring_read_ahead(&l->r);
+	else if (seq_diff(l->r.next, sub->look_further_at) >= 0)
+		look_further(sub, l);
+}
+
 /* Everything but a plain message that is there, or comes at once. */
 static __attribute__((noinline)) int receive_long(struct shmq_sub *sub, struct shmq_msg *msg,
 						  int64_t timeout_ns)
@@ -815,16 +851,21 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 		return receive_long(sub, msg, timeout_ns);
 	s = lay_slot_at(l->r.mem, &l->r.geo, l->r.next);
 	expected = LAY_CTRL(l->r.next >> l->r.geo.depth_shift, 0, LAY_COMMITTED);
-	/* The answer to what was just sent comes within a cache miss or two:
-	 * worth a few looks at nothing but the word before the clock is asked. */
-	looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
-	for (;;) {
-		w = load_acquire(&s->ctrl); /* A1 */
-		if (likely(LAY_CTRL_SANS_OWNER(w) == expected))
-			break;
-		if (!looks--)
-			return receive_long(sub, msg, timeout_ns);
-		cpu_relax();
+	w = load_acquire(&s->ctrl); /* A1 */
+	if (likely(LAY_CTRL_SANS_OWNER(w) == expected)) {
+		on_a_run(sub, l);
+	} else {
+		/* The answer to what was just sent comes within a cache miss or
+		 * two: worth a few looks at nothing but the word before the
+		 * clock is asked. */
+		looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
+		sub->run = 0;
+		do {
+			if (!looks--)
+				return receive_long(sub, msg, timeout_ns);
+			cpu_relax();
+			w = load_acquire(&s->ctrl); /* A1 */
+		} while (LAY_CTRL_SANS_OWNER(w) != expected);
 	}
 	return likely(take_plain(sub, l, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
 }
@@ -1158,6 +1199,7 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
 	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
 	sub->is_plain = lanes == 1;
+	sub->ahead = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
 	for (i = 0; i < lanes; i++)
