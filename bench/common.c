@@ -208,6 +208,11 @@ static struct note *find_note(const char *name)
 	return NULL;
 }
 
+int bench_has(const char *name)
+{
+	return !!find_note(name);
+}
+
 void bench_note(const char *name, const char *unit, double value)
 {
 	struct note *n = find_note(name);

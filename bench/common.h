@@ -111,6 +111,8 @@ uint64_t bench_quantile(double q);
 void bench_note(const char *name, const char *unit, double value);
 /* The same for <name>.<stat>. */
 void bench_note_stat(const char *name, const char *stat, const char *unit, double value);
+/* Is there a figure of that name? */
+int bench_has(const char *name);
 /* The ratio of two names, round by round. */
 void bench_ratio(const char *name, const char *of, const char *to);
 

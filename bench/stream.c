@@ -7,7 +7,7 @@
 
 static const char question[] =
 	"How many messages a second go from one process to another, compared with copying the\n"
-	"same bytes in on one core and out on the other through a bare ring of flags?";
+	"same bytes in on one core and out on the other?";
 
 struct shape {
 	const char *name;
@@ -15,158 +15,438 @@ struct shape {
 	uint32_t slot_bytes;
 	enum shmq_mode mode;
 	uint64_t messages;
+	int quick; /* part of the quick run */
 };
 
 static const struct shape shapes[] = {
-	{ "stream.1p1c.64", 64, 128, SHMQ_EXCLUSIVE, 20000000 },
-	{ "stream.1p1c.64.shared", 64, 128, SHMQ_SHARED, 20000000 },
-	{ "stream.1p1c.1024", 1024, 2048, SHMQ_EXCLUSIVE, 3000000 },
+	{ "stream.1p1c.32", 32, 64, SHMQ_EXCLUSIVE, 2000000, 0 },
+	{ "stream.1p1c.64", 64, 128, SHMQ_EXCLUSIVE, 2000000, 1 },
+	{ "stream.1p1c.64.shared", 64, 128, SHMQ_SHARED, 2000000, 1 },
+	{ "stream.1p1c.256", 256, 512, SHMQ_EXCLUSIVE, 1000000, 0 },
+	{ "stream.1p1c.1024", 1024, 2048, SHMQ_EXCLUSIVE, 300000, 1 },
+	{ "stream.1p1c.64K", 65536, 128, SHMQ_EXCLUSIVE, 4000, 0 },
+	{ "stream.1p1c.1M", 1 << 20, 128, SHMQ_EXCLUSIVE, 200, 0 },
 };
+#define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
-/* ---- the limit: n slots of a flag line and the payload ---------------- */
+#define BATCH 32u
+#define FETCH_LINES 8u /* how far ahead the limits fetch lines for writing */
+#define AREA_BYTES (sizeof(bench_shared->area))
 
-#define LIMIT_SLOTS 1024
+static char buffer[BATCH][1 << 20] __attribute__((aligned(4096)));
 
-struct limit_slot {
+static void wrong_message(uint64_t i)
+{
+	bench_fail("message %llu is torn or out of order", (unsigned long long)i);
+}
+
+BENCH_ALWAYS void fetch_for_writing(const char *p)
+{
+#if defined(__x86_64__)
+	__asm__ __volatile__("prefetchw %0" : : "m"(*p));
+#else
+	__builtin_prefetch(p, 1);
+#endif
+}
+
+static void finish(const struct shape *s, uint64_t start)
+{
+	bench_shared->result[0] = (double)s->messages * 1e3 / (double)(bench_now() - start);
+}
+
+/* ---- the limits -------------------------------------------------------- */
+
+/* Copying in and out: messages lie densely in blocks, with one flag for each
+ * block.  No message has a header, nor can it be had before its block. */
+#define BLOCK_BYTES (16u << 10)
+
+static _Atomic uint64_t *flag_at(uint64_t block, int ro)
+{
+	const struct bench_shared *s = ro ? bench_shared_ro : bench_shared;
+
+	return (_Atomic uint64_t *)(uintptr_t)(s->samples + block * 8);
+}
+
+static _Atomic uint64_t *words_read(void)
+{
+	return &bench_shared->word[0][0];
+}
+
+BENCH_ALWAYS uint64_t per_block(size_t bytes)
+{
+	return bytes < BLOCK_BYTES ? BLOCK_BYTES / bytes : 1;
+}
+
+BENCH_ALWAYS uint64_t block_count(size_t bytes)
+{
+	return AREA_BYTES / 2 / (per_block(bytes) * bytes);
+}
+
+BENCH_ALWAYS void limit_write_n(size_t bytes, uint64_t n)
+{
+	uint64_t blocks = block_count(bytes), each = per_block(bytes), limit = blocks, b, i = 0, k;
+	char *end = bench_shared->area + blocks * each * bytes;
+
+	for (b = 0; i < n; b++) {
+		char *at = bench_shared->area + b % blocks * each * bytes;
+
+		while (b >= limit)
+			limit = atomic_load_explicit(words_read(), memory_order_acquire) + blocks;
+		for (k = 0; k < each && i < n; k++, i++, at += bytes) {
+			char *ahead = at + FETCH_LINES * 64;
+
+			if (bytes <= 1024) /* more is a run of its own */
+				fetch_for_writing(ahead < end ? ahead : bench_shared->area);
+			bench_fill(buffer[0], bytes, i);
+			memcpy(at, buffer[0], bytes);
+		}
+		atomic_store_explicit(flag_at(b % blocks, 0), b + 1, memory_order_release);
+	}
+}
+
+BENCH_ALWAYS void limit_read_n(size_t bytes, uint64_t n)
+{
+	uint64_t blocks = block_count(bytes), each = per_block(bytes), b, i = 0, k;
+
+	for (b = 0; i < n; b++) {
+		const char *at = bench_shared_ro->area + b % blocks * each * bytes;
+
+		while (atomic_load_explicit(flag_at(b % blocks, 1), memory_order_acquire) != b + 1)
+			bench_relax();
+		for (k = 0; k < each && i < n; k++, i++, at += bytes) {
+			memcpy(buffer[0], at, bytes);
+			if (bench_verify(buffer[0], bytes, i))
+				wrong_message(i);
+		}
+		atomic_store_explicit(words_read(), b + 1, memory_order_release);
+	}
+}
+
+/* The bare ring: a flag for each message in its own slot of whole lines, as
+ * any ring has it that hands out messages one by one. */
+#define SLOTS 8192u
+#define CURSOR_EVERY 32u
+
+struct slot {
 	_Atomic uint64_t seq;
+	uint64_t len;
 	char payload[];
 };
 
-static struct limit_slot *limit_slot(const struct shape *s, uint64_t i)
+BENCH_ALWAYS struct slot *slot_at(const struct bench_shared *in, size_t slot_bytes, uint64_t i)
 {
-	size_t size = (s->bytes + sizeof(struct limit_slot) + 63) & ~(size_t)63;
-
-	return (struct limit_slot *)(bench_shared->area + (i % LIMIT_SLOTS) * size);
+	return (struct slot *)(uintptr_t)(in->area + i % SLOTS * slot_bytes);
 }
+
+BENCH_ALWAYS void slots_write_n(size_t bytes, size_t slot_bytes, uint64_t n)
+{
+	uint64_t limit = SLOTS, i;
+
+	for (i = 0; i < n; i++) {
+		struct slot *s = slot_at(bench_shared, slot_bytes, i);
+		const char *ahead = (const char *)slot_at(bench_shared, slot_bytes, i + 4);
+		size_t k;
+
+		while (i >= limit)
+			limit = atomic_load_explicit(words_read(), memory_order_acquire) + SLOTS;
+		for (k = 0; k < bytes + sizeof(*s) && k < 128; k += 64)
+			fetch_for_writing(ahead + k);
+		bench_fill(buffer[0], bytes, i);
+		s->len = bytes;
+		memcpy(s->payload, buffer[0], bytes);
+		atomic_store_explicit(&s->seq, i + 1, memory_order_release);
+	}
+}
+
+BENCH_ALWAYS void slots_read_n(size_t bytes, size_t slot_bytes, uint64_t n)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++) {
+		struct slot *s = slot_at(bench_shared_ro, slot_bytes, i);
+		const char *ahead = (const char *)slot_at(bench_shared_ro, slot_bytes, i + 4);
+		size_t k;
+
+		for (k = 0; k < bytes + sizeof(*s) && k < 128; k += 64)
+			__builtin_prefetch(ahead + k);
+		if (atomic_load_explicit(&s->seq, memory_order_acquire) != i + 1) {
+			for (k = 0; k < 40; k++) /* let some distance grow */
+				bench_relax();
+			while (atomic_load_explicit(&s->seq, memory_order_acquire) != i + 1)
+				bench_relax();
+		}
+		memcpy(buffer[0], s->payload, bytes);
+		if (s->len != bytes || bench_verify(buffer[0], bytes, i))
+			wrong_message(i);
+		if (i % CURSOR_EVERY == 0)
+			atomic_store_explicit(words_read(), i + 1, memory_order_release);
+	}
+	atomic_store_explicit(words_read(), n, memory_order_release);
+}
+
+/* Known lengths, as a program would have them. */
+#define BY_LENGTH(s, call) \
+	do { \
+		if ((s)->bytes == 32) \
+			call(32); \
+		else if ((s)->bytes == 64) \
+			call(64); \
+		else \
+			call((s)->bytes); \
+	} while (0)
 
 static void limit_write(void *arg)
 {
 	const struct shape *s = arg;
-	_Atomic uint64_t *read = &bench_shared->word[0][0];
-	uint64_t i, limit = LIMIT_SLOTS;
-	char buf[4096];
 
 	bench_meet(2);
-	for (i = 0; i < s->messages; i++) {
-		struct limit_slot *at = limit_slot(s, i);
-
-		while (i >= limit)
-			limit = atomic_load_explicit(read, memory_order_acquire) + LIMIT_SLOTS;
-		__builtin_prefetch(limit_slot(s, i + 4), 1);
-		bench_fill(buf, s->bytes, i);
-		memcpy(at->payload, buf, s->bytes);
-		atomic_store_explicit(&at->seq, i + 1, memory_order_release);
-	}
+#define CALL(bytes) limit_write_n(bytes, s->messages)
+	BY_LENGTH(s, CALL);
+#undef CALL
 }
 
 static void limit_read(void *arg)
 {
 	const struct shape *s = arg;
-	_Atomic uint64_t *read = &bench_shared->word[0][0];
-	uint64_t i, start;
-	char buf[4096];
+	uint64_t start;
 
 	bench_meet(2);
 	start = bench_now();
-	for (i = 0; i < s->messages; i++) {
-		struct limit_slot *at = limit_slot(s, i);
+#define CALL(bytes) limit_read_n(bytes, s->messages)
+	BY_LENGTH(s, CALL);
+#undef CALL
+	finish(s, start);
+}
 
-		while (atomic_load_explicit(&at->seq, memory_order_acquire) != i + 1)
-			bench_relax();
-		memcpy(buf, at->payload, s->bytes);
-		if (bench_verify(buf, s->bytes, i))
-			bench_fail("the limit tore message %llu", (unsigned long long)i);
-		if (i % 64 == 0)
-			atomic_store_explicit(read, i, memory_order_release);
-	}
-	atomic_store(read, s->messages);
-	bench_shared->result[0] = (double)s->messages * 1e3 / (double)(bench_now() - start);
+static void slots_write(void *arg)
+{
+	const struct shape *s = arg;
+
+	bench_meet(2);
+#define CALL(bytes) slots_write_n(bytes, s->slot_bytes, s->messages)
+	BY_LENGTH(s, CALL);
+#undef CALL
+}
+
+static void slots_read(void *arg)
+{
+	const struct shape *s = arg;
+	uint64_t start;
+
+	bench_meet(2);
+	start = bench_now();
+#define CALL(bytes) slots_read_n(bytes, s->slot_bytes, s->messages)
+	BY_LENGTH(s, CALL);
+#undef CALL
+	finish(s, start);
 }
 
 /* ---- shmq --------------------------------------------------------------- */
 
+static shmq_pub *open_pub(const struct shape *s, shmq_bus **bus)
+{
+	shmq_pub *pub;
+
+	*bus = bench_open();
+	BENCH_OK(shmq_pub_open(*bus, s->name, NULL, &pub));
+	BENCH_OK(shmq_pub_wait_subscribers(pub, 1, SHMQ_FOREVER));
+	bench_meet(2);
+	return pub;
+}
+
+static void close_pub(shmq_pub *pub, shmq_bus *bus)
+{
+	BENCH_OK(shmq_flush(pub, SHMQ_FOREVER));
+	shmq_bus_close(bus);
+}
+
+BENCH_ALWAYS void publish_n(shmq_pub *pub, size_t bytes, uint64_t n)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++) {
+		bench_fill(buffer[0], bytes, i);
+		BENCH_OK(shmq_publish(pub, buffer[0], bytes));
+	}
+}
+
 static void publish(void *arg)
 {
 	const struct shape *s = arg;
-	shmq_bus *bus = bench_open();
-	char buf[4096];
-	shmq_pub *pub;
+	shmq_bus *bus;
+	shmq_pub *pub = open_pub(s, &bus);
+
+#define CALL(bytes) publish_n(pub, bytes, s->messages)
+	BY_LENGTH(s, CALL);
+#undef CALL
+	close_pub(pub, bus);
+}
+
+static void publish_batch(void *arg)
+{
+	const struct shape *s = arg;
+	struct shmq_msg msg[BATCH];
+	shmq_bus *bus;
+	shmq_pub *pub = open_pub(s, &bus);
+	uint64_t i = 0, k, n;
+
+	while (i < s->messages) {
+		n = s->messages - i < BATCH ? s->messages - i : BATCH;
+		for (k = 0; k < n; k++) {
+			bench_fill(buffer[k], s->bytes, i + k);
+			msg[k] = (struct shmq_msg){ .data = buffer[k], .len = s->bytes };
+		}
+		if (shmq_publish_batch(pub, msg, n, 0) != (ssize_t)n)
+			bench_fail("a batch was not published whole");
+		i += n;
+	}
+	close_pub(pub, bus);
+}
+
+static void publish_claimed(void *arg)
+{
+	const struct shape *s = arg;
+	shmq_bus *bus;
+	shmq_pub *pub = open_pub(s, &bus);
 	uint64_t i;
 
-	BENCH_OK(shmq_pub_open(bus, s->name, NULL, &pub));
-	BENCH_OK(shmq_pub_wait_subscribers(pub, 1, SHMQ_FOREVER));
-	bench_meet(2);
 	for (i = 0; i < s->messages; i++) {
-		bench_fill(buf, s->bytes, i);
-		if (shmq_publish(pub, buf, s->bytes))
-			bench_fail("publish failed at %llu", (unsigned long long)i);
+		void *data;
+
+		BENCH_OK(shmq_claim(pub, s->bytes, &data));
+		bench_fill(data, s->bytes, i);
+		BENCH_OK(shmq_commit(pub, NULL));
 	}
-	BENCH_OK(shmq_flush(pub, SHMQ_FOREVER));
-	shmq_bus_close(bus);
+	close_pub(pub, bus);
+}
+
+static shmq_sub *open_sub(const struct shape *s, shmq_bus **bus, uint64_t *start)
+{
+	shmq_sub *sub;
+
+	*bus = bench_open();
+	BENCH_OK(shmq_sub_open(*bus, s->name, NULL, &sub));
+	bench_meet(2);
+	*start = bench_now();
+	return sub;
+}
+
+BENCH_ALWAYS void receive_n(shmq_sub *sub, size_t bytes, uint64_t n)
+{
+	struct shmq_msg msg;
+	uint64_t i;
+
+	for (i = 0; i < n; i++) {
+		int rc = shmq_receive(sub, &msg, SHMQ_FOREVER);
+
+		if (rc || msg.len != bytes)
+			bench_fail("message %llu: %s", (unsigned long long)i, shmq_strerror(rc));
+		memcpy(buffer[0], msg.data, bytes);
+		if (bench_verify(buffer[0], bytes, i))
+			wrong_message(i);
+	}
 }
 
 static void subscribe(void *arg)
 {
 	const struct shape *s = arg;
-	shmq_bus *bus = bench_open();
-	struct shmq_msg msg;
-	uint64_t i, start;
-	char buf[4096];
-	shmq_sub *sub;
+	shmq_bus *bus;
+	uint64_t start;
+	shmq_sub *sub = open_sub(s, &bus, &start);
 
-	BENCH_OK(shmq_sub_open(bus, s->name, NULL, &sub));
-	bench_meet(2);
-	start = bench_now();
-	for (i = 0; i < s->messages; i++) {
-		int rc = shmq_receive(sub, &msg, SHMQ_FOREVER);
-
-		if (rc || msg.len != s->bytes)
-			bench_fail("message %llu: %s", (unsigned long long)i, shmq_strerror(rc));
-		memcpy(buf, msg.data, msg.len);
-		if (bench_verify(buf, s->bytes, i))
-			bench_fail("message %llu is torn or out of order", (unsigned long long)i);
-	}
-	bench_shared->result[0] = (double)s->messages * 1e3 / (double)(bench_now() - start);
+#define CALL(bytes) receive_n(sub, bytes, s->messages)
+	BY_LENGTH(s, CALL);
+#undef CALL
+	finish(s, start);
 	shmq_bus_close(bus);
 }
 
-static double measure(void (*a)(void *), void (*b)(void *), const struct shape *s)
+struct polled {
+	size_t bytes;
+	uint64_t next;
+};
+
+/* Zero-copy readers look at the message where it lies. */
+static int verify_in_place(void *arg, const struct shmq_msg *msg)
+{
+	struct polled *p = arg;
+
+	if (msg->len != p->bytes || bench_verify(msg->data, p->bytes, p->next++))
+		wrong_message(p->next - 1);
+	return 0;
+}
+
+static void subscribe_polling(void *arg)
+{
+	const struct shape *s = arg;
+	struct polled p = { .bytes = s->bytes };
+	shmq_bus *bus;
+	uint64_t start;
+	shmq_sub *sub = open_sub(s, &bus, &start);
+
+	while (p.next < s->messages)
+		BENCH_OK(shmq_poll(sub, verify_in_place, &p, BATCH, SHMQ_FOREVER));
+	finish(s, start);
+	shmq_bus_close(bus);
+}
+
+/* ---- measuring ------------------------------------------------------------- */
+
+static void measure(const struct shape *s, const char *who, void (*a)(void *), void (*b)(void *))
 {
 	struct bench_proc proc[] = { { a, (void *)(uintptr_t)s, 0 },
 				     { b, (void *)(uintptr_t)s, 1 } };
 
+	memset(bench_shared->samples, 0, sizeof(bench_shared->samples)); /* flags */
+	memset(bench_shared->area, 0, SLOTS * 128);
 	bench_run(proc, 2);
-	return bench_shared->result[0];
+	bench_note_stat(s->name, who, "M/s", bench_shared->result[0]);
+}
+
+static void one_round(const struct shape *s)
+{
+	measure(s, "limit", limit_write, limit_read);
+	if (s->bytes + sizeof(struct slot) <= s->slot_bytes && SLOTS * s->slot_bytes <= AREA_BYTES)
+		measure(s, "slots", slots_write, slots_read);
+	measure(s, "rate", publish, subscribe);
+	if (bench.quick || s->mode == SHMQ_SHARED)
+		return;
+	measure(s, "batch.rate", publish_batch, subscribe_polling);
+	measure(s, "zerocopy.rate", publish_claimed, subscribe_polling);
 }
 
 int main(int argc, char **argv)
 {
-	struct shape shape;
-	shmq_bus *bus;
+	char name[64], of[64], to[64];
 	unsigned i, r;
+	shmq_bus *bus;
 
 	bench_init(argc, argv, BENCH_BUS, question);
 	bus = bench_open();
-	for (i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+	for (i = 0; i < SHAPES; i++) {
 		struct shmq_topic_options o = { .size = sizeof(o),
 						.slot_bytes = shapes[i].slot_bytes,
 						.mode = shapes[i].mode,
 						.max_message_bytes = shapes[i].bytes };
-		char name[64], limit[64], ratio[64];
 
 		BENCH_OK(shmq_topic_create(bus, shapes[i].name, &o, NULL));
-		snprintf(name, sizeof(name), "%s.rate", shapes[i].name);
-		snprintf(limit, sizeof(limit), "%s.limit", shapes[i].name);
-		snprintf(ratio, sizeof(ratio), "%s.vs_limit", shapes[i].name);
-		shape = shapes[i];
-		if (bench.quick)
-			shape.messages /= 5;
-		for (r = 0; r < bench.rounds; r++) {
-			bench_note(limit, "M/s", measure(limit_write, limit_read, &shape));
-			bench_note(name, "M/s", measure(publish, subscribe, &shape));
-		}
-		bench_ratio(ratio, name, limit);
 	}
+	for (r = 0; r < bench.rounds; r++)
+		for (i = 0; i < SHAPES; i++)
+			if (shapes[i].quick || !bench.quick)
+				one_round(&shapes[i]);
 	shmq_bus_close(bus);
+	for (i = 0; i < SHAPES; i++) {
+		if (bench.quick && !shapes[i].quick)
+			continue;
+		snprintf(name, sizeof(name), "%s.vs_limit", shapes[i].name);
+		snprintf(of, sizeof(of), "%s.rate", shapes[i].name);
+		snprintf(to, sizeof(to), "%s.limit", shapes[i].name);
+		bench_ratio(name, of, to);
+		snprintf(to, sizeof(to), "%s.slots", shapes[i].name);
+		snprintf(name, sizeof(name), "%s.vs_slots", shapes[i].name);
+		if (bench_has(to))
+			bench_ratio(name, of, to);
+	}
 	return bench_end();
 }
