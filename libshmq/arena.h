@@ -29,10 +29,17 @@ struct shmq__arena {
 	uint64_t bytes;
 	uint64_t pos; /* where the next piece starts */
 	uint32_t id, gen;
-	/* Pieces in the order of their offsets, oldest first: a ring buffer. */
+	/* Pieces in the order of their offsets, oldest first: a ring buffer.
+	 * capacity is a power of two, or 0; first runs freely. */
 	struct arena_piece *piece;
 	unsigned first, count, capacity;
 };
+
+/* Piece i, counted from the oldest. */
+static inline struct arena_piece *arena_at(const struct shmq__arena *a, unsigned i)
+{
+	return &a->piece[(a->first + i) & (a->capacity - 1)];
+}
 
 void shmq__arena_init(struct shmq__arena *a, void *mem, uint64_t bytes, uint32_t id, uint32_t gen);
 void shmq__arena_fini(struct shmq__arena *a);
@@ -42,15 +49,60 @@ void shmq__arena_fini(struct shmq__arena *a);
 int shmq__arena_adopt(struct shmq__arena *a, const struct arena_piece *piece);
 void shmq__arena_adopt_done(struct shmq__arena *a);
 
+/* Bytes in whole lines: pieces share none. */
+static inline uint64_t arena_lines(uint64_t bytes)
+{
+	return (bytes + LAY_LINE - 1) & ~(uint64_t)(LAY_LINE - 1);
+}
+
+/* Where the next piece of that size would lie. */
+static inline uint64_t arena_place(const struct shmq__arena *a, uint64_t bytes)
+{
+	return a->pos + arena_lines(bytes) > a->bytes ? 0 : a->pos;
+}
+
 /* The oldest piece that stands in the way of `bytes` more, or NULL if they
- * are free (then shmq__arena_take() succeeds).  The caller marks it GONE and
- * calls shmq__arena_drop(), or waits. */
-struct arena_piece *shmq__arena_in_the_way(struct shmq__arena *a, uint64_t bytes);
-void shmq__arena_drop(struct shmq__arena *a);
+ * are free (then arena_take() succeeds).  The caller marks it GONE and calls
+ * arena_drop(), or waits. */
+static inline struct arena_piece *arena_in_the_way(const struct shmq__arena *a, uint64_t bytes)
+{
+	uint64_t pos = arena_place(a, bytes);
+	struct arena_piece *p;
+
+	if (!a->count)
+		return NULL;
+	p = arena_at(a, 0);
+	/* Whatever lies between here and the end goes first, then we start at
+	 * the front. */
+	if (pos != a->pos && p->off >= a->pos)
+		return p;
+	return p->off < pos + arena_lines(bytes) && p->off + arena_lines(p->bytes) > pos ? p : NULL;
+}
+
+static inline void arena_drop(struct shmq__arena *a)
+{
+	a->first++;
+	a->count--;
+}
+
+/* More room in the book of pieces.  0 or -ENOMEM. */
+int shmq__arena_grow(struct shmq__arena *a);
 
 /* Take `bytes` (1 to a->bytes); the piece's seq and word are filled by the
  * caller after commit.  NULL if out of memory for the book. */
-struct arena_piece *shmq__arena_take(struct shmq__arena *a, uint64_t bytes);
+static inline struct arena_piece *arena_take(struct shmq__arena *a, uint64_t bytes)
+{
+	struct arena_piece *p;
+
+	if (unlikely(a->count == a->capacity && shmq__arena_grow(a)))
+		return NULL;
+	p = arena_at(a, a->count++);
+	p->off = arena_place(a, bytes);
+	p->bytes = bytes;
+	p->word = 0;
+	a->pos = p->off + arena_lines(bytes);
+	return p;
+}
 
 /* Undo the last take. */
 void shmq__arena_give_back(struct shmq__arena *a);

@@ -478,7 +478,7 @@ static int take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *
 
 	if (!a->mem || bytes > a->bytes)
 		return SHMQ_ETOOBIG;
-	while ((piece = shmq__arena_in_the_way(a, bytes))) {
+	while ((piece = arena_in_the_way(a, bytes))) {
 		struct lane *l = &pub->lane[piece->partition];
 
 		if (!piece->word) /* our own, not committed yet */
@@ -487,7 +487,7 @@ static int take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *
 				       SHMQ_ECLAIM :
 				       SHMQ_EBATCH;
 		if (piece->word == PIECE_ABORTED) {
-			shmq__arena_drop(a);
+			arena_drop(a);
 			continue;
 		}
 		if (pub->gates && seq_diff(l->w.limit, piece->seq + l->w.geo.depth) <= 0) {
@@ -496,13 +496,32 @@ static int take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *
 				return error;
 		}
 		shmq__ring_gone(&l->w, piece->seq, piece->word);
-		shmq__arena_drop(a);
+		arena_drop(a);
 	}
-	piece = shmq__arena_take(a, bytes);
+	piece = arena_take(a, bytes);
 	if (!piece)
 		return -ENOMEM;
 	*where = (struct lay_arena_ref){ .id = a->id, .gen = a->gen, .off = piece->off };
 	return 0;
+}
+
+/* After a commit, when nobody waits for us: what a next message of that size
+ * will have to touch is asked for now, and the credit for it. */
+static void prepare_arena(struct shmq_pub *pub, size_t bytes)
+{
+	struct shmq__arena *a = &pub->arena;
+	struct arena_piece *piece = arena_in_the_way(a, bytes);
+	uint64_t need;
+	struct lane *l;
+
+	prefetch_write(a->mem + arena_place(a, bytes));
+	if (!piece || !piece->word || piece->word == PIECE_ABORTED)
+		return;
+	l = &pub->lane[piece->partition];
+	need = piece->seq + l->w.geo.depth + 1;
+	prefetch_write(&lay_slot_at(l->w.mem, &l->w.geo, piece->seq)->ctrl);
+	if (pub->gates && seq_diff(l->w.limit, need) < 0)
+		raise_limit(l, need); /* if not, the claim waits */
 }
 
 /* The piece at `off`, one of those taken last. */
@@ -512,7 +531,7 @@ static struct arena_piece *find_piece(struct shmq_pub *pub, uint64_t off)
 	unsigned i = a->count;
 
 	while (i--) {
-		struct arena_piece *piece = &a->piece[(a->first + i) % a->capacity];
+		struct arena_piece *piece = arena_at(a, i);
 
 		if (piece->off == off)
 			return piece;
@@ -648,10 +667,11 @@ static int send_message(struct shmq_pub *pub, struct shmq_msg *m, const struct i
 	m->partition = (int32_t)(l - pub->lane);
 	m->ts_ns = p.ts;
 	*used = l;
-	if (bell == BELL_LATER)
-		return 0;
-	look_at_bell(pub, l);
-	return has_ended(l);
+	if (bell == BELL_NOW)
+		look_at_bell(pub, l);
+	if (p.flags & SHMQ_MSG_ARENA)
+		prepare_arena(pub, p.bytes);
+	return bell == BELL_NOW ? has_ended(l) : 0;
 }
 
 static int check_pub(const struct shmq_pub *pub)
@@ -718,17 +738,13 @@ static inline int take_next(struct lane *l)
 							 ring_claim_next(&l->w);
 }
 
-/* Fill and commit slot seq of the only lane. */
-static inline __attribute__((always_inline)) int publish_plain(
-	struct shmq_pub *pub, struct lane *l, uint64_t seq, const void *data, size_t len,
-	void (*copy)(char *to, const char *from, size_t n))
+/* Header, commit, bell: slot seq of the only lane has its payload. */
+static inline __attribute__((always_inline)) int finish_plain(struct shmq_pub *pub, struct lane *l,
+							      struct lay_slot *s, uint64_t seq,
+							      size_t len, uint16_t flags)
 {
-	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
-
-	ring_fetch_ahead(&l->w, seq);
-	put_inline(s, data, len, copy);
 	s->len = (uint32_t)len;
-	s->flags = 0;
+	s->flags = flags;
 	s->type = 0;
 	store_release(&s->ctrl,
 		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
@@ -739,6 +755,17 @@ static inline __attribute__((always_inline)) int publish_plain(
 		     pub->fence == SHMQ__FENCE_FULL))
 		return after_commit(pub, l);
 	return 0;
+}
+
+static inline __attribute__((always_inline)) int publish_plain(
+	struct shmq_pub *pub, struct lane *l, uint64_t seq, const void *data, size_t len,
+	void (*copy)(char *to, const char *from, size_t n))
+{
+	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+
+	ring_fetch_ahead(&l->w, seq);
+	put_inline(s, data, len, copy);
+	return finish_plain(pub, l, s, seq, len, 0);
 }
 
 /* Everything but what shmq_publish() does itself. */
@@ -998,18 +1025,47 @@ SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 	return 0;
 }
 
+/* All that was claimed, as a plain message in slot seq of the only lane. */
+static int commit_plain(struct shmq_pub *pub, uint64_t seq)
+{
+	struct lane *l = &pub->lane[0];
+	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+	size_t len = pub->claim.len;
+	struct lay_arena_ref where;
+	int rc;
+
+	if (pub->claim.kind == CLAIM_STAGED) {
+		pub->claim.kind = CLAIM_NONE;
+		return publish_plain(pub, l, seq, pub->staging, len, copy_long);
+	}
+	where = (struct lay_arena_ref){ .id = pub->arena.id,
+					.gen = pub->arena.gen,
+					.off = (uint64_t)((char *)pub->claim.data -
+							  pub->arena.mem) };
+	ring_fetch_ahead(&l->w, seq);
+	memcpy(s + 1, &where, sizeof(where));
+	rc = finish_plain(pub, l, s, seq, len, SHMQ_MSG_ARENA);
+	settle_arena(pub, l, seq, where.off);
+	prepare_arena(pub, len);
+	pub->claim.kind = CLAIM_NONE;
+	return rc;
+}
+
 SHMQ_EXPORT int shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
 {
 	struct shmq_msg plain = { .partition = SHMQ_ANY_PARTITION };
 	struct iovec iov;
 	struct parcel p;
-	struct lane *l;
+	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
 	int error = check_pub(pub);
 
 	if (error)
 		return error;
 	if (pub->claim.kind == CLAIM_NONE)
 		return SHMQ_ECLAIM;
+	if (!msg && pub->plain_end && take_next(l))
+		return commit_plain(pub, seq);
 	if (!msg)
 		msg = &plain;
 	if (msg->key_len || msg->properties_len)
@@ -1035,10 +1091,12 @@ SHMQ_EXPORT int shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
 		note_refused(pub, l, error);
 		return error; /* the claim stays open */
 	}
-	pub->claim.kind = CLAIM_NONE;
 	msg->partition = (int32_t)(l - pub->lane);
 	msg->ts_ns = p.ts;
 	look_at_bell(pub, l);
+	if (pub->claim.kind == CLAIM_ARENA)
+		prepare_arena(pub, pub->claim.len);
+	pub->claim.kind = CLAIM_NONE;
 	return has_ended(l);
 }
 

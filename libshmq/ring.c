@@ -197,10 +197,14 @@ int shmq__ring_void(struct lay_ring *r, const struct lay_geometry *geo, uint64_t
 
 void shmq__ring_gone(struct ring_writer *w, uint64_t seq, uint64_t word)
 {
-	uint64_t seen = word;
+	shmq_au64 *ctrl = &lay_slot_at(w->mem, &w->geo, seq)->ctrl;
+	uint64_t gone = LAY_CTRL(LAY_CTRL_LAP(word), LAY_CTRL_OWNER(word), LAY_GONE), seen = word;
 
-	cas_acqrel(&lay_slot_at(w->mem, &w->geo, seq)->ctrl, &seen,
-		   LAY_CTRL(LAY_CTRL_LAP(word), LAY_CTRL_OWNER(word), LAY_GONE));
+	/* On a shared ring another may be taking the slot. */
+	if (w->geo.mode != SHMQ_EXCLUSIVE)
+		cas_acqrel(ctrl, &seen, gone);
+	else if (load_relaxed(ctrl) == word)
+		store_relaxed(ctrl, gone);
 	fence_release(); /* R2 */
 }
 

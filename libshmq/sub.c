@@ -231,6 +231,21 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 
 /* ---- reading one message ------------------------------------------------------ */
 
+/* [where, where + len) if its arena is mapped, else NULL. */
+static inline char *in_mapped_arena(const struct shmq_sub *sub, const struct lay_arena_ref *where,
+				    uint64_t len)
+{
+	const struct arena_map *m;
+
+	if (where->id >= sub->arena_count)
+		return NULL;
+	m = &sub->arena[where->id];
+	if (!m->mem || m->gen != where->gen || where->off >= m->bytes ||
+	    len > m->bytes - where->off)
+		return NULL;
+	return m->mem + where->off;
+}
+
 /* Find [where, where + len).  0, SHMQ_ECORRUPT, or why it cannot be mapped. */
 static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, uint64_t len,
 		     char **out)
@@ -240,6 +255,9 @@ static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, ui
 	void *mem;
 	int error;
 
+	*out = in_mapped_arena(sub, where, len);
+	if (*out)
+		return 0;
 	if (!rec)
 		return SHMQ_ECORRUPT;
 	if (where->id >= sub->arena_count) {
@@ -765,44 +783,63 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 	}
 }
 
-/* The short way: a plain inline message at the cursor of the only lane, whose
+/* The short way: a plain message at the cursor of the only lane, whose
  * control word is w.  1 handed out, 0 look properly. */
 static inline int take_plain(struct shmq_sub *sub, struct rlane *l, struct lay_slot *s, uint64_t w,
 			     struct shmq_msg *msg)
 {
+	char *data = (char *)s + l->r.geo.payload_off;
 	struct lay_slot_extra extra = { 0 };
 	struct lay_slot head;
 
 	shmq__copy_racy(&head, s, sizeof(head));
 	if (l->r.geo.payload_off > sizeof(head))
 		shmq__copy_racy(&extra, s + 1, sizeof(extra));
+	if (unlikely(head.flags & SHMQ_MSG_ARENA)) {
+		struct lay_arena_ref where;
+
+		shmq__copy_racy(&where, data, sizeof(where));
+		data = in_mapped_arena(sub, &where, head.len);
+		if (!data)
+			return 0;
+	} else if (unlikely(head.len > l->r.geo.inline_bytes)) {
+		return 0;
+	}
 	if (unlikely(!sub->gates) && !ring_still(&l->r, l->r.next, w)) /* A2 */
 		return 0;
-	if (unlikely(head.flags || head.len > l->r.geo.inline_bytes))
+	if (unlikely(head.flags & ~SHMQ_MSG_ARENA))
 		return 0;
-	fill_msg(l, &head, &extra, (char *)s + l->r.geo.payload_off, msg);
+	fill_msg(l, &head, &extra, data, msg);
 	hand_out(sub, l, w, msg);
 	return 1;
 }
 
-/* Messages keep being there when they are asked for.  Are the next ones there
- * too, so that their lines may be asked for ahead of need?  If not, we are on
- * the publisher's heels: every line would be taken from it before it is
- * written and travel twice, so it is given a moment to get away. */
-static __attribute__((noinline)) void look_further(struct shmq_sub *sub, struct rlane *l)
+static int is_there(const struct rlane *l, unsigned distance)
 {
-	struct ring_reader far = l->r;
-	unsigned i;
+	struct ring_reader at = l->r;
 	uint64_t word;
 
-	far.next += FAR_LOOK;
+	at.next += distance;
+	return ring_look(&at, &word) == RING_MESSAGE;
+}
+
+/* Messages keep being there when they are asked for.  Are the next ones there
+ * too, so that their lines may be asked for ahead of need?  If only a few are,
+ * we are on the publisher's heels: every line would be taken from it before
+ * it is written and travel twice, so it is given a moment to get away.  If
+ * none is, messages come one by one, and waiting would only cost time. */
+static __attribute__((noinline)) void look_further(struct shmq_sub *sub, struct rlane *l)
+{
+	unsigned i;
+
 	sub->look_further_at = l->r.next + FAR_LOOK / 2;
-	if (ring_look(&far, &word) == RING_MESSAGE) {
-		sub->ahead = far.next;
-		return;
-	}
-	for (i = 0; sub->run >= LONG_RUN && sub->quick_looks && i < LET_PASS; i++)
-		cpu_relax();
+	if (is_there(l, FAR_LOOK))
+		sub->ahead = l->r.next + FAR_LOOK;
+	else if (!is_there(l, 2))
+		sub->run = 0;
+	else
+		for (i = 0; sub->run >= LONG_RUN && sub->quick_looks && i < LET_PASS; i++)
+			cpu_relax();
 }
 
 /* A message was there at the first look. */

@@ -21,8 +21,8 @@ static uint64_t take(struct shmq__arena *a, uint64_t bytes, uint64_t seq)
 {
 	struct arena_piece *p;
 
-	CHECK(!shmq__arena_in_the_way(a, bytes));
-	p = shmq__arena_take(a, bytes);
+	CHECK(!arena_in_the_way(a, bytes));
+	p = arena_take(a, bytes);
 	CHECK(p);
 	CHECK(p == shmq__arena_last(a));
 	CHECK_EQ(p->bytes, bytes);
@@ -53,12 +53,12 @@ TEST(one_piece_may_take_the_whole_arena)
 
 	set_up(&a);
 	CHECK_EQ(take(&a, BYTES, 9), 0);
-	p = shmq__arena_in_the_way(&a, BYTES);
+	p = arena_in_the_way(&a, BYTES);
 	CHECK(p);
 	CHECK_EQ(p->seq, 9);
-	shmq__arena_drop(&a);
+	arena_drop(&a);
 	CHECK_EQ(take(&a, BYTES, 10), 0);
-	shmq__arena_drop(&a);
+	arena_drop(&a);
 	CHECK_EQ(take(&a, 1, 11), 0);
 	shmq__arena_fini(&a);
 }
@@ -72,17 +72,17 @@ TEST(old_pieces_are_in_the_way_in_the_order_they_were_taken)
 	for (n = 0; n < 8; n++)
 		CHECK_EQ(take(&a, 512, n), 512 * n);
 	for (n = 0; n < 100; n++) {
-		struct arena_piece *p = shmq__arena_in_the_way(&a, 512);
+		struct arena_piece *p = arena_in_the_way(&a, 512);
 
 		CHECK(p);
 		CHECK_EQ(p->seq, n);
-		shmq__arena_drop(&a);
+		arena_drop(&a);
 		CHECK_EQ(take(&a, 512, n + 8), 512 * (n % 8));
 	}
 	/* A large one needs several out of the way. */
 	for (n = 100; n < 104; n++) {
-		CHECK_EQ(shmq__arena_in_the_way(&a, 2048)->seq, n);
-		shmq__arena_drop(&a);
+		CHECK_EQ(arena_in_the_way(&a, 2048)->seq, n);
+		arena_drop(&a);
 	}
 	CHECK_EQ(take(&a, 2048, 200), 512 * (100 % 8));
 	shmq__arena_fini(&a);
@@ -96,16 +96,16 @@ TEST(what_lies_before_the_end_goes_before_the_start_is_used_again)
 	CHECK_EQ(take(&a, 2048, 0), 0);
 	CHECK_EQ(take(&a, 1024, 1), 2048);
 	CHECK_EQ(take(&a, 1024, 2), 3072);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 2048)->seq, 0);
-	shmq__arena_drop(&a);
+	CHECK_EQ(arena_in_the_way(&a, 2048)->seq, 0);
+	arena_drop(&a);
 	CHECK_EQ(take(&a, 2048, 3), 0);
 	/* At 2048 now: 2500 do not fit before the end, yet 1 and 2 are there. */
-	CHECK_EQ(shmq__arena_in_the_way(&a, 2500)->seq, 1);
-	shmq__arena_drop(&a);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 2500)->seq, 2);
-	shmq__arena_drop(&a);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 2500)->seq, 3);
-	shmq__arena_drop(&a);
+	CHECK_EQ(arena_in_the_way(&a, 2500)->seq, 1);
+	arena_drop(&a);
+	CHECK_EQ(arena_in_the_way(&a, 2500)->seq, 2);
+	arena_drop(&a);
+	CHECK_EQ(arena_in_the_way(&a, 2500)->seq, 3);
+	arena_drop(&a);
 	CHECK_EQ(take(&a, 2500, 4), 0);
 	shmq__arena_fini(&a);
 }
@@ -134,14 +134,14 @@ TEST(a_piece_given_back_at_the_start_leaves_the_others_in_the_way)
 	CHECK_EQ(take(&a, 1024, 0), 0);
 	CHECK_EQ(take(&a, 1024, 1), 1024);
 	CHECK_EQ(take(&a, 1024, 2), 2048);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 1088)->seq, 0); /* too long for the rest */
-	shmq__arena_drop(&a);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 1088)->seq, 1);
-	shmq__arena_drop(&a);
+	CHECK_EQ(arena_in_the_way(&a, 1088)->seq, 0); /* too long for the rest */
+	arena_drop(&a);
+	CHECK_EQ(arena_in_the_way(&a, 1088)->seq, 1);
+	arena_drop(&a);
 	CHECK_EQ(take(&a, 1088, 3), 0);
 	shmq__arena_give_back(&a);
 	CHECK_EQ(take(&a, 2048, 4), 0);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 64)->seq, 2);
+	CHECK_EQ(arena_in_the_way(&a, 64)->seq, 2);
 	shmq__arena_fini(&a);
 }
 
@@ -159,11 +159,11 @@ TEST(no_two_pieces_ever_share_a_line)
 			 i;
 		struct arena_piece *p;
 
-		while ((p = shmq__arena_in_the_way(&a, bytes))) {
+		while ((p = arena_in_the_way(&a, bytes))) {
 			for (i = 0; i < BYTES / LINE; i++)
 				if (owner[i] == p->seq)
 					owner[i] = 0;
-			shmq__arena_drop(&a);
+			arena_drop(&a);
 		}
 		off = take(&a, bytes, ++seq);
 		lines = (bytes + LINE - 1) / LINE;
@@ -190,8 +190,8 @@ TEST(a_successor_continues_behind_the_newest_message)
 	for (uint64_t n = 0; n < 8; n++)
 		take(&a, 512, n);
 	for (uint64_t n = 8; n < 11; n++) { /* 8, 9, 10 over 0, 1, 2 */
-		shmq__arena_in_the_way(&a, 512);
-		shmq__arena_drop(&a);
+		arena_in_the_way(&a, 512);
+		arena_drop(&a);
 		take(&a, 512, n);
 	}
 	set_up(&b);
@@ -204,8 +204,8 @@ TEST(a_successor_continues_behind_the_newest_message)
 	CHECK_EQ(b.count, 8);
 	CHECK_EQ(b.pos, 3 * 512);
 	for (uint64_t n = 3; n < 20; n++) {
-		CHECK_EQ(shmq__arena_in_the_way(&b, 512)->seq, n);
-		shmq__arena_drop(&b);
+		CHECK_EQ(arena_in_the_way(&b, 512)->seq, n);
+		arena_drop(&b);
 		CHECK_EQ(take(&b, 512, n + 8), 512 * (n % 8));
 	}
 	shmq__arena_fini(&a);
@@ -226,7 +226,7 @@ TEST(the_newest_message_is_found_over_the_wrap_of_the_seq)
 	}
 	shmq__arena_adopt_done(&a);
 	CHECK_EQ(a.pos, 1024);
-	CHECK_EQ(shmq__arena_in_the_way(&a, 1)->seq, UINT64_C(0) - 2);
+	CHECK_EQ(arena_in_the_way(&a, 1)->seq, UINT64_C(0) - 2);
 	shmq__arena_fini(&a);
 }
 
@@ -283,11 +283,11 @@ TEST(whatever_was_adopted_room_is_found_within_bounds)
 			uint64_t bytes = 1 + fake_random(&state) % 1500;
 			struct arena_piece *p;
 
-			while (shmq__arena_in_the_way(&a, bytes)) {
+			while (arena_in_the_way(&a, bytes)) {
 				CHECK_GT(a.count, 0);
-				shmq__arena_drop(&a);
+				arena_drop(&a);
 			}
-			p = shmq__arena_take(&a, bytes);
+			p = arena_take(&a, bytes);
 			CHECK_LE(p->off, BYTES);
 			CHECK_LE(p->bytes, BYTES - p->off);
 		}
