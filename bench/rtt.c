@@ -155,6 +155,35 @@ BENCH_ALWAYS void ring_get(struct ends *e, size_t bytes, uint64_t i)
 	get_at(slot_ro(e->from, ring_off(bytes, i)), e->buf, bytes, i);
 }
 
+/* The bare ring again, whose slots say where 64 bytes lie that were written in
+ * place: what zero-copy cannot go below. */
+BENCH_ALWAYS size_t place_off(uint64_t i)
+{
+	return WAY_BYTES / 2 + i % 4 * (WAY_BYTES / 8);
+}
+
+BENCH_ALWAYS void place_put(struct ends *e, size_t bytes, uint64_t i)
+{
+	struct lines *l = slot_rw(e->to, ring_off(8, i));
+	size_t off = place_off(i);
+
+	bench_fill(slot_rw(e->to, off), 64, i);
+	memcpy(l->near, &off, sizeof(off));
+	atomic_store_explicit(&l->seq, i + 1, memory_order_release);
+}
+
+BENCH_ALWAYS void place_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	struct lines *l = slot_ro(e->from, ring_off(8, i));
+	size_t off;
+
+	while (atomic_load_explicit(&l->seq, memory_order_acquire) != i + 1)
+		bench_relax();
+	memcpy(&off, l->near, sizeof(off));
+	if (off > WAY_BYTES - 64 || bench_verify(slot_ro(e->from, off), 64, i))
+		wrong_message(i);
+}
+
 /* ---- limit: two futexes ---------------------------------------------------- */
 
 static _Atomic uint32_t *futex_of(int way)
@@ -279,6 +308,7 @@ BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends
 CONTENDER(lines, open_nothing, lines_put, lines_get)
 CONTENDER(writable, open_nothing, lines_put, writable_get)
 CONTENDER(ring, open_nothing, ring_put, ring_get)
+CONTENDER(place, open_nothing, place_put, place_get)
 CONTENDER(futex, open_nothing, futex_put, futex_get)
 CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
 CONTENDER(zero, open_shmq, zero_put, zero_get)
@@ -329,10 +359,12 @@ static void one_round(const struct trip *t)
 	}
 	if (t->needs & WITH_FUTEX)
 		measure(t, ".limit", futex_ping, futex_pong);
-	if (t->needs & TOUCHES_64)
+	if (t->needs & TOUCHES_64) {
+		measure(t, ".limit", place_ping, place_pong);
 		measure(t, "", zero_ping, zero_pong);
-	else
+	} else {
 		measure(t, "", shmq_ping, shmq_pong);
+	}
 }
 
 int main(int argc, char **argv)
@@ -369,6 +401,9 @@ int main(int argc, char **argv)
 	bench_ratio("rtt.spin.64.p999.vs_limit", "rtt.spin.64.p999", "rtt.spin.64.limit.p999");
 	bench_ratio("copy.rtt.1M.vs_memcpy", "rtt.spin.1M.p50", "rtt.spin.1M.limit.p50");
 	bench_ratio("zerocopy.rtt.1M.vs_64B", "zerocopy.rtt.1M.p50", "rtt.spin.64.p50");
+	bench_ratio("zerocopy.rtt.1M.vs_limit", "zerocopy.rtt.1M.p50", "zerocopy.rtt.1M.limit.p50");
+	bench_ratio("zerocopy.rtt.1M.limit.vs_64B", "zerocopy.rtt.1M.limit.p50",
+		    "rtt.spin.64.limit.p50");
 	bench_ratio("rtt.sleep.64.vs_futex", "rtt.sleep.64.p50", "rtt.sleep.64.limit.p50");
 	return bench_end();
 }
