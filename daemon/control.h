@@ -28,6 +28,13 @@
 struct stall;
 struct orphan;
 
+/* Who waits for memory, be it freed or populated, and asks again whenever
+ * some has come. */
+struct memory_wait {
+	TAILQ_ENTRY(memory_wait) link;
+	void (*retry)(struct memory_wait *wait);
+};
+
 struct control {
 	const struct options *o;
 	struct files files;
@@ -52,7 +59,8 @@ struct control {
 	LIST_HEAD(orphan_list, orphan) orphans;
 	struct timer stall_timer, exec_timer, orphan_timer, linger_timer;
 	unsigned jobs; /* children that populate */
-	struct {       /* the last small one (create.c) */
+	TAILQ_HEAD(memory_queue, memory_wait) memory_waits;
+	struct { /* the last small one (create.c) */
 		struct place_ask ask;
 		struct place_answer answer;
 		uint64_t until_ns;
@@ -66,6 +74,11 @@ int control_run(const struct options *o);
 /* End every topic by name, tell clients and the parent, leave the loop.
  * `by` is for the log. */
 void control_stop(struct control *c, const char *by);
+
+/* Until retry() is called `wait` is the queue's. */
+void control_await_memory(struct control *c, struct memory_wait *wait,
+			  void (*retry)(struct memory_wait *wait));
+void control_memory_came(void *control);
 
 /* Something left: an on-demand supervisor looks whether it was the last. */
 void control_maybe_idle(struct control *c);
@@ -95,10 +108,13 @@ struct exchange {
 	int fds[PROTO_FDS_MAX];
 	unsigned fd_count; /* of fds, which stay open */
 	int own_fd;        /* one that is only for this reply, or -1 */
+	int is_last;       /* no more waiting for what is being freed */
 	struct shmq__why why;
 };
 
-/* What a handler returns instead of an error: the reply comes later. */
+/* What a handler returns instead of an error: the reply comes later.  Or it
+ * returns POOL_COMING, having done nothing: it is called again when memory
+ * has come. */
 #define CONN_LATER 1
 
 /* What conn_answer_later() needs of an exchange. */

@@ -89,20 +89,30 @@ static void remember_plan(struct control *c, const struct place_ask *ask,
 	c->plan.until_ns = shmq__clock_monotonic_ns() + PLAN_NS;
 }
 
-/* Memory of topics that were just removed may still be on its way back. */
-int create_plan(struct control *c, const struct place_ask *ask, struct place_answer *answer,
-		struct shmq__why *why)
+static int is_shortage(int error)
 {
+	return error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE || error == SHMQ_EMEMLOCK ||
+	       error == SHMQ_ELIMIT;
+}
+
+/* Memory of topics that were just removed may still be on its way back. */
+int create_plan(struct exchange *x, const struct place_ask *ask, struct place_answer *answer)
+{
+	struct control *c = x->c;
+	unsigned freeing = 0;
 	int error;
 
 	if (is_just_planned(c, ask)) {
 		*answer = c->plan.answer;
 		return 0;
 	}
-	error = place_plan(c->place, ask, answer, why);
-	if ((error && work_finish_free(c->work, WORK_ALL_PAGES)) ||
-	    (*answer->note && work_finish_free(c->work, WORK_HUGEPAGES)))
-		error = place_plan(c->place, ask, answer, why);
+	error = place_plan(c->place, ask, answer, &x->why);
+	if (is_shortage(error))
+		freeing = work_freeing(c->work, WORK_ALL_PAGES);
+	else if (!error && *answer->note)
+		freeing = work_freeing(c->work, WORK_HUGEPAGES);
+	if (freeing && !x->is_last)
+		return POOL_COMING;
 	if (!error)
 		remember_plan(c, ask, answer);
 	return error;
@@ -133,7 +143,7 @@ static int find_shape(struct exchange *x, struct shape *s)
 			"asked for %llu bytes, a slab holds %llu: ask for less depth or fewer "
 			"partitions",
 			(unsigned long long)ask.bytes, (unsigned long long)REGISTRY_BIG_BASE);
-	error = create_plan(x->c, &ask, &s->answer, &x->why);
+	error = create_plan(x, &ask, &s->answer);
 	if (error)
 		return error;
 	fill_record(s);

@@ -24,6 +24,7 @@ struct opening {
 	struct proto_request req;
 	struct registry_range range;
 	uint64_t topic_id;
+	struct memory_wait wait;
 };
 
 /* Where the reply is put together, now or later. */
@@ -257,10 +258,10 @@ static int grant(struct control *c, const struct answer *a, struct topic *t,
 
 /* ---- waiting for an arena -------------------------------------------- */
 
-static void arena_populated(struct job *job, int error, const struct place_result *result,
-			    const struct shmq__why *told)
+static void grant_again(struct memory_wait *wait);
+
+static void finish_opening(struct opening *o, int error, const struct shmq__why *told)
 {
-	struct opening *o = loop_container(job, struct opening, job);
 	struct control *c = o->c;
 	struct shmq__why why = *told;
 	int fds[PROTO_FDS_MAX];
@@ -268,7 +269,6 @@ static void arena_populated(struct job *job, int error, const struct place_resul
 	struct answer a = { o->later.conn, &o->req, &o->later.reply, fds, &fd_count, &why };
 	struct topic *t;
 
-	(void)result;
 	if (!error && !o->later.conn)
 		error = SHMQ_EPEERDEAD;
 	/* Much may have happened since it was asked for. */
@@ -278,11 +278,29 @@ static void arena_populated(struct job *job, int error, const struct place_resul
 		error = shmq__fail(&why, SHMQ_ENOTOPIC, "topic \"%s\" was removed", o->req.topic);
 	if (!error)
 		error = grant(c, &a, t, &o->range);
+	if (error == POOL_COMING) {
+		control_await_memory(c, &o->wait, grant_again);
+		return;
+	}
 	if (error)
 		work_free(c->work, &o->range, NULL);
 	conn_answer_later(&o->later, error, &why, fds, fd_count);
 	loop_free(c->loop, o);
 	control_maybe_idle(c);
+}
+
+static void grant_again(struct memory_wait *wait)
+{
+	struct shmq__why why = { "" };
+
+	finish_opening(loop_container(wait, struct opening, wait), 0, &why);
+}
+
+static void arena_populated(struct job *job, int error, const struct place_result *result,
+			    const struct shmq__why *why)
+{
+	(void)result;
+	finish_opening(loop_container(job, struct opening, job), error, why);
 }
 
 static void abandon(void *pending)
@@ -325,7 +343,7 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	};
 	struct place_answer where;
 	struct registry_range range;
-	int error = create_plan(x->c, &ask, &where, &x->why);
+	int error = create_plan(x, &ask, &where);
 
 	if (!error)
 		error = registry_take_range(x->c->reg, LAY_SLAB_ARENA, where.page_shift, ask.node,

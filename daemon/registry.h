@@ -136,6 +136,11 @@ void registry_close(struct registry *r);
 /* Have memory at hand for the first clients and topics. */
 void registry_prepare(struct registry *r);
 
+/* From now on nothing here waits for memory: what needs some that is not
+ * there returns POOL_COMING, without effect, and `grown` is called from the
+ * loop when it is worth asking again. */
+void registry_serve(struct registry *r, struct loop *loop, void (*grown)(void *arg), void *arg);
+
 /* Id of the slab of that kind and page size, -1 none. */
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift);
 int registry_slab_fd(const struct registry *r, unsigned id);

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The control worker, one turn of its loop at a time: what it must not do
+ * in one go, because others wait meanwhile.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "control.h"
+#include "tap.h"
+#include "wire.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+/* A process that can map nothing more, when a test wants one: this definition
+ * stands before libc's for the code under test. */
+static int has_no_maps;
+
+void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+{
+	if (has_no_maps && fd >= 0) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	return (void *)syscall(SYS_mmap, at, bytes, prot, flags, fd, off);
+}
+
+/* ---- a worker and its clients ----------------------------------------- */
+
+static struct options options;
+static struct control c;
+
+/* As the machine of the worker shows it. */
+static void set_available(uint64_t bytes)
+{
+	char path[256];
+	FILE *out;
+
+	snprintf(path, sizeof(path), "%s/proc", test_tmpdir());
+	mkdir(path, 0700);
+	snprintf(path, sizeof(path), "%s/proc/meminfo", test_tmpdir());
+	out = fopen(path, "we");
+	CHECK(out);
+	fprintf(out, "MemAvailable: %llu kB\n", (unsigned long long)(bytes >> 10));
+	fclose(out);
+}
+
+static void begin(void)
+{
+	struct shmq__why why = { "" };
+	unsigned count, i;
+
+	options = (struct options){ .bus = "unit", .level = LOG_ERROR };
+	snprintf(options.dir, sizeof(options.dir), "%s", test_tmpdir());
+	log_open("control", options.level);
+	set_available(1024 * MIB);
+	c = (struct control){ .o = &options, .link.fd = -1, .spare_fd = -1 };
+	TAILQ_INIT(&c.conns);
+	TAILQ_INIT(&c.memory_waits);
+	files_name(&c.files, options.dir, options.bus);
+	CHECK_OK(place_create(NULL, test_tmpdir(), &c.place, &why));
+	CHECK_OK(loop_create(&c.loop));
+	count = registry_slabs_wanted(c.slab);
+	for (i = 0; i < count; i++)
+		CHECK_GE(c.slab[i].fd = registry_make_slab(i, &c.slab[i]), 0);
+	CHECK_OK(registry_open(c.place, c.slab, options.bus, &c.reg, &why));
+	CHECK_OK(work_create(c.loop, c.reg, &c.work));
+	registry_serve(c.reg, c.loop, control_memory_came, &c);
+	work_on_freed(c.work, control_memory_came, &c);
+	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock), 0);
+	CHECK_OK(loop_add(c.loop, &c.listen, c.listen.fd, EPOLLIN, conn_accept));
+}
+
+static void end(void)
+{
+	struct conn *conn;
+	struct peer *p;
+
+	while ((conn = TAILQ_FIRST(&c.conns)))
+		conn_close(conn);
+	while ((p = LIST_FIRST(&c.reg->peers)))
+		death_of(&c, p, "ended");
+	close(c.listen.fd);
+	work_destroy(c.work);
+	registry_close(c.reg);
+	loop_destroy(c.loop);
+	place_destroy(c.place);
+}
+
+static int dial(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	CHECK_GE(fd, 0);
+	memcpy(address.sun_path, c.files.sock, strnlen(c.files.sock, sizeof(address.sun_path) - 1));
+	CHECK_EQ(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+static struct proto_request request(enum proto_op op, const char *topic)
+{
+	static uint64_t token;
+	struct proto_request req = {
+		.magic = PROTO_MAGIC, .version = PROTO_VERSION, .op = (uint16_t)op, .token = ++token
+	};
+
+	snprintf(req.topic, sizeof(req.topic), "%s", topic);
+	return req;
+}
+
+static void ask(int fd, const struct proto_request *req)
+{
+	CHECK_OK(shmq__wire_send(fd, req, sizeof(*req), NULL, 0));
+}
+
+/* 1 if there is one. */
+static int take_reply(int fd, struct proto_reply *reply)
+{
+	int fds[WIRE_FDS_MAX], rc;
+	unsigned n;
+
+	rc = shmq__wire_recv(fd, reply, sizeof(*reply), fds, &n);
+	while (n)
+		close(fds[--n]);
+	CHECK(rc == 1 || rc == -EAGAIN);
+	return rc == 1;
+}
+
+static void turn(void)
+{
+	loop_wake_idle(c.loop); /* so that it does not wait for events */
+	CHECK_OK(loop_once(c.loop));
+}
+
+static struct proto_reply await_reply(int fd)
+{
+	int64_t deadline = test_now_ns() + INT64_C(20000000000) * test_slowdown();
+	struct proto_reply reply;
+
+	while (!take_reply(fd, &reply)) {
+		if (test_now_ns() > deadline)
+			FAIL("no answer");
+		turn();
+	}
+	return reply;
+}
+
+static struct proto_reply call(int fd, const struct proto_request *req)
+{
+	ask(fd, req);
+	return await_reply(fd);
+}
+
+static int join(uint64_t nonce)
+{
+	struct proto_request req = request(PROTO_HELLO, "");
+	int fd = dial();
+
+	req.hello.layout_version = LAY_VERSION;
+	req.hello.nonce = nonce;
+	CHECK_OK(call(fd, &req).error);
+	return fd;
+}
+
+static struct proto_request creation(const char *topic, uint64_t depth)
+{
+	struct proto_request req = request(PROTO_CREATE, topic);
+
+	req.create.depth = depth;
+	req.create.slot_bytes = 64;
+	req.create.mode = SHMQ_SHARED;
+	req.create.pages = SHMQ_PAGES_4K;
+	req.create.lock = SHMQ_LOCK_NEVER;
+	return req;
+}
+
+static struct proto_reply create(int fd, const char *topic, uint64_t depth)
+{
+	struct proto_request req = creation(topic, depth);
+
+	return call(fd, &req);
+}
+
+static uint64_t bytes_used(void)
+{
+	return load_relaxed(&c.reg->head->bytes_used);
+}
+
+/* ---- waiting for memory ------------------------------------------------ */
+
+TEST(memory_that_is_being_freed_is_waited_for_while_others_are_served)
+{
+	struct proto_request plan = creation("huge", 32 * MIB), req;
+	struct proto_reply reply;
+	uint64_t before;
+	int a, b;
+
+	begin();
+	a = join(1);
+	b = join(2);
+	plan.op = PROTO_PLAN;
+	for (int is_enough = 0; is_enough < 2; is_enough++) {
+		CHECK_OK(create(a, "big", MIB).error);
+		before = bytes_used();
+		req = request(PROTO_REMOVE, "big");
+		CHECK_OK(call(a, &req).error);
+		ask(a, &plan);
+		turn();
+		turn();
+		CHECK(!take_reply(a, &reply));
+		CHECK_EQ(bytes_used(), before);
+		req = request(PROTO_REMOVE, "none");
+		ask(b, &req);
+		turn();
+		CHECK(take_reply(b, &reply));
+		CHECK_EQ(reply.error, SHMQ_ENOTOPIC);
+		CHECK_EQ(bytes_used(), before);
+		if (is_enough)
+			set_available(4096 * MIB);
+		reply = await_reply(a);
+		CHECK_EQ(reply.error, is_enough ? 0 : SHMQ_ENOMEMORY);
+		CHECK_LE(bytes_used(), before - 64 * MIB);
+	}
+	close(a);
+	close(b);
+	end();
+}
+
+TEST(who_waits_for_memory_may_hang_up)
+{
+	struct proto_request plan = creation("huge", 32 * MIB), req;
+	int a, b;
+
+	begin();
+	a = join(1);
+	b = join(2);
+	plan.op = PROTO_PLAN;
+	CHECK_OK(create(a, "big", MIB).error);
+	req = request(PROTO_REMOVE, "big");
+	CHECK_OK(call(a, &req).error);
+	ask(a, &plan);
+	turn();
+	turn();
+	CHECK(!TAILQ_EMPTY(&c.memory_waits));
+	close(a);
+	turn();
+	CHECK(TAILQ_EMPTY(&c.memory_waits));
+	CHECK_OK(create(b, "other", 1024).error);
+	close(b);
+	end();
+}
+
+TEST(a_pool_grows_while_others_are_served)
+{
+	struct proto_request hello = request(PROTO_HELLO, "");
+	struct proto_reply reply;
+	int a, b;
+
+	begin();
+	CHECK_EQ(c.reg->clients.warm, 0); /* nothing was prepared */
+	a = dial();
+	b = dial();
+	hello.hello.layout_version = LAY_VERSION;
+	hello.hello.nonce = 1;
+	ask(a, &hello);
+	turn();
+	turn();
+	CHECK(!TAILQ_EMPTY(&c.memory_waits));
+	CHECK(!take_reply(a, &reply));
+	hello.hello.nonce = 0;
+	ask(b, &hello);
+	turn();
+	turn();
+	CHECK(take_reply(b, &reply));
+	CHECK_EQ(reply.error, SHMQ_EPROTO);
+	CHECK_OK(await_reply(a).error);
+	CHECK_GT(c.reg->clients.warm, 0);
+	CHECK_OK(create(a, "t", 1024).error);
+	close(a);
+	close(b);
+	end();
+}
+
+TEST(a_pool_that_cannot_grow_says_so_and_later_it_can)
+{
+	struct proto_request hello = request(PROTO_HELLO, "");
+	int a;
+
+	begin();
+	set_available(0);
+	hello.hello.layout_version = LAY_VERSION;
+	hello.hello.nonce = 1;
+	a = dial();
+	CHECK_EQ(call(a, &hello).error, SHMQ_ENOMEMORY);
+	close(a);
+	set_available(1024 * MIB);
+	a = join(1);
+	close(a);
+	end();
+}
