@@ -182,10 +182,10 @@ void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind)
 /* ---- orphan.c -------------------------------------------------------- */
 
 /* Take an orphan of topic t with at least `bytes`; its id, or UINT32_MAX. */
-uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes);
-void orphan_begin(struct control *c, const struct topic *t, uint32_t id);
+uint32_t orphan_find(struct topic *t, uint64_t bytes);
+void orphan_begin(struct control *c, struct topic *t, uint32_t id);
 /* All of a topic that goes. */
-void orphan_free_topic(struct control *c, uint64_t topic_id);
+void orphan_free_topic(struct control *c, struct topic *t);
 void orphan_adopt(struct control *c);
 
 /* ---- death.c --------------------------------------------------------- */

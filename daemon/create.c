@@ -440,7 +440,7 @@ void create_reap_topic(struct control *c, struct topic *t)
 	log_info("topic \"%s\" is gone", t->rec->name);
 	stall_forget_topic(c, t);
 	mem = work_forget(c->work, t);
-	orphan_free_topic(c, t->rec->id);
+	orphan_free_topic(c, t);
 	registry_drop_topic(c->reg, t, &ring);
 	work_free(c->work, &ring, mem);
 	registry_count_bytes(c->reg);

@@ -394,7 +394,7 @@ int open_request(struct exchange *x)
 		return error;
 	if (!arena_bytes)
 		return grant(x->c, &a, t, NULL);
-	orphan = orphan_find(x->c, t, arena_bytes);
+	orphan = orphan_find(t, arena_bytes);
 	if (orphan != NO_ARENA)
 		return grant_with_orphan(x->c, &a, t, orphan);
 	return open_with_arena(x, &a, t, arena_bytes);

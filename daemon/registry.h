@@ -70,6 +70,7 @@ struct topic {
 	struct shmq__topic *attached; /* see registry_attach() */
 	TAILQ_ENTRY(topic) recent;
 	LIST_HEAD(topic_handles, handle) handles;
+	LIST_HEAD(topic_orphans, orphan) orphans; /* its arenas without a publisher */
 	void *locked;   /* its rings, locked in memory (work.c), or NULL */
 	void *creation; /* while CREATING (create.c) */
 	int is_counted; /* in head->topics_live */

@@ -308,3 +308,68 @@ TEST(a_pool_that_cannot_grow_says_so_and_later_it_can)
 	close(a);
 	end();
 }
+
+/* ---- arenas of those who left ------------------------------------------ */
+
+static unsigned count_orphans(void)
+{
+	unsigned count = 0, i;
+
+	for (i = 0; i < load_relaxed(&c.reg->head->arena_count); i++)
+		count += load_relaxed(&shmq__slabs_arena(c.reg->slabs, i)->state) ==
+			 LAY_ARENA_ORPHAN;
+	return count;
+}
+
+/* As in a message of the topic's. */
+static void refer_to(struct topic *t, uint64_t seq, uint32_t arena)
+{
+	struct lay_arena *a = shmq__slabs_arena(c.reg->slabs, arena);
+	struct shmq__ring *ring = &t->attached->ring[0];
+	struct lay_slot *s = lay_slot_at(ring->mem, &ring->geo, seq);
+	struct lay_arena_ref ref = { arena, (uint32_t)load_relaxed(&a->gen), 0 };
+
+	s->flags = SHMQ_MSG_ARENA;
+	memcpy((char *)s + ring->geo.payload_off, &ref, sizeof(ref));
+	store_release(&s->ctrl, LAY_CTRL(lay_lap(&ring->geo, seq), 1, LAY_COMMITTED));
+}
+
+TEST(orphans_are_looked_through_a_little_at_a_time)
+{
+	enum { ARENAS = 6, SLOTS = 65536 };
+	struct proto_request req;
+	unsigned left = ARENAS, turns = 0, now;
+	int64_t deadline;
+	int fd;
+
+	begin();
+	fd = join(1);
+	req = creation("t", SLOTS);
+	req.create.max_bytes = 1000;
+	CHECK_OK(call(fd, &req).error);
+	for (int i = 0; i < ARENAS; i++) {
+		req = request(PROTO_OPEN, "t");
+		req.open.role = SHMQ_ROLE_PUBLISHER;
+		req.open.partition = -1;
+		req.open.arena_bytes = 8192;
+		CHECK_OK(call(fd, &req).error);
+	}
+	refer_to(registry_find(c.reg, "t"), 70, 0); /* the first is needed still */
+	req = request(PROTO_GOODBYE, "");
+	CHECK_OK(call(fd, &req).error);
+	CHECK_EQ(count_orphans(), ARENAS);
+	/* Each takes a whole round of the ring, and so a turn at least. */
+	deadline = test_now_ns() + INT64_C(20000000000) * test_slowdown();
+	for (; left > 1; turns++) {
+		if (test_now_ns() > deadline)
+			FAIL("%u orphans are still there", left);
+		CHECK_OK(loop_once(c.loop));
+		now = count_orphans();
+		CHECK_LE(left - now, 1);
+		left = now;
+	}
+	CHECK_EQ(load_relaxed(&shmq__slabs_arena(c.reg->slabs, 0)->state), LAY_ARENA_ORPHAN);
+	NOTE("%u turns", turns);
+	close(fd);
+	end();
+}
