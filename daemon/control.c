@@ -24,6 +24,7 @@
 void control_stop(struct control *c, const char *by)
 {
 	struct link_msg msg = { .kind = LINK_STOPPING };
+	struct shmq__why why = { "" };
 	uint32_t i;
 
 	if (c->is_over)
@@ -34,8 +35,8 @@ void control_stop(struct control *c, const char *by)
 	/* Nobody is to find the door open and the house empty. */
 	unlink(c->files.sock);
 	for (i = 0; i < c->reg->topic_capacity; i++)
-		if (c->reg->topic[i])
-			create_end_topic(c, c->reg->topic[i], NULL);
+		if (c->reg->topic[i] && create_end_topic(c, c->reg->topic[i], NULL, &why))
+			log_error("%s; its handles are not told that it ends", why.text);
 	registry_announce(c->reg);
 	store_release(&c->reg->head->control_pid, 0);
 	unlink(c->files.control);

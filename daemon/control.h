@@ -163,8 +163,10 @@ int move_request(struct exchange *x);
 
 /* ---- create.c -------------------------------------------------------- */
 
-/* End the topic: its handles return SHMQ_EENDED, its name is free. */
-void create_end_topic(struct control *c, struct topic *t, const struct peer *by);
+/* End the topic: its handles return SHMQ_EENDED, its name is free.  0, or as
+ * registry_attach(): then nothing has changed. */
+int create_end_topic(struct control *c, struct topic *t, const struct peer *by,
+		     struct shmq__why *why);
 /* Free an ended topic that nobody has open any more. */
 void create_reap_topic(struct control *c, struct topic *t);
 /* Lock the rings again that the last worker had locked. */

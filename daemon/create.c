@@ -413,21 +413,25 @@ int create_request(struct exchange *x)
 
 /* ---- the end of a topic ---------------------------------------------- */
 
-void create_end_topic(struct control *c, struct topic *t, const struct peer *by)
+int create_end_topic(struct control *c, struct topic *t, const struct peer *by,
+		     struct shmq__why *why)
 {
-	struct shmq__why why = { "" };
+	int error = 0;
 
 	if (load_relaxed(&t->rec->state) != LAY_TOPIC_LIVE)
-		return;
+		return 0;
 	/* Without handles nobody has to be told, and it is not mapped. */
+	if (!LIST_EMPTY(&t->handles))
+		error = registry_attach_to_end(c->reg, t, why);
+	if (error)
+		return error;
 	if (LIST_EMPTY(&t->handles))
 		store_release(&t->rec->state, LAY_TOPIC_ENDED);
-	else if (!registry_attach(c->reg, t, &why))
-		shmq__topic_end(t->attached);
 	else
-		log_error("ending \"%s\": %s", t->rec->name, why.text);
+		shmq__topic_end(t->attached);
 	conn_push(c, t, SHMQ_EVENT_ENDED, 0, by, NULL);
 	registry_forget_name(c->reg, t);
+	return 0;
 }
 
 void create_reap_topic(struct control *c, struct topic *t)
@@ -460,6 +464,7 @@ int create_remove_request(struct exchange *x)
 {
 	uint64_t nonce = load_relaxed(&x->conn->peer->rec->nonce);
 	struct topic *t = registry_find(x->c->reg, x->req->topic);
+	int error;
 
 	if (x->req->remove.flags & ~SHMQ_FORCE)
 		return shmq__fail(&x->why, SHMQ_EOPTION, "remove: unknown flag");
@@ -470,14 +475,18 @@ int create_remove_request(struct exchange *x)
 				  x->req->topic);
 	if (!LIST_EMPTY(&t->handles) && !(x->req->remove.flags & SHMQ_FORCE))
 		return refuse_in_use(x, t);
+	/* What can fail comes first. */
+	error = LIST_EMPTY(&t->handles) ? 0 : registry_attach_to_end(x->c->reg, t, &x->why);
+	if (error)
+		return error;
 	t->rec->creator_nonce = nonce;
 	t->rec->creator_token = x->req->token;
 	registry_note_removal(x->c->reg, nonce, x->req->token);
 	log_info("topic \"%s\" removed by %s", t->rec->name, conn_peer_text(x->conn->peer));
-	create_end_topic(x->c, t, x->conn->peer);
+	error = create_end_topic(x->c, t, x->conn->peer, &x->why);
 	registry_announce(x->c->reg);
 	create_reap_topic(x->c, t);
-	return 0;
+	return error;
 }
 
 /* ---- adoption -------------------------------------------------------- */

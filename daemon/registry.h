@@ -202,6 +202,8 @@ struct registry_range registry_rings_of(const struct registry *r, const struct l
  * 0 or as shmq__topic_attach, with why. */
 #define REGISTRY_ATTACHED 512u
 int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why);
+/* The same even if a publisher has written over its ring's header. */
+int registry_attach_to_end(struct registry *r, struct topic *t, struct shmq__why *why);
 void registry_detach(struct registry *r, struct topic *t);
 
 /* The memory of all rings in a range; unmap takes what map gave. */

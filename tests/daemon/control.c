@@ -309,6 +309,65 @@ TEST(a_pool_that_cannot_grow_says_so_and_later_it_can)
 	end();
 }
 
+/* ---- the end of a topic ------------------------------------------------- */
+
+static void open_publisher(int fd, const char *topic)
+{
+	struct proto_request req = request(PROTO_OPEN, topic);
+
+	req.open.role = SHMQ_ROLE_PUBLISHER;
+	req.open.partition = -1;
+	CHECK_OK(call(fd, &req).error);
+}
+
+TEST(a_topic_that_cannot_be_mapped_is_not_removed_and_that_is_said)
+{
+	struct proto_request req;
+	struct topic *t;
+	int fd;
+
+	begin();
+	fd = join(1);
+	CHECK_OK(create(fd, "big", MIB).error);
+	t = registry_find(c.reg, "big");
+	open_publisher(fd, "big");
+	registry_detach(c.reg, t);
+	req = request(PROTO_REMOVE, "big");
+	req.remove.flags = SHMQ_FORCE;
+	has_no_maps = 1;
+	CHECK_EQ(call(fd, &req).error, SHMQ_ELIMIT);
+	CHECK(registry_find(c.reg, "big") == t);
+	CHECK_EQ(load_relaxed(&t->rec->state), LAY_TOPIC_LIVE);
+	has_no_maps = 0;
+	CHECK_OK(call(fd, &req).error);
+	CHECK(!registry_find(c.reg, "big"));
+	CHECK_EQ(load_relaxed(&t->rec->state), LAY_TOPIC_ENDED);
+	close(fd);
+	end();
+}
+
+TEST(a_topic_whose_ring_header_was_written_over_can_be_removed)
+{
+	struct proto_request req;
+	struct topic *t;
+	int fd;
+
+	begin();
+	fd = join(1);
+	CHECK_OK(create(fd, "t", 1024).error);
+	t = registry_find(c.reg, "t");
+	open_publisher(fd, "t");
+	memset(t->attached->ring[0].mem, 0xff, LAY_RING_HEADER_BYTES);
+	registry_detach(c.reg, t);
+	req = request(PROTO_REMOVE, "t");
+	req.remove.flags = SHMQ_FORCE;
+	CHECK_OK(call(fd, &req).error);
+	CHECK(!registry_find(c.reg, "t"));
+	CHECK_EQ(load_relaxed(&t->attached->ring[0].mem->state), LAY_RING_ENDED);
+	close(fd);
+	end();
+}
+
 /* ---- arenas of those who left ------------------------------------------ */
 
 static unsigned count_orphans(void)
