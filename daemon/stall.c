@@ -166,16 +166,18 @@ static struct handle *publisher_of(const struct topic *t, unsigned client)
 }
 
 /* Nobody who could still write holds it: it is left from a publisher whose
- * recovery did not see it. */
+ * recovery did not see it.  It may be one of an atomic batch, so all that
+ * the publisher left goes, in that order. */
 static void void_ownerless(struct exchange *x, struct topic *t, uint64_t word)
 {
-	struct lay_client *rec = shmq__slabs_client(x->c->reg->slabs, LAY_CTRL_OWNER(word));
-	int voided = rec && shmq__recover_slot(t->attached, x->req->report.partition,
-					       x->req->report.seq, word, load_relaxed(&rec->gen));
+	unsigned owner = LAY_CTRL_OWNER(word), voided = 0;
+	struct lay_client *rec = shmq__slabs_client(x->c->reg->slabs, owner);
 
-	log_warn("a claim of seq %llu of \"%s\" had no owner (id %u): %s",
-		 (unsigned long long)x->req->report.seq, t->rec->name, LAY_CTRL_OWNER(word),
-		 voided ? "voided" : "it changed meanwhile");
+	if (rec)
+		voided = shmq__recover_claims(t->attached, x->req->report.partition, owner,
+					      load_relaxed(&rec->gen));
+	log_warn("a claim of seq %llu of \"%s\" had no owner (id %u): %u slots voided",
+		 (unsigned long long)x->req->report.seq, t->rec->name, owner, voided);
 }
 
 static int report_stuck(struct exchange *x, struct topic *t)
