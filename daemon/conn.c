@@ -206,9 +206,12 @@ void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsi
 
 static int stop_request(struct exchange *x)
 {
-	unsigned others = x->c->reg->peer_count - 1;
+	unsigned others = 0;
+	struct peer *p;
 	char by[96];
 
+	LIST_FOREACH (p, &x->c->reg->peers, link)
+		others += p != x->conn->peer && !p->parting;
 	if (others && !(x->req->remove.flags & SHMQ_FORCE))
 		return shmq__fail(&x->why, SHMQ_EINUSE,
 				  "%u other clients are attached: end them, or stop by force",

@@ -371,6 +371,7 @@ int control_run(const struct options *o)
 		c->slab[i].fd = -1;
 	TAILQ_INIT(&c->conns);
 	TAILQ_INIT(&c->memory_waits);
+	TAILQ_INIT(&c->partings);
 	files_name(&c->files, o->dir, o->bus);
 	error = loop_create(&c->loop);
 	if (!error)

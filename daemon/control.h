@@ -27,6 +27,7 @@
 
 struct stall;
 struct orphan;
+struct parting;
 
 /* Who waits for memory, be it freed or populated, and asks again whenever
  * some has come. */
@@ -57,7 +58,8 @@ struct control {
 
 	LIST_HEAD(stall_list, stall) stalls;
 	LIST_HEAD(orphan_list, orphan) orphans;
-	struct timer stall_timer, exec_timer, orphan_timer, linger_timer;
+	TAILQ_HEAD(parting_queue, parting) partings;
+	struct timer stall_timer, exec_timer, orphan_timer, parting_timer, linger_timer;
 	unsigned jobs; /* children that populate */
 	TAILQ_HEAD(memory_queue, memory_wait) memory_waits;
 	struct { /* the last small one (create.c) */
@@ -196,10 +198,14 @@ void orphan_adopt(struct control *c);
 int death_watch(struct control *c, struct peer *p, int pidfd);
 /* Its connection hung up: it may have called execve. */
 void death_suspect(struct control *c);
-/* Repair what it left, free its id. */
+/* Repair what it left, free its id: begun at once with what others wait for,
+ * the rest in slices between events if it is much.  `how` is for the log,
+ * and stays valid. */
 void death_of(struct control *c, struct peer *p, const char *how);
-/* It left in order. */
-void death_leave(struct control *c, struct peer *p);
+/* It left in order, by this request.  0, or CONN_LATER if it takes longer. */
+int death_leave(struct exchange *x, struct peer *p);
+/* What of it is left in t goes now: somebody asks about t. */
+void death_hurry(struct control *c, struct topic *t);
 /* After adoption: those who died meanwhile, pidfds of the others. */
 void death_check_all(struct control *c);
 int death_pidfd(const struct peer *p);

@@ -473,6 +473,7 @@ int create_remove_request(struct exchange *x)
 	if (!t || t->creation)
 		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"",
 				  x->req->topic);
+	death_hurry(x->c, t);
 	if (!LIST_EMPTY(&t->handles) && !(x->req->remove.flags & SHMQ_FORCE))
 		return refuse_in_use(x, t);
 	/* What can fail comes first. */

@@ -241,6 +241,5 @@ int goodbye_request(struct exchange *x)
 	log_info("%s left", conn_peer_text(p));
 	p->conn = NULL;
 	x->conn->peer = NULL;
-	death_leave(x->c, p);
-	return 0;
+	return death_leave(x, p);
 }

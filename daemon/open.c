@@ -88,6 +88,8 @@ static int find_topic(struct control *c, const struct answer *a, struct topic **
 	int error;
 
 	*out = registry_find(c->reg, a->req->topic);
+	if (*out)
+		death_hurry(c, *out);
 	if (!*out || (*out)->creation)
 		return shmq__fail(a->why, SHMQ_ENOTOPIC,
 				  "there is no topic \"%s\": create it first", a->req->topic);
@@ -423,6 +425,7 @@ unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 	unsigned voided = 0;
 	int error = registry_attach(c->reg, t, &why);
 
+	h->is_detached = 1;
 	if (error)
 		log_error("%s; what %s left in it stays until it can be", why.text,
 			  conn_peer_text(h->peer));

@@ -47,6 +47,7 @@ struct peer {
 	LIST_HEAD(entry_runs, entry_run) runs;
 	LIST_ENTRY(peer) link;
 	struct conn *conn; /* NULL while it is not connected */
+	void *parting;     /* it died or leaves, and is being taken out (death.c) */
 	void *watcher;     /* how its death is noticed (death.c) */
 	uint64_t serial;   /* of the last event pushed to it */
 };
@@ -60,6 +61,7 @@ struct handle {
 	lay_ref ref;
 	enum shmq_role role;
 	uint64_t token;
+	int is_detached; /* out of the roster, not yet dropped (open.c) */
 };
 
 struct topic {

@@ -66,6 +66,7 @@ static void begin(void)
 	c = (struct control){ .o = &options, .link.fd = -1, .spare_fd = -1 };
 	TAILQ_INIT(&c.conns);
 	TAILQ_INIT(&c.memory_waits);
+	TAILQ_INIT(&c.partings);
 	files_name(&c.files, options.dir, options.bus);
 	CHECK_OK(place_create(NULL, test_tmpdir(), &c.place, &why));
 	CHECK_OK(loop_create(&c.loop));
@@ -80,6 +81,12 @@ static void begin(void)
 	CHECK_OK(loop_add(c.loop, &c.listen, c.listen.fd, EPOLLIN, conn_accept));
 }
 
+static void turn(void)
+{
+	loop_wake_idle(c.loop); /* so that it does not wait for events */
+	CHECK_OK(loop_once(c.loop));
+}
+
 static void end(void)
 {
 	struct conn *conn;
@@ -87,8 +94,11 @@ static void end(void)
 
 	while ((conn = TAILQ_FIRST(&c.conns)))
 		conn_close(conn);
-	while ((p = LIST_FIRST(&c.reg->peers)))
-		death_of(&c, p, "ended");
+	while ((p = LIST_FIRST(&c.reg->peers))) {
+		if (!p->parting)
+			death_of(&c, p, "ended");
+		turn();
+	}
 	close(c.listen.fd);
 	work_destroy(c.work);
 	registry_close(c.reg);
@@ -134,12 +144,6 @@ static int take_reply(int fd, struct proto_reply *reply)
 		close(fds[--n]);
 	CHECK(rc == 1 || rc == -EAGAIN);
 	return rc == 1;
-}
-
-static void turn(void)
-{
-	loop_wake_idle(c.loop); /* so that it does not wait for events */
-	CHECK_OK(loop_once(c.loop));
 }
 
 static struct proto_reply await_reply(int fd)
@@ -365,6 +369,166 @@ TEST(a_topic_whose_ring_header_was_written_over_can_be_removed)
 	CHECK(!registry_find(c.reg, "t"));
 	CHECK_EQ(load_relaxed(&t->attached->ring[0].mem->state), LAY_RING_ENDED);
 	close(fd);
+	end();
+}
+
+/* ---- many handles of one client ------------------------------------------ */
+
+static struct peer *peer_of_nonce(uint64_t nonce)
+{
+	struct peer *p;
+
+	LIST_FOREACH (p, &c.reg->peers, link)
+		if (load_relaxed(&p->rec->nonce) == nonce)
+			return p;
+	FAIL("no client %llu", (unsigned long long)nonce);
+}
+
+static void open_subscriber(int fd, const char *topic)
+{
+	struct proto_request req = request(PROTO_OPEN, topic);
+
+	req.open.role = SHMQ_ROLE_SUBSCRIBER;
+	req.open.partition = -1;
+	req.open.from = SHMQ_FROM_OLDEST;
+	CHECK_OK(call(fd, &req).error);
+}
+
+/* A client of nonce 1 with a claim in "asleep", which somebody else has open
+ * and sleeps on, one in "shared", and many handles opened before and after. */
+struct crowd {
+	int many, other;
+	struct topic *asleep, *shared, *own;
+	shmq_au64 *claim[2];
+};
+
+static shmq_au64 *claim(const struct topic *t, unsigned client)
+{
+	const struct shmq__ring *ring = &t->attached->ring[0];
+	shmq_au64 *ctrl = &lay_slot_at(ring->mem, &ring->geo, 0)->ctrl;
+
+	store_release(ctrl, LAY_CTRL(lay_lap(&ring->geo, 0), client, LAY_CLAIMED));
+	return ctrl;
+}
+
+static struct crowd open_crowd(void)
+{
+	enum { MANY = 1500 };
+	struct crowd crowd = { .many = join(1), .other = join(2) };
+	unsigned id = peer_of_nonce(1)->id;
+
+	CHECK_OK(create(crowd.many, "asleep", 1024).error);
+	CHECK_OK(create(crowd.many, "shared", 1024).error);
+	CHECK_OK(create(crowd.many, "own", 1024).error);
+	crowd.asleep = registry_find(c.reg, "asleep");
+	crowd.shared = registry_find(c.reg, "shared");
+	crowd.own = registry_find(c.reg, "own");
+	open_subscriber(crowd.other, "own");
+	for (int i = 0; i < MANY; i++)
+		open_publisher(crowd.many, "own");
+	open_publisher(crowd.many, "asleep");
+	open_publisher(crowd.many, "shared");
+	open_subscriber(crowd.other, "asleep");
+	open_subscriber(crowd.other, "shared");
+	crowd.claim[0] = claim(crowd.asleep, id);
+	crowd.claim[1] = claim(crowd.shared, id);
+	add_relaxed(&crowd.asleep->attached->ring[0].bells->data.armed, 1);
+	for (int i = 0; i < MANY; i++)
+		open_publisher(crowd.many, "own");
+	return crowd;
+}
+
+static void part_to_the_end(void)
+{
+	while (!TAILQ_EMPTY(&c.partings))
+		turn();
+	CHECK_EQ(c.reg->peer_count, 1);
+}
+
+TEST(claims_that_somebody_sleeps_on_are_voided_before_thousands_of_handles_are_closed)
+{
+	struct crowd crowd;
+	struct proto_request req;
+	struct proto_reply reply;
+
+	begin();
+	crowd = open_crowd();
+	death_of(&c, peer_of_nonce(1), "died");
+	CHECK_EQ(LAY_CTRL_STATE(load_relaxed(crowd.claim[0])), LAY_VOID);
+	CHECK(!TAILQ_EMPTY(&c.partings)); /* there is more to do ... */
+	req = request(PROTO_REMOVE, "none");
+	ask(crowd.other, &req); /* ... and others are served meanwhile */
+	turn();
+	CHECK(take_reply(crowd.other, &reply));
+	CHECK(!TAILQ_EMPTY(&c.partings));
+	part_to_the_end();
+	CHECK_EQ(LAY_CTRL_STATE(load_relaxed(crowd.claim[1])), LAY_VOID);
+	CHECK_EQ(load_relaxed(&crowd.own->rec->publishers), 0);
+	close(crowd.many);
+	close(crowd.other);
+	end();
+}
+
+TEST(a_client_with_thousands_of_handles_gets_its_answer_when_all_are_closed)
+{
+	struct crowd crowd;
+	struct proto_request req;
+	struct proto_reply reply;
+
+	begin();
+	crowd = open_crowd();
+	req = request(PROTO_GOODBYE, "");
+	ask(crowd.many, &req);
+	turn();
+	CHECK(!TAILQ_EMPTY(&c.partings));
+	CHECK(!take_reply(crowd.many, &reply));
+	CHECK_OK(await_reply(crowd.many).error);
+	CHECK(TAILQ_EMPTY(&c.partings));
+	CHECK_EQ(load_relaxed(&crowd.own->rec->publishers), 0);
+	close(crowd.many);
+	close(crowd.other);
+	end();
+}
+
+TEST(who_hangs_up_after_its_goodbye_is_taken_out_all_the_same)
+{
+	struct crowd crowd;
+	struct proto_request req;
+
+	begin();
+	crowd = open_crowd();
+	req = request(PROTO_GOODBYE, "");
+	ask(crowd.many, &req);
+	turn();
+	close(crowd.many);
+	part_to_the_end();
+	CHECK_EQ(load_relaxed(&crowd.own->rec->publishers), 0);
+	close(crowd.other);
+	end();
+}
+
+TEST(a_topic_that_is_asked_for_is_not_held_by_a_client_on_its_way_out)
+{
+	struct proto_request req;
+	struct crowd crowd;
+
+	begin();
+	crowd = open_crowd();
+	req = creation("exclusive", 1024);
+	req.create.mode = SHMQ_EXCLUSIVE;
+	CHECK_OK(call(crowd.many, &req).error);
+	open_publisher(crowd.many, "exclusive");
+	CHECK_OK(create(crowd.many, "removed", 1024).error);
+	open_publisher(crowd.many, "removed");
+	death_of(&c, peer_of_nonce(1), "died");
+	CHECK(!TAILQ_EMPTY(&c.partings));
+	open_publisher(crowd.other, "exclusive");
+	req = request(PROTO_REMOVE, "removed");
+	CHECK_OK(call(crowd.other, &req).error);
+	CHECK(!TAILQ_EMPTY(&c.partings));
+	part_to_the_end();
+	close(crowd.many);
+	close(crowd.other);
 	end();
 }
 
