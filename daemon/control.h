@@ -59,8 +59,10 @@ struct control {
 	LIST_HEAD(stall_list, stall) stalls;
 	LIST_HEAD(orphan_list, orphan) orphans;
 	TAILQ_HEAD(parting_queue, parting) partings;
-	struct timer stall_timer, exec_timer, orphan_timer, parting_timer, linger_timer;
-	unsigned jobs; /* children that populate */
+	struct timer stall_timer, exec_timer, image_timer, orphan_timer, parting_timer,
+		linger_timer;
+	unsigned exec_next, image_next; /* client ids to be looked at next */
+	unsigned jobs;                  /* children that populate */
 	TAILQ_HEAD(memory_queue, memory_wait) memory_waits;
 	struct { /* the last small one (create.c) */
 		struct place_ask ask;
@@ -198,6 +200,11 @@ void orphan_adopt(struct control *c);
 int death_watch(struct control *c, struct peer *p, int pidfd);
 /* Its connection hung up: it may have called execve. */
 void death_suspect(struct control *c);
+/* Now and then, whether those with a connection have called execve: a child
+ * they forked may hold it. */
+void death_watch_image(struct control *c);
+/* Look at one of them, for somebody who is kept waiting by it; 1 if it had. */
+int death_look(struct control *c, struct peer *p);
 /* Repair what it left, free its id: begun at once with what others wait for,
  * the rest in slices between events if it is much.  `how` is for the log,
  * and stays valid. */

@@ -3,8 +3,11 @@
  * death: proof of death, never a timeout, and what is done then.
  *
  * Proof is a readable pidfd; at adoption, a pid that is gone or carries
- * another start time; and, where a live process hung up without a
- * goodbye, that our registry is no longer among its maps: it called execve.
+ * another start time; and that our registry is no longer among the maps of
+ * a live process that had it there: it called execve.  Reading maps takes
+ * long where there are many, so a process is asked for them only if it hung
+ * up without a goodbye or if its memory lies elsewhere than when it said
+ * hello.  A child it forked before may hold its connection open.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +26,7 @@
 
 #define FIRST_LOOK_NS UINT64_C(20000000)
 #define NEXT_LOOK_NS UINT64_C(1000000000)
+#define LOOKS_AT_ONCE 8
 /* How long others wait for their turn while a client is taken out. */
 #define PART_NS UINT64_C(500000)
 
@@ -309,20 +313,21 @@ int death_pidfd(const struct peer *p)
 
 /* ---- exec ------------------------------------------------------------ */
 
-/* 1 or 0, or -1 if it cannot be known. */
+/* 1 or 0, or -1 if it cannot be known: of a process whose main thread has
+ * ended, for one, there is nothing to be read. */
 static int has_our_map(struct control *c, pid_t pid)
 {
 	char path[40], *line = NULL;
 	size_t size = 0;
 	struct stat st;
-	int found = 0;
+	int found = 0, lines = 0;
 	FILE *in;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
 	in = fstat(registry_slab_fd(c->reg, 0), &st) ? NULL : fopen(path, "re");
 	if (!in)
 		return -1;
-	while (!found && getline(&line, &size, in) > 0) {
+	for (; !found && getline(&line, &size, in) > 0; lines++) {
 		unsigned long long inode;
 		unsigned major_no, minor_no;
 
@@ -330,7 +335,7 @@ static int has_our_map(struct control *c, pid_t pid)
 			inode == st.st_ino && major_no == major(st.st_dev) &&
 			minor_no == minor(st.st_dev);
 	}
-	if (ferror(in))
+	if (!found && (ferror(in) || !lines))
 		found = -1;
 	free(line);
 	fclose(in);
@@ -374,33 +379,104 @@ static void check(struct control *c, struct peer *p)
 	death_suspect(c);
 }
 
+static int look_at_maps(struct control *c, struct peer *p)
+{
+	if (has_our_map(c, (pid_t)load_relaxed(&p->rec->pid)) != 0)
+		return 0;
+	death_of(c, p,
+		 "is no longer attached (it called execve, or closed the bus without saying so)");
+	return 1;
+}
+
+/* Those without a handle may not have mapped anything yet, and keep nobody
+ * waiting. */
+int death_look(struct control *c, struct peer *p)
+{
+	struct shmq__proc_id now;
+
+	if (!p->conn || p->parting || LIST_EMPTY(&p->handles) ||
+	    shmq__proc_identify((pid_t)load_relaxed(&p->rec->pid), &now) || now.image == p->image)
+		return 0;
+	if (look_at_maps(c, p))
+		return 1;
+	p->image = now.image;
+	return 0;
+}
+
+/* Look at some more clients; look() says whether that was one.  1 once all
+ * have had their turn. */
+static int look_on(struct control *c, unsigned *next,
+		   int (*look)(struct control *c, struct peer *p))
+{
+	unsigned count = load_relaxed(&c->reg->head->client_count), left = LOOKS_AT_ONCE;
+
+	for (; *next < count && left; ++*next) {
+		struct peer *p = c->reg->peer[*next];
+
+		if (p && !p->parting)
+			left -= (unsigned)look(c, p);
+	}
+	if (*next < count)
+		return 0;
+	*next = 1;
+	return 1;
+}
+
+static int look_at_away(struct control *c, struct peer *p)
+{
+	if (!p->watcher)
+		check(c, p);
+	else if (!p->conn)
+		look_at_maps(c, p);
+	else
+		return 0;
+	return 1;
+}
+
+static int look_at_connected(struct control *c, struct peer *p)
+{
+	if (!p->conn || LIST_EMPTY(&p->handles))
+		return 0;
+	death_look(c, p);
+	return 1;
+}
+
+static int is_any_away(const struct control *c)
+{
+	struct peer *p;
+
+	LIST_FOREACH (p, &c->reg->peers, link)
+		if (!p->parting && (!p->watcher || !p->conn))
+			return 1;
+	return 0;
+}
+
 static void look_for_exec(struct timer *timer)
 {
 	struct control *c = loop_container(timer, struct control, exec_timer);
-	struct peer *p, *next;
-	int away = 0;
+	int is_round = look_on(c, &c->exec_next, look_at_away);
+	uint64_t now = shmq__clock_monotonic_ns();
 
-	for (p = LIST_FIRST(&c->reg->peers); p; p = next) {
-		next = LIST_NEXT(p, link);
-		if (p->parting)
-			continue;
-		if (!p->watcher) {
-			away = 1;
-			check(c, p);
-			continue;
-		}
-		if (p->conn)
-			continue;
-		if (has_our_map(c, (pid_t)load_relaxed(&p->rec->pid)) == 0)
-			death_of(c, p,
-				 "is no longer attached (it called execve, or closed the bus "
-				 "without saying so)");
-		else
-			away = 1;
-	}
-	if (away)
-		loop_set_timer(c->loop, &c->exec_timer, shmq__clock_monotonic_ns() + NEXT_LOOK_NS,
-			       look_for_exec);
+	if (!is_round)
+		loop_set_timer(c->loop, &c->exec_timer, now, look_for_exec);
+	else if (is_any_away(c))
+		loop_set_timer(c->loop, &c->exec_timer, now + NEXT_LOOK_NS, look_for_exec);
+}
+
+static void look_at_images(struct timer *timer)
+{
+	struct control *c = loop_container(timer, struct control, image_timer);
+
+	look_on(c, &c->image_next, look_at_connected);
+	if (c->reg->peer_count)
+		death_watch_image(c);
+}
+
+void death_watch_image(struct control *c)
+{
+	if (!c->image_timer.is_set)
+		loop_set_timer(c->loop, &c->image_timer, shmq__clock_monotonic_ns() + NEXT_LOOK_NS,
+			       look_at_images);
 }
 
 void death_suspect(struct control *c)

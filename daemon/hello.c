@@ -225,6 +225,8 @@ int hello_request(struct exchange *x)
 		conn_close(p->conn);
 	p->conn = x->conn;
 	x->conn->peer = p;
+	p->image = who.id.image;
+	death_watch_image(x->c);
 	x->reply.hello.client = p->id;
 	x->reply.hello.gen = p->gen;
 	x->reply.hello.resumed = (uint32_t)is_known;

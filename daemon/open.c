@@ -69,7 +69,7 @@ static int check_options(const struct answer *a, const struct topic *t)
 	return 0;
 }
 
-static int check_exclusive(const struct answer *a, const struct topic *t)
+static int check_exclusive(struct control *c, const struct answer *a, struct topic *t)
 {
 	struct handle *h;
 
@@ -77,10 +77,15 @@ static int check_exclusive(const struct answer *a, const struct topic *t)
 		return 0;
 	LIST_FOREACH (h, &t->handles, of_topic)
 		if (h->role == SHMQ_ROLE_PUBLISHER)
-			return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
-					  "topic \"%s\" is exclusive and %s publishes it",
-					  a->req->topic, conn_peer_text(h->peer));
-	return 0;
+			break;
+	if (!h)
+		return 0;
+	if (h->peer != a->conn->peer && death_look(c, h->peer)) {
+		death_hurry(c, t);
+		return 0;
+	}
+	return shmq__fail(a->why, SHMQ_EEXCLUSIVE, "topic \"%s\" is exclusive and %s publishes it",
+			  a->req->topic, conn_peer_text(h->peer));
 }
 
 static int find_topic(struct control *c, const struct answer *a, struct topic **out)
@@ -94,7 +99,7 @@ static int find_topic(struct control *c, const struct answer *a, struct topic **
 		return shmq__fail(a->why, SHMQ_ENOTOPIC,
 				  "there is no topic \"%s\": create it first", a->req->topic);
 	error = check_options(a, *out);
-	return error ? error : check_exclusive(a, *out);
+	return error ? error : check_exclusive(c, a, *out);
 }
 
 /* Bytes of arena this handle needs; 0 none. */

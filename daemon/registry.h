@@ -50,6 +50,7 @@ struct peer {
 	void *parting;     /* it died or leaves, and is being taken out (death.c) */
 	void *watcher;     /* how its death is noticed (death.c) */
 	uint64_t serial;   /* of the last event pushed to it */
+	uint64_t image;    /* of the process, when it said hello (proc.h) */
 };
 
 /* An open topic handle: its member record. */

@@ -201,6 +201,9 @@ static int report_stuck(struct exchange *x, struct topic *t)
 		void_ownerless(x, t, word);
 		return 0;
 	}
+	/* What has called execve uses CPU time and commits nothing. */
+	if (owner->peer != x->conn->peer && death_look(x->c, owner->peer))
+		return 0;
 	LIST_FOREACH (s, &x->c->stalls, link)
 		if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
 			return 0;
