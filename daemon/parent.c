@@ -348,6 +348,8 @@ static int begin(struct parent *p)
 
 	if (rc >= 0)
 		return rc;
+	if (!p->o->foreground && !p->o->log)
+		log_follow(p->files.log);
 	rc = yield_to_survivor(p);
 	if (rc >= 0)
 		return rc;
@@ -414,14 +416,17 @@ static int watch_signals(struct parent *p)
 	return p->signal_fd < 0 ? -errno : 0;
 }
 
-static void leave(struct parent *p)
+/* The lock goes last: with it goes the right to remove the others. */
+static void leave(struct parent *p, int code)
 {
 	unlink(p->files.sock);
 	unlink(p->files.back);
 	unlink(p->files.manifest);
 	unlink(p->files.control);
-	unlink(p->files.lock);
 	log_info("bus \"%s\" has ended", p->o->bus);
+	if (code == EXIT_OK)
+		log_end(p->files.log);
+	unlink(p->files.lock);
 }
 
 int parent_run(const struct options *o, int ready_fd)
@@ -447,6 +452,6 @@ int parent_run(const struct options *o, int ready_fd)
 	if (rc >= 0)
 		return rc;
 	rc = supervise(&p);
-	leave(&p);
+	leave(&p, rc);
 	return rc;
 }
