@@ -57,6 +57,7 @@ struct control {
 	struct log_limit accept_limit, refuse_limit;
 
 	LIST_HEAD(stall_list, stall) stalls;
+	uint64_t stall_looks; /* so far, at all of them */
 	LIST_HEAD(orphan_list, orphan) orphans;
 	TAILQ_HEAD(parting_queue, parting) partings;
 	struct timer stall_timer, exec_timer, image_timer, orphan_timer, parting_timer,

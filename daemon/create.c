@@ -348,10 +348,9 @@ static int begin(struct exchange *x, struct shape *s)
 		return error;
 	ring.base_seq = c->o->first_seq;
 	cr = calloc(1, sizeof(*cr));
-	error = cr ? registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why) :
-		     -ENOMEM;
+	error = cr ? shmq__layout_geometry(&s->rec, &cr->geo) : -ENOMEM;
 	if (!error)
-		error = shmq__layout_geometry(cr->t->rec, &cr->geo);
+		error = registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why);
 	if (error) {
 		registry_free_range(c->reg, &ring); /* nothing was populated for it */
 		free(cr);

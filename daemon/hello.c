@@ -215,8 +215,8 @@ int hello_request(struct exchange *x)
 	is_known = p != NULL;
 	if (!error && !is_known)
 		error = add_client(x, &who, &p);
-	else if (!error && !p->watcher) /* could not be watched at adoption */
-		death_watch(x->c, p, who.pidfd);
+	else if (!error && !p->watcher && !death_watch(x->c, p, who.pidfd))
+		who.pidfd = -1; /* it could not be watched at adoption */
 	if (who.pidfd >= 0)
 		close(who.pidfd);
 	if (error)

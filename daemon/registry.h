@@ -51,6 +51,8 @@ struct peer {
 	void *watcher;     /* how its death is noticed (death.c) */
 	uint64_t serial;   /* of the last event pushed to it */
 	uint64_t image;    /* of the process, when it said hello (proc.h) */
+	uint64_t cpu_look; /* when its CPU time was read last (stall.c) */
+	int64_t cpu_ticks;
 };
 
 /* An open topic handle: its member record. */

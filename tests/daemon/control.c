@@ -16,6 +16,7 @@
 
 #include "clock.h"
 #include "control.h"
+#include "proc.h"
 #include "tap.h"
 #include "wire.h"
 
@@ -313,6 +314,39 @@ TEST(a_pool_that_cannot_grow_says_so_and_later_it_can)
 	end();
 }
 
+/* ---- clients --------------------------------------------------------------- */
+
+static struct peer *peer_of_nonce(uint64_t nonce)
+{
+	struct peer *p;
+
+	LIST_FOREACH (p, &c.reg->peers, link)
+		if (load_relaxed(&p->rec->nonce) == nonce)
+			return p;
+	FAIL("no client %llu", (unsigned long long)nonce);
+}
+
+/* As adoption leaves it when there is no descriptor for its pidfd. */
+TEST(a_client_that_could_not_be_watched_is_once_it_comes_back)
+{
+	struct registry_client client = { .pid = (uint32_t)getpid(), .nonce = 2, .name = "unit" };
+	struct shmq__proc_id id;
+	struct peer *p;
+	int fd;
+
+	begin();
+	close(join(1)); /* so that there is room for another */
+	CHECK_OK(shmq__proc_identify(getpid(), &id));
+	client.start_time = id.start_time;
+	CHECK_OK(registry_add_peer(c.reg, &client, &p, NULL));
+	fd = join(2);
+	CHECK(peer_of_nonce(2) == p);
+	CHECK_GE(death_pidfd(p), 0);
+	CHECK_GE(fcntl(death_pidfd(p), F_GETFD), 0);
+	close(fd);
+	end();
+}
+
 /* ---- the end of a topic ------------------------------------------------- */
 
 static void open_publisher(int fd, const char *topic)
@@ -373,16 +407,6 @@ TEST(a_topic_whose_ring_header_was_written_over_can_be_removed)
 }
 
 /* ---- many handles of one client ------------------------------------------ */
-
-static struct peer *peer_of_nonce(uint64_t nonce)
-{
-	struct peer *p;
-
-	LIST_FOREACH (p, &c.reg->peers, link)
-		if (load_relaxed(&p->rec->nonce) == nonce)
-			return p;
-	FAIL("no client %llu", (unsigned long long)nonce);
-}
 
 static void open_subscriber(int fd, const char *topic)
 {
@@ -529,6 +553,42 @@ TEST(a_topic_that_is_asked_for_is_not_held_by_a_client_on_its_way_out)
 	part_to_the_end();
 	close(crowd.many);
 	close(crowd.other);
+	end();
+}
+
+/* ---- reports --------------------------------------------------------------- */
+
+TEST(one_claim_of_a_publisher_is_watched_however_many_are_reported)
+{
+	struct proto_request req;
+	struct shmq__ring *ring;
+	struct stall *first = NULL;
+	struct topic *t;
+	uint64_t seq;
+	int fd;
+
+	begin();
+	fd = join(1);
+	CHECK_OK(create(fd, "t", 1024).error);
+	open_publisher(fd, "t");
+	t = registry_find(c.reg, "t");
+	ring = &t->attached->ring[0];
+	for (seq = 0; seq < 100; seq++) {
+		uint64_t word =
+			LAY_CTRL(lay_lap(&ring->geo, seq), peer_of_nonce(1)->id, LAY_CLAIMED);
+
+		store_release(&lay_slot_at(ring->mem, &ring->geo, seq)->ctrl, word);
+		req = request(PROTO_REPORT, "t");
+		req.report.kind = PROTO_REPORT_STUCK;
+		req.report.topic_id = t->rec->id;
+		req.report.seq = seq;
+		req.report.word = word;
+		CHECK_OK(call(fd, &req).error);
+		if (!seq)
+			first = LIST_FIRST(&c.stalls);
+		CHECK(first && LIST_FIRST(&c.stalls) == first); /* others would come before it */
+	}
+	close(fd);
 	end();
 }
 
