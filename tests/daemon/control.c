@@ -121,10 +121,10 @@ static int dial(void)
 static struct proto_request request(enum proto_op op, const char *topic)
 {
 	static uint64_t token;
-	struct proto_request req = {
-		.magic = PROTO_MAGIC, .version = PROTO_VERSION, .op = (uint16_t)op, .token = ++token
-	};
+	struct proto_request req = { .magic = PROTO_MAGIC, .version = PROTO_VERSION };
 
+	req.op = (uint16_t)op;
+	req.token = ++token;
 	snprintf(req.topic, sizeof(req.topic), "%s", topic);
 	return req;
 }
