@@ -220,7 +220,9 @@ static int adopt_roster(struct walk *w, struct topic *t)
 
 /* ---- arenas ---------------------------------------------------------- */
 
-/* One whose topic is gone is free; one that no member has is an orphan. */
+/* One whose topic is gone is free; one that no member has is an orphan, and
+ * one that was about to become one when its handle was being closed is not:
+ * nobody else is to have it until that is done. */
 static void adopt_arenas(struct walk *w)
 {
 	uint32_t id;
@@ -235,8 +237,7 @@ static void adopt_arenas(struct walk *w)
 			registry_note_free_arena(w->r, id);
 			continue;
 		}
-		if (!w->arena_used[id])
-			store_release(&a->state, LAY_ARENA_ORPHAN);
+		store_release(&a->state, w->arena_used[id] ? LAY_ARENA_OWNED : LAY_ARENA_ORPHAN);
 		w->found->arenas++;
 	}
 }

@@ -206,9 +206,12 @@ void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsi
 
 static int stop_request(struct exchange *x)
 {
-	unsigned others = x->c->reg->peer_count - 1;
+	unsigned others = 0;
+	struct peer *p;
 	char by[96];
 
+	LIST_FOREACH (p, &x->c->reg->peers, link)
+		others += p != x->conn->peer && !p->parting;
 	if (others && !(x->req->remove.flags & SHMQ_FORCE))
 		return shmq__fail(&x->why, SHMQ_EINUSE,
 				  "%u other clients are attached: end them, or stop by force",
@@ -273,19 +276,80 @@ static void refuse_and_close(struct conn *conn, const struct proto_request *req,
 	conn_close(conn);
 }
 
-static void answer(struct conn *conn, const struct proto_request *req)
+/* A request for which memory is on its way.  What was being freed when it
+ * first came is worth waiting for; after that the answer stands. */
+struct again {
+	struct memory_wait wait;
+	struct conn *conn;
+	struct proto_request req;
+	uint64_t enough; /* as work_freed() counts */
+};
+
+static void answer(struct conn *conn, const struct proto_request *req, struct again *again);
+
+static void ask_again(struct memory_wait *wait)
 {
-	struct exchange x = { .c = conn->c, .conn = conn, .req = req, .own_fd = -1 };
+	struct again *again = loop_container(wait, struct again, wait);
+	struct conn *conn = again->conn;
+
+	conn->pending = NULL;
+	loop_change(conn->c->loop, &conn->source, EPOLLIN);
+	answer(conn, &again->req, again);
+}
+
+static void abandon_again(void *pending)
+{
+	struct again *again = pending;
+
+	TAILQ_REMOVE(&again->conn->c->memory_waits, &again->wait, link);
+	free(again);
+}
+
+static int put_off(struct conn *conn, const struct proto_request *req, struct again *again)
+{
+	struct work *work = conn->c->work;
+
+	if (!again) {
+		again = malloc(sizeof(*again));
+		if (!again)
+			return -ENOMEM;
+		again->conn = conn;
+		again->req = *req;
+		again->enough = work_freed(work) + work_freeing(work, WORK_ALL_PAGES);
+	}
+	conn->pending = again;
+	conn->abandon = abandon_again;
+	loop_change(conn->c->loop, &conn->source, 0);
+	control_await_memory(conn->c, &again->wait, ask_again);
+	return 0;
+}
+
+/* With `again`, which is taken over, if it was put off before. */
+static void answer(struct conn *conn, const struct proto_request *req, struct again *again)
+{
+	struct exchange x = { .c = conn->c,
+			      .conn = conn,
+			      .req = req,
+			      .own_fd = -1,
+			      .is_last = again && work_freed(conn->c->work) >= again->enough };
 	int error = check_request(conn, req, &x.why);
 
 	if (error) {
 		refuse_and_close(conn, req, error, &x.why);
-		return;
+		goto out;
 	}
 	begin_reply(&x.reply, req);
 	error = requests[req->op].handle(&x);
+	if (error == POOL_COMING) {
+		if (x.own_fd >= 0)
+			close(x.own_fd);
+		x.own_fd = -1;
+		error = put_off(conn, req, again);
+		if (!error)
+			return;
+	}
 	if (error == CONN_LATER)
-		return;
+		goto out;
 	if (error && !*x.why.text)
 		shmq__fail(&x.why, error, "%s", shmq_strerror(error));
 	put_error(&x.reply, error, &x.why);
@@ -297,6 +361,8 @@ static void answer(struct conn *conn, const struct proto_request *req)
 	/* Where nothing came of HELLO, or after GOODBYE, there is no more to say. */
 	if (conn->source.ready && (!conn->peer || req->op == PROTO_GOODBYE))
 		conn_close(conn);
+out:
+	free(again);
 }
 
 static void conn_ready(struct source *source, uint32_t events)
@@ -314,7 +380,7 @@ static void conn_ready(struct source *source, uint32_t events)
 			close(fds[--n]); /* nobody asked for them */
 		if (rc != 1)
 			break;
-		answer(conn, &req);
+		answer(conn, &req, NULL);
 		/* One at a time, so that no client keeps others waiting; but what
 		 * was said before hanging up is heard. */
 		if (!(events & (EPOLLHUP | EPOLLRDHUP)))

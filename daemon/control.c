@@ -24,6 +24,7 @@
 void control_stop(struct control *c, const char *by)
 {
 	struct link_msg msg = { .kind = LINK_STOPPING };
+	struct shmq__why why = { "" };
 	uint32_t i;
 
 	if (c->is_over)
@@ -34,8 +35,8 @@ void control_stop(struct control *c, const char *by)
 	/* Nobody is to find the door open and the house empty. */
 	unlink(c->files.sock);
 	for (i = 0; i < c->reg->topic_capacity; i++)
-		if (c->reg->topic[i])
-			create_end_topic(c, c->reg->topic[i], NULL);
+		if (c->reg->topic[i] && create_end_topic(c, c->reg->topic[i], NULL, &why))
+			log_error("%s; its handles are not told that it ends", why.text);
 	registry_announce(c->reg);
 	store_release(&c->reg->head->control_pid, 0);
 	unlink(c->files.control);
@@ -76,6 +77,31 @@ static void signalled(struct source *source, uint32_t events)
 	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
 		if (info.ssi_signo == SIGTERM)
 			control_stop(c, "SIGTERM");
+}
+
+/* ---- waiting for memory ---------------------------------------------- */
+
+void control_await_memory(struct control *c, struct memory_wait *wait,
+			  void (*retry)(struct memory_wait *wait))
+{
+	wait->retry = retry;
+	TAILQ_INSERT_TAIL(&c->memory_waits, wait, link);
+}
+
+/* Each once: who finds that it is not enough queues again. */
+void control_memory_came(void *control)
+{
+	struct control *c = control;
+	struct memory_wait *wait;
+	unsigned count = 0;
+
+	loop_wake_idle(c->loop); /* a pool may be trimmed again */
+	TAILQ_FOREACH (wait, &c->memory_waits, link)
+		count++;
+	while (count-- && (wait = TAILQ_FIRST(&c->memory_waits))) {
+		TAILQ_REMOVE(&c->memory_waits, wait, link);
+		wait->retry(wait);
+	}
 }
 
 /* ---- the parent ------------------------------------------------------ */
@@ -276,6 +302,8 @@ static int adopt(struct control *c)
 	orphan_adopt(c);
 	registry_give_back(c->reg);
 	registry_prepare(c->reg);
+	registry_serve(c->reg, c->loop, control_memory_came, c);
+	work_on_freed(c->work, control_memory_came, c);
 	create_relock(c);
 	if (epoch)
 		log_info(
@@ -342,6 +370,8 @@ int control_run(const struct options *o)
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		c->slab[i].fd = -1;
 	TAILQ_INIT(&c->conns);
+	TAILQ_INIT(&c->memory_waits);
+	TAILQ_INIT(&c->partings);
 	files_name(&c->files, o->dir, o->bus);
 	error = loop_create(&c->loop);
 	if (!error)

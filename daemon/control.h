@@ -27,6 +27,14 @@
 
 struct stall;
 struct orphan;
+struct parting;
+
+/* Who waits for memory, be it freed or populated, and asks again whenever
+ * some has come. */
+struct memory_wait {
+	TAILQ_ENTRY(memory_wait) link;
+	void (*retry)(struct memory_wait *wait);
+};
 
 struct control {
 	const struct options *o;
@@ -49,10 +57,15 @@ struct control {
 	struct log_limit accept_limit, refuse_limit;
 
 	LIST_HEAD(stall_list, stall) stalls;
+	uint64_t stall_looks; /* so far, at all of them */
 	LIST_HEAD(orphan_list, orphan) orphans;
-	struct timer stall_timer, exec_timer, orphan_timer, linger_timer;
-	unsigned jobs; /* children that populate */
-	struct {       /* the last small one (create.c) */
+	TAILQ_HEAD(parting_queue, parting) partings;
+	struct timer stall_timer, exec_timer, image_timer, orphan_timer, parting_timer,
+		linger_timer;
+	unsigned exec_next, image_next; /* client ids to be looked at next */
+	unsigned jobs;                  /* children that populate */
+	TAILQ_HEAD(memory_queue, memory_wait) memory_waits;
+	struct { /* the last small one (create.c) */
 		struct place_ask ask;
 		struct place_answer answer;
 		uint64_t until_ns;
@@ -66,6 +79,11 @@ int control_run(const struct options *o);
 /* End every topic by name, tell clients and the parent, leave the loop.
  * `by` is for the log. */
 void control_stop(struct control *c, const char *by);
+
+/* Until retry() is called `wait` is the queue's. */
+void control_await_memory(struct control *c, struct memory_wait *wait,
+			  void (*retry)(struct memory_wait *wait));
+void control_memory_came(void *control);
 
 /* Something left: an on-demand supervisor looks whether it was the last. */
 void control_maybe_idle(struct control *c);
@@ -95,10 +113,13 @@ struct exchange {
 	int fds[PROTO_FDS_MAX];
 	unsigned fd_count; /* of fds, which stay open */
 	int own_fd;        /* one that is only for this reply, or -1 */
+	int is_last;       /* no more waiting for what is being freed */
 	struct shmq__why why;
 };
 
-/* What a handler returns instead of an error: the reply comes later. */
+/* What a handler returns instead of an error: the reply comes later.  Or it
+ * returns POOL_COMING, having done nothing: it is called again when memory
+ * has come. */
 #define CONN_LATER 1
 
 /* What conn_answer_later() needs of an exchange. */
@@ -147,8 +168,10 @@ int move_request(struct exchange *x);
 
 /* ---- create.c -------------------------------------------------------- */
 
-/* End the topic: its handles return SHMQ_EENDED, its name is free. */
-void create_end_topic(struct control *c, struct topic *t, const struct peer *by);
+/* End the topic: its handles return SHMQ_EENDED, its name is free.  0, or as
+ * registry_attach(): then nothing has changed. */
+int create_end_topic(struct control *c, struct topic *t, const struct peer *by,
+		     struct shmq__why *why);
 /* Free an ended topic that nobody has open any more. */
 void create_reap_topic(struct control *c, struct topic *t);
 /* Lock the rings again that the last worker had locked. */
@@ -166,10 +189,10 @@ void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind)
 /* ---- orphan.c -------------------------------------------------------- */
 
 /* Take an orphan of topic t with at least `bytes`; its id, or UINT32_MAX. */
-uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes);
-void orphan_begin(struct control *c, const struct topic *t, uint32_t id);
+uint32_t orphan_find(struct topic *t, uint64_t bytes);
+void orphan_begin(struct control *c, struct topic *t, uint32_t id);
 /* All of a topic that goes. */
-void orphan_free_topic(struct control *c, uint64_t topic_id);
+void orphan_free_topic(struct control *c, struct topic *t);
 void orphan_adopt(struct control *c);
 
 /* ---- death.c --------------------------------------------------------- */
@@ -178,10 +201,19 @@ void orphan_adopt(struct control *c);
 int death_watch(struct control *c, struct peer *p, int pidfd);
 /* Its connection hung up: it may have called execve. */
 void death_suspect(struct control *c);
-/* Repair what it left, free its id. */
+/* Now and then, whether those with a connection have called execve: a child
+ * they forked may hold it. */
+void death_watch_image(struct control *c);
+/* Look at one of them, for somebody who is kept waiting by it; 1 if it had. */
+int death_look(struct control *c, struct peer *p);
+/* Repair what it left, free its id: begun at once with what others wait for,
+ * the rest in slices between events if it is much.  `how` is for the log,
+ * and stays valid. */
 void death_of(struct control *c, struct peer *p, const char *how);
-/* It left in order. */
-void death_leave(struct control *c, struct peer *p);
+/* It left in order, by this request.  0, or CONN_LATER if it takes longer. */
+int death_leave(struct exchange *x, struct peer *p);
+/* What of it is left in t goes now: somebody asks about t. */
+void death_hurry(struct control *c, struct topic *t);
 /* After adoption: those who died meanwhile, pidfds of the others. */
 void death_check_all(struct control *c);
 int death_pidfd(const struct peer *p);

@@ -89,20 +89,30 @@ static void remember_plan(struct control *c, const struct place_ask *ask,
 	c->plan.until_ns = shmq__clock_monotonic_ns() + PLAN_NS;
 }
 
-/* Memory of topics that were just removed may still be on its way back. */
-int create_plan(struct control *c, const struct place_ask *ask, struct place_answer *answer,
-		struct shmq__why *why)
+static int is_shortage(int error)
 {
+	return error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE || error == SHMQ_EMEMLOCK ||
+	       error == SHMQ_ELIMIT;
+}
+
+/* Memory of topics that were just removed may still be on its way back. */
+int create_plan(struct exchange *x, const struct place_ask *ask, struct place_answer *answer)
+{
+	struct control *c = x->c;
+	unsigned freeing = 0;
 	int error;
 
 	if (is_just_planned(c, ask)) {
 		*answer = c->plan.answer;
 		return 0;
 	}
-	error = place_plan(c->place, ask, answer, why);
-	if ((error && work_finish_free(c->work, WORK_ALL_PAGES)) ||
-	    (*answer->note && work_finish_free(c->work, WORK_HUGEPAGES)))
-		error = place_plan(c->place, ask, answer, why);
+	error = place_plan(c->place, ask, answer, &x->why);
+	if (is_shortage(error))
+		freeing = work_freeing(c->work, WORK_ALL_PAGES);
+	else if (!error && *answer->note)
+		freeing = work_freeing(c->work, WORK_HUGEPAGES);
+	if (freeing && !x->is_last)
+		return POOL_COMING;
 	if (!error)
 		remember_plan(c, ask, answer);
 	return error;
@@ -133,7 +143,7 @@ static int find_shape(struct exchange *x, struct shape *s)
 			"asked for %llu bytes, a slab holds %llu: ask for less depth or fewer "
 			"partitions",
 			(unsigned long long)ask.bytes, (unsigned long long)REGISTRY_BIG_BASE);
-	error = create_plan(x->c, &ask, &s->answer, &x->why);
+	error = create_plan(x, &ask, &s->answer);
 	if (error)
 		return error;
 	fill_record(s);
@@ -338,10 +348,9 @@ static int begin(struct exchange *x, struct shape *s)
 		return error;
 	ring.base_seq = c->o->first_seq;
 	cr = calloc(1, sizeof(*cr));
-	error = cr ? registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why) :
-		     -ENOMEM;
+	error = cr ? shmq__layout_geometry(&s->rec, &cr->geo) : -ENOMEM;
 	if (!error)
-		error = shmq__layout_geometry(cr->t->rec, &cr->geo);
+		error = registry_add_topic(c->reg, &s->rec, x->req->topic, &ring, &cr->t, &x->why);
 	if (error) {
 		registry_free_range(c->reg, &ring); /* nothing was populated for it */
 		free(cr);
@@ -403,21 +412,25 @@ int create_request(struct exchange *x)
 
 /* ---- the end of a topic ---------------------------------------------- */
 
-void create_end_topic(struct control *c, struct topic *t, const struct peer *by)
+int create_end_topic(struct control *c, struct topic *t, const struct peer *by,
+		     struct shmq__why *why)
 {
-	struct shmq__why why = { "" };
+	int error = 0;
 
 	if (load_relaxed(&t->rec->state) != LAY_TOPIC_LIVE)
-		return;
+		return 0;
 	/* Without handles nobody has to be told, and it is not mapped. */
+	if (!LIST_EMPTY(&t->handles))
+		error = registry_attach_to_end(c->reg, t, why);
+	if (error)
+		return error;
 	if (LIST_EMPTY(&t->handles))
 		store_release(&t->rec->state, LAY_TOPIC_ENDED);
-	else if (!registry_attach(c->reg, t, &why))
-		shmq__topic_end(t->attached);
 	else
-		log_error("ending \"%s\": %s", t->rec->name, why.text);
+		shmq__topic_end(t->attached);
 	conn_push(c, t, SHMQ_EVENT_ENDED, 0, by, NULL);
 	registry_forget_name(c->reg, t);
+	return 0;
 }
 
 void create_reap_topic(struct control *c, struct topic *t)
@@ -430,7 +443,7 @@ void create_reap_topic(struct control *c, struct topic *t)
 	log_info("topic \"%s\" is gone", t->rec->name);
 	stall_forget_topic(c, t);
 	mem = work_forget(c->work, t);
-	orphan_free_topic(c, t->rec->id);
+	orphan_free_topic(c, t);
 	registry_drop_topic(c->reg, t, &ring);
 	work_free(c->work, &ring, mem);
 	registry_count_bytes(c->reg);
@@ -450,6 +463,7 @@ int create_remove_request(struct exchange *x)
 {
 	uint64_t nonce = load_relaxed(&x->conn->peer->rec->nonce);
 	struct topic *t = registry_find(x->c->reg, x->req->topic);
+	int error;
 
 	if (x->req->remove.flags & ~SHMQ_FORCE)
 		return shmq__fail(&x->why, SHMQ_EOPTION, "remove: unknown flag");
@@ -458,16 +472,21 @@ int create_remove_request(struct exchange *x)
 	if (!t || t->creation)
 		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"",
 				  x->req->topic);
+	death_hurry(x->c, t);
 	if (!LIST_EMPTY(&t->handles) && !(x->req->remove.flags & SHMQ_FORCE))
 		return refuse_in_use(x, t);
+	/* What can fail comes first. */
+	error = LIST_EMPTY(&t->handles) ? 0 : registry_attach_to_end(x->c->reg, t, &x->why);
+	if (error)
+		return error;
 	t->rec->creator_nonce = nonce;
 	t->rec->creator_token = x->req->token;
 	registry_note_removal(x->c->reg, nonce, x->req->token);
 	log_info("topic \"%s\" removed by %s", t->rec->name, conn_peer_text(x->conn->peer));
-	create_end_topic(x->c, t, x->conn->peer);
+	error = create_end_topic(x->c, t, x->conn->peer, &x->why);
 	registry_announce(x->c->reg);
 	create_reap_topic(x->c, t);
-	return 0;
+	return error;
 }
 
 /* ---- adoption -------------------------------------------------------- */

@@ -12,10 +12,9 @@
 
 #include "control.h"
 
-/* place_plan(), once more after giving back what is on its way if it says
- * that there is not enough. */
-int create_plan(struct control *c, const struct place_ask *ask, struct place_answer *answer,
-		struct shmq__why *why);
+/* place_plan(); POOL_COMING if it says that there is not enough while some is
+ * on its way back. */
+int create_plan(struct exchange *x, const struct place_ask *ask, struct place_answer *answer);
 
 /* Where the pages of a warm range are. */
 int create_read_node(void *mem, uint64_t bytes);

@@ -7,7 +7,7 @@
  *   <bus>.lock      held by the parent
  *   <bus>.control   held by the control worker
  *   <bus>.manifest  what the parent holds (manifest.h)
- *   <bus>.log       of a daemonised supervisor
+ *   <bus>.log       of a daemonised supervisor; stays if there is a warning in it
  *
  * A lock belongs to a process and goes with it.  A start that finds the
  * first one free and the second one held meets a worker that has lost its

@@ -55,6 +55,19 @@ static int open_pidfd(int sock, pid_t pid)
 	return fd;
 }
 
+static int refuse_full(struct shmq__why *why, int error)
+{
+	return shmq__fail(why, SHMQ_ELIMIT,
+			  "the supervisor has no descriptor left (%s): raise RLIMIT_NOFILE of "
+			  "shmqd (LimitNOFILE=, ulimit -n)",
+			  strerror(-error));
+}
+
+static int is_full(int error)
+{
+	return error == -EMFILE || error == -ENFILE;
+}
+
 static int identify(int sock, struct caller *who, struct shmq__why *why)
 {
 	struct ucred cred;
@@ -73,10 +86,8 @@ static int identify(int sock, struct caller *who, struct shmq__why *why)
 			why, SHMQ_EACCESS,
 			"the caller's pid namespace cannot be seen from the supervisor's");
 	who->pidfd = open_pidfd(sock, cred.pid);
-	if (who->pidfd == -EMFILE || who->pidfd == -ENFILE)
-		return shmq__fail(why, SHMQ_ELIMIT,
-				  "the supervisor has no descriptor left: raise "
-				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)");
+	if (is_full(who->pidfd))
+		return refuse_full(why, who->pidfd);
 	if (who->pidfd < 0)
 		return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) is gone",
 				  (int)cred.pid);
@@ -85,6 +96,8 @@ static int identify(int sock, struct caller *who, struct shmq__why *why)
 	if (!error && !has_exited(who->pidfd))
 		return 0;
 	close(who->pidfd);
+	if (is_full(error))
+		return refuse_full(why, error);
 	return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) cannot be identified: %s",
 			  (int)cred.pid, error ? strerror(-error) : "it is gone");
 }
@@ -176,10 +189,9 @@ static int open_events(struct exchange *x)
 	int pair[2], room = EVENT_ROOM_BYTES;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-		return shmq__fail(&x->why, SHMQ_ELIMIT,
-				  "the supervisor has no descriptor left (%s): raise "
-				  "RLIMIT_NOFILE of shmqd (LimitNOFILE=, ulimit -n)",
-				  strerror(errno));
+		return refuse_full(&x->why, -errno);
+	if (x->conn->event_fd >= 0) /* of the last try, which waited for memory */
+		close(x->conn->event_fd);
 	x->conn->event_fd = pair[0];
 	/* More than is usual, where we are allowed that. */
 	if (setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
@@ -203,8 +215,8 @@ int hello_request(struct exchange *x)
 	is_known = p != NULL;
 	if (!error && !is_known)
 		error = add_client(x, &who, &p);
-	else if (!error && !p->watcher) /* could not be watched at adoption */
-		death_watch(x->c, p, who.pidfd);
+	else if (!error && !p->watcher && !death_watch(x->c, p, who.pidfd))
+		who.pidfd = -1; /* it could not be watched at adoption */
 	if (who.pidfd >= 0)
 		close(who.pidfd);
 	if (error)
@@ -213,6 +225,8 @@ int hello_request(struct exchange *x)
 		conn_close(p->conn);
 	p->conn = x->conn;
 	x->conn->peer = p;
+	p->image = who.id.image;
+	death_watch_image(x->c);
 	x->reply.hello.client = p->id;
 	x->reply.hello.gen = p->gen;
 	x->reply.hello.resumed = (uint32_t)is_known;
@@ -229,6 +243,5 @@ int goodbye_request(struct exchange *x)
 	log_info("%s left", conn_peer_text(p));
 	p->conn = NULL;
 	x->conn->peer = NULL;
-	death_leave(x->c, p);
-	return 0;
+	return death_leave(x, p);
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "log.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -108,4 +111,54 @@ int log_may(struct log_limit *limit, unsigned *held)
 	limit->held = 0;
 	limit->next_ns = now + SECOND_NS;
 	return 1;
+}
+
+/* ---- the file -------------------------------------------------------- */
+
+static int is_information(const char *line)
+{
+	char stamp[32], level[8];
+
+	return sscanf(line, "%31s %7s", stamp, level) == 2 &&
+	       (!strcmp(level, names[LOG_INFO]) || !strcmp(level, names[LOG_DEBUG]));
+}
+
+static int is_worth_keeping(FILE *in)
+{
+	char *line = NULL;
+	size_t size = 0;
+	int is_worth = 0;
+
+	while (!is_worth && getline(&line, &size, in) > 0)
+		is_worth = !is_information(line);
+	free(line);
+	return is_worth || ferror(in);
+}
+
+void log_end(const char *path)
+{
+	struct stat ours, named;
+	FILE *in = fopen(path, "re");
+
+	if (!in)
+		return;
+	if (!fstat(STDERR_FILENO, &ours) && !fstat(fileno(in), &named) &&
+	    ours.st_dev == named.st_dev && ours.st_ino == named.st_ino && !is_worth_keeping(in))
+		unlink(path);
+	fclose(in);
+}
+
+void log_follow(const char *path)
+{
+	struct stat ours;
+	int fd;
+
+	if (fstat(STDERR_FILENO, &ours) || ours.st_nlink)
+		return;
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return;
+	dup2(fd, STDOUT_FILENO);
+	dup2(fd, STDERR_FILENO);
+	close(fd);
 }

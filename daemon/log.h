@@ -33,4 +33,10 @@ struct log_limit {
 };
 int log_may(struct log_limit *limit, unsigned *held);
 
+/* The end of a log at `path`, if that is where we write: removed if no line of
+ * it is more than information.  Under the parent's lock, which log_follow()
+ * waits for: it begins the file anew if it was removed under us. */
+void log_end(const char *path);
+void log_follow(const char *path);
+
 #endif

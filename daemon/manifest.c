@@ -32,11 +32,13 @@ static void write_slab(FILE *out, unsigned id, const struct link_slab *slab)
 int manifest_write(const struct files *f, const char *bus, uint64_t nonce,
 		   const struct link_slab *slab)
 {
-	int fd = open(f->scratch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int error = 0;
+	int fd, error = 0;
 	unsigned i;
 	FILE *out;
 
+	/* Process ids come again: a predecessor may have died right here. */
+	unlink(f->scratch);
+	fd = open(f->scratch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
 	out = fdopen(fd, "w");

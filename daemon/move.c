@@ -27,6 +27,7 @@ struct move {
 	struct lay_topic rec;
 	struct registry_range range;
 	int is_to_lock;
+	struct memory_wait wait;
 };
 
 /* The same client asks again for what it may not know to be done. */
@@ -86,7 +87,7 @@ static void end_old(struct control *c, struct topic *old, const struct peer *by)
 }
 
 /* The rings are populated.  On failure, and for a move that was made already,
- * the range is free again. */
+ * the range is free again, but not after POOL_COMING. */
 static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
 {
 	struct registry *r = m->c->reg;
@@ -106,6 +107,10 @@ static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
 		error = registry_map(r, &m->range, &mem);
 	if (!error)
 		error = registry_add_topic(r, &m->rec, m->name, &m->range, &fresh, why);
+	if (error == POOL_COMING) {
+		registry_unmap(r, &m->range, mem);
+		return error;
+	}
 	if (error)
 		goto out;
 	leave_rings(old);
@@ -125,18 +130,20 @@ out:
 	return error;
 }
 
-static void populated(struct job *job, int error, const struct place_result *result,
-		      const struct shmq__why *told)
+static void conclude_again(struct memory_wait *wait);
+
+static void conclude(struct move *m, int error, const struct shmq__why *told)
 {
-	struct move *m = loop_container(job, struct move, job);
 	struct control *c = m->c;
 	struct shmq__why why = *told;
 
-	if (error) {
+	if (error)
 		work_free(c->work, &m->range, NULL);
-	} else {
-		m->rec.node_actual = result->node_actual;
+	else
 		error = finish(m, m->later.conn ? m->later.conn->peer : NULL, &why);
+	if (error == POOL_COMING) {
+		control_await_memory(c, &m->wait, conclude_again);
+		return;
 	}
 	if (error)
 		log_warn("topic \"%s\" was not moved: %s", m->name,
@@ -144,6 +151,22 @@ static void populated(struct job *job, int error, const struct place_result *res
 	conn_answer_later(&m->later, error, &why, NULL, 0);
 	loop_free(c->loop, m);
 	control_maybe_idle(c);
+}
+
+static void conclude_again(struct memory_wait *wait)
+{
+	struct shmq__why why = { "" };
+
+	conclude(loop_container(wait, struct move, wait), 0, &why);
+}
+
+static void populated(struct job *job, int error, const struct place_result *result,
+		      const struct shmq__why *why)
+{
+	struct move *m = loop_container(job, struct move, job);
+
+	m->rec.node_actual = result->node_actual;
+	conclude(m, error, why);
 }
 
 static void abandon(void *pending)
@@ -171,7 +194,7 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	ask.pages = (enum shmq_pages)m->rec.pages_asked;
 	ask.node = m->rec.node_asked;
 	ask.lock = (enum shmq_lock)m->rec.lock_asked;
-	error = create_plan(x->c, &ask, &answer, &x->why);
+	error = create_plan(x, &ask, &answer);
 	if (error)
 		return error;
 	m->is_to_lock = answer.lock;
@@ -207,18 +230,14 @@ int move_request(struct exchange *x)
 		free(m);
 		return error;
 	}
-	if (m->range.is_warm) {
-		error = finish(m, x->conn->peer, &x->why);
-		free(m);
-		return error;
-	}
 	conn_defer(x, &m->later, m, abandon);
+	if (m->range.is_warm) {
+		conclude(m, 0, &x->why);
+		return CONN_LATER;
+	}
 	error = job_start(&m->job, x->c, &m->range, m->rec.node_asked, NULL, NULL, populated,
 			  &x->why);
-	if (!error)
-		return CONN_LATER;
-	work_free(x->c->work, &m->range, NULL);
-	conn_answer_later(&m->later, error, &x->why, NULL, 0);
-	free(m);
+	if (error)
+		conclude(m, error, &x->why);
 	return CONN_LATER;
 }

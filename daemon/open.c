@@ -24,6 +24,7 @@ struct opening {
 	struct proto_request req;
 	struct registry_range range;
 	uint64_t topic_id;
+	struct memory_wait wait;
 };
 
 /* Where the reply is put together, now or later. */
@@ -68,7 +69,7 @@ static int check_options(const struct answer *a, const struct topic *t)
 	return 0;
 }
 
-static int check_exclusive(const struct answer *a, const struct topic *t)
+static int check_exclusive(struct control *c, const struct answer *a, struct topic *t)
 {
 	struct handle *h;
 
@@ -76,10 +77,15 @@ static int check_exclusive(const struct answer *a, const struct topic *t)
 		return 0;
 	LIST_FOREACH (h, &t->handles, of_topic)
 		if (h->role == SHMQ_ROLE_PUBLISHER)
-			return shmq__fail(a->why, SHMQ_EEXCLUSIVE,
-					  "topic \"%s\" is exclusive and %s publishes it",
-					  a->req->topic, conn_peer_text(h->peer));
-	return 0;
+			break;
+	if (!h)
+		return 0;
+	if (h->peer != a->conn->peer && death_look(c, h->peer)) {
+		death_hurry(c, t);
+		return 0;
+	}
+	return shmq__fail(a->why, SHMQ_EEXCLUSIVE, "topic \"%s\" is exclusive and %s publishes it",
+			  a->req->topic, conn_peer_text(h->peer));
 }
 
 static int find_topic(struct control *c, const struct answer *a, struct topic **out)
@@ -87,11 +93,13 @@ static int find_topic(struct control *c, const struct answer *a, struct topic **
 	int error;
 
 	*out = registry_find(c->reg, a->req->topic);
+	if (*out)
+		death_hurry(c, *out);
 	if (!*out || (*out)->creation)
 		return shmq__fail(a->why, SHMQ_ENOTOPIC,
 				  "there is no topic \"%s\": create it first", a->req->topic);
 	error = check_options(a, *out);
-	return error ? error : check_exclusive(a, *out);
+	return error ? error : check_exclusive(c, a, *out);
 }
 
 /* Bytes of arena this handle needs; 0 none. */
@@ -257,10 +265,10 @@ static int grant(struct control *c, const struct answer *a, struct topic *t,
 
 /* ---- waiting for an arena -------------------------------------------- */
 
-static void arena_populated(struct job *job, int error, const struct place_result *result,
-			    const struct shmq__why *told)
+static void grant_again(struct memory_wait *wait);
+
+static void finish_opening(struct opening *o, int error, const struct shmq__why *told)
 {
-	struct opening *o = loop_container(job, struct opening, job);
 	struct control *c = o->c;
 	struct shmq__why why = *told;
 	int fds[PROTO_FDS_MAX];
@@ -268,7 +276,6 @@ static void arena_populated(struct job *job, int error, const struct place_resul
 	struct answer a = { o->later.conn, &o->req, &o->later.reply, fds, &fd_count, &why };
 	struct topic *t;
 
-	(void)result;
 	if (!error && !o->later.conn)
 		error = SHMQ_EPEERDEAD;
 	/* Much may have happened since it was asked for. */
@@ -278,11 +285,29 @@ static void arena_populated(struct job *job, int error, const struct place_resul
 		error = shmq__fail(&why, SHMQ_ENOTOPIC, "topic \"%s\" was removed", o->req.topic);
 	if (!error)
 		error = grant(c, &a, t, &o->range);
+	if (error == POOL_COMING) {
+		control_await_memory(c, &o->wait, grant_again);
+		return;
+	}
 	if (error)
 		work_free(c->work, &o->range, NULL);
 	conn_answer_later(&o->later, error, &why, fds, fd_count);
 	loop_free(c->loop, o);
 	control_maybe_idle(c);
+}
+
+static void grant_again(struct memory_wait *wait)
+{
+	struct shmq__why why = { "" };
+
+	finish_opening(loop_container(wait, struct opening, wait), 0, &why);
+}
+
+static void arena_populated(struct job *job, int error, const struct place_result *result,
+			    const struct shmq__why *why)
+{
+	(void)result;
+	finish_opening(loop_container(job, struct opening, job), error, why);
 }
 
 static void abandon(void *pending)
@@ -325,7 +350,7 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	};
 	struct place_answer where;
 	struct registry_range range;
-	int error = create_plan(x->c, &ask, &where, &x->why);
+	int error = create_plan(x, &ask, &where);
 
 	if (!error)
 		error = registry_take_range(x->c->reg, LAY_SLAB_ARENA, where.page_shift, ask.node,
@@ -376,7 +401,7 @@ int open_request(struct exchange *x)
 		return error;
 	if (!arena_bytes)
 		return grant(x->c, &a, t, NULL);
-	orphan = orphan_find(x->c, t, arena_bytes);
+	orphan = orphan_find(t, arena_bytes);
 	if (orphan != NO_ARENA)
 		return grant_with_orphan(x->c, &a, t, orphan);
 	return open_with_arena(x, &a, t, arena_bytes);
@@ -405,6 +430,7 @@ unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 	unsigned voided = 0;
 	int error = registry_attach(c->reg, t, &why);
 
+	h->is_detached = 1;
 	if (error)
 		log_error("%s; what %s left in it stays until it can be", why.text,
 			  conn_peer_text(h->peer));

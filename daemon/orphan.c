@@ -17,12 +17,16 @@
 #define FIRST_LOOK_NS UINT64_C(1000000000)
 #define LAST_LOOK_NS UINT64_C(64000000000)
 #define NEXT_SLICE_NS UINT64_C(1000000)
+/* In one turn of the loop, for all orphans together; mapping a topic and
+ * looking at nothing costs about as much as so many slots. */
 #define SLOTS_AT_ONCE 65536u
+#define SLOTS_PER_LOOK 2048u
 
 struct orphan {
-	LIST_ENTRY(orphan) link;
-	uint32_t id, topic_index;
-	uint64_t topic_id, gen, bytes;
+	LIST_ENTRY(orphan) link, of_topic;
+	struct topic *topic;
+	uint32_t id;
+	uint64_t gen, bytes;
 	uint32_t partition; /* before it, nothing refers to the arena */
 	uint64_t slot;      /* ... nor in it before this one */
 	uint64_t due_ns, pause_ns;
@@ -30,7 +34,7 @@ struct orphan {
 
 static void look_at_all(struct timer *timer);
 
-static void set_timer(struct control *c)
+static void set_timer(struct control *c, uint64_t soonest_ns)
 {
 	uint64_t due = UINT64_MAX;
 	struct orphan *o;
@@ -39,17 +43,8 @@ static void set_timer(struct control *c)
 		if (o->due_ns < due)
 			due = o->due_ns;
 	if (due != UINT64_MAX)
-		loop_set_timer(c->loop, &c->orphan_timer, due, look_at_all);
-	else
-		loop_clear_timer(&c->orphan_timer);
-}
-
-static struct topic *topic_of(struct control *c, const struct orphan *o)
-{
-	struct topic *t =
-		o->topic_index < c->reg->topic_capacity ? c->reg->topic[o->topic_index] : NULL;
-
-	return t && t->rec->id == o->topic_id ? t : NULL;
+		loop_set_timer(c->loop, &c->orphan_timer, due > soonest_ns ? due : soonest_ns,
+			       look_at_all);
 }
 
 /* Whether the message at `slot` has its payload in the arena.  What changes
@@ -72,35 +67,40 @@ static int refers(const struct orphan *o, const struct shmq__ring *ring, uint64_
 
 enum need { NEED_NONE, NEED_FOUND, NEED_LOOK_ON };
 
-/* From where the last look ended. */
-static enum need look_on(struct orphan *o, const struct shmq__topic *t)
+/* From where the last look ended, at *left slots at most. */
+static enum need look_on(struct orphan *o, const struct shmq__topic *t, unsigned *left)
 {
-	unsigned looked = 0;
-
 	for (; o->partition < t->geo.partitions; o->partition++, o->slot = 0)
 		for (; o->slot < t->geo.depth; o->slot++) {
-			if (looked++ == SLOTS_AT_ONCE)
+			if (!*left)
 				return NEED_LOOK_ON;
+			--*left;
 			if (refers(o, &t->ring[o->partition], o->slot))
 				return NEED_FOUND;
 		}
 	return NEED_NONE;
 }
 
-static enum need look(struct control *c, struct orphan *o)
+static enum need look(struct control *c, struct orphan *o, unsigned *left)
 {
-	struct topic *t = topic_of(c, o);
+	struct topic *t = o->topic;
 	struct shmq__why why = { "" };
 	enum need need;
 
-	if (!t)
-		return NEED_NONE;
+	*left -= *left < SLOTS_PER_LOOK ? *left : SLOTS_PER_LOOK;
 	if (registry_attach(c->reg, t, &why))
 		return NEED_FOUND;
-	need = look_on(o, t->attached);
+	need = look_on(o, t->attached, left);
 	if (LIST_EMPTY(&t->handles))
 		registry_detach(c->reg, t);
 	return need;
+}
+
+static void forget(struct orphan *o)
+{
+	LIST_REMOVE(o, link);
+	LIST_REMOVE(o, of_topic);
+	free(o);
 }
 
 static void drop(struct control *c, struct orphan *o)
@@ -109,27 +109,26 @@ static void drop(struct control *c, struct orphan *o)
 
 	registry_drop_arena(c->reg, o->id, &range);
 	work_free(c->work, &range, NULL);
-	LIST_REMOVE(o, link);
-	free(o);
+	forget(o);
 }
 
 static void look_at_all(struct timer *timer)
 {
 	struct control *c = loop_container(timer, struct control, orphan_timer);
 	uint64_t now = shmq__clock_monotonic_ns();
+	unsigned left = SLOTS_AT_ONCE;
 	struct orphan *o, *next;
 
-	for (o = LIST_FIRST(&c->orphans); o; o = next) {
+	for (o = LIST_FIRST(&c->orphans); o && left; o = next) {
 		next = LIST_NEXT(o, link);
 		if (o->due_ns > now)
 			continue;
-		switch (look(c, o)) {
+		switch (look(c, o, &left)) {
 		case NEED_NONE:
 			log_debug("arena %u is free: no message is left in it", o->id);
 			drop(c, o);
 			break;
 		case NEED_LOOK_ON:
-			o->due_ns = now + NEXT_SLICE_NS;
 			break;
 		case NEED_FOUND:
 			o->due_ns = now + o->pause_ns;
@@ -138,92 +137,100 @@ static void look_at_all(struct timer *timer)
 			break;
 		}
 	}
-	set_timer(c);
+	set_timer(c, now + NEXT_SLICE_NS);
 }
 
 /* An orphan that is waited for already: an adopting worker comes by twice,
  * once with the death of its publisher and once with the list of orphans. */
-static int is_known(const struct control *c, uint32_t id)
+static int is_known(const struct topic *t, uint32_t id)
 {
 	struct orphan *o;
 
-	LIST_FOREACH (o, &c->orphans, link)
+	LIST_FOREACH (o, &t->orphans, of_topic)
 		if (o->id == id)
 			return 1;
 	return 0;
 }
 
-void orphan_begin(struct control *c, const struct topic *t, uint32_t id)
+void orphan_begin(struct control *c, struct topic *t, uint32_t id)
 {
 	struct lay_arena *a = shmq__slabs_arena(c->reg->slabs, id);
 	struct orphan *o;
 
 	store_release(&a->state, LAY_ARENA_ORPHAN);
-	if (is_known(c, id))
+	if (is_known(t, id))
 		return;
 	o = calloc(1, sizeof(*o));
 	if (!o)
 		return; /* the next worker finds it */
+	o->topic = t;
 	o->id = id;
 	o->gen = load_relaxed(&a->gen);
 	o->bytes = a->bytes;
-	o->topic_id = a->topic_id;
-	o->topic_index = t->index;
 	o->pause_ns = FIRST_LOOK_NS;
 	o->due_ns = shmq__clock_monotonic_ns() + FIRST_LOOK_NS;
 	LIST_INSERT_HEAD(&c->orphans, o, link);
-	set_timer(c);
+	LIST_INSERT_HEAD(&t->orphans, o, of_topic);
+	if (!c->orphan_timer.is_set || o->due_ns < c->orphan_timer.due_ns)
+		loop_set_timer(c->loop, &c->orphan_timer, o->due_ns, look_at_all);
 }
 
-uint32_t orphan_find(struct control *c, struct topic *t, uint64_t bytes)
+uint32_t orphan_find(struct topic *t, uint64_t bytes)
 {
 	struct orphan *o;
 	uint32_t id;
 
-	LIST_FOREACH (o, &c->orphans, link)
-		if (o->topic_id == t->rec->id && o->bytes >= bytes)
+	LIST_FOREACH (o, &t->orphans, of_topic)
+		if (o->bytes >= bytes)
 			break;
 	if (!o)
 		return UINT32_MAX;
 	id = o->id;
-	LIST_REMOVE(o, link);
-	free(o);
+	forget(o);
 	return id;
 }
 
-void orphan_free_topic(struct control *c, uint64_t topic_id)
+void orphan_free_topic(struct control *c, struct topic *t)
 {
-	struct orphan *o, *next;
-
-	for (o = LIST_FIRST(&c->orphans); o; o = next) {
-		next = LIST_NEXT(o, link);
-		if (o->topic_id == topic_id)
-			drop(c, o);
-	}
+	while (!LIST_EMPTY(&t->orphans))
+		drop(c, LIST_FIRST(&t->orphans));
 }
 
-static struct topic *find_topic(struct control *c, uint64_t id)
-{
-	uint32_t i;
+/* ---- adoption -------------------------------------------------------- */
 
-	for (i = 0; i < c->reg->topic_capacity; i++)
-		if (c->reg->topic[i] && c->reg->topic[i]->rec->id == id)
-			return c->reg->topic[i];
-	return NULL;
+static int by_id(const void *a, const void *b)
+{
+	const struct topic *const *x = a, *const *y = b;
+
+	return (*x)->rec->id < (*y)->rec->id ? -1 : (*x)->rec->id > (*y)->rec->id;
+}
+
+static int has_id(const void *key, const void *element)
+{
+	const uint64_t *id = key;
+	const struct topic *const *t = element;
+
+	return *id < (*t)->rec->id ? -1 : *id > (*t)->rec->id;
 }
 
 void orphan_adopt(struct control *c)
 {
-	uint32_t count = load_relaxed(&c->reg->head->arena_count), id;
+	uint32_t count = load_relaxed(&c->reg->head->arena_count), topics = 0, i;
+	struct topic **sorted = calloc(c->reg->topic_count + 1, sizeof(struct topic *)), **t;
 
-	for (id = 0; id < count; id++) {
-		struct lay_arena *a = shmq__slabs_arena(c->reg->slabs, id);
-		struct topic *t;
+	for (i = 0; i < c->reg->topic_capacity && sorted; i++)
+		if (c->reg->topic[i])
+			sorted[topics++] = c->reg->topic[i];
+	if (topics)
+		qsort(sorted, topics, sizeof(struct topic *), by_id);
+	for (i = 0; i < count && topics; i++) {
+		struct lay_arena *a = shmq__slabs_arena(c->reg->slabs, i);
 
 		if (load_relaxed(&a->state) != LAY_ARENA_ORPHAN)
 			continue;
-		t = find_topic(c, a->topic_id);
+		t = bsearch(&a->topic_id, sorted, topics, sizeof(struct topic *), has_id);
 		if (t)
-			orphan_begin(c, t, id);
+			orphan_begin(c, *t, i);
 	}
+	free(sorted);
 }

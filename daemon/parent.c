@@ -71,9 +71,18 @@ static void ask_worker_to_stop(struct parent *p)
 		link_say(p->link_fd, LINK_STOP);
 }
 
+/* Without it a bus that nobody survives is lost. */
+static void write_manifest(const struct parent *p)
+{
+	int error = manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+
+	if (error)
+		log_error("writing %s: %s", p->files.manifest, strerror(-error));
+}
+
 static int spawn_worker(struct parent *p)
 {
-	int pair[2], error = link_pair(pair);
+	int pair[2], error = link_pair(pair), fd;
 	pid_t pid;
 
 	if (error)
@@ -81,14 +90,19 @@ static int spawn_worker(struct parent *p)
 	error = link_give(pair[0], p->listen_fd, p->slab, p->nonce, p->delay_ns);
 	pid = error ? error : options_spawn(p->o, ROLE_CONTROL, pair[1]);
 	close(pair[1]);
-	if (pid < 0) {
+	fd = pid < 0 ? pid : shmq__proc_pidfd(pid);
+	if (fd < 0) {
 		close(pair[0]);
-		return pid;
+		if (pid > 0) { /* nobody would notice its end */
+			kill(pid, SIGKILL);
+			waitpid(pid, NULL, 0);
+		}
+		return fd;
 	}
 	p->worker = pid;
 	p->failure[0] = 0;
 	p->link_fd = pair[0];
-	p->worker_fd = shmq__proc_pidfd(pid);
+	p->worker_fd = fd;
 	p->spawned_ns = shmq__clock_monotonic_ns() + p->delay_ns;
 	log_debug("control worker started, pid %d", (int)pid);
 	if (p->stop)
@@ -134,13 +148,13 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		p->slab[msg->slab] =
 			(struct link_slab){ fd, msg->slab_kind, msg->page_shift, msg->bytes };
 		fd = -1;
-		manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+		write_manifest(p);
 		link_say(p->link_fd, LINK_ACK);
 		break;
 	case LINK_READY:
 		p->nonce = msg->nonce;
 		p->was_ready = 1;
-		manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+		write_manifest(p);
 		ready_report(&p->ready_fd, EXIT_OK, NULL);
 		break;
 	case LINK_STOPPING:
@@ -348,6 +362,8 @@ static int begin(struct parent *p)
 
 	if (rc >= 0)
 		return rc;
+	if (!p->o->foreground && !p->o->log)
+		log_follow(p->files.log);
 	rc = yield_to_survivor(p);
 	if (rc >= 0)
 		return rc;
@@ -391,7 +407,7 @@ static int take_over(struct parent *p)
 		close_fd(&p->worker_fd);
 		close_fd(&p->link_fd);
 	}
-	manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+	write_manifest(p);
 	if (p->worker)
 		link_say(p->link_fd, LINK_READY);
 	log_info("took over bus \"%s\" as its parent%s", p->o->bus,
@@ -414,14 +430,17 @@ static int watch_signals(struct parent *p)
 	return p->signal_fd < 0 ? -errno : 0;
 }
 
-static void leave(struct parent *p)
+/* The lock goes last: with it goes the right to remove the others. */
+static void leave(struct parent *p, int code)
 {
 	unlink(p->files.sock);
 	unlink(p->files.back);
 	unlink(p->files.manifest);
 	unlink(p->files.control);
-	unlink(p->files.lock);
 	log_info("bus \"%s\" has ended", p->o->bus);
+	if (code == EXIT_OK)
+		log_end(p->files.log);
+	unlink(p->files.lock);
 }
 
 int parent_run(const struct options *o, int ready_fd)
@@ -447,6 +466,6 @@ int parent_run(const struct options *o, int ready_fd)
 	if (rc >= 0)
 		return rc;
 	rc = supervise(&p);
-	leave(&p);
+	leave(&p, rc);
 	return rc;
 }

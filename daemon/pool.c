@@ -31,16 +31,39 @@ int pool_open(struct pool *p, enum pool_kind kind, struct place *place, int fd, 
 /* Wait for the child; what it did not come to populate is given back. */
 static void collect(struct pool *p)
 {
-	int error;
-
 	if (!p->child)
 		return;
-	error = place_populate_finish(p->child, p->result_fd, NULL, NULL);
+	if (p->source.ready)
+		loop_remove(p->loop, &p->source);
+	p->error = place_populate_finish(p->child, p->result_fd, NULL, &p->why);
 	p->child = 0;
-	if (error)
+	if (p->error)
 		shmq__shmem_punch(p->fd, p->base + p->warm, p->ahead - p->warm);
 	else
 		p->warm = p->ahead;
+}
+
+static void child_done(struct source *source, uint32_t events)
+{
+	struct pool *p = loop_container(source, struct pool, source);
+
+	(void)events;
+	collect(p);
+	p->grown(p->arg);
+}
+
+static int watch_child(struct pool *p)
+{
+	return loop_add(p->loop, &p->source, p->result_fd, EPOLLIN, child_done);
+}
+
+void pool_serve(struct pool *p, struct loop *loop, void (*grown)(void *arg), void *arg)
+{
+	p->loop = loop;
+	p->grown = grown;
+	p->arg = arg;
+	if (p->child && watch_child(p))
+		collect(p);
 }
 
 void pool_close(struct pool *p)
@@ -78,18 +101,31 @@ static int populate(struct pool *p, uint64_t upto, struct shmq__why *why)
 	return error;
 }
 
+static int start(struct pool *p, uint64_t upto, struct shmq__why *why)
+{
+	int error = plan(p, upto, why);
+
+	p->ahead = upto;
+	if (!error)
+		error = place_populate_start(p->place, p->fd, p->base + p->warm, upto - p->warm, 12,
+					     SHMQ_NODE_ANY, NULL, NULL, &p->child, &p->result_fd,
+					     why);
+	if (error) {
+		p->child = 0;
+		return error;
+	}
+	if (p->loop && watch_child(p))
+		collect(p);
+	return 0;
+}
+
 /* Nothing rests on it: what fails here is refused when it is needed. */
 static void begin_ahead(struct pool *p)
 {
 	uint64_t upto = round_up(p->high + p->chunk / 2, p->chunk);
 
-	if (p->child || p->warm >= upto || upto > p->bytes)
-		return;
-	p->ahead = upto;
-	if (plan(p, upto, NULL) ||
-	    place_populate_start(p->place, p->fd, p->base + p->warm, upto - p->warm, 12,
-				 SHMQ_NODE_ANY, NULL, NULL, &p->child, &p->result_fd, NULL))
-		p->child = 0;
+	if (!p->child && p->warm < upto && upto <= p->bytes)
+		start(p, upto, NULL);
 }
 
 void pool_prepare(struct pool *p)
@@ -97,30 +133,54 @@ void pool_prepare(struct pool *p)
 	begin_ahead(p);
 }
 
+static uint64_t chunk_end(const struct pool *p, uint64_t bytes)
+{
+	uint64_t upto = round_up(bytes, p->chunk);
+
+	return upto < p->bytes ? upto : p->bytes;
+}
+
 static int reach_now(struct pool *p, uint64_t bytes, struct shmq__why *why)
 {
-	uint64_t upto;
-
 	collect(p);
-	if (bytes <= p->warm)
-		return 0;
-	if (bytes > p->bytes)
-		return shmq__fail(why, SHMQ_ELIMIT,
-				  "this bus is full: no more than %llu bytes of its kind",
-				  (unsigned long long)p->bytes);
-	upto = round_up(bytes, p->chunk);
-	if (upto > p->bytes)
-		upto = p->bytes;
-	if (!populate(p, upto, why))
+	if (bytes <= p->warm || !populate(p, chunk_end(p, bytes), why))
 		return 0;
 	/* Memory is short: what is needed, and nothing ahead of it. */
 	return populate(p, round_up(bytes, PAGE), why);
 }
 
+/* The same, by one child after the other. */
+static int reach_later(struct pool *p, uint64_t bytes, struct shmq__why *why)
+{
+	uint64_t least = round_up(bytes, PAGE);
+	int error = p->error;
+
+	if (p->child)
+		return POOL_COMING;
+	p->error = 0;
+	if (error && p->ahead <= least)
+		return shmq__fail(why, error, "%s", p->why.text);
+	if (!error)
+		error = start(p, chunk_end(p, bytes), why);
+	if (error)
+		error = start(p, least, why);
+	if (!error && !p->child) /* it could not be watched, and is done */
+		error = p->error;
+	else if (!error)
+		error = POOL_COMING;
+	return error;
+}
+
 int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why)
 {
-	int error = bytes <= p->warm ? 0 : reach_now(p, bytes, why);
+	int error = 0;
 
+	if (bytes > p->bytes)
+		return shmq__fail(why, SHMQ_ELIMIT,
+				  "this bus is full: no more than %llu bytes of its kind",
+				  (unsigned long long)p->bytes);
+	if (bytes > p->warm)
+		error = p->loop ? reach_later(p, bytes, why) : reach_now(p, bytes, why);
 	if (error)
 		return error;
 	if (bytes > p->high)
@@ -174,7 +234,6 @@ static void give_back_after(struct pool *p, uint64_t keep)
 {
 	if (keep >= p->warm)
 		return;
-	collect(p);
 	shmq__shmem_punch(p->fd, p->base + keep, p->warm - keep);
 	p->warm = keep;
 }
@@ -190,6 +249,8 @@ int pool_trim(struct pool *p)
 	int is_empty = extent_free_bytes(p->ranges) == p->bytes;
 	uint64_t keep, least;
 
+	if (p->child) /* it writes at the end: once it is done */
+		return 0;
 	if (p->freed < TRIM_BYTES && !(is_empty && p->freed))
 		return 0;
 	p->high = used_end(p);
@@ -215,6 +276,7 @@ void pool_settle(struct pool *p, uint64_t table_bytes)
 {
 	uint64_t used = round_up(p->ranges ? used_end(p) : table_bytes, PAGE);
 
+	collect(p);
 	p->high = used;
 	p->warm = p->bytes;
 	give_back_after(p, used);

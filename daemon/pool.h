@@ -5,14 +5,20 @@
  * Its first `warm` bytes are populated, a chunk at a time, so that what it
  * hands out never faults for want of memory and costs no process each.  When
  * half a chunk is left, a child begins with the next one, so that nobody waits
- * for it in general.  Freed ranges stay warm; the end is given back when a
- * lot of it is free.  4 KiB pages only.
+ * for it in general.  Who does have to is told to ask again (POOL_COMING),
+ * once there is a loop that can tell him when.  Freed ranges stay warm; the
+ * end is given back when a lot of it is free.  4 KiB pages only.
  */
 #ifndef SHMQ_POOL_H
 #define SHMQ_POOL_H
 
+#include "error.h"
 #include "extent.h"
+#include "loop.h"
 #include "place.h"
+
+/* No error, and nothing has changed: memory is on its way, ask again. */
+#define POOL_COMING 2
 
 struct pool {
 	struct place *place;
@@ -26,7 +32,14 @@ struct pool {
 	pid_t child;    /* populates [warm, ahead), 0 none */
 	int result_fd;
 	uint64_t ahead;
+	int error; /* what the last child for [warm, ahead) failed with */
+	struct shmq__why why;
 	struct extent *ranges; /* NULL for a table, which only grows */
+
+	struct loop *loop; /* NULL: whoever needs more waits for it */
+	struct source source;
+	void (*grown)(void *arg);
+	void *arg;
 };
 
 enum pool_kind { POOL_RANGES, POOL_TABLE };
@@ -38,7 +51,12 @@ void pool_close(struct pool *p);
 /* Begin to populate the first chunk. */
 void pool_prepare(struct pool *p);
 
-/* Table: populate its first `bytes`.  0 or as place_plan and place_populate. */
+/* From now on nobody waits inside a call: `grown` is called from the loop
+ * after each POOL_COMING, whether it came or failed. */
+void pool_serve(struct pool *p, struct loop *loop, void (*grown)(void *arg), void *arg);
+
+/* Table: populate its first `bytes`.  0, POOL_COMING, or as place_plan and
+ * place_populate. */
 int pool_reach(struct pool *p, uint64_t bytes, struct shmq__why *why);
 
 /* Ranges: *off is an offset in the slab, populated; what is there is left

@@ -60,7 +60,8 @@ void registry_free_range(struct registry *r, const struct registry_range *range)
 
 /* As shmq__topic_attach(), but all rings by one mapping, or by one that is
  * there already. */
-static int attach(struct registry *r, struct topic *t)
+enum check { CHECK_RINGS, TRUST_RINGS };
+static int attach(struct registry *r, struct topic *t, enum check check)
 {
 	struct registry_range range = registry_rings_of(r, t->rec);
 	struct shmq__topic *a = calloc(1, sizeof(*a) + t->rec->partitions * sizeof(a->ring[0]));
@@ -88,10 +89,10 @@ static int attach(struct registry *r, struct topic *t)
 		ring->ref = part[p].ring;
 		ring->mem = (void *)((char *)mem + (count - 1 - p) * a->geo.ring_bytes);
 		ring->bells = shmq__slabs_at(r->slabs, part[p].bells, sizeof(*ring->bells));
-		if (!error)
-			error = ring->bells ?
-					shmq__layout_check_ring(ring->mem, &a->geo, a->id, p) :
-					SHMQ_ECORRUPT;
+		if (!error && !ring->bells)
+			error = SHMQ_ECORRUPT;
+		if (!error && check == CHECK_RINGS)
+			error = shmq__layout_check_ring(ring->mem, &a->geo, a->id, p);
 		/* A worker was killed before it had moved the topic: it stays. */
 		if (!error && load_relaxed(&t->rec->state) == LAY_TOPIC_LIVE &&
 		    load_relaxed(&ring->mem->state) == LAY_RING_MOVED)
@@ -106,7 +107,8 @@ static int attach(struct registry *r, struct topic *t)
 	return error;
 }
 
-int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why)
+static int attach_in_turn(struct registry *r, struct topic *t, enum check check,
+			  struct shmq__why *why)
 {
 	int error;
 
@@ -115,7 +117,11 @@ int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why)
 		TAILQ_INSERT_TAIL(&r->attached, t, recent);
 		return 0;
 	}
-	error = attach(r, t);
+	error = attach(r, t, check);
+	if (error == SHMQ_ELIMIT && r->attached_count) { /* another's map may be spared */
+		registry_detach(r, TAILQ_FIRST(&r->attached));
+		error = attach(r, t, check);
+	}
 	if (error == SHMQ_ELIMIT)
 		return shmq__fail(why, error,
 				  "the supervisor cannot map \"%s\": too many maps "
@@ -128,6 +134,16 @@ int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why)
 	if (++r->attached_count > REGISTRY_ATTACHED)
 		registry_detach(r, TAILQ_FIRST(&r->attached));
 	return 0;
+}
+
+int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why)
+{
+	return attach_in_turn(r, t, CHECK_RINGS, why);
+}
+
+int registry_attach_to_end(struct registry *r, struct topic *t, struct shmq__why *why)
+{
+	return attach_in_turn(r, t, TRUST_RINGS, why);
 }
 
 void registry_detach(struct registry *r, struct topic *t)

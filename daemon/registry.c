@@ -282,15 +282,23 @@ static void free_objects(struct registry *r)
 		}
 }
 
-void registry_close(struct registry *r)
+/* Every pool; NULL after the last. */
+static struct pool *pool_at(struct registry *r, unsigned i)
 {
 	struct pool *pools[] = { &r->clients, &r->arenas,  &r->topics,      &r->heap,
 				 &r->bells,   &r->entries, &r->small_rings, &r->small_arenas };
+
+	return i < sizeof(pools) / sizeof(pools[0]) ? pools[i] : NULL;
+}
+
+void registry_close(struct registry *r)
+{
+	struct pool *pool;
 	unsigned i;
 
 	free_objects(r);
-	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
-		pool_close(pools[i]);
+	for (i = 0; (pool = pool_at(r, i)); i++)
+		pool_close(pool);
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		extent_destroy(r->big[i]);
 	shmq__slabs_destroy(r->slabs);
@@ -313,6 +321,16 @@ void registry_prepare(struct registry *r)
 
 	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
 		pool_prepare(pools[i]);
+	registry_count_bytes(r);
+}
+
+void registry_serve(struct registry *r, struct loop *loop, void (*grown)(void *arg), void *arg)
+{
+	struct pool *pool;
+	unsigned i;
+
+	for (i = 0; (pool = pool_at(r, i)); i++)
+		pool_serve(pool, loop, grown, arg);
 }
 
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift)
@@ -331,19 +349,15 @@ int registry_slab_fd(const struct registry *r, unsigned id)
 	return shmq__slabs_fd(r->slabs, id, SHMQ__SLAB_WRITE);
 }
 
-/* What is populated, or set apart to be; a chunk that a child is still at
- * counts once it is there. */
+/* What is populated, or set apart to be. */
 void registry_count_bytes(struct registry *r)
 {
-	const struct pool *pools[] = {
-		&r->clients, &r->arenas,  &r->topics,      &r->heap,
-		&r->bells,   &r->entries, &r->small_rings, &r->small_arenas
-	};
 	uint64_t bytes = LAY_PAGE + SLAB_TABLE_BYTES;
+	struct pool *pool;
 	unsigned i;
 
-	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
-		bytes += pools[i]->warm;
+	for (i = 0; (pool = pool_at(r, i)); i++)
+		bytes += pool->child ? pool->ahead : pool->warm;
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		if (r->big[i])
 			bytes += LAY_BULK_SLAB_BYTES - REGISTRY_BIG_BASE -

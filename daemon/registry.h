@@ -47,8 +47,12 @@ struct peer {
 	LIST_HEAD(entry_runs, entry_run) runs;
 	LIST_ENTRY(peer) link;
 	struct conn *conn; /* NULL while it is not connected */
+	void *parting;     /* it died or leaves, and is being taken out (death.c) */
 	void *watcher;     /* how its death is noticed (death.c) */
 	uint64_t serial;   /* of the last event pushed to it */
+	uint64_t image;    /* of the process, when it said hello (proc.h) */
+	uint64_t cpu_look; /* when its CPU time was read last (stall.c) */
+	int64_t cpu_ticks;
 };
 
 /* An open topic handle: its member record. */
@@ -60,6 +64,7 @@ struct handle {
 	lay_ref ref;
 	enum shmq_role role;
 	uint64_t token;
+	int is_detached; /* out of the roster, not yet dropped (open.c) */
 };
 
 struct topic {
@@ -70,6 +75,7 @@ struct topic {
 	struct shmq__topic *attached; /* see registry_attach() */
 	TAILQ_ENTRY(topic) recent;
 	LIST_HEAD(topic_handles, handle) handles;
+	LIST_HEAD(topic_orphans, orphan) orphans; /* its arenas without a publisher */
 	void *locked;   /* its rings, locked in memory (work.c), or NULL */
 	void *creation; /* while CREATING (create.c) */
 	int is_counted; /* in head->topics_live */
@@ -136,6 +142,11 @@ void registry_close(struct registry *r);
 /* Have memory at hand for the first clients and topics. */
 void registry_prepare(struct registry *r);
 
+/* From now on nothing here waits for memory: what needs some that is not
+ * there returns POOL_COMING, without effect, and `grown` is called from the
+ * loop when it is worth asking again. */
+void registry_serve(struct registry *r, struct loop *loop, void (*grown)(void *arg), void *arg);
+
 /* Id of the slab of that kind and page size, -1 none. */
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift);
 int registry_slab_fd(const struct registry *r, unsigned id);
@@ -196,6 +207,8 @@ struct registry_range registry_rings_of(const struct registry *r, const struct l
  * 0 or as shmq__topic_attach, with why. */
 #define REGISTRY_ATTACHED 512u
 int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why);
+/* The same even if a publisher has written over its ring's header. */
+int registry_attach_to_end(struct registry *r, struct topic *t, struct shmq__why *why);
 void registry_detach(struct registry *r, struct topic *t);
 
 /* The memory of all rings in a range; unmap takes what map gave. */

@@ -84,9 +84,18 @@ static void tell_unkillable(struct control *c, const struct stall *s)
 		s->topic->rec->name);
 }
 
+/* Once for all its claims. */
+static int64_t cpu_ticks(const struct control *c, struct peer *p)
+{
+	if (p->cpu_look != c->stall_looks)
+		p->cpu_ticks = shmq__proc_cpu_ticks((pid_t)load_relaxed(&p->rec->pid));
+	p->cpu_look = c->stall_looks;
+	return p->cpu_ticks;
+}
+
 static void look(struct control *c, struct stall *s)
 {
-	int64_t ticks = shmq__proc_cpu_ticks((pid_t)load_relaxed(&s->owner->rec->pid));
+	int64_t ticks = cpu_ticks(c, s->owner);
 	struct shmq__why why = { "" };
 
 	if (registry_attach(c->reg, s->topic, &why) ||
@@ -113,6 +122,7 @@ static void look_at_all(struct timer *timer)
 	struct control *c = loop_container(timer, struct control, stall_timer);
 	struct stall *s, *next;
 
+	c->stall_looks++;
 	for (s = LIST_FIRST(&c->stalls); s; s = next) {
 		next = LIST_NEXT(s, link);
 		look(c, s);
@@ -166,16 +176,18 @@ static struct handle *publisher_of(const struct topic *t, unsigned client)
 }
 
 /* Nobody who could still write holds it: it is left from a publisher whose
- * recovery did not see it. */
+ * recovery did not see it.  It may be one of an atomic batch, so all that
+ * the publisher left goes, in that order. */
 static void void_ownerless(struct exchange *x, struct topic *t, uint64_t word)
 {
-	struct lay_client *rec = shmq__slabs_client(x->c->reg->slabs, LAY_CTRL_OWNER(word));
-	int voided = rec && shmq__recover_slot(t->attached, x->req->report.partition,
-					       x->req->report.seq, word, load_relaxed(&rec->gen));
+	unsigned owner = LAY_CTRL_OWNER(word), voided = 0;
+	struct lay_client *rec = shmq__slabs_client(x->c->reg->slabs, owner);
 
-	log_warn("a claim of seq %llu of \"%s\" had no owner (id %u): %s",
-		 (unsigned long long)x->req->report.seq, t->rec->name, LAY_CTRL_OWNER(word),
-		 voided ? "voided" : "it changed meanwhile");
+	if (rec)
+		voided = shmq__recover_claims(t->attached, x->req->report.partition, owner,
+					      load_relaxed(&rec->gen));
+	log_warn("a claim of seq %llu of \"%s\" had no owner (id %u): %u slots voided",
+		 (unsigned long long)x->req->report.seq, t->rec->name, owner, voided);
 }
 
 static int report_stuck(struct exchange *x, struct topic *t)
@@ -199,8 +211,13 @@ static int report_stuck(struct exchange *x, struct topic *t)
 		void_ownerless(x, t, word);
 		return 0;
 	}
+	/* What has called execve uses CPU time and commits nothing. */
+	if (owner->peer != x->conn->peer && death_look(x->c, owner->peer))
+		return 0;
+	/* One claim is enough to tell that it is stalled, and to go on with the
+	 * next once that one is settled; a mad client reports thousands. */
 	LIST_FOREACH (s, &x->c->stalls, link)
-		if (s->topic == t && s->partition == partition && s->seq == seq && s->word == word)
+		if (s->topic == t && s->partition == partition && s->owner == owner->peer)
 			return 0;
 	s = calloc(1, sizeof(*s));
 	if (!s)

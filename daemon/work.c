@@ -24,6 +24,9 @@ struct work {
 	struct loop *loop;
 	struct registry *r;
 	TAILQ_HEAD(item_queue, item) items;
+	uint64_t freed_count;
+	void (*freed)(void *arg);
+	void *arg;
 };
 
 static uint64_t slice_bytes(const struct work *w, const struct item *item)
@@ -60,6 +63,9 @@ static void punch_slice(struct work *w, struct item *item)
 	registry_free_range(w->r, &item->range);
 	registry_count_bytes(w->r);
 	drop(w, item);
+	w->freed_count++;
+	if (w->freed)
+		w->freed(w->arg);
 }
 
 static void unlock(struct work *w, struct topic *t, const struct registry_range *range)
@@ -176,24 +182,25 @@ static int is_huge(const struct work *w, const struct item *item)
 	return w->r->slab[LAY_REF_SLAB(item->range.ref)].page_shift > 12;
 }
 
-int work_finish_free(struct work *w, enum work_pages pages)
+unsigned work_freeing(const struct work *w, enum work_pages pages)
 {
-	struct item *item, *next;
-	int any = 0;
+	const struct item *item;
+	unsigned count = 0;
 
-	for (item = TAILQ_FIRST(&w->items); item; item = next) {
-		int is_last;
+	TAILQ_FOREACH (item, &w->items, link)
+		count += !item->topic && (pages == WORK_ALL_PAGES || is_huge(w, item));
+	return count;
+}
 
-		next = TAILQ_NEXT(item, link);
-		if (item->topic || (pages == WORK_HUGEPAGES && !is_huge(w, item)))
-			continue;
-		any = 1;
-		do {
-			is_last = slice_bytes(w, item) == item->range.bytes - item->done_bytes;
-			punch_slice(w, item);
-		} while (!is_last);
-	}
-	return any;
+uint64_t work_freed(const struct work *w)
+{
+	return w->freed_count;
+}
+
+void work_on_freed(struct work *w, void (*freed)(void *arg), void *arg)
+{
+	w->freed = freed;
+	w->arg = arg;
 }
 
 void work_lock(struct work *w, struct topic *t, enum work_when when,

@@ -19,10 +19,13 @@ void work_destroy(struct work *w);
  * then.  `mem` is a map of it to be undone on the way, or NULL. */
 void work_free(struct work *w, const struct registry_range *range, void *mem);
 
-/* Finish punching now, of everything or of hugepages: 1 if there was any.  For
- * when memory is short. */
+/* How many ranges are still to be punched, of all or of hugepages; how many
+ * have been; and `freed` is called after each, from the loop.  For who finds
+ * memory short. */
 enum work_pages { WORK_ALL_PAGES, WORK_HUGEPAGES };
-int work_finish_free(struct work *w, enum work_pages pages);
+unsigned work_freeing(const struct work *w, enum work_pages pages);
+uint64_t work_freed(const struct work *w);
+void work_on_freed(struct work *w, void (*freed)(void *arg), void *arg);
 
 /* Lock the rings of t, which stay mapped for it; `done` gets 0 or an error
  * as place_lock(), with why; with WORK_HURRY perhaps before this returns.  One

@@ -14,7 +14,7 @@
 struct stat_line {
 	char state;
 	unsigned threads;
-	uint64_t utime, stime, start_time;
+	uint64_t utime, stime, start_time, image;
 };
 
 /* /proc/pid/stat: "pid (comm) S ppid ..."; comm may hold anything, so the
@@ -48,12 +48,13 @@ static int read_stat(pid_t pid, struct stat_line *out)
 			out->stime = strtoull(p, NULL, 10);
 		else if (field == 20)
 			out->threads = (unsigned)strtoul(p, NULL, 10);
-		else if (field == 22) {
+		else if (field == 22)
 			out->start_time = strtoull(p, NULL, 10);
-			return 0;
-		}
+		else if ((field >= 26 && field <= 28) || (field >= 45 && field <= 51))
+			out->image =
+				(out->image ^ strtoull(p, NULL, 10)) * UINT64_C(0x9e3779b97f4a7c15);
 	}
-	return -EPROTO;
+	return field > 22 ? 0 : -EPROTO;
 }
 
 static uint64_t inode_of(const char *path)
@@ -87,6 +88,7 @@ int shmq__proc_identify(pid_t pid, struct shmq__proc_id *out)
 	snprintf(name, sizeof(name), "%d", (int)pid);
 	out->pid = pid;
 	out->start_time = line.start_time;
+	out->image = line.image;
 	out->pidns = namespaces_of(name);
 	return 0;
 }

@@ -13,6 +13,9 @@ struct shmq__proc_id {
 	uint64_t start_time; /* ticks after boot, /proc/pid/stat field 22 */
 	uint64_t pidns;      /* inode of its pid namespace | of the reader's
 				time namespace << 32; 0 unknown */
+	uint64_t image;      /* made of where its program and arguments lie: another
+				after an execve, but for those who may not know
+				and where addresses are not random */
 };
 
 /* Identity of process pid as seen from here.  0 or -errno (-ESRCH). */

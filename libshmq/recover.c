@@ -81,6 +81,15 @@ static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, un
 	return voided;
 }
 
+unsigned shmq__recover_claims(struct shmq__topic *t, uint32_t p, unsigned client, uint64_t gen)
+{
+	struct shmq__ring *r = &t->ring[p];
+	unsigned voided = void_claims(t, p, shmq__topic_head(r) - r->geo.depth, client, gen);
+
+	shmq__topic_ring_all(t);
+	return voided;
+}
+
 /* 1 if every gating subscriber has passed seq. */
 static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
 {

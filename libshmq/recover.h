@@ -19,6 +19,12 @@
  * number of slots voided. */
 unsigned shmq__recover_publisher(struct shmq__topic *topic, const struct lay_member *m);
 
+/* The same for what client `id` of the current generation `gen` left in one
+ * partition of a shared topic, where no member of the roster tells from
+ * which seq on. */
+unsigned shmq__recover_claims(struct shmq__topic *topic, uint32_t partition, unsigned client,
+			      uint64_t gen);
+
 /* Void the one claim `seen` at seq if its owner is client id/gen.  1 if this
  * call voided it. */
 int shmq__recover_slot(struct shmq__topic *topic, uint32_t partition, uint64_t seq, uint64_t seen,

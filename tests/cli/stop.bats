@@ -35,6 +35,43 @@ load helper
 	run -5 shmq --no-start ls
 }
 
+@test "a_bus_that_ended_in_order_leaves_nothing_behind" {
+	shmq create t -q
+	[ -s "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.log" ]
+	shmq stop
+	[ -z "$(ls -A "$SHMQ_RUNTIME_DIR")" ]
+}
+
+@test "a_log_with_a_warning_in_it_stays" {
+	shmq create t -q
+	kill -KILL "$(shmq stat --json | json '$_->{bus}{daemon_pid}')"
+	shmq create u -q
+	shmq stop
+	grep -q ' warn parent: control worker .* killed' "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.log"
+	[ "$(ls -A "$SHMQ_RUNTIME_DIR")" = "$SHMQ_BUS.log" ]
+}
+
+@test "a_log_that_was_asked_for_stays" {
+	"$BIN/shmqd" --bus "$SHMQ_BUS" --log "$DIR/asked.log" 3>&-
+	shmq stop
+	grep -q 'has ended' "$DIR/asked.log"
+	[ -z "$(ls -A "$SHMQ_RUNTIME_DIR")" ]
+}
+
+# What happens to a start that comes while the last supervisor ends.
+@test "a_start_whose_log_is_removed_while_it_waits_has_one_all_the_same" {
+	log=$SHMQ_RUNTIME_DIR/$SHMQ_BUS.log
+	exec 8>"$SHMQ_RUNTIME_DIR/$SHMQ_BUS.lock"
+	flock 8
+	"$BIN/shmqd" --bus "$SHMQ_BUS" 3>&- 8>&- &
+	STARTED+=($!)
+	await '[ -e "$log" ]'
+	rm "$log"
+	exec 8>&-
+	wait "${STARTED[0]}"
+	grep -q 'serving bus' "$log"
+}
+
 @test "a_stopped_bus_starts_afresh" {
 	shmq create t -q
 	shmq stop

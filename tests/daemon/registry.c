@@ -497,6 +497,25 @@ TEST(arena_without_a_member_is_an_orphan)
 	end();
 }
 
+/* A worker was killed while it closed a handle: until that is done again, the
+ * arena is nobody else's. */
+TEST(arena_of_a_handle_that_was_being_closed_is_no_orphan)
+{
+	struct topic *t;
+	struct peer *p;
+	uint32_t id;
+
+	begin();
+	t = make_topic("t", 1);
+	p = make_peer(1);
+	id = make_arena(t, p, 1 << 16);
+	open_handle(t, p, 1, id + 1);
+	store_release(&shmq__slabs_arena(reg->slabs, id)->state, LAY_ARENA_ORPHAN);
+	CHECK_EQ(replace().arenas, 1);
+	CHECK_EQ(load_relaxed(&shmq__slabs_arena(reg->slabs, id)->state), LAY_ARENA_OWNED);
+	end();
+}
+
 TEST(arena_of_a_topic_that_is_gone_is_free)
 {
 	struct topic *t;

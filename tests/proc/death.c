@@ -368,6 +368,57 @@ TEST(a_batch_whose_publisher_died_in_it_is_seen_by_nobody)
 	test_bus_stop();
 }
 
+/* Closes in the middle of a batch, which the library never does, and lives on. */
+static int close_in_a_batch(void *arg)
+{
+	struct stage *stage = arg;
+	uint64_t seq[8];
+	struct raw raw;
+
+	raw_open(&raw, open_bus_of_child(stage), stage->topic);
+	for (int i = 0; i < 8; i++)
+		seq[i] = raw_claim(&raw);
+	for (uint32_t i = 0; i < 8; i++) {
+		struct lay_batch batch = { seq[0], i, 8 };
+
+		raw_write(&raw, seq[i], "member", 6, &batch);
+	}
+	for (int i = 7; i > 0; i--)
+		raw_commit(&raw, seq[i]);
+	raw_close(&raw);
+	reach(&stage->at, 1);
+	await(&stage->at, 2);
+	return 0;
+}
+
+TEST(a_batch_that_nobody_owns_any_more_is_seen_by_nobody)
+{
+	struct stage *stage = new_stage("t");
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t child;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED);
+	sub = open_sub(bus, "t");
+	child = test_spawn(close_in_a_batch, stage);
+	await(&stage->at, 1);
+	pub = open_pub(bus, "t");
+	publish_number(pub, 5);
+	/* The first is reported by who waits for it; the rest is not for it. */
+	CHECK_EQ(receive_number(sub, SOON), 5);
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	CHECK_EQ(voids_of(bus, "t"), 8);
+	reach(&stage->at, 2);
+	CHECK_EQ(test_join(child), 0);
+	shmq_pub_close(pub);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- killed anywhere ----------------------------------------------------------- */
 
 struct crash {

@@ -4,7 +4,7 @@
  * has nothing of the parent's bus but descriptors: its calls refuse, it
  * may open a bus of its own, and the parent goes on as if nothing were.
  */
-#include "helpers.h"
+#include "raw.h"
 
 #include <pthread.h>
 
@@ -377,6 +377,170 @@ TEST(a_client_that_executes_another_program_has_died)
 	shmq_pub_close(heir);
 	CHECK_EQ(waitpid(child, NULL, WNOHANG), 0); /* the process lives */
 	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* The same, but a child that it forked before holds its socket. */
+static int fork_and_execute(void *arg)
+{
+	struct orphan *o = arg;
+	shmq_bus *bus = test_bus_open();
+	struct raw raw;
+	pid_t pid;
+
+	open_sub(bus, "t");
+	open_pub(bus, "pub");
+	raw_open(&raw, bus, "shared");
+	raw_claim(&raw);
+	atomic_store(&o->client, shmq_bus_client_id(bus));
+	pid = fork();
+	if (!pid)
+		_exit(outlive_the_parent(o));
+	atomic_store(&o->child, pid);
+	await(&o->stage, 1);
+	execl("/bin/sleep", "sleep", "60", NULL);
+	return 1;
+}
+
+/* Whether /proc/pid/stat has `text`. */
+static int stat_has(pid_t pid, const char *text)
+{
+	char path[64], line[1024];
+	FILE *in;
+	int has;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	in = fopen(path, "re");
+	has = in && fgets(line, sizeof(line), in) && strstr(line, text);
+	if (in)
+		fclose(in);
+	return has;
+}
+
+static int is_asleep(void *pid)
+{
+	return stat_has(*(const pid_t *)pid, "(sleep)");
+}
+
+static int has_no_main_thread(void *pid)
+{
+	return stat_has(*(const pid_t *)pid, ") Z ");
+}
+
+/* What somebody finds who is kept waiting by it. */
+enum found { BY_ITSELF, BY_SUCCESSOR, BY_READER };
+
+static void find_executed(enum found found)
+{
+	struct orphan *o = shared_memory(sizeof(*o));
+	struct shmq_event event;
+	struct shmq_msg msg;
+	shmq_sub *sub;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t child;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	create(bus, "pub", .depth = DEPTH);
+	create(bus, "shared", .depth = DEPTH, .mode = SHMQ_SHARED, .stall = SHMQ_STALL_REPORT);
+	sub = open_sub(bus, "shared");
+	child = test_spawn(fork_and_execute, o);
+	if (!test_wait_until(is_asleep, &child, 30000))
+		FAIL("it does not execute");
+	pub = open_pub(bus, found == BY_SUCCESSOR ? "pub" : "t", .block_timeout_ns = PATIENCE);
+	if (found == BY_READER) {
+		shmq_pub *other = open_pub(bus, "shared");
+
+		CHECK_OK(shmq_publish(other, "x", 1));
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		shmq_pub_close(other);
+	}
+	for (int n = 0; n < 2 * DEPTH; n++)
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	event = await_event(bus, SHMQ_EVENT_DIED, o->client);
+	CHECK_EQ(event.pid, child);
+	CHECK_EQ(waitpid(child, NULL, WNOHANG), 0); /* the process lives */
+	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
+	reach(&o->stage, 2);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(an_executed_program_is_noticed_although_a_child_holds_its_socket)
+{
+	find_executed(BY_ITSELF);
+}
+
+TEST(an_executed_program_is_noticed_at_once_by_who_wants_its_exclusive_topic)
+{
+	find_executed(BY_SUCCESSOR);
+}
+
+TEST(an_executed_program_is_noticed_by_who_waits_for_its_claim)
+{
+	find_executed(BY_READER);
+}
+
+/* Of a process whose main thread has ended there is no list of maps. */
+static void *publish_later(void *arg)
+{
+	struct orphan *o = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "own");
+
+	reach(&o->stage, 1);
+	await(&o->stage, 2);
+	CHECK_OK(shmq_publish(pub, "still here", 10));
+	shmq_bus_close(bus);
+	_exit(0);
+}
+
+static int end_main_thread(void *arg)
+{
+	struct orphan *o = arg;
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, publish_later, o), 0);
+	await(&o->stage, 1);
+	pthread_exit(NULL);
+}
+
+TEST(a_process_whose_main_thread_has_ended_is_not_taken_for_another_program)
+{
+	struct orphan *o = shared_memory(sizeof(*o));
+	struct orphan *other = shared_memory(sizeof(*other));
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	pid_t child, executed;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	create(bus, "own", .depth = DEPTH);
+	create(bus, "pub", .depth = DEPTH);
+	open_sub(bus, "t");
+	sub = open_sub(bus, "own");
+	child = test_spawn(end_main_thread, o);
+	executed = test_spawn(execute, other);
+	await(&o->stage, 1);
+	await(&other->stage, 1);
+	if (!test_wait_until(has_no_main_thread, &child, 30000))
+		FAIL("its main thread does not end");
+	/* To a new worker neither comes, and it looks at both. */
+	CHECK_OK(kill(child, SIGSTOP));
+	CHECK_OK(kill(test_bus_worker_pid(bus), SIGKILL));
+	reach(&other->stage, 2);
+	await_event(bus, SHMQ_EVENT_DIED, other->client);
+	CHECK_EQ(topic_info(bus, "own").publishers, 1);
+	CHECK_OK(kill(child, SIGCONT));
+	reach(&o->stage, 2);
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_EQ(test_join(child), 0);
+	CHECK_EQ(test_kill_wait(executed, SIGKILL), 128 + SIGKILL);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }

@@ -80,6 +80,43 @@ TEST(a_stopped_process_is_not_dead)
 	test_kill_wait(pid, SIGKILL);
 }
 
+static int execute_when_continued(void *arg)
+{
+	(void)arg;
+	raise(SIGSTOP);
+	execl("/bin/sleep", "sleep", "60", NULL);
+	return 1;
+}
+
+struct wish {
+	pid_t pid;
+	uint64_t image;
+};
+
+static int has_other_image(void *arg)
+{
+	struct wish *w = arg;
+	struct shmq__proc_id id;
+
+	return !shmq__proc_identify(w->pid, &id) && id.image != w->image;
+}
+
+TEST(a_process_that_executes_another_program_has_another_image)
+{
+	pid_t pid = test_spawn(execute_when_continued, NULL);
+	struct wish w = { .pid = pid };
+	struct shmq__proc_id id;
+
+	CHECK(test_wait_until(is_stopped, &pid, 10000));
+	CHECK_OK(shmq__proc_identify(pid, &id));
+	w.image = id.image;
+	CHECK_EQ(has_other_image(&w), 0);
+	kill(pid, SIGCONT);
+	CHECK(test_wait_until(has_other_image, &w, 10000));
+	CHECK_EQ(shmq__proc_is_dead(&id), 0);
+	test_kill_wait(pid, SIGKILL);
+}
+
 TEST(another_process_of_the_same_number_proves_the_first_dead)
 {
 	struct shmq__proc_id id;
