@@ -36,6 +36,8 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wf
 SAN_address   := -fsanitize=address -fno-omit-frame-pointer
 SAN_thread    := -fsanitize=thread
 SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=all
+# tests/lib/tap.c needs it; clang does it without being asked.
+SAN_LINK_address := $(if $(findstring clang,$(CC)),,-static-libasan)
 SANFLAGS      := $(if $(SAN),$(or $(SAN_$(SAN)),$(error SAN is address, thread or undefined)) \
 		 -DSHMQ_SANITIZE)
 
@@ -102,7 +104,7 @@ $(SO): $(LIB_O) libshmq/libshmq.map
 $(B)/libshmq.so: $(SO)
 	$(call say,LN,$@)ln -sf $(<F) $(B)/$(SONAME) && ln -sf $(SONAME) $@
 
-link = $(call say,LD,$@)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^)
+link = $(call say,LD,$@)mkdir -p $(@D) && $(LINK) $(SAN_LINK_$(SAN)) -o $@ $(filter %.o,$^) $(filter %.a,$^)
 
 $(B)/shmqd: $(DAEMON_O) $(A)
 	$(link) $(HWLOC_LIBS) $(SHMQ_LIBS)
