@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -340,6 +341,49 @@ static int leaked_processes(void)
 	}
 	return count;
 }
+
+/* ---- forks under AddressSanitizer ---------------------------------------- */
+
+#ifdef __SANITIZE_ADDRESS__
+
+/* The C library hands a forked child an allocator that no other thread was
+ * in.  The sanitizer's own does that from LLVM 17 on; before, a child of
+ * a process whose other thread allocates or starts just then waits for
+ * ever for a lock of that thread's.  So these locks are taken around each
+ * fork, in the order in which later versions do it.  What leak detection
+ * stops the world with has no C name, and is there only in the static
+ * run-time; where it is missing, the run-time has to do this itself. */
+void lock_threads(void) __asm__("_ZN6__lsan18LockThreadRegistryEv") __attribute__((weak));
+void unlock_threads(void) __asm__("_ZN6__lsan20UnlockThreadRegistryEv") __attribute__((weak));
+void lock_allocator(void) __asm__("_ZN6__lsan13LockAllocatorEv") __attribute__((weak));
+void unlock_allocator(void) __asm__("_ZN6__lsan15UnlockAllocatorEv") __attribute__((weak));
+void lock_stacks(void) __asm__("_ZN11__sanitizer17StackDepotLockAllEv") __attribute__((weak));
+void unlock_stacks(void) __asm__("_ZN11__sanitizer19StackDepotUnlockAllEv") __attribute__((weak));
+
+static void before_fork(void)
+{
+	lock_threads();
+	lock_allocator();
+	lock_stacks();
+}
+
+static void after_fork(void)
+{
+	unlock_stacks();
+	unlock_allocator();
+	unlock_threads();
+}
+
+/* Early, so that what others do before a fork comes before and may
+ * allocate. */
+__attribute__((constructor(101))) static void watch_forks(void)
+{
+	if (lock_threads && unlock_threads && lock_allocator && unlock_allocator && lock_stacks &&
+	    unlock_stacks)
+		pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+#endif
 
 /* ---- the harness ----------------------------------------------------- */
 

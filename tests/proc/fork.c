@@ -282,6 +282,37 @@ TEST(a_forked_child_opens_a_bus_of_its_own)
 	test_bus_stop();
 }
 
+static _Atomic int over;
+
+static void *come_and_go(void *arg)
+{
+	while (!atomic_load(&over))
+		shmq_bus_close(test_bus_open());
+	return arg;
+}
+
+static int come_once(void *arg)
+{
+	shmq_bus_close(test_bus_open());
+	return arg != NULL;
+}
+
+TEST(a_child_forked_while_other_threads_open_and_close_a_bus_opens_its_own)
+{
+	enum { FORKS = 600, THREADS = 3 };
+	pthread_t thread[THREADS];
+
+	test_bus_start();
+	for (int i = 0; i < THREADS; i++)
+		CHECK_EQ(pthread_create(&thread[i], NULL, come_and_go, NULL), 0);
+	for (int i = 0; i < FORKS; i++)
+		CHECK_EQ(test_join(test_spawn(come_once, NULL)), 0);
+	atomic_store(&over, 1);
+	for (int i = 0; i < THREADS; i++)
+		CHECK_EQ(pthread_join(thread[i], NULL), 0);
+	test_bus_stop();
+}
+
 /* The child has the parent's sockets: that must not keep the parent alive. */
 struct orphan {
 	_Atomic int stage;
