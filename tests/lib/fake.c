@@ -294,6 +294,25 @@ struct lay_member *fake_subscriber(struct fake *f, unsigned client, enum shmq_fr
 	return m;
 }
 
+uint32_t fake_arena(struct fake *f, const struct lay_member *publisher, uint64_t bytes)
+{
+	uint32_t id = f->arenas++;
+	struct lay_arena *a;
+
+	store_release(&f->registry->arena_count, f->arenas);
+	a = shmq__slabs_arena(f->slabs, id);
+	CHECK(a);
+	a->client = publisher->client;
+	a->client_gen = publisher->client_gen;
+	a->topic_id = f->rec->id;
+	a->mem = LAY_REF(FAKE_ARENAS, f->arena_bytes);
+	a->bytes = (bytes + LAY_PAGE - 1) / LAY_PAGE * LAY_PAGE;
+	f->arena_bytes += a->bytes;
+	store_relaxed(&a->state, LAY_ARENA_OWNED);
+	store_release(&a->gen, 700 + id);
+	return id;
+}
+
 struct ring_writer fake_writer(struct fake *f, struct lay_member *m, uint32_t p)
 {
 	struct ring_writer w = { .mem = f->topic->ring[p].mem, .geo = f->geo, .owner = m->client };
