@@ -385,6 +385,13 @@ static void say_goodbye(struct shmq_bus *bus, int sock)
 	shmq__wire_send(sock, &req, sizeof(req), NULL, 0);
 }
 
+/* Our handles stand under this id and generation. */
+static int is_resumed(const struct shmq_bus *bus, const struct proto_reply *reply)
+{
+	return reply->hello.resumed && reply->hello.bus_nonce == bus->bus_nonce &&
+	       reply->hello.client == bus->client && reply->hello.gen == bus->gen;
+}
+
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
  * what the supervisor refused us with. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
@@ -433,7 +440,10 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		shmq__fail(why, error, "%s", reply.why);
 	else if (!n)
 		error = shmq__fail(why, SHMQ_EPROTO, "the supervisor sent no event socket");
-	else if (again && (!reply.hello.resumed || reply.hello.bus_nonce != bus->bus_nonce)) {
+	else if (!reply.hello.client || reply.hello.client > LAY_CLIENT_MAX)
+		error = shmq__fail(why, SHMQ_EPROTO, "the supervisor says we are client %u",
+				   reply.hello.client);
+	else if (again && !is_resumed(bus, &reply)) {
 		atomic_store(&bus->lost, 1);
 		error = shmq__fail(why, SHMQ_ELOST,
 				   "bus \"%s\" was started anew: close this bus and open it again",
@@ -447,16 +457,16 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		close(sock);
 		return error;
 	}
+	error = take_slabs(bus, &reply, fds + 1, n - 1);
+	if (!error && !shmq__slabs_registry(bus->slabs))
+		error = SHMQ_EPROTO;
 	/* What was behind the number leaves the caller's epoll set with it. */
-	if (dup3(fds[0], bus->event_sock, O_CLOEXEC) < 0)
+	if (!error && dup3(fds[0], bus->event_sock, O_CLOEXEC) < 0)
 		error = -errno;
-	else if (bus->poll_fd >= 0 &&
-		 epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) &&
-		 errno != EEXIST)
+	if (!error && bus->poll_fd >= 0 &&
+	    epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) && errno != EEXIST)
 		error = -errno;
 	close(fds[0]);
-	if (!error)
-		error = take_slabs(bus, &reply, fds + 1, n - 1);
 	if (error) {
 		if (!again)
 			say_goodbye(bus, sock);
@@ -627,7 +637,7 @@ static int take_event(struct shmq_bus *bus, const struct proto_event *in)
 }
 
 /* Read what the event socket has.  Returns events taken, -EPIPE when the
- * supervisor has gone. */
+ * supervisor has gone, or what it gave us is no such socket. */
 static int read_events(struct shmq_bus *bus)
 {
 	struct pollfd p = { .fd = bus->event_sock, .events = POLLIN };
@@ -638,12 +648,12 @@ static int read_events(struct shmq_bus *bus)
 		unsigned n;
 		int rc = shmq__wire_recv(bus->event_sock, &ev, sizeof(ev), fds, &n);
 
-		if (rc == 0 || rc == -ECONNRESET)
-			return -EPIPE;
+		if (rc == -EAGAIN)
+			break;
 		if (rc == 1)
 			taken += take_event(bus, &ev);
-		else if (rc == -EAGAIN)
-			break;
+		else if (rc != -EMSGSIZE && rc != -EMFILE)
+			return -EPIPE;
 		while (rc == 1 && n)
 			close(fds[--n]);
 	}
@@ -850,6 +860,11 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 			shmq__fail(why, error,
 				   "mapping \"%s\": no map is left: raise vm.max_map_count",
 				   req->topic);
+		goto out;
+	}
+	if (req->open.partition >= (int64_t)h->topic->geo.partitions) {
+		error = shmq__fail(why, SHMQ_ECORRUPT, "\"%s\" has no partition %d", req->topic,
+				   req->open.partition);
 		goto out;
 	}
 	h->entry_ref = reply.open.entry;
