@@ -786,15 +786,25 @@ enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags)
 	return fence;
 }
 
+/* Locked by deferred_lock. */
+static void find_shortest_wake(struct shmq_bus *bus)
+{
+	const struct shmq__handle *h;
+	int64_t shortest = 0;
+
+	for (h = bus->deferred; h; h = h->next_deferred)
+		if (!shortest || h->wake_ns < shortest)
+			shortest = h->wake_ns;
+	atomic_store(&bus->wake_ns, shortest);
+}
+
 void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns)
 {
-	int64_t now = atomic_load(&bus->wake_ns);
-
 	pthread_mutex_lock(&bus->deferred_lock);
+	h->wake_ns = wake_ns;
 	h->next_deferred = bus->deferred;
 	bus->deferred = h;
-	if (!now || wake_ns < now)
-		atomic_store(&bus->wake_ns, wake_ns);
+	find_shortest_wake(bus);
 	pthread_mutex_unlock(&bus->deferred_lock);
 	kick(bus);
 }
@@ -808,8 +818,7 @@ void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h)
 		;
 	if (*at)
 		*at = h->next_deferred;
-	if (!bus->deferred)
-		atomic_store(&bus->wake_ns, 0);
+	find_shortest_wake(bus);
 	pthread_mutex_unlock(&bus->deferred_lock);
 }
 

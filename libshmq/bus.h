@@ -38,6 +38,7 @@ struct shmq__handle {
 	uint32_t arena; /* id + 1, or 0 */
 	void (*close)(struct shmq__handle *handle);
 	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
+	int64_t wake_ns;                    /* how late those may be */
 };
 
 struct shmq_bus {
