@@ -475,9 +475,11 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 				  bus->name, shmq_strerror(error));
 	}
 	bus->sock = sock;
-	bus->client = reply.hello.client;
-	bus->gen = reply.hello.gen;
-	bus->bus_nonce = reply.hello.bus_nonce;
+	if (!again) { /* else they are the same, and handles may be looking */
+		bus->client = reply.hello.client;
+		bus->gen = reply.hello.gen;
+		bus->bus_nonce = reply.hello.bus_nonce;
+	}
 	bus->retry_ns = retry_min_ns;
 	bus->start_pause_ns = 0;
 	reap_starter(bus, 100);
@@ -660,9 +662,9 @@ static int read_events(struct shmq_bus *bus)
 	return taken;
 }
 
-/* The supervisor has gone: carry on alone and try to come back.  Wakes that
- * are due are not kept waiting for it. */
-static int come_back(struct shmq_bus *bus)
+/* The supervisor has gone: carry on alone and try to come back, again at
+ * *retry_at unless that is 0.  Wakes that are due are not kept waiting for it. */
+static int come_back(struct shmq_bus *bus, uint64_t *retry_at)
 {
 	int error = 0;
 
@@ -678,6 +680,7 @@ static int come_back(struct shmq_bus *bus)
 		if (error && bus->retry_ns < retry_max_ns)
 			bus->retry_ns *= 2;
 	}
+	*retry_at = error && !atomic_load(&bus->lost) ? shmq__clock_deadline(bus->retry_ns) : 0;
 	pthread_mutex_unlock(&bus->lock);
 	return error;
 }
@@ -739,11 +742,8 @@ static int serve(struct shmq_bus *bus, uint64_t deadline)
 			rc = -EPIPE;
 		}
 		if (rc == -EPIPE) {
-			rc = come_back(bus);
+			rc = come_back(bus, &retry_at);
 			did += !rc;
-			retry_at = rc && !atomic_load(&bus->lost) ?
-					   shmq__clock_deadline(bus->retry_ns) :
-					   0;
 		}
 		if (did || shmq__clock_left(deadline) == 0)
 			return did;
@@ -888,13 +888,6 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 				   req->topic);
 		goto out;
 	}
-	pthread_mutex_lock(&bus->lock);
-	h->next = bus->handles;
-	h->link = &bus->handles;
-	if (h->next)
-		h->next->link = &h->next;
-	bus->handles = h;
-	pthread_mutex_unlock(&bus->lock);
 	return 0;
 out:
 	if (h->entry)
@@ -915,7 +908,8 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 		return;
 	}
 	pthread_mutex_lock(&bus->lock);
-	*h->link = h->next;
+	if (h->link)
+		*h->link = h->next;
 	if (h->next)
 		h->next->link = h->link;
 	pthread_mutex_unlock(&bus->lock);
@@ -926,13 +920,15 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 
 void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from)
 {
-	pthread_mutex_lock(&from->bus->lock);
-	to->next = from->next;
-	to->link = from->link;
-	*to->link = to;
+	struct shmq_bus *bus = from->bus;
+
+	pthread_mutex_lock(&bus->lock);
+	to->next = bus->handles;
+	to->link = &bus->handles;
 	if (to->next)
 		to->next->link = &to->next;
-	pthread_mutex_unlock(&from->bus->lock);
+	bus->handles = to;
+	pthread_mutex_unlock(&bus->lock);
 }
 
 /* ---- public ------------------------------------------------------------ */
