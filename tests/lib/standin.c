@@ -104,6 +104,9 @@ static void hello(struct standin *s, struct conn *c, struct standin_answer *a)
 	give(s, a, FAKE_REGISTRY, 0);
 	give(s, a, FAKE_BELLS, 1);
 	give(s, a, FAKE_ENTRIES, 0);
+	give(s, a, FAKE_ENTRIES, 1);
+	give(s, a, FAKE_RINGS, 0);
+	give(s, a, FAKE_ARENAS, 0);
 }
 
 static struct handle *find_handle(struct standin *s, unsigned client, uint64_t token)
@@ -173,9 +176,10 @@ static void open_handle(struct standin *s, const struct conn *c, struct standin_
 	a->reply.open.arena = h->member->arena;
 	a->reply.open.entry = h->member->entry;
 	a->reply.open.entry_gen = h->member->entry_gen;
-	give(s, a, FAKE_ENTRIES, 1);
-	give(s, a, FAKE_RINGS, h->role == SHMQ_ROLE_PUBLISHER);
-	give(s, a, FAKE_ARENAS, h->role == SHMQ_ROLE_PUBLISHER);
+	if (h->role == SHMQ_ROLE_PUBLISHER) {
+		give(s, a, FAKE_RINGS, 1);
+		give(s, a, FAKE_ARENAS, 1);
+	}
 }
 
 static void close_handle(struct standin *s, struct handle *h)
