@@ -32,6 +32,8 @@ static void describe_topic(const struct fake_options *o, struct lay_topic *t)
 	t->policy = (uint8_t)(o->policy ? o->policy : SHMQ_BLOCK);
 	t->stall = SHMQ_STALL_REPORT;
 	t->wait = SHMQ_WAIT_ADAPTIVE;
+	t->block_timeout_ns = SHMQ_FOREVER;
+	t->evict_ns = INT64_C(100000000);
 	t->page_shift = 12;
 	t->arena_bytes = o->arena_bytes;
 	t->ring_bytes = shmq__layout_ring_bytes(t->depth, t->slot_bytes, 12);
