@@ -415,6 +415,8 @@ int standin_open(struct standin *s, struct shmq_bus_options *options, shmq_bus *
 		options = &plain;
 	options->size = sizeof(*options);
 	options->runtime_dir = s->dir;
+	if (!options->timeout_ns) /* a machine may be slow, the standin is there */
+		options->timeout_ns = INT64_C(600000000000);
 	return shmq_bus_open(STANDIN_BUS, options, out);
 }
 
