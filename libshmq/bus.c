@@ -385,6 +385,13 @@ static void say_goodbye(struct shmq_bus *bus, int sock)
 	shmq__wire_send(sock, &req, sizeof(req), NULL, 0);
 }
 
+/* Our handles stand under this id and generation. */
+static int is_resumed(const struct shmq_bus *bus, const struct proto_reply *reply)
+{
+	return reply->hello.resumed && reply->hello.bus_nonce == bus->bus_nonce &&
+	       reply->hello.client == bus->client && reply->hello.gen == bus->gen;
+}
+
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
  * what the supervisor refused us with. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
@@ -433,7 +440,10 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		shmq__fail(why, error, "%s", reply.why);
 	else if (!n)
 		error = shmq__fail(why, SHMQ_EPROTO, "the supervisor sent no event socket");
-	else if (again && (!reply.hello.resumed || reply.hello.bus_nonce != bus->bus_nonce)) {
+	else if (!reply.hello.client || reply.hello.client > LAY_CLIENT_MAX)
+		error = shmq__fail(why, SHMQ_EPROTO, "the supervisor says we are client %u",
+				   reply.hello.client);
+	else if (again && !is_resumed(bus, &reply)) {
 		atomic_store(&bus->lost, 1);
 		error = shmq__fail(why, SHMQ_ELOST,
 				   "bus \"%s\" was started anew: close this bus and open it again",
@@ -447,16 +457,16 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 		close(sock);
 		return error;
 	}
+	error = take_slabs(bus, &reply, fds + 1, n - 1);
+	if (!error && !shmq__slabs_registry(bus->slabs))
+		error = SHMQ_EPROTO;
 	/* What was behind the number leaves the caller's epoll set with it. */
-	if (dup3(fds[0], bus->event_sock, O_CLOEXEC) < 0)
+	if (!error && dup3(fds[0], bus->event_sock, O_CLOEXEC) < 0)
 		error = -errno;
-	else if (bus->poll_fd >= 0 &&
-		 epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) &&
-		 errno != EEXIST)
+	if (!error && bus->poll_fd >= 0 &&
+	    epoll_ctl(bus->poll_fd, EPOLL_CTL_ADD, bus->event_sock, &readable) && errno != EEXIST)
 		error = -errno;
 	close(fds[0]);
-	if (!error)
-		error = take_slabs(bus, &reply, fds + 1, n - 1);
 	if (error) {
 		if (!again)
 			say_goodbye(bus, sock);
@@ -465,9 +475,11 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 				  bus->name, shmq_strerror(error));
 	}
 	bus->sock = sock;
-	bus->client = reply.hello.client;
-	bus->gen = reply.hello.gen;
-	bus->bus_nonce = reply.hello.bus_nonce;
+	if (!again) { /* else they are the same, and handles may be looking */
+		bus->client = reply.hello.client;
+		bus->gen = reply.hello.gen;
+		bus->bus_nonce = reply.hello.bus_nonce;
+	}
 	bus->retry_ns = retry_min_ns;
 	bus->start_pause_ns = 0;
 	reap_starter(bus, 100);
@@ -627,7 +639,7 @@ static int take_event(struct shmq_bus *bus, const struct proto_event *in)
 }
 
 /* Read what the event socket has.  Returns events taken, -EPIPE when the
- * supervisor has gone. */
+ * supervisor has gone, or what it gave us is no such socket. */
 static int read_events(struct shmq_bus *bus)
 {
 	struct pollfd p = { .fd = bus->event_sock, .events = POLLIN };
@@ -638,21 +650,21 @@ static int read_events(struct shmq_bus *bus)
 		unsigned n;
 		int rc = shmq__wire_recv(bus->event_sock, &ev, sizeof(ev), fds, &n);
 
-		if (rc == 0 || rc == -ECONNRESET)
-			return -EPIPE;
+		if (rc == -EAGAIN)
+			break;
 		if (rc == 1)
 			taken += take_event(bus, &ev);
-		else if (rc == -EAGAIN)
-			break;
+		else if (rc != -EMSGSIZE && rc != -EMFILE)
+			return -EPIPE;
 		while (rc == 1 && n)
 			close(fds[--n]);
 	}
 	return taken;
 }
 
-/* The supervisor has gone: carry on alone and try to come back.  Wakes that
- * are due are not kept waiting for it. */
-static int come_back(struct shmq_bus *bus)
+/* The supervisor has gone: carry on alone and try to come back, again at
+ * *retry_at unless that is 0.  Wakes that are due are not kept waiting for it. */
+static int come_back(struct shmq_bus *bus, uint64_t *retry_at)
 {
 	int error = 0;
 
@@ -668,6 +680,7 @@ static int come_back(struct shmq_bus *bus)
 		if (error && bus->retry_ns < retry_max_ns)
 			bus->retry_ns *= 2;
 	}
+	*retry_at = error && !atomic_load(&bus->lost) ? shmq__clock_deadline(bus->retry_ns) : 0;
 	pthread_mutex_unlock(&bus->lock);
 	return error;
 }
@@ -729,11 +742,8 @@ static int serve(struct shmq_bus *bus, uint64_t deadline)
 			rc = -EPIPE;
 		}
 		if (rc == -EPIPE) {
-			rc = come_back(bus);
+			rc = come_back(bus, &retry_at);
 			did += !rc;
-			retry_at = rc && !atomic_load(&bus->lost) ?
-					   shmq__clock_deadline(bus->retry_ns) :
-					   0;
 		}
 		if (did || shmq__clock_left(deadline) == 0)
 			return did;
@@ -776,15 +786,25 @@ enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags)
 	return fence;
 }
 
+/* Locked by deferred_lock. */
+static void find_shortest_wake(struct shmq_bus *bus)
+{
+	const struct shmq__handle *h;
+	int64_t shortest = 0;
+
+	for (h = bus->deferred; h; h = h->next_deferred)
+		if (!shortest || h->wake_ns < shortest)
+			shortest = h->wake_ns;
+	atomic_store(&bus->wake_ns, shortest);
+}
+
 void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns)
 {
-	int64_t now = atomic_load(&bus->wake_ns);
-
 	pthread_mutex_lock(&bus->deferred_lock);
+	h->wake_ns = wake_ns;
 	h->next_deferred = bus->deferred;
 	bus->deferred = h;
-	if (!now || wake_ns < now)
-		atomic_store(&bus->wake_ns, wake_ns);
+	find_shortest_wake(bus);
 	pthread_mutex_unlock(&bus->deferred_lock);
 	kick(bus);
 }
@@ -798,8 +818,7 @@ void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h)
 		;
 	if (*at)
 		*at = h->next_deferred;
-	if (!bus->deferred)
-		atomic_store(&bus->wake_ns, 0);
+	find_shortest_wake(bus);
 	pthread_mutex_unlock(&bus->deferred_lock);
 }
 
@@ -852,6 +871,11 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 				   req->topic);
 		goto out;
 	}
+	if (req->open.partition >= (int64_t)h->topic->geo.partitions) {
+		error = shmq__fail(why, SHMQ_ECORRUPT, "\"%s\" has no partition %d", req->topic,
+				   req->open.partition);
+		goto out;
+	}
 	h->entry_ref = reply.open.entry;
 	h->entry_count = req->open.partition >= 0 ? 1 : h->topic->geo.partitions;
 	error = shmq__slabs_map(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry),
@@ -864,13 +888,6 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 				   req->topic);
 		goto out;
 	}
-	pthread_mutex_lock(&bus->lock);
-	h->next = bus->handles;
-	h->link = &bus->handles;
-	if (h->next)
-		h->next->link = &h->next;
-	bus->handles = h;
-	pthread_mutex_unlock(&bus->lock);
 	return 0;
 out:
 	if (h->entry)
@@ -891,7 +908,8 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 		return;
 	}
 	pthread_mutex_lock(&bus->lock);
-	*h->link = h->next;
+	if (h->link)
+		*h->link = h->next;
 	if (h->next)
 		h->next->link = h->link;
 	pthread_mutex_unlock(&bus->lock);
@@ -902,13 +920,15 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 
 void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from)
 {
-	pthread_mutex_lock(&from->bus->lock);
-	to->next = from->next;
-	to->link = from->link;
-	*to->link = to;
+	struct shmq_bus *bus = from->bus;
+
+	pthread_mutex_lock(&bus->lock);
+	to->next = bus->handles;
+	to->link = &bus->handles;
 	if (to->next)
 		to->next->link = &to->next;
-	pthread_mutex_unlock(&from->bus->lock);
+	bus->handles = to;
+	pthread_mutex_unlock(&bus->lock);
 }
 
 /* ---- public ------------------------------------------------------------ */

@@ -38,6 +38,7 @@ struct shmq__handle {
 	uint32_t arena; /* id + 1, or 0 */
 	void (*close)(struct shmq__handle *handle);
 	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
+	int64_t wake_ns;                    /* how late those may be */
 };
 
 struct shmq_bus {
@@ -108,12 +109,14 @@ void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum pro
  * longer than a tenth of a second, not at all while it is away. */
 void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req);
 
-/* Open a handle: request, attach the topic, map the entries, link.  `req` is
- * prepared; fills *h, whose close the caller has set. */
+/* Open a handle: request, attach the topic, map the entries.  `req` is
+ * prepared; fills *h, which the caller has zeroed but for its close. */
 int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
 			  enum shmq__slabs_mode mode, struct shmq__why *why);
 void shmq__bus_close_handle(struct shmq__handle *h);
-/* `to` is a copy of `from` that takes its place in the list. */
+/* `to` is a copy of `from`, or `from` itself: it stays where it is from now on,
+ * and is listed, so that closing the bus closes it.  Not before: other threads
+ * change the links of what is listed. */
 void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from);
 
 /* Register for membarrier if the topic lets anyone sleep, start the

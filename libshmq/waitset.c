@@ -92,6 +92,10 @@ void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub)
 
 SHMQ_EXPORT int shmq_waitset_remove(shmq_waitset *set, shmq_sub *sub)
 {
+	int error = bus_check(set->bus);
+
+	if (error)
+		return error;
 	if (shmq__sub_set(sub) != set)
 		return SHMQ_EOPTION;
 	shmq__waitset_forget(set, sub);

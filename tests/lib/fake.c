@@ -32,6 +32,8 @@ static void describe_topic(const struct fake_options *o, struct lay_topic *t)
 	t->policy = (uint8_t)(o->policy ? o->policy : SHMQ_BLOCK);
 	t->stall = SHMQ_STALL_REPORT;
 	t->wait = SHMQ_WAIT_ADAPTIVE;
+	t->block_timeout_ns = SHMQ_FOREVER;
+	t->evict_ns = INT64_C(100000000);
 	t->page_shift = 12;
 	t->arena_bytes = o->arena_bytes;
 	t->ring_bytes = shmq__layout_ring_bytes(t->depth, t->slot_bytes, 12);
@@ -292,6 +294,25 @@ struct lay_member *fake_subscriber(struct fake *f, unsigned client, enum shmq_fr
 	shmq__topic_publish_member(f->topic, m, LAY_MEMBER_SUBSCRIBER);
 	shmq__topic_join(f->topic, m, from, seq);
 	return m;
+}
+
+uint32_t fake_arena(struct fake *f, const struct lay_member *publisher, uint64_t bytes)
+{
+	uint32_t id = f->arenas++;
+	struct lay_arena *a;
+
+	store_release(&f->registry->arena_count, f->arenas);
+	a = shmq__slabs_arena(f->slabs, id);
+	CHECK(a);
+	a->client = publisher->client;
+	a->client_gen = publisher->client_gen;
+	a->topic_id = f->rec->id;
+	a->mem = LAY_REF(FAKE_ARENAS, f->arena_bytes);
+	a->bytes = (bytes + LAY_PAGE - 1) / LAY_PAGE * LAY_PAGE;
+	f->arena_bytes += a->bytes;
+	store_relaxed(&a->state, LAY_ARENA_OWNED);
+	store_release(&a->gen, 700 + id);
+	return id;
 }
 
 struct ring_writer fake_writer(struct fake *f, struct lay_member *m, uint32_t p)

@@ -45,8 +45,8 @@ struct fake {
 	struct shmq__topic *topic;
 	struct lay_geometry geo;
 	uint64_t base_seq;
-	unsigned clients, members; /* so far */
-	uint64_t entries, heap, gen, tokens;
+	unsigned clients, members, arenas; /* so far */
+	uint64_t entries, heap, gen, tokens, arena_bytes;
 	lay_ref last_chunk;
 };
 
@@ -77,6 +77,9 @@ struct lay_entry *fake_entry(struct fake *f, struct lay_member *m, uint32_t part
 struct lay_member *fake_publisher(struct fake *f, unsigned client);
 struct lay_member *fake_subscriber(struct fake *f, unsigned client, enum shmq_from from,
 				   uint64_t seq);
+
+/* An arena of its own for a publisher, of whole pages; its id. */
+uint32_t fake_arena(struct fake *f, const struct lay_member *publisher, uint64_t bytes);
 
 /* A writer that continues where the ring stands, without credit; a reader. */
 struct ring_writer fake_writer(struct fake *f, struct lay_member *m, uint32_t partition);

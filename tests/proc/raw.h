@@ -34,6 +34,7 @@ static inline void raw_open(struct raw *r, shmq_bus *bus, const char *topic)
 	rc = shmq__bus_open_handle(bus, &req, &r->h, SHMQ__SLAB_WRITE, why);
 	if (rc)
 		FAIL("raw publisher on \"%s\": %s: %s", topic, shmq_errname(rc), why->text);
+	shmq__bus_move_handle(&r->h, &r->h);
 	shmq__bus_ready(bus, r->h.topic->geo.flags);
 	r->w.mem = r->h.topic->ring[0].mem;
 	r->w.geo = r->h.topic->ring[0].geo;

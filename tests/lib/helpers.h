@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * helpers: what the multi-process tests share.
+ * helpers: what tests of handles share.
  *
  * Processes of a test agree on how far they are by stages in memory that
  * they share: one reaches a stage, another awaits it.  Nobody sleeps and
  * hopes; a stage that is not reached within a minute fails the test.
  */
-#ifndef TEST_PROC_HELPERS_H
-#define TEST_PROC_HELPERS_H
+#ifndef TEST_HELPERS_H
+#define TEST_HELPERS_H
 
 #include "../lib/bus.h"
 #include "tap.h"

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The functions below take the places of the C library's for what is linked
+ * statically, this library and the test: they are not exported.
+ */
+#include "memory.h"
+
+#include "atomics.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+static __thread unsigned scarce;
+
+void scarce_begin(unsigned k)
+{
+	scarce = k;
+}
+
+int scarce_end(void)
+{
+	int met = !scarce;
+
+	scarce = 0;
+	return met;
+}
+
+static int is_refused(void)
+{
+	if (!scarce || --scarce)
+		return 0;
+	errno = ENOMEM;
+	return 1;
+}
+
+/* The C library's own. */
+#define REAL(name) \
+	static __typeof__(name) *_Atomic found; \
+	__typeof__(name) *real = load_relaxed(&found); \
+	if (!real) { \
+		real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name); \
+		store_relaxed(&found, real); \
+	}
+
+void *malloc(size_t bytes)
+{
+	REAL(malloc);
+	return is_refused() ? NULL : real(bytes);
+}
+
+void *calloc(size_t n, size_t bytes)
+{
+	REAL(calloc);
+	return is_refused() ? NULL : real(n, bytes);
+}
+
+void *realloc(void *mem, size_t bytes)
+{
+	REAL(realloc);
+	return is_refused() ? NULL : real(mem, bytes);
+}
+
+#ifdef __SANITIZE_THREAD__
+
+/* Files up to this size are mapped as a whole, of larger ones the ranges that
+ * are asked for: the slabs of rings and arenas exceed what TSan gives to a
+ * process, and everybody maps the same ranges of them. */
+#define WHOLE_BYTES (INT64_C(64) << 30)
+
+struct region {
+	struct region *next;
+	dev_t dev;
+	ino_t ino;
+	off_t off;
+	size_t bytes;
+	char *at;
+	unsigned users;
+};
+
+static struct region *regions;
+static pthread_mutex_t regions_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct region *find_file(const struct stat *st, off_t off, size_t bytes)
+{
+	struct region *r;
+
+	for (r = regions; r; r = r->next)
+		if (r->dev == st->st_dev && r->ino == st->st_ino && r->off <= off &&
+		    (size_t)(off - r->off) + bytes <= r->bytes)
+			return r;
+	return NULL;
+}
+
+static void *map_file(__typeof__(mmap) *real, size_t bytes, int flags, int fd, off_t off)
+{
+	struct region *r;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return MAP_FAILED;
+	r = find_file(&st, off, bytes);
+	if (!r) {
+		int whole = st.st_size <= WHOLE_BYTES;
+
+		r = calloc(1, sizeof(*r));
+		if (!r)
+			return MAP_FAILED;
+		r->dev = st.st_dev;
+		r->ino = st.st_ino;
+		r->off = whole ? 0 : off;
+		r->bytes = whole ? (size_t)st.st_size : bytes;
+		r->at = real(NULL, r->bytes, PROT_READ | PROT_WRITE, flags, fd, r->off);
+		if (r->at == MAP_FAILED) {
+			free(r);
+			return MAP_FAILED;
+		}
+		r->next = regions;
+		regions = r;
+	}
+	r->users++;
+	return r->at + (off - r->off);
+}
+
+void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+{
+	void *mem;
+
+	REAL(mmap);
+	if (is_refused())
+		return MAP_FAILED;
+	if (fd < 0 || !(flags & MAP_SHARED))
+		return real(at, bytes, prot, flags, fd, off);
+	pthread_mutex_lock(&regions_lock);
+	mem = map_file(real, bytes, flags, fd, off);
+	pthread_mutex_unlock(&regions_lock);
+	return mem;
+}
+
+int munmap(void *at, size_t bytes)
+{
+	struct region **link, *r;
+	int rc = 0;
+
+	REAL(munmap);
+	pthread_mutex_lock(&regions_lock);
+	for (link = &regions; (r = *link); link = &r->next)
+		if ((char *)at >= r->at && (char *)at < r->at + r->bytes)
+			break;
+	if (!r) {
+		rc = real(at, bytes);
+	} else if (!--r->users) {
+		rc = real(r->at, r->bytes);
+		*link = r->next;
+		free(r);
+	}
+	pthread_mutex_unlock(&regions_lock);
+	return rc;
+}
+
+#else
+
+void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+{
+	REAL(mmap);
+	return is_refused() ? MAP_FAILED : real(at, bytes, prot, flags, fd, off);
+}
+
+#endif

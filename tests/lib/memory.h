@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * memory: what the kernel and the allocator give to a test, on purpose.
+ *
+ * A test that links this allocates and maps through here.
+ *
+ * Scarcity: from scarce_begin(k) on, the k-th allocation or map of this
+ * thread fails, once.  In a loop over k until scarce_end() says that there
+ * were not as many, a call meets each shortage that it can meet.
+ *
+ * One address: under ThreadSanitizer, which knows memory by its address, a
+ * file that is mapped again is found where it is already, writable, so
+ * that what one handle stores and another loads is seen to be the same.
+ * Elsewhere every map is what it was asked to be.
+ */
+#ifndef TEST_MEMORY_H
+#define TEST_MEMORY_H
+
+void scarce_begin(unsigned k);
+int scarce_end(void);
+
+#endif
