@@ -541,6 +541,7 @@ struct shmq_topic_info {
 };
 
 struct shmq_partition_info {
+	uint32_t partition;
 	uint64_t head;   /* next seq to be published */
 	uint64_t oldest; /* lowest seq that may still be read */
 	uint64_t voids;  /* holes made by recovery; at most the last 448 */
@@ -582,6 +583,9 @@ int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out);
 int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out);
 int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
 			     struct shmq_partition_info *out);
+int shmq_partition_each(shmq_bus *bus, const char *topic,
+			int (*visit)(void *arg, const struct shmq_partition_info *partition),
+			void *arg);
 int shmq_topic_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_topic_info *topic),
 		    void *arg);
 int shmq_peer_each(shmq_bus *bus, const char *topic,

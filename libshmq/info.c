@@ -160,27 +160,56 @@ static void find_holder(const struct shmq__topic *t, uint32_t p, struct shmq_par
 	}
 }
 
+static void describe_partition(const struct shmq__topic *t, uint32_t p,
+			       struct shmq_partition_info *out)
+{
+	const struct shmq__ring *r = &t->ring[p];
+	uint32_t bound = 0;
+
+	memset(out, 0, sizeof(*out));
+	out->partition = p;
+	out->head = shmq__topic_head(r);
+	out->oldest = shmq__topic_oldest(r, r->mem->base_seq);
+	out->voids = shmq__ring_voids_between(r->mem, r->mem->base_seq, out->head, &bound);
+	find_holder(t, p, out);
+}
+
 SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
 					 struct shmq_partition_info *out)
 {
 	struct shmq__topic *t;
-	uint32_t bound = 0;
-	int error = attach_by_name(bus, name, &t);
+	uint32_t i;
+	int error = find(bus, name, &i);
 
 	memset(out, 0, sizeof(*out));
+	if (!error)
+		error = shmq__topic_attach_ring(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id,
+						SHMQ__SLAB_READ, partition, &t);
 	if (error)
 		return error;
-	if (partition >= t->geo.partitions) {
-		shmq__topic_detach(t);
-		return SHMQ_EOPTION;
-	}
-	out->head = shmq__topic_head(&t->ring[partition]);
-	out->oldest = shmq__topic_oldest(&t->ring[partition], t->ring[partition].mem->base_seq);
-	out->voids = shmq__ring_voids_between(t->ring[partition].mem,
-					      t->ring[partition].mem->base_seq, out->head, &bound);
-	find_holder(t, partition, out);
+	describe_partition(t, partition, out);
 	shmq__topic_detach(t);
 	return 0;
+}
+
+SHMQ_EXPORT int shmq_partition_each(shmq_bus *bus, const char *topic,
+				    int (*visit)(void *arg,
+						 const struct shmq_partition_info *partition),
+				    void *arg)
+{
+	struct shmq_partition_info info;
+	struct shmq__topic *t;
+	int rc = attach_by_name(bus, topic, &t);
+	uint32_t p;
+
+	if (rc)
+		return rc;
+	for (p = 0; !rc && p < t->geo.partitions; p++) {
+		describe_partition(t, p, &info);
+		rc = visit(arg, &info);
+	}
+	shmq__topic_detach(t);
+	return rc;
 }
 
 SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,

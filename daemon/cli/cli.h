@@ -268,7 +268,7 @@ struct holder {
 	char name[32];
 };
 void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
-	       uint32_t number, struct holder *out);
+	       struct holder *out);
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out);
 struct units_text holder_text(const struct holder *holder); /* client 3, reader (pid 17) */
 

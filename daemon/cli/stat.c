@@ -39,23 +39,34 @@ static void sample_clear(struct sample *sample)
 	*sample = (struct sample){ 0 };
 }
 
+static int keep_partition(void *arg, const struct shmq_partition_info *partition)
+{
+	struct sample *out = arg;
+
+	/* By now another topic may have the name, and more of them. */
+	if (partition->partition >= out->topic.partitions)
+		return 0;
+	out->partitions[partition->partition] = *partition;
+	holder_of(&out->peers, partition, &out->holders[partition->partition]);
+	return 0;
+}
+
 static int sample_topic(const struct stat *stat, struct sample *out)
 {
 	shmq_bus *bus = stat->cli->bus;
-	uint32_t p;
 	int rc = shmq_topic_get_info(bus, stat->topic, &out->topic);
+	uint32_t p;
 
 	if (rc < 0)
 		return rc;
 	out->partitions = cli_alloc(NULL, out->topic.partitions * sizeof(*out->partitions));
 	out->holders = cli_alloc(NULL, out->topic.partitions * sizeof(*out->holders));
-	rc = peers_collect(bus, stat->topic, &out->peers);
-	for (p = 0; p < out->topic.partitions && rc == 0; p++) {
-		rc = shmq_topic_get_partition(bus, stat->topic, p, &out->partitions[p]);
-		if (rc == 0)
-			holder_of(&out->peers, &out->partitions[p], p, &out->holders[p]);
+	for (p = 0; p < out->topic.partitions; p++) {
+		out->partitions[p] = (struct shmq_partition_info){ .holder = -1 };
+		out->holders[p] = (struct holder){ .client = -1 };
 	}
-	return rc;
+	rc = peers_collect(bus, stat->topic, &out->peers);
+	return rc == 0 ? shmq_partition_each(bus, stat->topic, keep_partition, out) : rc;
 }
 
 /* A topic that went away since it was listed is held by nobody. */

@@ -136,13 +136,13 @@ void peers_clear(struct peers *peers)
 /* ---- who holds whom back --------------------------------------------- */
 
 void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
-	       uint32_t number, struct holder *out)
+	       struct holder *out)
 {
 	size_t i;
 
 	*out = (struct holder){
 		.client = partition->holder,
-		.partition = number,
+		.partition = partition->partition,
 		.lag = partition->holder_lag,
 	};
 	for (i = 0; i < peers->count; i++) {
@@ -156,27 +156,28 @@ void holder_of(const struct peers *peers, const struct shmq_partition_info *part
 	}
 }
 
+/* Keep the partition whose holder is further behind. */
+static int keep_worst(void *arg, const struct shmq_partition_info *partition)
+{
+	struct shmq_partition_info *worst = arg;
+
+	if (partition->holder >= 0 &&
+	    (worst->holder < 0 || partition->holder_lag > worst->holder_lag))
+		*worst = *partition;
+	return 0;
+}
+
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out)
 {
-	struct shmq_partition_info partition, worst = { .holder = -1 };
+	struct shmq_partition_info worst = { .holder = -1 };
 	struct peers peers;
-	uint32_t p, number = 0;
-	int rc = 0;
+	int rc = shmq_partition_each(bus, topic->name, keep_worst, &worst);
 
 	*out = (struct holder){ .client = -1 };
-	for (p = 0; p < topic->partitions && rc == 0; p++) {
-		rc = shmq_topic_get_partition(bus, topic->name, p, &partition);
-		if (rc < 0 || partition.holder < 0)
-			continue;
-		if (worst.holder >= 0 && partition.holder_lag <= worst.holder_lag)
-			continue;
-		worst = partition;
-		number = p;
-	}
 	if (rc < 0 || worst.holder < 0)
 		return rc;
 	rc = peers_collect(bus, topic->name, &peers);
-	holder_of(&peers, &worst, number, out);
+	holder_of(&peers, &worst, out);
 	peers_clear(&peers);
 	return rc;
 }

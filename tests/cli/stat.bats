@@ -103,6 +103,16 @@ load helper
 	[[ "$(grep '^t ' <<<"$output")" == *" -" ]]
 }
 
+@test "stat_of_as_many_partitions_as_there_can_be" {
+	shmq create t -q --partitions 4096 --depth 1024 --slot 64
+	echo x | shmq pub t --partition 4095
+	shmq stat t --json >t
+	[ "$(json 'scalar @{$_->{partition_list}}' <t)" = 4096 ]
+	[ "$(json '"@{$_->{partition_list}[4095]}{qw(partition head)}"' <t)" = "4095 1" ]
+	run -0 shmq stat
+	grep -q '^t ' <<<"$output"
+}
+
 @test "stat_without_terminal_takes_one_look" {
 	shmq create t -q
 	[ "$(shmq stat t --json | json '$_->{rate} // "null"')" = null ]
