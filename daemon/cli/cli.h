@@ -258,19 +258,28 @@ struct peers {
 int peers_collect(shmq_bus *bus, const char *topic, struct peers *out);
 void peers_clear(struct peers *peers);
 
-/* Who is the subscriber that publishers of a topic wait for, or would wait
- * for first: the one furthest behind of all partitions. */
-struct holder {
+struct who {
 	int client; /* -1: nobody */
-	uint32_t partition;
-	uint64_t lag;
-	pid_t pid; /* 0: gone since */
+	pid_t pid;  /* 0: gone since */
 	char name[32];
+};
+struct units_text who_text(const struct who *who); /* client 3, reader (pid 17) */
+
+/* Who holds up whom in one partition. */
+struct holder {
+	uint32_t partition;
+	struct who slowest; /* gating subscriber, the furthest behind */
+	uint64_t lag;       /* its */
+	int holds_back;     /* a publisher waits for it, or would */
+	struct who claimer; /* publisher inside a claim that others stand at */
+	uint64_t claim_seq;
 };
 void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
 	       struct holder *out);
+/* Of the partition where it is worst: others stand at a claim, else publishers
+ * wait, else a subscriber is furthest behind. */
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out);
-struct units_text holder_text(const struct holder *holder); /* client 3, reader (pid 17) */
+struct units_text holder_text(const struct holder *holder); /* who holds up others, "-" nobody */
 
 /* ---- input ----------------------------------------------------------- */
 

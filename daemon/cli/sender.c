@@ -58,10 +58,10 @@ static int holder_hint(struct sender *sender, char *out, size_t bytes)
 	struct holder holder;
 
 	if (shmq_pub_get_topic(sender->pub, &info) < 0 ||
-	    holder_find(sender->cli->bus, &info, &holder) < 0 || holder.client < 0)
+	    holder_find(sender->cli->bus, &info, &holder) < 0 || holder.slowest.client < 0)
 		return -1;
 	snprintf(out, bytes, "%s is %" PRIu64 " messages behind; \"shmq stat %s\" shows more",
-		 holder_text(&holder).s, holder.lag, sender->topic);
+		 who_text(&holder.slowest).s, holder.lag, sender->topic);
 	return 0;
 }
 
