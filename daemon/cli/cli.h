@@ -12,6 +12,7 @@
  *   topics  topics and peers of a bus, collected
  *   input   lines, frames and files for pub
  *   sender  batches, pace and accounts for pub
+ *   progress  what pub is at, for a person at a terminal
  *   format  text, hex, JSON, raw and frames for sub
  *
  * The commands themselves have one file each.
@@ -22,6 +23,8 @@
 #include <jansson.h>
 #include <shmq.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -311,6 +314,20 @@ void input_clear(struct input *input);
 
 /* ---- sender ---------------------------------------------------------- */
 
+enum doing { DOING_NOTHING, DOING_READ, DOING_PUBLISH, DOING_WAIT_SUBSCRIBERS };
+
+struct progress {
+	int is_on;
+	_Atomic int doing;        /* enum doing */
+	_Atomic uint64_t bytes;   /* of the message it is at */
+	_Atomic uint64_t changes; /* so that what lasts is known */
+	pthread_t thread;
+	pthread_mutex_t lock; /* of the rest, and of the line on the terminal */
+	pthread_cond_t stop;
+	int is_stopped;
+	int64_t due_ns; /* when it is shown next */
+};
+
 struct sender {
 	struct cli *cli;
 	const char *topic;
@@ -318,19 +335,27 @@ struct sender {
 	struct shmq_msg *batch; /* views; batch_max of them */
 	size_t pending, batch_max;
 	double rate; /* messages per second, 0: as fast as it goes */
-	uint64_t sent, dropped, bytes;
-	int64_t started_ns, paced_ns; /* when message number paced was due */
+	_Atomic uint64_t sent, dropped, bytes;
+	_Atomic int64_t started_ns;
+	int64_t paced_ns; /* when message number paced was due */
 	uint64_t paced;
-	int progress; /* 1: to a person at a terminal */
-	int64_t shown_ns;
+	struct progress progress;
 };
 void sender_start(struct sender *sender);
 /* These return an exit code, having said what went wrong. */
 int sender_add(struct sender *sender, const struct shmq_msg *msg);
 int sender_flush(struct sender *sender); /* send what is pending */
 int sender_fail(struct sender *sender, int error, const char *doing);
-void sender_hide_progress(struct sender *sender);
 double sender_rate(const struct sender *sender);
+
+/* ---- progress -------------------------------------------------------- */
+
+/* A thread shows a line five times a second, as the library's calls may take
+ * long.  Once it is started, hide it before anything else is written. */
+void progress_start(struct sender *sender);
+void progress_set(struct sender *sender, enum doing doing, uint64_t bytes);
+void progress_hide(struct sender *sender); /* for a moment */
+void progress_stop(struct sender *sender);
 
 /* ---- format ---------------------------------------------------------- */
 

@@ -215,7 +215,8 @@ struct units_text holder_text(const struct holder *holder)
 	struct units_text text = { "-" };
 
 	if (holder->claimer.client >= 0)
-		snprintf(text.s, sizeof(text.s), "%.72s, in its claim", who_text(&holder->claimer).s);
+		snprintf(text.s, sizeof(text.s), "%.72s, in its claim",
+			 who_text(&holder->claimer).s);
 	else if (holder->holds_back)
 		text = who_text(&holder->slowest);
 	return text;
