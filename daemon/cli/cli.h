@@ -239,6 +239,12 @@ extern const struct opt_word shape_modes[], shape_policies[], shape_stalls[], sh
 extern const struct opt shape_options[]; /* into struct shmq_topic_options */
 extern const size_t shape_option_count;
 
+/* Name of an option that was given, NULL if none was. */
+const char *shape_given(const struct shmq_topic_options *shape);
+
+/* End the program if one that was given has no effect beside the others. */
+void shape_check(const struct command *command, const struct shmq_topic_options *shape);
+
 /* Say on stderr where an existing topic differs from what was asked for. */
 void shape_compare(const struct shmq_topic_options *asked, const struct shmq_topic_info *is);
 

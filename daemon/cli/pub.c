@@ -93,6 +93,11 @@ static void take_separator(struct pub *pub)
 
 static void check_options(struct pub *pub)
 {
+	const char *given = shape_given(&pub->shape);
+
+	if (given && !pub->create)
+		opts_fail(&cmd_pub, "--%s describes a new topic: it needs --create", given);
+	shape_check(&cmd_pub, &pub->shape);
 	if (pub->files.count && pub->input_shape != INPUT_LINES)
 		opts_fail(&cmd_pub, "--frames and --file exclude each other");
 	if (pub->files.count)
