@@ -153,6 +153,17 @@ static int create_topic(struct pub *pub)
 	return rc == SHMQ_EEXISTS ? 0 : rc; /* somebody else was faster */
 }
 
+static int no_partition(const struct pub *pub)
+{
+	char hint[128];
+
+	snprintf(hint, sizeof(hint), "the topic has %u %s, counted from 0: no --partition %d",
+		 pub->info.partitions,
+		 units_plural(pub->info.partitions, "partition", "partitions"),
+		 (int)pub->partition_plus1 - 1);
+	return out_fail(NULL, SHMQ_EOPTION, "publishing to", pub->sender.topic, hint);
+}
+
 static int open_topic(struct pub *pub)
 {
 	struct sender *sender = &pub->sender;
@@ -172,6 +183,8 @@ static int open_topic(struct pub *pub)
 	if (rc < 0)
 		return out_fail(sender->cli, rc, "publishing to", sender->topic, NULL);
 	pub->input.limit = pub->info.max_message_bytes;
+	if (pub->partition_plus1 > (int64_t)pub->info.partitions)
+		return no_partition(pub);
 	if (pub->tag && !(pub->info.flags & SHMQ_TOPIC_TAG))
 		return out_fail(NULL, SHMQ_EOPTION, "tagging messages to", sender->topic,
 				"the topic carries no tags: leave out --tag, or create it so");

@@ -124,6 +124,9 @@ received() { # what stands in the ring, as JSON lines
 	echo x >x
 	run -2 shmq pub t --partition 4 <x
 	is_said_well "$output"
+	has "$output" "4 partitions"
+	has "$output" "--partition 4"
+	is_said_well "$output"
 }
 
 @test "without_key_partitions_take_turns" {
