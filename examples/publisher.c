@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Publish the words of the command line to topic "prices", once somebody
- * listens.  The bus starts by itself if none runs.
+ * Twenty lines of code: publish the words of the command line to topic
+ * "prices", once somebody listens.  The bus starts by itself if none runs.
  *
  *   cc -o publisher publisher.c $(pkg-config --cflags --libs shmq)
  *   ./publisher "AAPL 189.70" "MSFT 411.22"

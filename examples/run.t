@@ -45,6 +45,15 @@ code_lines() {
 	sed -e '/^\/\*/,/\*\/$/d' -e '/^[[:space:]]*[{}]*$/d' "$1" | wc -l
 }
 
+all_have_20() {
+	for example; do
+		[ "$(code_lines "$example")" -eq 20 ] || {
+			echo "# $example has $(code_lines "$example") lines of code" >&2
+			return 1
+		}
+	done
+}
+
 # bus_gone: whether the supervisor leaves, now that its bus is empty.
 bus_gone() {
 	for _ in $(seq 100); do
@@ -55,8 +64,13 @@ bus_gone() {
 	return 1
 }
 
-[ "$(code_lines "$source/publisher.c")" -le 20 ] && [ "$(code_lines "$source/subscriber.c")" -le 20 ]
-result publisher_and_subscriber_have_20_lines_of_code_each
+sed -n '/^```c$/,/^```$/p' "$source/../README.md" | sed '/^```/d' >"$dir/readme.c"
+all_have_20 "$source/publisher.c" "$source/subscriber.c" "$dir/readme.c"
+result the_examples_of_twenty_lines_have_twenty_lines_of_code
+
+grep -q '^## Twenty lines of code$' "$source/../README.md" && ${CC:-cc} -Wall -Wextra -Werror \
+	-fsyntax-only -I"$source/../include" "$dir/readme.c"
+result the_example_of_the_readme_compiles
 
 # compiles NAME: whether the compile line on top of an example is true.
 compiles() {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Print every message of topic "prices", until its publishers have come and
- * gone.  The bus starts by itself if none runs.
+ * Twenty lines of code: print every message of topic "prices", until its
+ * publishers have come and gone.  The bus starts by itself if none runs.
  *
  *   cc -o subscriber subscriber.c $(pkg-config --cflags --libs shmq)
  *   ./subscriber

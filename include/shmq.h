@@ -541,12 +541,18 @@ struct shmq_topic_info {
 };
 
 struct shmq_partition_info {
+	uint32_t partition;
 	uint64_t head;   /* next seq to be published */
 	uint64_t oldest; /* lowest seq that may still be read */
 	uint64_t voids;  /* holes made by recovery; at most the last 448 */
-	int holder;      /* client id of the subscriber publishers wait for, or
-			    -1 */
+	int holder;      /* client id of the gating subscriber furthest behind,
+			    or -1 */
 	uint64_t holder_lag;
+	int holds_back;     /* 1: a publisher waits for it, be it for slots or for
+			       arena, or would with its next message */
+	int claimer;        /* client id of a publisher in whose claim others stand,
+			       or -1 */
+	uint64_t claim_seq; /* which that is */
 };
 
 struct shmq_peer_info {
@@ -557,6 +563,7 @@ struct shmq_peer_info {
 	char client_name[32];
 	int gating;   /* publishers wait for it */
 	int sleeping; /* asleep now */
+	int waiting;  /* publisher: held back inside a publish or a flush */
 	int evicted;
 	int32_t partition; /* SHMQ_ANY_PARTITION, or the one it is bound to */
 	uint64_t count;    /* messages sent or received */
@@ -582,6 +589,9 @@ int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out);
 int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out);
 int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
 			     struct shmq_partition_info *out);
+int shmq_partition_each(shmq_bus *bus, const char *topic,
+			int (*visit)(void *arg, const struct shmq_partition_info *partition),
+			void *arg);
 int shmq_topic_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_topic_info *topic),
 		    void *arg);
 int shmq_peer_each(shmq_bus *bus, const char *topic,

@@ -376,6 +376,15 @@ static int no_descriptors(struct shmq__why *why)
 		"no descriptor is left for the bus's segments: raise RLIMIT_NOFILE (ulimit -n)");
 }
 
+/* Maps and memory run out with the same error. */
+static int no_memory(struct shmq__why *why, int error, const char *doing, const char *name)
+{
+	return shmq__fail(why, error,
+			  "%s \"%s\": no map or no memory is left: raise vm.max_map_count "
+			  "(sysctl) or RLIMIT_AS (ulimit -v)",
+			  doing, name);
+}
+
 /* We were taken in, or may have been, but cannot come. */
 static void say_goodbye(struct shmq_bus *bus, int sock)
 {
@@ -576,6 +585,10 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 		error = converse(bus->sock, req, reply, fds, &n, deadline);
 		if (!error) {
 			error = take_slabs(bus, reply, fds, n);
+			if (error == -ENOMEM) {
+				no_memory(why, error, "mapping", req->topic);
+				break;
+			}
 			if (!error)
 				error = reply->error;
 			if (error)
@@ -864,13 +877,8 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 	h->arena = reply.open.arena;
 	error = shmq__topic_attach(bus->slabs, reply.open.topic_index, reply.open.topic_id, mode,
 				   &h->topic);
-	if (error) {
-		if (error == SHMQ_ELIMIT)
-			shmq__fail(why, error,
-				   "mapping \"%s\": no map is left: raise vm.max_map_count",
-				   req->topic);
+	if (error)
 		goto out;
-	}
 	if (req->open.partition >= (int64_t)h->topic->geo.partitions) {
 		error = shmq__fail(why, SHMQ_ECORRUPT, "\"%s\" has no partition %d", req->topic,
 				   req->open.partition);
@@ -897,6 +905,8 @@ out:
 	h->topic = NULL;
 	h->entry = NULL;
 	send_close(bus, req->token);
+	if (error == SHMQ_ELIMIT || error == -ENOMEM)
+		no_memory(why, error, "mapping", req->topic);
 	return error;
 }
 
@@ -1091,7 +1101,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 		return error;
 	bus = calloc(1, sizeof(*bus));
 	if (!bus)
-		return -ENOMEM;
+		return no_memory(why, -ENOMEM, "opening bus", name);
 	bus->sock = bus->event_sock = bus->kick_fd = bus->poll_fd = -1;
 	snprintf(bus->name, sizeof(bus->name), "%s", name);
 	bus->start = o.start;
@@ -1122,7 +1132,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	return 0;
 out:
 	free_bus(bus);
-	return error;
+	return error == -ENOMEM ? no_memory(why, error, "opening bus", name) : error;
 }
 
 SHMQ_EXPORT void shmq_bus_close(shmq_bus *bus)

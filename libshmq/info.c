@@ -4,10 +4,13 @@
  * asks the supervisor, so all of it works while that is away.
  */
 #include "bus.h"
+#include "clock.h"
 #include "ring.h"
 
 #include <errno.h>
 #include <string.h>
+
+#define CLAIM_LOOK_NS 100000
 
 SHMQ_EXPORT int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out)
 {
@@ -142,45 +145,110 @@ static int is_gating(const struct shmq__topic *t, const struct lay_member *m)
 	return load_relaxed(&m->state) == LAY_MEMBER_SUBSCRIBER && shmq__topic_gates(&t->geo);
 }
 
-/* The gating subscriber furthest behind. */
-static void find_holder(const struct shmq__topic *t, uint32_t p, struct shmq_partition_info *out)
+/* A claim at seq that lasts: one of a publisher that runs is over at once. */
+static void find_claim(const struct shmq__ring *r, uint64_t seq, struct shmq_partition_info *out)
 {
+	shmq_au64 *ctrl = &lay_slot_at(r->mem, &r->geo, seq)->ctrl;
+	uint64_t word = load_acquire(ctrl), until;
+
+	if (LAY_CTRL_STATE(word) != LAY_CLAIMED || LAY_CTRL_LAP(word) != lay_lap(&r->geo, seq) ||
+	    (out->claimer >= 0 && seq_diff(seq, out->claim_seq) >= 0))
+		return;
+	until = shmq__clock_monotonic_ns() + CLAIM_LOOK_NS;
+	while (load_acquire(ctrl) == word) {
+		if (shmq__clock_monotonic_ns() < until)
+			continue;
+		out->claimer = (int)LAY_CTRL_OWNER(word);
+		out->claim_seq = seq;
+		return;
+	}
+}
+
+/* Who holds up whom: the gating subscriber furthest behind, what publishers
+ * wait for, and the claim that a subscriber, or the next publish, stands at. */
+static void find_holders(const struct shmq__topic *t, uint32_t p, struct shmq_partition_info *out)
+{
+	const struct shmq__ring *r = &t->ring[p];
+	uint64_t depth = t->geo.depth, low = out->head, need = out->head + 1;
 	struct shmq__roster_iter it = { 0 };
 	struct lay_member *m;
 
-	out->holder = -1;
+	out->holder = out->claimer = -1;
 	while ((m = shmq__topic_next_member(t, &it))) {
-		struct lay_entry *e = is_gating(t, m) ? shmq__topic_entry(t, m, p) : NULL;
-		int64_t lag = e ? seq_diff(out->head, load_relaxed(&e->pos)) : -1;
+		struct lay_entry *e = shmq__topic_entry(t, m, p);
+		uint32_t state = load_relaxed(&m->state);
+		uint64_t at;
 
-		if (lag <= 0 || (uint64_t)lag <= out->holder_lag)
+		if (!e)
 			continue;
+		at = load_relaxed(state == LAY_MEMBER_PUBLISHER ? &e->need : &e->pos);
+		if (state == LAY_MEMBER_PUBLISHER) {
+			if (at && seq_diff(at, need) > 0)
+				need = at;
+			continue;
+		}
+		if (state == LAY_MEMBER_SUBSCRIBER)
+			find_claim(r, at, out);
+		if (!is_gating(t, m) || seq_diff(at, low) >= 0)
+			continue;
+		low = at;
 		out->holder = m->client;
-		out->holder_lag = (uint64_t)lag;
 	}
+	out->holder_lag = out->head - low;
+	out->holds_back = out->holder >= 0 && seq_diff(need, low + depth) > 0;
+	find_claim(r, out->head - depth, out);
+}
+
+static void describe_partition(const struct shmq__topic *t, uint32_t p,
+			       struct shmq_partition_info *out)
+{
+	const struct shmq__ring *r = &t->ring[p];
+	uint32_t bound = 0;
+
+	memset(out, 0, sizeof(*out));
+	out->partition = p;
+	out->head = shmq__topic_head(r);
+	out->oldest = shmq__topic_oldest(r, r->mem->base_seq);
+	out->voids = shmq__ring_voids_between(r->mem, r->mem->base_seq, out->head, &bound);
+	find_holders(t, p, out);
 }
 
 SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32_t partition,
 					 struct shmq_partition_info *out)
 {
 	struct shmq__topic *t;
-	uint32_t bound = 0;
-	int error = attach_by_name(bus, name, &t);
+	uint32_t i;
+	int error = find(bus, name, &i);
 
 	memset(out, 0, sizeof(*out));
+	if (!error)
+		error = shmq__topic_attach_ring(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id,
+						SHMQ__SLAB_READ, partition, &t);
 	if (error)
 		return error;
-	if (partition >= t->geo.partitions) {
-		shmq__topic_detach(t);
-		return SHMQ_EOPTION;
-	}
-	out->head = shmq__topic_head(&t->ring[partition]);
-	out->oldest = shmq__topic_oldest(&t->ring[partition], t->ring[partition].mem->base_seq);
-	out->voids = shmq__ring_voids_between(t->ring[partition].mem,
-					      t->ring[partition].mem->base_seq, out->head, &bound);
-	find_holder(t, partition, out);
+	describe_partition(t, partition, out);
 	shmq__topic_detach(t);
 	return 0;
+}
+
+SHMQ_EXPORT int shmq_partition_each(shmq_bus *bus, const char *topic,
+				    int (*visit)(void *arg,
+						 const struct shmq_partition_info *partition),
+				    void *arg)
+{
+	struct shmq_partition_info info;
+	struct shmq__topic *t;
+	int rc = attach_by_name(bus, topic, &t);
+	uint32_t p;
+
+	if (rc)
+		return rc;
+	for (p = 0; !rc && p < t->geo.partitions; p++) {
+		describe_partition(t, p, &info);
+		rc = visit(arg, &info);
+	}
+	shmq__topic_detach(t);
+	return rc;
 }
 
 SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
@@ -232,6 +300,7 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 		out->bytes += load_relaxed(&e->bytes);
 		out->lost += load_relaxed(&e->lost);
 		out->sleeping |= (int)load_relaxed(&e->asleep);
+		out->waiting |= out->role == SHMQ_ROLE_PUBLISHER && load_relaxed(&e->need);
 		out->evicted |= !!(load_relaxed(&e->flags) & LAY_ENTRY_EVICTED);
 		lag = seq_diff(shmq__topic_head(&t->ring[p]), load_relaxed(&e->pos));
 		if (out->role == SHMQ_ROLE_SUBSCRIBER && lag > 0)

@@ -218,7 +218,9 @@ struct lay_entry {
 	shmq_au64 waits;     /* times slept or blocked */
 	shmq_au64 batch_end; /* exclusive publisher: end of the atomic batch it
 				writes, or wrote last; 0 none */
-	uint8_t pad[56];     /* groups and stored cursors come here */
+	shmq_au64 need;      /* publisher: the limit it waits for, 0 while it
+				does not wait */
+	uint8_t pad[48];     /* groups and stored cursors come here */
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */

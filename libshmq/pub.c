@@ -259,24 +259,27 @@ static int attend_holder(struct shmq_pub *pub, struct lane *l, struct held *h, u
 	return holder_stands_at(l, &seq, &word) ? attend(pub, l, h, seq, word) : 0;
 }
 
-/* Wait until seqs below `need` may be written. */
-static int wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t need)
+/* For people: nothing rests on it. */
+static void say_waiting(struct lane *l, uint64_t need)
+{
+	store_relaxed(&l->entry->need, need ? need : need - 1); /* 0 would say "no" */
+}
+
+static void say_waited(struct lane *l)
+{
+	store_relaxed(&l->entry->need, 0);
+}
+
+static int stand_by(struct shmq_pub *pub, struct lane *l, uint64_t need)
 {
 	int evict = l->w.geo.policy == SHMQ_EVICT;
 	int64_t timeout = evict ? pub->evict_ns : pub->block_ns;
-	int ready = raise_limit(l, need), error;
 	uint64_t next_dead = shmq__clock_deadline(STUCK_ERROR_NS);
 	struct held held = { 0 };
 	unsigned turns = 0;
 	struct waiter w;
+	int ready, error;
 
-	if (ready)
-		return ready < 0 ? ready : 0;
-	if (pub->dont_wait || l->w.geo.policy == SHMQ_DROP_NEW)
-		return SHMQ_EFULL;
-	wake_all_lanes(pub);
-	pub->blocked++;
-	store_relaxed(&l->entry->waits, load_relaxed(&l->entry->waits) + 1);
 	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout);
 	while (!(ready = raise_limit(l, need))) {
 		enum wait_step step = shmq__waiter_step(&w);
@@ -308,6 +311,24 @@ static int wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t need)
 	return ready < 0 ? ready : 0;
 }
 
+/* Wait until seqs below `need` may be written. */
+static int wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t need)
+{
+	int ready = raise_limit(l, need), error;
+
+	if (ready)
+		return ready < 0 ? ready : 0;
+	if (pub->dont_wait || l->w.geo.policy == SHMQ_DROP_NEW)
+		return SHMQ_EFULL;
+	wake_all_lanes(pub);
+	pub->blocked++;
+	store_relaxed(&l->entry->waits, load_relaxed(&l->entry->waits) + 1);
+	say_waiting(l, need);
+	error = stand_by(pub, l, need);
+	say_waited(l);
+	return error;
+}
+
 /* The slot we need still stands CLAIMED from a lap ago. */
 static int wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq, uint64_t word)
 {
@@ -315,24 +336,24 @@ static int wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq, ui
 	struct lay_slot *slot = lay_slot_at(l->w.mem, &l->w.geo, old);
 	struct held held = { 0 };
 	struct waiter w;
+	int error = 0;
 
 	if (pub->dont_wait)
 		return SHMQ_ESTALLED;
+	say_waiting(l, seq + 1);
 	shmq__waiter_start(&w, SHMQ_WAIT_YIELD, 0, pub->block_ns);
-	while (load_acquire(&slot->ctrl) == word) {
-		int error = has_ended(l);
-
+	while (!error && load_acquire(&slot->ctrl) == word) {
+		error = has_ended(l);
 		if (!error)
 			error = attend(pub, l, &held, old, word);
-		if (error)
-			return error;
-		if (shmq__waiter_step(&w) == WAIT_EXPIRED)
-			return SHMQ_ETIMEOUT;
+		if (!error && shmq__waiter_step(&w) == WAIT_EXPIRED)
+			error = SHMQ_ETIMEOUT;
 		/* A held claim is rare and lasts: no bell is worth it. */
-		if (waiter_waited(&w) > DEATH_LOOK_NS)
+		if (!error && waiter_waited(&w) > DEATH_LOOK_NS)
 			poll(NULL, 0, 1);
 	}
-	return 0;
+	say_waited(l);
+	return error;
 }
 
 /* ---- one slot ----------------------------------------------------------- */

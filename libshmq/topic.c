@@ -20,8 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
-		       enum shmq__slabs_mode mode, struct shmq__topic **out)
+/* The topic with those rings of it whose partition is in [first, end). */
+static int attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
+		  enum shmq__slabs_mode mode, uint32_t first, uint32_t end,
+		  struct shmq__topic **out)
 {
 	struct lay_topic *rec = shmq__slabs_topic(slabs, index);
 	struct lay_partition *part;
@@ -38,6 +40,10 @@ int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
 	error = shmq__layout_geometry(rec, &geo);
 	if (error)
 		return error;
+	if (end > geo.partitions)
+		end = geo.partitions;
+	if (first >= end)
+		return SHMQ_EOPTION;
 	part = shmq__slabs_at(slabs, rec->partition_array, geo.partitions * sizeof(*part));
 	if (!part)
 		return SHMQ_ECORRUPT;
@@ -50,7 +56,7 @@ int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
 	t->id = id;
 	t->geo = geo;
 	t->mode = mode;
-	for (i = 0; i < geo.partitions; i++) {
+	for (i = first; i < end; i++) {
 		struct shmq__ring *r = &t->ring[i];
 		void *mem;
 
@@ -71,6 +77,21 @@ int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
 out:
 	shmq__topic_detach(t);
 	return error;
+}
+
+int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
+		       enum shmq__slabs_mode mode, struct shmq__topic **out)
+{
+	return attach(slabs, index, id, mode, 0, UINT32_MAX, out);
+}
+
+int shmq__topic_attach_ring(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
+			    enum shmq__slabs_mode mode, uint32_t partition,
+			    struct shmq__topic **out)
+{
+	if (partition >= LAY_PARTITIONS_MAX)
+		return SHMQ_EOPTION;
+	return attach(slabs, index, id, mode, partition, partition + 1, out);
 }
 
 void shmq__topic_detach(struct shmq__topic *t)

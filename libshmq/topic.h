@@ -38,6 +38,12 @@ struct shmq__topic {
  * SHMQ_EVERSION, SHMQ_ELIMIT, -errno. */
 int shmq__topic_attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
 		       enum shmq__slabs_mode mode, struct shmq__topic **out);
+
+/* The same with the ring of one partition only; the others are not there.
+ * SHMQ_EOPTION if there is no such partition. */
+int shmq__topic_attach_ring(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
+			    enum shmq__slabs_mode mode, uint32_t partition,
+			    struct shmq__topic **out);
 void shmq__topic_detach(struct shmq__topic *topic);
 
 /* 1 once removed by force. */

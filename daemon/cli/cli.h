@@ -12,6 +12,7 @@
  *   topics  topics and peers of a bus, collected
  *   input   lines, frames and files for pub
  *   sender  batches, pace and accounts for pub
+ *   progress  what pub is at, for a person at a terminal
  *   format  text, hex, JSON, raw and frames for sub
  *
  * The commands themselves have one file each.
@@ -22,6 +23,8 @@
 #include <jansson.h>
 #include <shmq.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -236,6 +239,12 @@ extern const struct opt_word shape_modes[], shape_policies[], shape_stalls[], sh
 extern const struct opt shape_options[]; /* into struct shmq_topic_options */
 extern const size_t shape_option_count;
 
+/* Name of an option that was given, NULL if none was. */
+const char *shape_given(const struct shmq_topic_options *shape);
+
+/* End the program if one that was given has no effect beside the others. */
+void shape_check(const struct command *command, const struct shmq_topic_options *shape);
+
 /* Say on stderr where an existing topic differs from what was asked for. */
 void shape_compare(const struct shmq_topic_options *asked, const struct shmq_topic_info *is);
 
@@ -258,19 +267,28 @@ struct peers {
 int peers_collect(shmq_bus *bus, const char *topic, struct peers *out);
 void peers_clear(struct peers *peers);
 
-/* Who is the subscriber that publishers of a topic wait for, or would wait
- * for first: the one furthest behind of all partitions. */
-struct holder {
+struct who {
 	int client; /* -1: nobody */
-	uint32_t partition;
-	uint64_t lag;
-	pid_t pid; /* 0: gone since */
+	pid_t pid;  /* 0: gone since */
 	char name[32];
 };
+struct units_text who_text(const struct who *who); /* client 3, reader (pid 17) */
+
+/* Who holds up whom in one partition. */
+struct holder {
+	uint32_t partition;
+	struct who slowest; /* gating subscriber, the furthest behind */
+	uint64_t lag;       /* its */
+	int holds_back;     /* a publisher waits for it, or would */
+	struct who claimer; /* publisher inside a claim that others stand at */
+	uint64_t claim_seq;
+};
 void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
-	       uint32_t number, struct holder *out);
+	       struct holder *out);
+/* Of the partition where it is worst: others stand at a claim, else publishers
+ * wait, else a subscriber is furthest behind. */
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out);
-struct units_text holder_text(const struct holder *holder); /* client 3, reader (pid 17) */
+struct units_text holder_text(const struct holder *holder); /* who holds up others, "-" nobody */
 
 /* ---- input ----------------------------------------------------------- */
 
@@ -302,6 +320,20 @@ void input_clear(struct input *input);
 
 /* ---- sender ---------------------------------------------------------- */
 
+enum doing { DOING_NOTHING, DOING_READ, DOING_PUBLISH, DOING_WAIT_SUBSCRIBERS };
+
+struct progress {
+	int is_on;
+	_Atomic int doing;        /* enum doing */
+	_Atomic uint64_t bytes;   /* of the message it is at */
+	_Atomic uint64_t changes; /* so that what lasts is known */
+	pthread_t thread;
+	pthread_mutex_t lock; /* of the rest, and of the line on the terminal */
+	pthread_cond_t stop;
+	int is_stopped;
+	int64_t due_ns; /* when it is shown next */
+};
+
 struct sender {
 	struct cli *cli;
 	const char *topic;
@@ -309,19 +341,27 @@ struct sender {
 	struct shmq_msg *batch; /* views; batch_max of them */
 	size_t pending, batch_max;
 	double rate; /* messages per second, 0: as fast as it goes */
-	uint64_t sent, dropped, bytes;
-	int64_t started_ns, paced_ns; /* when message number paced was due */
+	_Atomic uint64_t sent, dropped, bytes;
+	_Atomic int64_t started_ns;
+	int64_t paced_ns; /* when message number paced was due */
 	uint64_t paced;
-	int progress; /* 1: to a person at a terminal */
-	int64_t shown_ns;
+	struct progress progress;
 };
 void sender_start(struct sender *sender);
 /* These return an exit code, having said what went wrong. */
 int sender_add(struct sender *sender, const struct shmq_msg *msg);
 int sender_flush(struct sender *sender); /* send what is pending */
 int sender_fail(struct sender *sender, int error, const char *doing);
-void sender_hide_progress(struct sender *sender);
 double sender_rate(const struct sender *sender);
+
+/* ---- progress -------------------------------------------------------- */
+
+/* A thread shows a line five times a second, as the library's calls may take
+ * long.  Once it is started, hide it before anything else is written. */
+void progress_start(struct sender *sender);
+void progress_set(struct sender *sender, enum doing doing, uint64_t bytes);
+void progress_hide(struct sender *sender); /* for a moment */
+void progress_stop(struct sender *sender);
 
 /* ---- format ---------------------------------------------------------- */
 

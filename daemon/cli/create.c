@@ -100,6 +100,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (argc - first != 1)
 		opts_fail(&cmd_create, "create takes one topic");
 	topic = argv[first];
+	shape_check(&cmd_create, &create.shape);
 	rc = cli_open(cli);
 	if (rc != CLI_OK)
 		return rc;

@@ -1,9 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli.h"
 
+struct move {
+	int json;
+};
+
+static const struct opt options[] = {
+	{ "json", .kind = OPT_SET, OPT_AT(struct move, json), .value = 1,
+	  .help = "print one JSON object" },
+};
+
+static void print_json(const char *topic)
+{
+	json_t *object = json_object();
+
+	json_put_text(object, "topic", topic);
+	json_put(object, "moved", json_true());
+	json_print(object);
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
+	struct move move = { 0 };
 	const struct opt_group groups[] = {
+		{ "Options", options, ARRAY_COUNT(options), &move },
 		{ "Options of all commands", opts_shared, opts_shared_count, cli },
 	};
 	int i = opts_parse(&cmd_move, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
@@ -15,7 +35,11 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (code != CLI_OK)
 		return code;
 	rc = shmq_topic_move(cli->bus, argv[i]);
-	return rc ? out_fail(cli, rc, "moving", argv[i], NULL) : CLI_OK;
+	if (rc)
+		return out_fail(cli, rc, "moving", argv[i], NULL);
+	if (move.json)
+		print_json(argv[i]);
+	return CLI_OK;
 }
 
 const struct command cmd_move = {

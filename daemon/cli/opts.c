@@ -24,6 +24,7 @@ struct parser {
 	const struct command *command;
 	const struct opt **options;
 	void **into;
+	char *given; /* 1 for each that was */
 	size_t count;
 	struct option *longs;
 	char *letters;
@@ -292,6 +293,8 @@ static void build(struct parser *parser, enum opts_mode mode, const struct opt_g
 	parser->longs = cli_alloc(NULL, (total + 1) * sizeof(*parser->longs));
 	parser->options = cli_alloc(NULL, (total + 1) * sizeof(*parser->options));
 	parser->into = cli_alloc(NULL, (total + 1) * sizeof(*parser->into));
+	parser->given = cli_alloc(NULL, total + 1);
+	memset(parser->given, 0, total + 1);
 	parser->letters = cli_alloc(NULL, 2 * total + 3);
 	strcpy(parser->letters, mode == OPTS_STOP ? "+:" : ":");
 	for (g = 0; g < count; g++)
@@ -305,6 +308,7 @@ static void destroy(struct parser *parser)
 	free(parser->longs);
 	free(parser->options);
 	free(parser->into);
+	free(parser->given);
 	free(parser->letters);
 }
 
@@ -318,6 +322,22 @@ static size_t find(const struct parser *parser, int value)
 		if (parser->options[i]->letter == value)
 			break;
 	return i;
+}
+
+/* Two names of one choice: one of them would be without effect. */
+static void check_excluded(const struct parser *parser, size_t i)
+{
+	const struct opt *option = parser->options[i], *other;
+	size_t k;
+
+	for (k = 0; k < parser->count; k++) {
+		other = parser->options[k];
+		if (parser->given[k] && other->kind == OPT_SET && option->kind == OPT_SET &&
+		    parser->into[k] == parser->into[i] && other->offset == option->offset &&
+		    other->value != option->value)
+			opts_fail(parser->command, "--%s and --%s exclude each other", other->name,
+				  option->name);
+	}
 }
 
 /* getopt leaves optopt at 0 for a long option it does not know, and then
@@ -350,6 +370,8 @@ int opts_parse(const struct command *command, enum opts_mode mode, int argc, cha
 		i = find(&parser, value);
 		if (parser.options[i]->kind == OPT_HELP && command)
 			help(command, groups, count);
+		check_excluded(&parser, i);
+		parser.given[i] = 1;
 		take(command, parser.options[i], parser.into[i], optarg);
 		if (parser.options[i]->kind == OPT_HELP)
 			store(parser.options[i], parser.into[i], 1);

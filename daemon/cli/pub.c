@@ -93,6 +93,11 @@ static void take_separator(struct pub *pub)
 
 static void check_options(struct pub *pub)
 {
+	const char *given = shape_given(&pub->shape);
+
+	if (given && !pub->create)
+		opts_fail(&cmd_pub, "--%s describes a new topic: it needs --create", given);
+	shape_check(&cmd_pub, &pub->shape);
 	if (pub->files.count && pub->input_shape != INPUT_LINES)
 		opts_fail(&cmd_pub, "--frames and --file exclude each other");
 	if (pub->files.count)
@@ -148,6 +153,17 @@ static int create_topic(struct pub *pub)
 	return rc == SHMQ_EEXISTS ? 0 : rc; /* somebody else was faster */
 }
 
+static int no_partition(const struct pub *pub)
+{
+	char hint[128];
+
+	snprintf(hint, sizeof(hint), "the topic has %u %s, counted from 0: no --partition %d",
+		 pub->info.partitions,
+		 units_plural(pub->info.partitions, "partition", "partitions"),
+		 (int)pub->partition_plus1 - 1);
+	return out_fail(NULL, SHMQ_EOPTION, "publishing to", pub->sender.topic, hint);
+}
+
 static int open_topic(struct pub *pub)
 {
 	struct sender *sender = &pub->sender;
@@ -167,6 +183,8 @@ static int open_topic(struct pub *pub)
 	if (rc < 0)
 		return out_fail(sender->cli, rc, "publishing to", sender->topic, NULL);
 	pub->input.limit = pub->info.max_message_bytes;
+	if (pub->partition_plus1 > (int64_t)pub->info.partitions)
+		return no_partition(pub);
 	if (pub->tag && !(pub->info.flags & SHMQ_TOPIC_TAG))
 		return out_fail(NULL, SHMQ_EOPTION, "tagging messages to", sender->topic,
 				"the topic carries no tags: leave out --tag, or create it so");
@@ -186,10 +204,13 @@ static int wait_subscribers(struct pub *pub)
 
 	if (!count || sig_wait_begin())
 		return CLI_OK;
+	progress_set(sender, DOING_WAIT_SUBSCRIBERS, 0);
 	rc = shmq_pub_wait_subscribers(sender->pub, count, patience(pub));
+	progress_set(sender, DOING_NOTHING, 0);
 	sig_wait_end();
 	if (rc == 0)
 		return CLI_OK;
+	progress_hide(sender);
 	return out_fail(sender->cli, rc, "waiting for subscribers of", sender->topic,
 			rc == SHMQ_ETIMEOUT ? "start them with \"shmq sub\", or wait longer" :
 					      NULL);
@@ -202,7 +223,9 @@ static int wait_consumed(struct pub *pub)
 
 	if (!pub->flush || sig_wait_begin())
 		return CLI_OK;
+	progress_set(sender, DOING_PUBLISH, 0);
 	rc = shmq_flush(sender->pub, patience(pub));
+	progress_set(sender, DOING_NOTHING, 0);
 	sig_wait_end();
 	return rc == 0 ? CLI_OK : sender_fail(sender, rc, "flushing");
 }
@@ -216,7 +239,7 @@ static int too_long(struct pub *pub, size_t len)
 {
 	char hint[256];
 
-	sender_hide_progress(&pub->sender);
+	progress_hide(&pub->sender);
 	snprintf(hint, sizeof(hint),
 		 "%s %" PRIu64 " has %zu bytes or more, the topic takes %" PRIu64
 		 "; create it with a larger --max",
@@ -227,7 +250,7 @@ static int too_long(struct pub *pub, size_t len)
 
 static int cut(struct pub *pub)
 {
-	sender_hide_progress(&pub->sender);
+	progress_hide(&pub->sender);
 	out_say("reading frames: the input ends inside frame %" PRIu64
 		" (hint: each is its length in 4 bytes, little-endian, and that many bytes)",
 		pub->input.number + 1);
@@ -303,10 +326,11 @@ static int send_stream(struct pub *pub, int fd, const char *name)
 		if (n == -EINTR)
 			continue;
 		if (n < 0) {
-			sender_hide_progress(&pub->sender);
+			progress_hide(&pub->sender);
 			return out_fail(NULL, (int)n, "reading", name, NULL);
 		}
 		code = drain(pub);
+		progress_set(&pub->sender, DOING_READ, pub->input.end - pub->input.start);
 	}
 	if (code != CLI_OK || sig_stopped())
 		return code;
@@ -321,7 +345,7 @@ static int send_file(struct pub *pub, const char *name)
 		return send_stream(pub, STDIN_FILENO, "standard input");
 	fd = open(name, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
-		sender_hide_progress(&pub->sender);
+		progress_hide(&pub->sender);
 		return out_fail(NULL, -errno, "opening", name, NULL);
 	}
 	code = send_stream(pub, fd, name);
@@ -372,7 +396,7 @@ static int conclude(struct pub *pub, int code)
 {
 	struct sender *sender = &pub->sender;
 
-	sender_hide_progress(sender);
+	progress_stop(sender);
 	summarise(pub);
 	if (sig_stopped() && code == CLI_OK) {
 		out_say("publishing to \"%s\": interrupted after %" PRIu64 " %s", sender->topic,
@@ -392,6 +416,8 @@ static int publish_all(struct pub *pub)
 	int code;
 
 	sender_start(&pub->sender);
+	if (isatty(STDERR_FILENO) && !isatty(STDIN_FILENO))
+		progress_start(&pub->sender);
 	code = wait_subscribers(pub);
 	pub->sender.started_ns = cli_now_ns();
 	if (code == CLI_OK && !sig_stopped())
@@ -418,7 +444,6 @@ static int run(struct cli *cli, int argc, char **argv)
 
 	take_operands(&pub, argc, argv, first);
 	check_options(&pub);
-	pub.sender.progress = isatty(STDERR_FILENO) && !isatty(STDIN_FILENO);
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;

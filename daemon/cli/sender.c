@@ -2,10 +2,8 @@
 #include "cli.h"
 
 #include <inttypes.h>
-#include <unistd.h>
 
 #define SECOND_NS ((int64_t)1000000000)
-#define PROGRESS_NS (SECOND_NS / 5)
 #define CATCH_UP_NS (SECOND_NS / 10)
 
 void sender_start(struct sender *sender)
@@ -16,7 +14,7 @@ void sender_start(struct sender *sender)
 		 sender->topic);
 	sig_set_exit(CLI_FAILURE, words);
 	sender->batch = cli_alloc(NULL, sender->batch_max * sizeof(*sender->batch));
-	sender->started_ns = sender->paced_ns = sender->shown_ns = cli_now_ns();
+	sender->started_ns = sender->paced_ns = cli_now_ns();
 }
 
 double sender_rate(const struct sender *sender)
@@ -24,29 +22,6 @@ double sender_rate(const struct sender *sender)
 	double seconds = (double)(cli_now_ns() - sender->started_ns) / 1e9;
 
 	return seconds > 0 ? (double)sender->sent / seconds : 0;
-}
-
-/* ---- progress -------------------------------------------------------- */
-
-static void show_progress(struct sender *sender)
-{
-	int64_t now;
-
-	if (!sender->progress)
-		return;
-	now = cli_now_ns();
-	if (now - sender->shown_ns < PROGRESS_NS)
-		return;
-	sender->shown_ns = now;
-	fprintf(stderr, "\r%s: %" PRIu64 " sent, %" PRIu64 " dropped, %s, %s\033[K", sender->topic,
-		sender->sent, sender->dropped, units_size(sender->bytes).s,
-		units_rate(sender_rate(sender)).s);
-}
-
-void sender_hide_progress(struct sender *sender)
-{
-	if (sender->progress)
-		fputs("\r\033[K", stderr);
 }
 
 /* ---- errors ---------------------------------------------------------- */
@@ -58,10 +33,10 @@ static int holder_hint(struct sender *sender, char *out, size_t bytes)
 	struct holder holder;
 
 	if (shmq_pub_get_topic(sender->pub, &info) < 0 ||
-	    holder_find(sender->cli->bus, &info, &holder) < 0 || holder.client < 0)
+	    holder_find(sender->cli->bus, &info, &holder) < 0 || holder.slowest.client < 0)
 		return -1;
 	snprintf(out, bytes, "%s is %" PRIu64 " messages behind; \"shmq stat %s\" shows more",
-		 holder_text(&holder).s, holder.lag, sender->topic);
+		 who_text(&holder.slowest).s, holder.lag, sender->topic);
 	return 0;
 }
 
@@ -70,7 +45,7 @@ int sender_fail(struct sender *sender, int error, const char *doing)
 	char hint[512];
 	int known = -1;
 
-	sender_hide_progress(sender);
+	progress_hide(sender);
 	if (error == SHMQ_ETIMEOUT || error == SHMQ_EFULL)
 		known = holder_hint(sender, hint, sizeof(hint));
 	return out_fail(sender->cli, error, doing, sender->topic, known == 0 ? hint : NULL);
@@ -112,21 +87,25 @@ static ssize_t publish(struct sender *sender, struct shmq_msg *msgs, size_t n)
 
 	if (sig_wait_begin())
 		return 0;
+	progress_set(sender, DOING_PUBLISH, n == 1 ? msgs->len : 0);
 	if (n == 1)
 		rc = shmq_publish_msg(sender->pub, msgs);
 	else
 		rc = shmq_publish_batch(sender->pub, msgs, n, 0);
+	progress_set(sender, DOING_NOTHING, 0);
 	sig_wait_end();
 	return n == 1 && rc == 0 ? 1 : rc;
 }
 
 static void account(struct sender *sender, const struct shmq_msg *msgs, size_t n)
 {
+	uint64_t bytes = 0;
 	size_t i;
 
-	sender->sent += n;
 	for (i = 0; i < n; i++)
-		sender->bytes += msgs[i].len;
+		bytes += msgs[i].len;
+	sender->sent += n;
+	sender->bytes += bytes;
 }
 
 int sender_flush(struct sender *sender)
@@ -149,7 +128,6 @@ int sender_flush(struct sender *sender)
 			account(sender, msgs, (size_t)rc);
 			msgs += rc;
 		}
-		show_progress(sender);
 	}
 	return CLI_OK;
 }

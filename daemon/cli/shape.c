@@ -41,9 +41,9 @@ const struct opt_word shape_locks[] = {
 
 /* Zero means the default in the API, so it is no value here. */
 const struct opt shape_options[] = {
-	{ "depth", .kind = OPT_SIZE, AT(depth), .arg = "N", .min = 1,
-	  .help = "slots per partition, 1024 to 4G, rounded up to\na power of two (8192)" },
-	{ "slot", .kind = OPT_SIZE, AT(slot_bytes), .arg = "BYTES", .min = 1,
+	{ "depth", .kind = OPT_SIZE, AT(depth), .arg = "SIZE", .min = 1,
+	  .help = "slots per partition, 1k to 4G, rounded up to a\npower of two (8k)" },
+	{ "slot", .kind = OPT_SIZE, AT(slot_bytes), .arg = "SIZE", .min = 1,
 	  .help = "64 to 4096, a power of two (128)" },
 	{ "max", .kind = OPT_SIZE, AT(max_message_bytes), .arg = "SIZE", .min = 1,
 	  .help = "largest message, up to 1GiB (what fits a slot)" },
@@ -80,6 +80,36 @@ const struct opt shape_options[] = {
 	  .help = "nobody may sleep on it, so that no sleeper ever\ninterrupts a publisher" },
 };
 const size_t shape_option_count = ARRAY_COUNT(shape_options);
+
+static int is_given(const struct opt *option, const struct shmq_topic_options *shape)
+{
+	uint64_t value = 0;
+
+	memcpy(&value, (const char *)shape + option->offset, option->bytes);
+	if (option->kind == OPT_SET)
+		return value == option->value;
+	return option->kind == OPT_OR ? (value & option->value) != 0 : value != 0;
+}
+
+const char *shape_given(const struct shmq_topic_options *shape)
+{
+	size_t i;
+
+	for (i = 0; i < shape_option_count; i++)
+		if (is_given(&shape_options[i], shape))
+			return shape_options[i].name;
+	return NULL;
+}
+
+void shape_check(const struct command *command, const struct shmq_topic_options *shape)
+{
+	if (shape->evict_ns && shape->policy != SHMQ_EVICT)
+		opts_fail(command, "--evict-after needs --policy evict");
+	if (shape->block_timeout_ns && shape->policy && shape->policy != SHMQ_BLOCK)
+		opts_fail(command, "--block-timeout needs --policy block");
+	if (shape->stall && shape->mode != SHMQ_SHARED)
+		opts_fail(command, "--stall needs --shared");
+}
 
 static void compare_numbers(const char *topic, const char *what, uint64_t asked, uint64_t is)
 {

@@ -39,34 +39,47 @@ static void sample_clear(struct sample *sample)
 	*sample = (struct sample){ 0 };
 }
 
+static int keep_partition(void *arg, const struct shmq_partition_info *partition)
+{
+	struct sample *out = arg;
+
+	/* By now another topic may have the name, and more of them. */
+	if (partition->partition >= out->topic.partitions)
+		return 0;
+	out->partitions[partition->partition] = *partition;
+	holder_of(&out->peers, partition, &out->holders[partition->partition]);
+	return 0;
+}
+
 static int sample_topic(const struct stat *stat, struct sample *out)
 {
 	shmq_bus *bus = stat->cli->bus;
-	uint32_t p;
 	int rc = shmq_topic_get_info(bus, stat->topic, &out->topic);
+	uint32_t p;
 
 	if (rc < 0)
 		return rc;
 	out->partitions = cli_alloc(NULL, out->topic.partitions * sizeof(*out->partitions));
 	out->holders = cli_alloc(NULL, out->topic.partitions * sizeof(*out->holders));
-	rc = peers_collect(bus, stat->topic, &out->peers);
-	for (p = 0; p < out->topic.partitions && rc == 0; p++) {
-		rc = shmq_topic_get_partition(bus, stat->topic, p, &out->partitions[p]);
-		if (rc == 0)
-			holder_of(&out->peers, &out->partitions[p], p, &out->holders[p]);
+	for (p = 0; p < out->topic.partitions; p++) {
+		out->partitions[p] =
+			(struct shmq_partition_info){ .partition = p, .holder = -1, .claimer = -1 };
+		holder_of(&out->peers, &out->partitions[p], &out->holders[p]);
 	}
-	return rc;
+	rc = peers_collect(bus, stat->topic, &out->peers);
+	return rc == 0 ? shmq_partition_each(bus, stat->topic, keep_partition, out) : rc;
 }
 
-/* A topic that went away since it was listed is held by nobody. */
+/* A topic that went away, or goes meanwhile, is held by nobody. */
 static int sample_topics(const struct stat *stat, struct sample *out)
 {
+	const struct shmq_partition_info nobody = { .holder = -1, .claimer = -1 };
 	int rc = topics_collect(stat->cli->bus, NULL, &out->topics);
 	size_t i;
 
 	out->holders = cli_alloc(NULL, out->topics.count * sizeof(*out->holders));
 	for (i = 0; i < out->topics.count; i++) {
-		out->holders[i] = (struct holder){ .client = -1 };
+		holder_of(&out->peers, &nobody, &out->holders[i]);
 		if (!out->topics.all[i].ended)
 			holder_find(stat->cli->bus, &out->topics.all[i], &out->holders[i]);
 	}
@@ -136,9 +149,14 @@ double stat_listed_rate(const struct sample *before, const struct sample *now, s
 	return then ? rate_between(before, now, then->head, topic->head) : -1;
 }
 
-int stat_holds_back(const struct holder *holder, uint64_t depth)
+int stat_is_in_claim(const struct sample *now, unsigned client)
 {
-	return holder->client >= 0 && holder->lag >= depth;
+	uint32_t p;
+
+	for (p = 0; p < now->topic.partitions; p++)
+		if (now->partitions[p].claimer == (int)client)
+			return 1;
+	return 0;
 }
 
 /* ---- reports --------------------------------------------------------- */
@@ -231,6 +249,7 @@ const struct command cmd_stat = {
 	"[TOPIC] [OPTION]...",
 	"Show the bus, or one topic: rates, peers, lags, who holds whom back",
 	"LAG is how many messages the slowest gating subscriber is behind.  It holds\n"
-	"publishers back once that is the depth of the ring.\n",
+	"publishers back once that is the depth of the ring, or before that when they\n"
+	"wait for room in their arena or for a whole batch.\n",
 	run,
 };

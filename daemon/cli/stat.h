@@ -23,9 +23,8 @@ double stat_partition_rate(const struct sample *before, const struct sample *now
 /* The same of topics.all[i]; those of `before` are sorted by id. */
 double stat_listed_rate(const struct sample *before, const struct sample *now, size_t i);
 
-/* Whether publishers wait for it, or would with their next message: it is a
- * whole ring behind. */
-int stat_holds_back(const struct holder *holder, uint64_t depth);
+/* Whether a partition of the topic stands at a claim of that client's. */
+int stat_is_in_claim(const struct sample *now, unsigned client);
 
 void stat_print_bus(const struct sample *before, const struct sample *now);
 void stat_print_topic(const struct sample *before, const struct sample *now);

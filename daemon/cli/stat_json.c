@@ -6,20 +6,32 @@ static json_t *json_rate(double rate)
 	return rate < 0 ? json_null() : json_real(rate);
 }
 
-static json_t *json_holder(const struct holder *holder, uint64_t depth)
+static json_t *json_who(const struct who *who, const struct holder *holder)
 {
-	json_t *object;
+	json_t *object = json_object();
 
-	if (holder->client < 0)
-		return json_null();
-	object = json_object();
-	json_put_u64(object, "client", (uint64_t)holder->client);
-	json_put(object, "pid", json_integer(holder->pid));
-	json_put_text(object, "name", holder->name);
+	json_put_u64(object, "client", (uint64_t)who->client);
+	json_put(object, "pid", json_integer(who->pid));
+	json_put_text(object, "name", who->name);
 	json_put_u64(object, "partition", holder->partition);
-	json_put_u64(object, "lag", holder->lag);
-	json_put(object, "holds_back", json_boolean(stat_holds_back(holder, depth)));
 	return object;
+}
+
+static void put_holder(json_t *object, const struct holder *holder)
+{
+	json_t *slowest = NULL, *claim = NULL;
+
+	if (holder->slowest.client >= 0) {
+		slowest = json_who(&holder->slowest, holder);
+		json_put_u64(slowest, "lag", holder->lag);
+		json_put(slowest, "holds_back", json_boolean(holder->holds_back));
+	}
+	if (holder->claimer.client >= 0) {
+		claim = json_who(&holder->claimer, holder);
+		json_put_u64(claim, "seq", holder->claim_seq);
+	}
+	json_put(object, "slowest", slowest ? slowest : json_null());
+	json_put(object, "claim", claim ? claim : json_null());
 }
 
 static json_t *json_summary(const struct shmq_bus_info *bus)
@@ -44,11 +56,9 @@ static json_t *json_topics(const struct sample *before, const struct sample *now
 	size_t i;
 
 	for (i = 0; i < now->topics.count; i++) {
-		const struct shmq_topic_info *topic = &now->topics.all[i];
-
-		object = topics_json(topic);
+		object = topics_json(&now->topics.all[i]);
 		json_put(object, "rate", json_rate(stat_listed_rate(before, now, i)));
-		json_put(object, "slowest", json_holder(&now->holders[i], topic->depth));
+		put_holder(object, &now->holders[i]);
 		json_array_append_new(array, object);
 	}
 	return array;
@@ -75,13 +85,13 @@ static json_t *json_partitions(const struct sample *before, const struct sample 
 		json_put_u64(object, "oldest", now->partitions[p].oldest);
 		json_put_u64(object, "voids", now->partitions[p].voids);
 		json_put(object, "rate", json_rate(stat_partition_rate(before, now, p)));
-		json_put(object, "slowest", json_holder(&now->holders[p], now->topic.depth));
+		put_holder(object, &now->holders[p]);
 		json_array_append_new(array, object);
 	}
 	return array;
 }
 
-static json_t *json_peer(const struct shmq_peer_info *peer)
+static json_t *json_peer(const struct sample *now, const struct shmq_peer_info *peer)
 {
 	int publishes = peer->role == SHMQ_ROLE_PUBLISHER;
 	json_t *object = json_object();
@@ -95,8 +105,11 @@ static json_t *json_peer(const struct shmq_peer_info *peer)
 	json_put_u64(object, publishes ? "sent" : "received", peer->count);
 	json_put_u64(object, "bytes", peer->bytes);
 	json_put_u64(object, publishes ? "dropped" : "lost", peer->lost);
-	if (publishes)
+	if (publishes) {
+		json_put(object, "waiting", json_boolean(peer->waiting));
+		json_put(object, "in_claim", json_boolean(stat_is_in_claim(now, peer->client_id)));
 		return object;
+	}
 	json_put_u64(object, "lag", peer->lag);
 	json_put(object, "gating", json_boolean(peer->gating));
 	json_put(object, "sleeping", json_boolean(peer->sleeping));
@@ -104,14 +117,15 @@ static json_t *json_peer(const struct shmq_peer_info *peer)
 	return object;
 }
 
-static json_t *json_peers(const struct peers *peers, enum shmq_role role)
+static json_t *json_peers(const struct sample *now, enum shmq_role role)
 {
+	const struct peers *peers = &now->peers;
 	json_t *array = json_array();
 	size_t i;
 
 	for (i = 0; i < peers->count; i++)
 		if (peers->all[i].role == role)
-			json_array_append_new(array, json_peer(&peers->all[i]));
+			json_array_append_new(array, json_peer(now, &peers->all[i]));
 	return array;
 }
 
@@ -121,7 +135,7 @@ json_t *stat_json_topic(const struct sample *before, const struct sample *now)
 
 	json_put(object, "rate", json_rate(stat_topic_rate(before, now)));
 	json_put(object, "partition_list", json_partitions(before, now));
-	json_put(object, "publisher_list", json_peers(&now->peers, SHMQ_ROLE_PUBLISHER));
-	json_put(object, "subscriber_list", json_peers(&now->peers, SHMQ_ROLE_SUBSCRIBER));
+	json_put(object, "publisher_list", json_peers(now, SHMQ_ROLE_PUBLISHER));
+	json_put(object, "subscriber_list", json_peers(now, SHMQ_ROLE_SUBSCRIBER));
 	return object;
 }

@@ -17,7 +17,7 @@ static struct units_text lag_text(const struct holder *holder)
 {
 	struct units_text none = { "-" };
 
-	return holder->client < 0 ? none : units_count(holder->lag);
+	return holder->slowest.client < 0 ? none : units_count(holder->lag);
 }
 
 /* ---- the bus as text ------------------------------------------------- */
@@ -62,7 +62,7 @@ static void add_topic(struct table *table, const struct sample *before, const st
 	table_add(table, "%u", topic->subscribers);
 	table_add(table, "%s", units_count(topic->sleepers).s);
 	table_add(table, "%s", lag_text(holder).s);
-	table_add(table, "%s", stat_holds_back(holder, topic->depth) ? holder_text(holder).s : "-");
+	table_add(table, "%s", holder_text(holder).s);
 }
 
 void stat_print_bus(const struct sample *before, const struct sample *now)
@@ -137,7 +137,7 @@ static void print_partitions(const struct sample *before, const struct sample *n
 		table_add(&table, "%" PRIu64, partition->voids);
 		table_add(&table, "%s", rate_text(stat_partition_rate(before, now, p)).s);
 		table_add(&table, "%s", lag_text(&now->holders[p]).s);
-		table_add(&table, "%s", holder_text(&now->holders[p]).s);
+		table_add(&table, "%s", who_text(&now->holders[p].slowest).s);
 	}
 	putchar('\n');
 	table_print(&table, "  ");
@@ -159,17 +159,30 @@ static void add_peer(struct table *table, const struct shmq_peer_info *peer)
 	table_add(table, "%" PRIu64, peer->lost);
 }
 
-static void print_publishers(const struct peers *peers)
+static const char *publisher_state(const struct sample *now, const struct shmq_peer_info *peer)
+{
+	if (stat_is_in_claim(now, peer->client_id))
+		return "in claim";
+	return peer->waiting ? "waiting" : "-";
+}
+
+static void print_publishers(const struct sample *now)
 {
 	static const char *const heads[] = {
-		">PUBLISHER", ">PID", ">UID", "NAME", "PARTITION", ">SENT", ">BYTES", ">DROPPED",
+		">PUBLISHER", ">PID",   ">UID",     "NAME",  "PARTITION",
+		">SENT",      ">BYTES", ">DROPPED", "STATE",
 	};
 	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
 	size_t i;
 
-	for (i = 0; i < peers->count; i++)
-		if (peers->all[i].role == SHMQ_ROLE_PUBLISHER)
-			add_peer(&table, &peers->all[i]);
+	for (i = 0; i < now->peers.count; i++) {
+		const struct shmq_peer_info *peer = &now->peers.all[i];
+
+		if (peer->role != SHMQ_ROLE_PUBLISHER)
+			continue;
+		add_peer(&table, peer);
+		table_add(&table, "%s", publisher_state(now, peer));
+	}
 	if (table.count) {
 		putchar('\n');
 		table_print(&table, "  ");
@@ -210,11 +223,16 @@ static void print_holders(const struct sample *now)
 	for (p = 0; p < now->topic.partitions; p++) {
 		const struct holder *holder = &now->holders[p];
 
-		if (!stat_holds_back(holder, now->topic.depth))
-			continue;
-		printf("\n  publishers of partition %u are held back by client %d, %s: it is %" PRIu64
-		       " messages behind\n",
-		       p, holder->client, holder_text(holder).s, holder->lag);
+		if (holder->claimer.client >= 0)
+			printf("\n  partition %u stands at the claim of client %d, %s: it has not "
+			       "committed seq %" PRIu64 "\n",
+			       p, holder->claimer.client, who_text(&holder->claimer).s,
+			       holder->claim_seq);
+		if (holder->holds_back)
+			printf("\n  publishers of partition %u are held back by client %d, %s: it is "
+			       "%" PRIu64 " messages behind\n",
+			       p, holder->slowest.client, who_text(&holder->slowest).s,
+			       holder->lag);
 	}
 }
 
@@ -222,7 +240,7 @@ void stat_print_topic(const struct sample *before, const struct sample *now)
 {
 	print_shape(&now->topic, stat_topic_rate(before, now));
 	print_partitions(before, now);
-	print_publishers(&now->peers);
+	print_publishers(now);
 	print_subscribers(&now->peers);
 	print_holders(now);
 }

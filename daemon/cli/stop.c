@@ -9,6 +9,7 @@
 struct stop {
 	unsigned flags;
 	int64_t timeout_ns;
+	int json;
 };
 
 static const struct opt options[] = {
@@ -16,6 +17,8 @@ static const struct opt options[] = {
 	  .help = "stop while clients are attached: all topics end" },
 	{ "timeout", .kind = OPT_DURATION, OPT_AT(struct stop, timeout_ns), .arg = "TIME",
 	  .help = "how long to wait for its exit (10s)" },
+	{ "json", .kind = OPT_SET, OPT_AT(struct stop, json), .value = 1,
+	  .help = "print one JSON object" },
 };
 
 /* The process may be one of another pid namespace, or gone: then there is
@@ -46,6 +49,15 @@ static int wait_for_exit(int process, int64_t timeout_ns)
 	return rc > 0 ? 0 : SHMQ_ETIMEOUT;
 }
 
+static void print_json(const char *bus)
+{
+	json_t *object = json_object();
+
+	json_put_text(object, "bus", bus);
+	json_put(object, "stopped", json_true());
+	json_print(object);
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	struct stop stop = { .timeout_ns = 10 * (int64_t)1000000000 };
@@ -71,10 +83,12 @@ static int run(struct cli *cli, int argc, char **argv)
 		return out_fail(cli, rc, "stopping bus", name, NULL);
 	}
 	rc = wait_for_exit(process, stop.timeout_ns);
-	if (rc == 0)
-		return CLI_OK;
-	return out_fail(NULL, rc, "waiting for the exit of bus", name,
-			"shmqd's log says what it is at");
+	if (rc)
+		return out_fail(NULL, rc, "waiting for the exit of bus", name,
+				"shmqd's log says what it is at");
+	if (stop.json)
+		print_json(name);
+	return CLI_OK;
 }
 
 const struct command cmd_stop = {

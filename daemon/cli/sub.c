@@ -23,6 +23,7 @@ struct source {
 	uint64_t *lost_here; /* per partition, since its last message */
 	uint32_t partitions;
 	int bound, stalled;
+	int64_t again_ns; /* stalled, and out of the set until then; else 0 */
 };
 
 struct sub {
@@ -38,6 +39,7 @@ struct sub {
 
 	struct source *sources;
 	size_t source_count, open_count;
+	size_t aside_count; /* of those open: stalled, out of the set */
 	shmq_waitset *set;
 	shmq_sub **ready;
 	char *copy;
@@ -324,12 +326,51 @@ static int receive_copy(struct sub *sub, struct source *source, struct shmq_msg 
 	}
 }
 
-static void stall(struct source *source)
+static int64_t sooner(int64_t left, int64_t right)
+{
+	if (left == SHMQ_FOREVER || right == SHMQ_FOREVER)
+		return left == SHMQ_FOREVER ? right : left;
+	return left < right ? left : right;
+}
+
+/* The set would have it ready all the time: it leaves the set for a while,
+ * and the others go on. */
+static void stall(struct sub *sub, struct source *source)
 {
 	if (!source->stalled)
 		out_fail(NULL, SHMQ_ESTALLED, "receiving from", source->topic, NULL);
 	source->stalled = 1;
-	sig_sleep_until(cli_now_ns() + STALL_LOOK_NS);
+	source->again_ns = cli_now_ns() + STALL_LOOK_NS;
+	shmq_waitset_remove(sub->set, source->sub);
+	sub->aside_count++;
+}
+
+/* Look again at those whose while is over.  Returns in how many ns the next
+ * one's will be, SHMQ_FOREVER for never. */
+static int64_t look_at_stalled(struct sub *sub)
+{
+	int64_t next = SHMQ_FOREVER, now = sub->aside_count ? cli_now_ns() : 0;
+	size_t i;
+	int rc;
+
+	for (i = 0; i < sub->source_count && sub->aside_count; i++) {
+		struct source *source = &sub->sources[i];
+
+		if (!source->again_ns)
+			continue;
+		if (source->again_ns > now) {
+			next = sooner(next, source->again_ns - now);
+			continue;
+		}
+		rc = shmq_waitset_add(sub->set, source->sub);
+		if (rc < 0) {
+			end(sub, out_fail(NULL, rc, "receiving from", source->topic, NULL));
+			break;
+		}
+		source->again_ns = 0;
+		sub->aside_count--;
+	}
+	return next;
 }
 
 /* One step.  Returns 1 if there may be more at once. */
@@ -359,7 +400,7 @@ static int receive(struct sub *sub, struct source *source)
 		close_source(sub, source, ended(sub, source));
 		return 0;
 	case SHMQ_ESTALLED:
-		stall(source);
+		stall(sub, source);
 		return 0;
 	default:
 		end(sub, out_fail(sub->cli, rc, "receiving from", source->topic, NULL));
@@ -405,22 +446,16 @@ static void say_timeout(struct sub *sub)
 	end(sub, CLI_TIMEOUT);
 }
 
-static int64_t sooner(int64_t left, int64_t right)
+/* Nothing is there: put out everything before the wait, which ends when there
+ * is something to receive, to tell or to look at again. */
+static int wait_idle(struct sub *sub, int64_t look_ns)
 {
-	if (left == SHMQ_FOREVER || right == SHMQ_FOREVER)
-		return left == SHMQ_FOREVER ? right : left;
-	return left < right ? left : right;
-}
-
-/* Nothing is there: put out everything before the wait. */
-static int wait_idle(struct sub *sub)
-{
-	int64_t tell_ns = SHMQ_FOREVER, left = patience(sub);
+	int64_t left = patience(sub), wait_ns = sooner(left, look_ns);
 	size_t i;
-	int n, rc;
+	int n = SHMQ_ETIMEOUT, rc;
 
 	for (i = 0; i < sub->source_count; i++)
-		tell_ns = sooner(tell_ns, tell_when_due(&sub->sources[i]));
+		wait_ns = sooner(wait_ns, tell_when_due(&sub->sources[i]));
 	rc = out_flush();
 	if (rc < 0) {
 		output_failed(sub, rc);
@@ -429,20 +464,25 @@ static int wait_idle(struct sub *sub)
 	prepare_end(sub);
 	if (sig_wait_begin())
 		return 0;
-	n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, sooner(left, tell_ns));
+	if (sub->aside_count < sub->open_count)
+		n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, wait_ns);
+	else
+		sig_sleep_until(cli_now_ns() + wait_ns);
 	sig_wait_end();
-	return n == SHMQ_ETIMEOUT && sooner(left, tell_ns) != left ? 0 : n;
+	return n == SHMQ_ETIMEOUT && wait_ns != left ? 0 : n;
 }
 
 static void receive_all(struct sub *sub)
 {
+	int64_t look_ns;
 	int i, n;
 
 	sub->heard_ns = cli_now_ns();
 	while (!sub->done && !sig_stopped()) {
+		look_ns = look_at_stalled(sub);
 		n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, SHMQ_NOWAIT);
 		if (n == SHMQ_EEMPTY)
-			n = wait_idle(sub);
+			n = wait_idle(sub, look_ns);
 		if (n == SHMQ_ETIMEOUT || n == SHMQ_EEMPTY)
 			say_timeout(sub);
 		else if (n < 0)

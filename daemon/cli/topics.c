@@ -135,61 +135,89 @@ void peers_clear(struct peers *peers)
 
 /* ---- who holds whom back --------------------------------------------- */
 
-void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
-	       uint32_t number, struct holder *out)
+static struct who find_who(const struct peers *peers, enum shmq_role role, int client)
 {
+	struct who who = { .client = client };
 	size_t i;
 
-	*out = (struct holder){
-		.client = partition->holder,
-		.partition = number,
-		.lag = partition->holder_lag,
-	};
 	for (i = 0; i < peers->count; i++) {
 		const struct shmq_peer_info *peer = &peers->all[i];
 
-		if (peer->role != SHMQ_ROLE_SUBSCRIBER || (int)peer->client_id != out->client)
+		if (peer->role != role || (int)peer->client_id != client)
 			continue;
-		out->pid = peer->pid;
-		memcpy(out->name, peer->client_name, sizeof(out->name));
-		return;
+		who.pid = peer->pid;
+		memcpy(who.name, peer->client_name, sizeof(who.name));
+		break;
 	}
+	return who;
+}
+
+void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
+	       struct holder *out)
+{
+	*out = (struct holder){
+		.partition = partition->partition,
+		.slowest = find_who(peers, SHMQ_ROLE_SUBSCRIBER, partition->holder),
+		.lag = partition->holder_lag,
+		.holds_back = partition->holds_back,
+		.claimer = find_who(peers, SHMQ_ROLE_PUBLISHER, partition->claimer),
+		.claim_seq = partition->claim_seq,
+	};
+}
+
+static int is_worse(const struct shmq_partition_info *a, const struct shmq_partition_info *b)
+{
+	if ((a->claimer >= 0) != (b->claimer >= 0))
+		return a->claimer >= 0;
+	if (a->holds_back != b->holds_back)
+		return a->holds_back;
+	return a->holder >= 0 && (b->holder < 0 || a->holder_lag > b->holder_lag);
+}
+
+static int keep_worst(void *arg, const struct shmq_partition_info *partition)
+{
+	struct shmq_partition_info *worst = arg;
+
+	if (is_worse(partition, worst))
+		*worst = *partition;
+	return 0;
 }
 
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out)
 {
-	struct shmq_partition_info partition, worst = { .holder = -1 };
-	struct peers peers;
-	uint32_t p, number = 0;
-	int rc = 0;
+	struct shmq_partition_info worst = { .holder = -1, .claimer = -1 };
+	struct peers peers = { 0 };
+	int rc = shmq_partition_each(bus, topic->name, keep_worst, &worst);
 
-	*out = (struct holder){ .client = -1 };
-	for (p = 0; p < topic->partitions && rc == 0; p++) {
-		rc = shmq_topic_get_partition(bus, topic->name, p, &partition);
-		if (rc < 0 || partition.holder < 0)
-			continue;
-		if (worst.holder >= 0 && partition.holder_lag <= worst.holder_lag)
-			continue;
-		worst = partition;
-		number = p;
-	}
-	if (rc < 0 || worst.holder < 0)
-		return rc;
-	rc = peers_collect(bus, topic->name, &peers);
-	holder_of(&peers, &worst, number, out);
+	if (rc == 0 && (worst.holder >= 0 || worst.claimer >= 0))
+		rc = peers_collect(bus, topic->name, &peers);
+	holder_of(&peers, &worst, out);
 	peers_clear(&peers);
 	return rc;
 }
 
-struct units_text holder_text(const struct holder *holder)
+struct units_text who_text(const struct who *who)
 {
 	struct units_text text;
 
-	if (holder->client < 0)
+	if (who->client < 0)
 		snprintf(text.s, sizeof(text.s), "-");
-	else if (!holder->pid)
-		snprintf(text.s, sizeof(text.s), "client %d", holder->client);
+	else if (!who->pid)
+		snprintf(text.s, sizeof(text.s), "client %d", who->client);
 	else
-		snprintf(text.s, sizeof(text.s), "%s (pid %d)", holder->name, (int)holder->pid);
+		snprintf(text.s, sizeof(text.s), "%s (pid %d)", who->name, (int)who->pid);
+	return text;
+}
+
+/* Who waits for a subscriber that stands at a claim waits for the claim. */
+struct units_text holder_text(const struct holder *holder)
+{
+	struct units_text text = { "-" };
+
+	if (holder->claimer.client >= 0)
+		snprintf(text.s, sizeof(text.s), "%.72s, in its claim",
+			 who_text(&holder->claimer).s);
+	else if (holder->holds_back)
+		text = who_text(&holder->slowest);
 	return text;
 }

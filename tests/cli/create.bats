@@ -75,6 +75,11 @@ field() { # TOPIC EXPRESSION: of stat --json
 	[ "$(json '$_->{wait}' <t)" = adaptive ]
 }
 
+@test "depth_is_counted_in_powers_of_1024" {
+	shmq create t -q --depth 2k
+	[ "$(field t depth)" = 2048 ]
+}
+
 @test "each_policy_wait_and_mode_can_be_asked_for" {
 	for policy in block drop-new lossy evict; do
 		shmq create p.$policy -q --policy $policy

@@ -10,6 +10,13 @@ load helper
 	[ "$(shmq stat t --json | json '$_->{partition_list}[0]{head}')" = 1 ]
 }
 
+@test "move_as_json" {
+	shmq create t -q
+	[ "$(shmq move t --json)" = '{"topic":"t","moved":true}' ]
+	run -5 --separate-stderr shmq move nothing --json
+	[ -z "$output" ]
+}
+
 @test "move_tells_who_has_the_topic_open" {
 	shmq create t -q
 	start reader sub t

@@ -123,6 +123,8 @@ received() { # what stands in the ring, as JSON lines
 	[ "$(received t | json '$_->{partition}' | sort -u)" = 2 ]
 	echo x >x
 	run -2 shmq pub t --partition 4 <x
+	has "$output" "4 partitions"
+	has "$output" "--partition 4"
 	is_said_well "$output"
 }
 
@@ -200,6 +202,39 @@ received() { # what stands in the ring, as JSON lines
 	[ ! -s err ]
 	script -qec "seq 30 | '$BIN/shmq' pub t --rate 50/s" screen >/dev/null 3>&-
 	grep -q 't: [0-9]* sent, 0 dropped' screen
+}
+
+# screen COMMAND: run it on a terminal of its own, which is in the file screen.
+screen() {
+	command -v script >/dev/null || skip "no script(1)"
+	: >screen
+	script -qefc "$1" screen >/dev/null </dev/null 3>&- &
+	STARTED+=($!) PID_screen=$!
+}
+
+@test "progress_says_who_is_waited_for" {
+	shmq create t -q --depth 1024
+	start_stuck t
+	seq 2000 >lines
+	screen "'$BIN/shmq' pub t <lines"
+	await "grep -q 'waiting for [^;]*(pid $PID_stuck)' screen"
+	kill -CONT "$PID_stuck"
+	await "ended $PID_screen"
+	finish stuck
+	screen "'$BIN/shmq' pub t --wait-subscribers 1 <lines"
+	await "grep -q 'waiting for subscribers' screen"
+}
+
+@test "progress_shows_a_large_file_while_it_is_read" {
+	shmq create t -q --max 4M
+	mkfifo file
+	screen "'$BIN/shmq' pub t --file file </dev/null"
+	exec 9>file
+	head -c 2M /dev/zero >&9
+	await "grep -q '2 MiB of the next read' screen"
+	exec 9>&-
+	await "ended $PID_screen"
+	[ "$(head_of t)" = 1 ]
 }
 
 @test "create_makes_a_missing_topic_by_the_options_given" {

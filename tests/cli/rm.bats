@@ -17,6 +17,14 @@ load helper
 	[ -z "$(shmq ls)" ]
 }
 
+@test "rm_as_json_tells_of_each_topic" {
+	shmq create a -q
+	run -5 --separate-stderr shmq rm a nothing --json
+	[ "$(json '"$_->{topic} $_->{removed}"' <<<"$output")" = "$(printf 'a 1\nnothing 0')" ]
+	[ "$(json 'join " ", sort keys %$_' <<<"${lines[0]}")" = "removed topic" ]
+	[ -n "$stderr" ]
+}
+
 @test "rm_of_an_invalid_name_is_exit_2" {
 	run -2 shmq rm 'a b'
 }

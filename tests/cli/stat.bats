@@ -54,7 +54,7 @@ load helper
 	[ "$(json '$_->{subscriber_list}[0]{sleeping}' <t)" = true ]
 	[ "$(json '$_->{subscriber_list}[0]{uid}' <t)" = "$(id -u)" ]
 	[ "$(json 'join " ", sort keys %{$_->{partition_list}[0]}' <t)" = \
-		"head oldest partition rate slowest voids" ]
+		"claim head oldest partition rate slowest voids" ]
 }
 
 @test "stat_counts_what_publishers_and_subscribers_did" {
@@ -70,10 +70,12 @@ load helper
 	shmq stat t --json >t
 	[ "$(json '"@{$_->{publisher_list}[0]}{qw(name pid sent bytes dropped)}"' <t)" = \
 		"writer $PID_pub 10 11 0" ]
+	[ "$(json 'join " ", sort keys %{$_->{publisher_list}[0]}' <t)" = \
+		"bytes client dropped in_claim name partition pid sent uid waiting" ]
 	[ "$(json '"@{$_->{subscriber_list}[0]}{qw(received bytes lost lag)}"' <t)" = "10 11 0 0" ]
 	run -0 shmq stat t
 	grep -Eq "^ +PUBLISHER +PID" <<<"$output"
-	grep -Eq "^ +[0-9]+ +$PID_pub +[0-9]+ +writer +all +10 +11 +0" <<<"$output"
+	grep -Eq "^ +[0-9]+ +$PID_pub +[0-9]+ +writer +all +10 +11 +0 +-$" <<<"$output"
 	grep -Eq "^ +[0-9]+ +$PID_reader +.* 10 +11 +0 +0 +gating" <<<"$output"
 	exec 9>&-
 	finish pub
@@ -96,11 +98,24 @@ load helper
 	shmq stat t --json >t
 	[ "$(json '"@{$_->{partition_list}[0]{slowest}}{qw(pid name lag)}"' <t)" = "$PID_slow slow 1024" ]
 	[ "$(json '$_->{partition_list}[0]{slowest}{holds_back}' <t)" = true ]
+	[ "$(json '$_->{partition_list}[0]{claim} // "null"' <t)" = null ]
+	[ "$(json '$_->{publisher_list}[0]{waiting}' <t)" = true ]
+	[ "$(json '$_->{publisher_list}[0]{in_claim}' <t)" = false ]
 	kill -CONT "$PID_slow"
 	finish pub
 	await '[ "$(wc -l <slow.out)" = 2000 ]'
 	run -0 shmq stat
 	[[ "$(grep '^t ' <<<"$output")" == *" -" ]]
+}
+
+@test "stat_of_as_many_partitions_as_there_can_be" {
+	shmq create t -q --partitions 4096 --depth 1024 --slot 64
+	echo x | shmq pub t --partition 4095
+	shmq stat t --json >t
+	[ "$(json 'scalar @{$_->{partition_list}}' <t)" = 4096 ]
+	[ "$(json '"@{$_->{partition_list}[4095]}{qw(partition head)}"' <t)" = "4095 1" ]
+	run -0 shmq stat
+	grep -q '^t ' <<<"$output"
 }
 
 @test "stat_without_terminal_takes_one_look" {

@@ -11,6 +11,13 @@ load helper
 	run -5 shmq --no-start ls
 }
 
+@test "stop_as_json" {
+	shmq create t -q
+	[ "$(shmq stop --json)" = "{\"bus\":\"$SHMQ_BUS\",\"stopped\":true}" ]
+	run -5 --separate-stderr shmq stop --json
+	[ -z "$output" ]
+}
+
 @test "stop_without_supervisor_is_exit_5_and_starts_none" {
 	run -5 shmq stop
 	is_said_well "$output"

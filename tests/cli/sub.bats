@@ -118,6 +118,16 @@ load helper
 	json '$_->{tag}' <got | grep -Eq '^0x[0-9a-f]{16}$'
 }
 
+@test "format_json_gives_a_seq_beyond_signed_numbers_as_a_string" {
+	"$BIN/shmqd" --bus "$SHMQ_BUS" --runtime-dir "$SHMQ_RUNTIME_DIR" \
+		--first-seq 9223372036854775807 3>&-
+	shmq create t -q
+	seq 2 | shmq pub t
+	shmq sub t --from oldest --count 2 --json >got
+	grep -q '"seq":9223372036854775807,' got
+	grep -q '"seq":"9223372036854775808",' got
+}
+
 @test "format_json_without_stamps_has_nulls" {
 	shmq create t -q
 	echo x | shmq pub t

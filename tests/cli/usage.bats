@@ -58,6 +58,10 @@ load helper
 		create a --max 1.5.5k
 		create a --node -1
 		create a --block-timeout 0
+		create a --exclusive --shared
+		create a --evict-after 1s
+		create a --policy lossy --block-timeout 1s
+		create a --stall report
 		rm
 		move
 		move a b
@@ -77,6 +81,11 @@ load helper
 		pub a --key k --key-sep :
 		pub a --frames --key-sep :
 		pub a --frames --file x
+		pub a --lines --frames
+		pub a --policy lossy
+		pub a --shared
+		pub a --time --partition 1
+		pub a --create --evict-after 1s
 		sub
 		sub a --from nowhere
 		sub a --count 0
@@ -86,6 +95,18 @@ load helper
 		stop now
 		version 2
 	END
+}
+
+# SIZE is counted in powers of 1024, N in powers of 1000.
+@test "help_and_manual_agree_on_the_kind_of_each_number" {
+	for command in create rm move ls stat pub sub stop; do
+		shmq $command --help | sed -nE 's/^.*--([a-z-]+) (SIZE|N|TIME)( .*)?$/\1 \2/p'
+	done | sort -u >kinds
+	grep -qx 'depth SIZE' kinds
+	while read -r option kind; do
+		grep -Eq -e "^\.It Fl (. , )?-$option Ar ${kind,,}$" "$BATS_TEST_DIRNAME/../../man/shmq.1" ||
+			fail "--$option is no ${kind,,} in shmq(1)"
+	done <kinds
 }
 
 @test "shared_options_work_before_and_behind_the_command" {

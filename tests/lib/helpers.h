@@ -155,7 +155,7 @@ static inline struct shmq_event await_event(shmq_bus *bus, enum shmq_event_kind 
 /* Sum of one number over a topic's peers of one role. */
 struct peers {
 	enum shmq_role role;
-	unsigned count, sleeping, gating, evicted;
+	unsigned count, sleeping, waiting, gating, evicted;
 	uint64_t sent_or_received, lost, lag;
 	struct shmq_peer_info last;
 };
@@ -168,6 +168,7 @@ static inline int add_peer(void *arg, const struct shmq_peer_info *peer)
 		return 0;
 	sum->count++;
 	sum->sleeping += !!peer->sleeping;
+	sum->waiting += !!peer->waiting;
 	sum->gating += !!peer->gating;
 	sum->evicted += !!peer->evicted;
 	sum->sent_or_received += peer->count;

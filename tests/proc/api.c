@@ -928,6 +928,15 @@ static int stop_at_second(void *arg, const struct shmq_topic_info *info)
 	return ++*(int *)arg == 2 ? 42 : 0;
 }
 
+static int note_partition(void *arg, const struct shmq_partition_info *partition)
+{
+	struct shmq_partition_info *last = arg;
+
+	CHECK_EQ(partition->partition, last->partition + 1);
+	*last = *partition;
+	return partition->partition == 2 ? 44 : 0;
+}
+
 static int stop_at_once(void *arg, const struct shmq_peer_info *peer)
 {
 	(void)arg;
@@ -954,11 +963,17 @@ TEST(inspection_shows_topics_partitions_and_peers)
 	create(bus, "a", .depth = 1024, .partitions = 2);
 	create(bus, "b");
 	create(bus, "c");
+	create(bus, "d", .depth = 1024, .partitions = 4);
 	CHECK_EQ(shmq_topic_each(watcher, stop_at_second, &visits), 42);
 	CHECK_EQ(visits, 2);
 	CHECK_ERROR(shmq_topic_get_info(watcher, "z", &info), SHMQ_ENOTOPIC);
 	CHECK_ERROR(shmq_topic_get_partition(watcher, "z", 0, &part), SHMQ_ENOTOPIC);
 	CHECK_ERROR(shmq_topic_get_partition(watcher, "a", 2, &part), SHMQ_EOPTION);
+	CHECK_ERROR(shmq_topic_get_partition(watcher, "a", UINT32_MAX, &part), SHMQ_EOPTION);
+	CHECK_ERROR(shmq_partition_each(watcher, "z", note_partition, &part), SHMQ_ENOTOPIC);
+	part.partition = UINT32_MAX;
+	CHECK_EQ(shmq_partition_each(watcher, "d", note_partition, &part), 44);
+	CHECK_EQ(part.partition, 2);
 	CHECK_ERROR(shmq_peer_each(watcher, "z", stop_at_once, NULL), SHMQ_ENOTOPIC);
 	CHECK_EQ(shmq_peer_each(watcher, "a", stop_at_once, NULL), 0); /* nobody there */
 	pub = open_pub(bus, "a");
@@ -982,6 +997,11 @@ TEST(inspection_shows_topics_partitions_and_peers)
 	CHECK_EQ(part.voids, 0);
 	CHECK_EQ(part.holder, (int)shmq_bus_client_id(watcher));
 	CHECK_EQ(part.holder_lag, 7); /* the fourth is being looked at */
+	part.partition = UINT32_MAX;
+	CHECK_OK(shmq_partition_each(watcher, "a", note_partition, &part));
+	CHECK_EQ(part.partition, 1);
+	CHECK_EQ(part.head, 10);
+	CHECK_EQ(part.holder_lag, 7);
 	subs = peers_of(bus, "a", SHMQ_ROLE_SUBSCRIBER);
 	CHECK_EQ(subs.count, 1);
 	CHECK_EQ(subs.gating, 1);

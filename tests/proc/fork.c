@@ -135,6 +135,7 @@ static int every_call_refuses(void *arg)
 	CHECK_ERROR(shmq_topic_get_info(s->bus, "t", &info), SHMQ_EFORKED);
 	CHECK_ERROR(shmq_topic_get_partition(s->bus, "t", 0, &part), SHMQ_EFORKED);
 	CHECK_ERROR(shmq_topic_each(s->bus, visit_nothing, NULL), SHMQ_EFORKED);
+	CHECK_ERROR(shmq_partition_each(s->bus, "t", NULL, NULL), SHMQ_EFORKED);
 	CHECK_ERROR(shmq_peer_each(s->bus, "t", NULL, NULL), SHMQ_EFORKED);
 	return 0;
 }

@@ -394,3 +394,92 @@ TEST(too_little_address_space_is_refused)
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
+
+/* ---- maps --------------------------------------------------------------------- */
+
+struct maps {
+	char *mem;
+	size_t pages, used;
+};
+
+/* Every other page of a range gets a protection of its own, until the kernel
+ * gives no more maps; then `spare` of them, an even number, are given back. */
+static void fill_maps(struct maps *m, size_t spare)
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned long long most = 0;
+
+	CHECK(file && fscanf(file, "%llu", &most) == 1);
+	fclose(file);
+	if (most > 4 << 20)
+		SKIP("vm.max_map_count is %llu", most);
+	m->pages = 2 * most;
+	m->mem = mmap(NULL, m->pages * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		      -1, 0);
+	CHECK(m->mem != MAP_FAILED);
+	for (m->used = 0; m->used < m->pages; m->used += 2)
+		if (mprotect(m->mem + m->used * 4096, 4096, PROT_READ))
+			break;
+	CHECK_EQ(errno, ENOMEM);
+	for (; spare; spare -= 2) {
+		m->used -= 2;
+		CHECK_OK(mprotect(m->mem + m->used * 4096, 4096, PROT_NONE));
+	}
+}
+
+static void empty_maps(struct maps *m)
+{
+	CHECK_OK(munmap(m->mem, m->pages * 4096));
+}
+
+static void check_names_maps(int rc)
+{
+	if (rc != SHMQ_ELIMIT)
+		CHECK_ERROR(rc, -ENOMEM);
+	if (!strstr(shmq_bus_error(NULL), "vm.max_map_count"))
+		FAIL("\"%s\" does not name the limit", shmq_bus_error(NULL));
+}
+
+TEST(a_full_map_table_in_the_client_is_named_and_leaks_nothing)
+{
+	struct shmq_bus_options o = { .size = sizeof(o) };
+	int before, refused = 0, rc = -1;
+	struct shmq_bus_info info;
+	size_t spare;
+	struct maps maps;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	shmq_pub *pub;
+
+	if (test_slowdown() > 1)
+		SKIP("sanitizers need maps of their own");
+	test_bus_start();
+	o.runtime_dir = test_bus_dir();
+	before = test_fd_count();
+	for (spare = 0; spare < 60 && rc; spare += 2) {
+		fill_maps(&maps, spare);
+		rc = shmq_bus_open(test_bus_name(), &o, &bus);
+		empty_maps(&maps);
+		if (!rc)
+			break;
+		check_names_maps(rc);
+		CHECK(bus == NULL);
+		CHECK_EQ(test_fd_count(), before);
+		refused++;
+	}
+	CHECK_GT(refused, 0);
+	CHECK_OK(rc);
+	create(bus, "t", .depth = DEPTH);
+	fill_maps(&maps, 0);
+	rc = shmq_sub_open(bus, "t", NULL, &sub);
+	check_names_maps(rc);
+	rc = shmq_pub_open(bus, "t", NULL, &pub);
+	check_names_maps(rc);
+	empty_maps(&maps);
+	check_works(bus);
+	CHECK_EQ(topic_info(bus, "t").subscribers, 0);
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	CHECK_EQ(info.clients, 1);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}

@@ -100,6 +100,27 @@ TEST(attach_refuses_a_record_or_a_ring_that_cannot_be)
 	fake_free(f);
 }
 
+TEST(attach_of_one_ring_maps_no_other)
+{
+	struct fake *f = fake_new(&(struct fake_options){ .partitions = 3 });
+	uint64_t id = f->topic->id;
+	lay_ref ref = f->partition[2].ring;
+	struct shmq__topic *t;
+
+	f->partition[2].ring = LAY_REF(999, 4096);
+	CHECK_OK(shmq__topic_attach_ring(f->slabs, 0, id, SHMQ__SLAB_READ, 1, &t));
+	CHECK_EQ(t->ring[1].mem->partition, 1);
+	CHECK(!t->ring[0].mem);
+	CHECK(!t->ring[2].mem);
+	shmq__topic_detach(t);
+	CHECK_EQ(shmq__topic_attach_ring(f->slabs, 0, id, SHMQ__SLAB_READ, 2, &t), SHMQ_ECORRUPT);
+	f->partition[2].ring = ref;
+	CHECK_EQ(shmq__topic_attach_ring(f->slabs, 0, id, SHMQ__SLAB_READ, 3, &t), SHMQ_EOPTION);
+	CHECK_EQ(shmq__topic_attach_ring(f->slabs, 0, id, SHMQ__SLAB_READ, UINT32_MAX, &t),
+		 SHMQ_EOPTION);
+	fake_free(f);
+}
+
 TEST(a_client_that_may_write_nothing_can_look_at_everything)
 {
 	for (size_t i = 0; i < COUNT(bases); i++) {
