@@ -142,7 +142,7 @@ INCLUDES_iceoryx = $(addprefix -I,$(lastword $(wildcard /usr/include/iceoryx/v* 
 there = $(or $(if $(NEEDS_$(1)),,needs nothing),$(shell printf '\043include <$(NEEDS_$(1))>\n' | \
 	$(CXX) $(INCLUDES_$(1)) -E -x c++ - >/dev/null 2>&1 && echo yes))
 
-PEER_CXX  = $(CXX) -std=gnu++17 -fPIC -fvisibility=hidden -pthread -Wall -Wextra $(SANFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+PEER_CXX  = $(CXX) -std=gnu++20 -fPIC -fvisibility=hidden -pthread -Wall -Wextra $(SANFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 PEER_LINK = $(call say,LD,$@)$(LINK) -shared -Wl,-z,defs -o $@ $(filter %.o,$^) $(LIBS_$(basename $(@F)))
 
 $(PEER_DIR)/%.o: INCLUDES = -Ibench

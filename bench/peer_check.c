@@ -27,9 +27,9 @@ struct job {
 
 static size_t length_of(const struct peer_channel *c, uint64_t i)
 {
-	static const size_t lengths[] = { 0,   1,   7,	 8,    9,    31,   32,	  56,	 63,
-					  64,  65,  127, 128,  200,  256,  1000, 1024,	 4095,
-					  8192, 65536, 65537, 131072, 1 << 20 };
+	static const size_t lengths[] = { 0,    1,    7,    8,     9,     31,     32,     56,
+					  63,   64,   65,   127,   128,   200,    256,    1000,
+					  1024, 4095, 8192, 65536, 65537, 131072, 1 << 20 };
 	size_t len = lengths[i % (sizeof(lengths) / sizeof(lengths[0]))];
 
 	/* Of several senders, messages say whose they are. */
@@ -49,14 +49,10 @@ static uint64_t id_of(unsigned sender, uint64_t i)
 	return (uint64_t)sender << 48 | i << 24;
 }
 
-static void *open_end(void *(*open_it)(const struct peer_channel *), const struct peer_channel *c,
-		      unsigned index)
+static void *open_end(void *(*open_it)(const struct peer_channel *), const struct peer_channel *c)
 {
-	struct peer_channel mine = *c;
-	void *end;
+	void *end = open_it(c);
 
-	mine.index = index;
-	end = open_it(&mine);
 	if (!end)
 		bench_fail("an end did not open");
 	return end;
@@ -121,37 +117,39 @@ static void get(const struct peer *p, void *end, const struct peer_channel *c, c
 /* ---- one way -------------------------------------------------------------- */
 
 /* The numbers of the ends are given out as the processes come. */
-static unsigned take_number(int kind)
+static struct peer_channel numbered(const struct peer_channel *channel, int kind)
 {
-	return (unsigned)atomic_fetch_add(&bench_shared->word[kind][0], 1);
+	struct peer_channel mine = *channel;
+
+	mine.index = (unsigned)atomic_fetch_add(&bench_shared->word[kind][0], 1);
+	return mine;
 }
 
 static void run_sender(void *arg)
 {
 	const struct job *j = arg;
-	const struct peer_channel *c = &j->to;
-	unsigned index = take_number(0);
-	void *end = open_end(j->peer->open_send, c, index);
-	char *buf = make_buffer(c);
+	const struct peer_channel c = numbered(&j->to, 0);
+	void *end = open_end(j->peer->open_send, &c);
+	char *buf = make_buffer(&c);
 	uint64_t i;
 
-	bench_meet(c->senders + c->receivers);
-	for (i = 0; i < messages_of(c); i++)
-		give(j->peer, end, c, buf, index, i);
+	bench_meet(c.senders + c.receivers);
+	for (i = 0; i < messages_of(&c); i++)
+		give(j->peer, end, &c, buf, c.index, i);
 	j->peer->close(end);
 }
 
 static void run_receiver(void *arg)
 {
 	const struct job *j = arg;
-	const struct peer_channel *c = &j->to;
-	void *end = open_end(j->peer->open_recv, c, take_number(1));
+	const struct peer_channel c = numbered(&j->to, 1);
+	void *end = open_end(j->peer->open_recv, &c);
 	uint64_t next[MOST_ENDS] = { 0 }, i;
-	char *buf = make_buffer(c);
+	char *buf = make_buffer(&c);
 
-	bench_meet(c->senders + c->receivers);
-	for (i = 0; i < messages_of(c) * c->senders; i++)
-		get(j->peer, end, c, buf, next, i);
+	bench_meet(c.senders + c.receivers);
+	for (i = 0; i < messages_of(&c) * c.senders; i++)
+		get(j->peer, end, &c, buf, next, i);
 	j->peer->close(end);
 }
 
@@ -160,8 +158,8 @@ static void run_receiver(void *arg)
 static void run_pong(void *arg)
 {
 	const struct job *j = arg;
-	void *in = open_end(j->peer->open_recv, &j->to, 0);
-	void *out = open_end(j->peer->open_send, &j->from, 0);
+	void *in = open_end(j->peer->open_recv, &j->to);
+	void *out = open_end(j->peer->open_send, &j->from);
 	char *buf = make_buffer(&j->to);
 	uint64_t next = 0;
 
@@ -177,8 +175,8 @@ static void run_pong(void *arg)
 static void run_ping(void *arg)
 {
 	const struct job *j = arg;
-	void *in = open_end(j->peer->open_recv, &j->from, 0);
-	void *out = open_end(j->peer->open_send, &j->to, 0);
+	void *in = open_end(j->peer->open_recv, &j->from);
+	void *out = open_end(j->peer->open_send, &j->to);
 	char *buf = make_buffer(&j->to);
 	uint64_t next = 0;
 

@@ -25,13 +25,13 @@
 #define PREFIX "shmq-peers-"
 
 /* In the order of figures. */
-static const char *const names[] = { "iceoryx", "ck",	   "boost",     "posixmq", "seqpacket",
-				     "pipe",	"zeromq", "nng", "redis" };
+static const char *const names[] = { "iceoryx", "ck",     "boost", "posixmq", "seqpacket",
+				     "pipe",    "zeromq", "nng",   "redis" };
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static const struct peer *peers[NAMES + 1];
 static unsigned peer_count, broken, channel_count;
-static char peers_dir[64];
+static char peers_dir[PATH_MAX];
 static pid_t parent, guard;
 static int guard_fd;
 

@@ -61,8 +61,9 @@ try {
 
 	e->channel = *channel;
 	e->created = queue_name(channel, channel->index);
-	e->queues.push_back(std::make_unique<ipc::message_queue>(
-		ipc::create_only, e->created.c_str(), peer_depth(channel, 8, 1024), channel->bytes));
+	e->queues.push_back(
+		std::make_unique<ipc::message_queue>(ipc::create_only, e->created.c_str(),
+						     peer_depth(channel, 8, 1024), channel->bytes));
 	return e.release();
 } catch (const std::exception &x) {
 	peer_error("creating a queue: %s", x.what());
@@ -112,21 +113,21 @@ void close_end(void *handle)
 } // namespace
 
 extern "C" const struct peer bench_peer = {
-	"boost",
-	"Boost.Interprocess message_queue (" BOOST_LIB_VERSION ")",
-	1 << 30,
-	PEER_SPIN | PEER_SLEEP,
-	64,
-	64,
-	nullptr,
-	nullptr,
-	open_send,
-	open_recv,
-	send_all,
-	recv_next,
-	close_end,
-	nullptr,
-	nullptr,
-	nullptr,
-	nullptr,
+	.name = "boost",
+	.label = "Boost.Interprocess message_queue (" BOOST_LIB_VERSION ")",
+	.max_bytes = 1 << 30,
+	.waits = PEER_SPIN | PEER_SLEEP,
+	.fan_out = 64,
+	.fan_in = 64,
+	.start = nullptr,
+	.stop = nullptr,
+	.open_send = open_send,
+	.open_recv = open_recv,
+	.send = send_all,
+	.recv = recv_next,
+	.close = close_end,
+	.loan = nullptr,
+	.publish = nullptr,
+	.take = nullptr,
+	.release = nullptr,
 };

@@ -110,8 +110,7 @@ static void *open_send(const struct peer_channel *channel)
 	unsigned i;
 
 	for (i = 0; e && i < e->n; i++) {
-		e->lanes[i].fd =
-			peer_fetch(channel, lane_of(channel, channel->index, i), O_RDWR);
+		e->lanes[i].fd = peer_fetch(channel, lane_of(channel, channel->index, i), O_RDWR);
 		if (map_lane(e, &e->lanes[i]))
 			return NULL;
 	}

@@ -30,7 +30,7 @@ using iox::cxx::TruncateToCapacity;
  * is. */
 class counting_port : public iox::popo::PublisherPortUser
 {
-    public:
+      public:
 	using iox::popo::PublisherPortUser::PublisherPortUser;
 	uint64_t subscribers() const
 	{
@@ -42,7 +42,7 @@ class counting_port : public iox::popo::PublisherPortUser
 
 class publisher : public iox::popo::UntypedPublisherImpl<iox::popo::BasePublisher<counting_port>>
 {
-    public:
+      public:
 	using UntypedPublisherImpl::UntypedPublisherImpl;
 	uint64_t subscribers() const
 	{
@@ -68,7 +68,7 @@ int start(const char *dir)
 	 * hold. */
 	static const struct {
 		unsigned bytes, count;
-	} pools[] = { { 128, 8192 },   { 1536, 4096 },	{ 16640, 4096 },
+	} pools[] = { { 128, 8192 },   { 1536, 4096 },  { 16640, 4096 },
 		      { 66048, 1024 }, { 262400, 256 }, { 1048832, 64 } };
 	std::ofstream out(config);
 	std::string line;
@@ -118,9 +118,9 @@ void stop()
  * when it goes. */
 class runtime : public iox::runtime::PoshRuntimeImpl
 {
-    public:
+      public:
 	explicit runtime(iox::cxx::optional<const iox::RuntimeName_t *> name)
-		: PoshRuntimeImpl(name)
+	    : PoshRuntimeImpl(name)
 	{
 	}
 };
@@ -137,7 +137,7 @@ class ends_count : public iox::runtime::PoshRuntime
 		return *the_one;
 	}
 
-    public:
+      public:
 	static void add(const std::string &name)
 	{
 		if (count++)
@@ -278,21 +278,21 @@ void close_end(void *handle)
 } // namespace
 
 extern "C" const struct peer bench_peer = {
-	"iceoryx",
-	"iceoryx 2.0 (untyped, RouDi)",
-	1 << 20,
-	PEER_SPIN | PEER_SLEEP,
-	16,
-	16,
-	start,
-	stop,
-	open_send,
-	open_recv,
-	send_copy,
-	recv_copy,
-	close_end,
-	loan,
-	publish,
-	take,
-	release,
+	.name = "iceoryx",
+	.label = "iceoryx 2.0 (untyped, RouDi)",
+	.max_bytes = 1 << 20,
+	.waits = PEER_SPIN | PEER_SLEEP,
+	.fan_out = 16,
+	.fan_in = 16,
+	.start = start,
+	.stop = stop,
+	.open_send = open_send,
+	.open_recv = open_recv,
+	.send = send_copy,
+	.recv = recv_copy,
+	.close = close_end,
+	.loan = loan,
+	.publish = publish,
+	.take = take,
+	.release = release,
 };

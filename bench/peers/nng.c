@@ -67,7 +67,7 @@ static void connected(nng_pipe pipe, nng_pipe_ev event, void *arg)
 	atomic_store(&lane->connected, event == NNG_PIPE_EV_ADD_POST);
 }
 
-/* The library drops at close what it has not written, and says of no message
+/* The library drops at exit what it has not written, and says of no message
  * that it is written.  But it takes the next one only when the last is: so
  * one more is sent, of a length that no message has, and the receiver skips
  * it.  A receiver that is gone had what it wanted. */
@@ -82,17 +82,16 @@ static void drain(const struct peer_channel *channel, struct lane *lane)
 	free(end_mark);
 }
 
+/* A socket stays until the process ends, and so does what its callback
+ * needs: nng_close() of 1.5.2 at times never returns when the other end
+ * closes as well. */
 static void close_end(void *end)
 {
 	struct end *e = end;
 	unsigned i;
 
-	for (i = 0; i < e->n; i++) {
-		if (e->sends)
-			drain(&e->channel, &e->lanes[i]);
-		nng_close(e->lanes[i].socket);
-	}
-	free(e);
+	for (i = 0; i < e->n && e->sends; i++)
+		drain(&e->channel, &e->lanes[i]);
 }
 
 static int dial(const struct peer_channel *channel, struct lane *lane, unsigned receiver)

@@ -23,8 +23,8 @@ struct end {
 	struct peer_channel channel;
 	redisContext *redis;
 	int sends;
-	unsigned window;     /* entries that may wait in the stream */
-	unsigned sent;       /* since the stream was last bounded */
+	unsigned window; /* entries that may wait in the stream */
+	unsigned sent;   /* since the stream was last bounded */
 	unsigned unanswered;
 	redisReply *batch; /* what XREAD brought */
 	redisReply *entries;
@@ -65,8 +65,9 @@ static int start(const char *dir)
 	char log[PEER_PATH_BYTES];
 	/* redis-tools has the server under another name; the package
 	 * redis-server would start one of its own. */
-	const char *argv[] = { "redis-server", "--port", "0", "--unixsocket", socket_path,
-			 "--save", "", "--appendonly", "no", "--dir", dir, NULL };
+	const char *argv[] = { "redis-server", "--port", "0", "--unixsocket",
+			       socket_path,    "--save", "",  "--appendonly",
+			       "no",           "--dir",  dir, NULL };
 
 	if (snprintf(socket_path, sizeof(socket_path), "%s/redis.socket", dir) >=
 	    (int)sizeof(socket_path))
