@@ -10,8 +10,9 @@
  * A channel carries messages of up to `bytes` from its senders to its
  * receivers.  All ends are opened in forked, pinned processes; a process
  * that has several opens its receivers first, since a sender's opening waits
- * for its receivers and a receiver's waits for nobody.  start() runs in the parent
- * before the first fork of a run, stop() after its end in another process.
+ * for its receivers and a receiver's waits for nobody.  start() and stop() run before
+ * and after all that, in a process that no end is opened in, so ends know of
+ * a server only what they find in `dir`.
  * Nothing is lost on a channel: a sender waits where the peer would drop.
  * Each peer is set up the way its own documentation recommends for low
  * latency on one machine.

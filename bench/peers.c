@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * However the program ends, a guard stops the servers and removes what the
- * plugins named: it waits for the end of a pipe whose other end this process
- * and all it forks hold, and servers do not.  All such names begin with PREFIX and the process id.
- * What a guard that was killed too has left, the next one removes.
+ * A keeper, forked before anything is named, starts the servers and waits
+ * for the end of this program and all it forks, however they end: that is
+ * the end of a pipe which they hold, and servers do not.  Then it stops the
+ * servers and removes what the plugins named; all such names begin with
+ * PREFIX and the id of this process.  What a keeper that was killed too has
+ * left, the next one removes.
  */
 #include "peers.h"
 #include "common.h"
@@ -32,8 +34,8 @@ static const char *const names[] = { "iceoryx", "ck",     "boost", "posixmq", "s
 static const struct peer *peers[NAMES + 1];
 static unsigned peer_count, broken, channel_count;
 static char peers_dir[PATH_MAX];
-static pid_t parent, guard;
-static int guard_fd;
+static pid_t parent, keeper;
+static int keeper_fd;
 
 static const char *tmp(void)
 {
@@ -81,49 +83,72 @@ static void scrub_all(pid_t owner)
 	scrub("/dev/shm", owner);
 }
 
-static void be_guard(int fd)
+/* Say of each peer whether it started, await the end, clean up. */
+static void keep(int say_fd, int end_fd)
 {
+	char up[NAMES] = { 0 }, c;
 	unsigned i;
-	char c;
 
-	/* What ends the program by its group leaves the guard. */
+	/* What ends the program by its group leaves the keeper. */
 	setpgid(0, 0);
 	close(0);
 	close(1);
-	while (read(fd, &c, 1) < 0 && errno == EINTR)
-		;
-	for (i = 0; i < peer_count; i++)
-		if (peers[i]->stop)
+	scrub_all(parent);
+	if (mkdir(peers_dir, 0700))
+		fprintf(stderr, "bench: making %s: %s\n", peers_dir, strerror(errno));
+	for (i = 0; peers[i]; i++)
+		up[i] = !peers[i]->start || !peers[i]->start(peers_dir);
+	if (write(say_fd, up, sizeof(up)) == sizeof(up))
+		while (read(end_fd, &c, 1) < 0 && errno == EINTR)
+			;
+	for (i = 0; peers[i]; i++)
+		if (up[i] && peers[i]->stop)
 			peers[i]->stop();
 	scrub_all(parent);
 	_exit(0);
 }
 
-static void start_guard(void)
-{
-	int fd[2];
-
-	if (pipe2(fd, O_CLOEXEC))
-		bench_fail("pipe: %s", strerror(errno));
-	guard = fork();
-	if (guard < 0)
-		bench_fail("fork: %s", strerror(errno));
-	if (!guard) {
-		close(fd[1]);
-		be_guard(fd[0]);
-	}
-	close(fd[0]);
-	guard_fd = fd[1];
-}
-
-static void dismiss_guard(void)
+static void dismiss_keeper(void)
 {
 	if (getpid() != parent)
 		return;
-	close(guard_fd);
-	waitpid(guard, NULL, 0);
-	while (waitpid(-1, NULL, WNOHANG) > 0)
-		; /* the servers, which it has stopped */
+	close(keeper_fd);
+	waitpid(keeper, NULL, 0);
+}
+
+/* Fork the keeper and drop the peers it could not start. */
+static void start_keeper(void)
+{
+	char up[NAMES] = { 0 };
+	int say[2], end[2];
+	unsigned i, n = 0;
+
+	if (pipe2(say, O_CLOEXEC) || pipe2(end, O_CLOEXEC))
+		bench_fail("pipe: %s", strerror(errno));
+	keeper = fork();
+	if (keeper < 0)
+		bench_fail("fork: %s", strerror(errno));
+	if (!keeper) {
+		close(say[0]);
+		close(end[1]);
+		keep(say[1], end[0]);
+	}
+	close(say[1]);
+	close(end[0]);
+	keeper_fd = end[1];
+	atexit(dismiss_keeper);
+	if (read(say[0], up, sizeof(up)) != sizeof(up))
+		bench_fail("the servers of the peers did not start");
+	close(say[0]);
+	for (i = 0; peers[i]; i++) {
+		if (up[i]) {
+			peers[n++] = peers[i];
+			continue;
+		}
+		printf("absent %s did not start\n", peers[i]->name);
+		broken++;
+	}
+	peers[n] = NULL;
 }
 
 /* A name in a list with commas between. */
@@ -164,11 +189,11 @@ static void load(const char *dir, const char *name)
 	}
 	plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	peer = plugin ? dlsym(plugin, "bench_peer") : NULL;
-	if (peer && (!peer->start || !peer->start(peers_dir))) {
+	if (peer) {
 		peers[peer_count++] = peer;
 		return;
 	}
-	printf("absent %s %s\n", name, peer ? "did not start" : dlerror());
+	printf("absent %s %s\n", name, dlerror());
 	broken++;
 }
 
@@ -190,16 +215,12 @@ const struct peer *const *bench_peers(void)
 	*strrchr(dir, '/') = 0;
 
 	parent = getpid();
-	scrub_all(parent);
 	snprintf(peers_dir, sizeof(peers_dir), "%s/" PREFIX "%d", tmp(), (int)parent);
-	if (mkdir(peers_dir, 0700))
-		bench_fail("making %s: %s", peers_dir, strerror(errno));
 	for (i = 0; i < NAMES; i++)
 		if (!list || listed(list, names[i]))
 			load(dir, names[i]);
+	start_keeper();
 	fflush(stdout);
-	start_guard();
-	atexit(dismiss_guard);
 	return peers;
 }
 

@@ -12,7 +12,7 @@
  * with commas between) and start their servers, which run until the program
  * ends.  Those missing are named once, by lines `absent <name> <why>` on
  * stdout.  The list ends with NULL.  Call it in the parent before anything
- * is forked; later calls return the same list. */
+ * is forked, and have children end by _exit(); later calls return the same list. */
 const struct peer *const *bench_peers(void);
 
 /* Peers that were built and chosen, and yet are absent. */

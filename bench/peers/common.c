@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -93,20 +93,15 @@ void peer_idle(enum peer_wait wait, struct pollfd *fds, unsigned n, unsigned *po
 		peer_relax(polls);
 }
 
-int peer_spawn(const char *file, const char *const argv[], const char *log)
+pid_t peer_spawn(const char *file, const char *const argv[], const char *log)
 {
 	pid_t parent = getpid(), pid = fork();
 	int fd;
 
 	if (pid < 0)
 		return peer_error("fork: %s", strerror(errno));
-	if (pid) {
-		fd = (int)syscall(SYS_pidfd_open, pid, 0);
-		return fd >= 0 ? fd : peer_error("pidfd_open: %s", strerror(errno));
-	}
-	/* Not of the group that an interrupt at the terminal ends, so that it
-	 * can clean up when its parent is gone. */
-	setpgid(0, 0);
+	if (pid)
+		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	if (getppid() == parent && fd >= 0 && dup2(fd, 1) == 1 && dup2(fd, 2) == 2)
@@ -114,17 +109,14 @@ int peer_spawn(const char *file, const char *const argv[], const char *log)
 	_exit(127);
 }
 
-int peer_alive(int server)
+int peer_alive(pid_t server)
 {
-	struct pollfd ended = { .fd = server, .events = POLLIN };
-
-	return poll(&ended, 1, 0) == 0;
+	return waitpid(server, NULL, WNOHANG) == 0;
 }
 
-void peer_end(int server)
+void peer_end(pid_t server)
 {
-	struct pollfd ended = { .fd = server, .events = POLLIN };
-
-	syscall(SYS_pidfd_send_signal, server, SIGTERM, NULL, 0);
-	poll(&ended, 1, -1);
+	kill(server, SIGTERM);
+	while (waitpid(server, NULL, 0) < 0 && errno == EINTR)
+		;
 }

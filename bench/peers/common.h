@@ -50,12 +50,12 @@ void peer_nap(void); /* a millisecond, while opening */
 /* After all n descriptors had nothing: poll again, or sleep until one has. */
 void peer_idle(enum peer_wait wait, struct pollfd *fds, unsigned n, unsigned *polls);
 
-/* Run a server that ends with this process, its output in the file log: a
- * descriptor of the process.  peer_alive() is 0 once it has ended by itself;
- * peer_end() ends it, asked by whatever process. */
-int peer_spawn(const char *file, const char *const argv[], const char *log);
-int peer_alive(int server);
-void peer_end(int server);
+/* Run a server that ends with this process at the latest, its output in the
+ * file log.  peer_alive() is 0 once it has ended by itself, and then there is
+ * nothing for peer_end(). */
+pid_t peer_spawn(const char *file, const char *const argv[], const char *log);
+int peer_alive(pid_t server);
+void peer_end(pid_t server);
 
 #ifdef __cplusplus
 }

@@ -58,7 +58,34 @@ struct end {
 	unsigned polls = 0;
 };
 
-int roudi;
+pid_t roudi;
+
+/* The lock that tells whether a RouDi has what there is only once on a
+ * machine: the descriptor, or -1 if it has. */
+int take_lock()
+{
+	int fd = open("/tmp/iox-unique-roudi.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* That of a run which was killed may still be ending. */
+void await_another()
+{
+	for (int ms = 0; ms < 3000; ms++) {
+		int fd = take_lock();
+
+		if (fd >= 0) {
+			close(fd);
+			return;
+		}
+		peer_nap();
+	}
+}
 
 int start(const char *dir)
 {
@@ -79,8 +106,9 @@ int start(const char *dir)
 		    << "\n";
 	out.close();
 	const char *argv[] = { "iox-roudi", "-c", config.c_str(), "-k", "1", nullptr };
+	await_another();
 	roudi = peer_spawn(argv[0], argv, log.c_str());
-	while (roudi >= 0 && peer_alive(roudi)) {
+	while (roudi > 0 && peer_alive(roudi)) {
 		std::ifstream said(log);
 
 		while (std::getline(said, line))
@@ -91,26 +119,22 @@ int start(const char *dir)
 	return peer_error("RouDi did not start; perhaps another one is running");
 }
 
-/* RouDi cleans up, but aborts where a client was killed; and what it has has
- * fixed names.  Its lock tells whether another one has them by now. */
+/* RouDi cleans up, but aborts where a client was killed. */
 void stop()
 {
-	const char *lock = "/tmp/iox-unique-roudi.lock";
 	const group *owner = getgrgid(getegid());
 	int fd;
 
 	peer_end(roudi);
-	fd = open(lock, O_RDWR | O_CLOEXEC);
-	if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB)) {
-		shm_unlink("/iceoryx_mgmt");
-		if (owner)
-			shm_unlink((std::string("/") + owner->gr_name).c_str());
-		unlink("/tmp/roudi");
-		unlink("/tmp/roudi.lock");
-		unlink(lock);
-	}
-	if (fd >= 0)
-		close(fd);
+	fd = take_lock();
+	if (fd < 0)
+		return;
+	shm_unlink("/iceoryx_mgmt");
+	if (owner)
+		shm_unlink((std::string("/") + owner->gr_name).c_str());
+	for (const char *path : { "/tmp/roudi", "/tmp/roudi.lock", "/tmp/iox-unique-roudi.lock" })
+		unlink(path);
+	close(fd);
 }
 
 /* A process has one runtime, which by itself lives until exit(); here it goes

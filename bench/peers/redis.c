@@ -32,8 +32,7 @@ struct end {
 	char last[48];   /* identifier of the last of them */
 };
 
-static char socket_path[PEER_PATH_BYTES];
-static int server;
+static pid_t server;
 
 static redisReply *failed(struct end *e, redisReply *reply)
 {
@@ -60,22 +59,28 @@ static redisReply *ask(struct end *e, const char *format, ...)
 	return reply;
 }
 
+static int socket_path(const char *dir, char path[PEER_PATH_BYTES])
+{
+	int n = snprintf(path, PEER_PATH_BYTES, "%s/redis.socket", dir);
+
+	return n < PEER_PATH_BYTES ? 0 : peer_error("%s: the path is too long", dir);
+}
+
 static int start(const char *dir)
 {
-	char log[PEER_PATH_BYTES];
+	char path[PEER_PATH_BYTES], log[PEER_PATH_BYTES];
 	/* redis-tools has the server under another name; the package
 	 * redis-server would start one of its own. */
 	const char *argv[] = { "redis-server", "--port", "0", "--unixsocket",
-			       socket_path,    "--save", "",  "--appendonly",
+			       path,           "--save", "",  "--appendonly",
 			       "no",           "--dir",  dir, NULL };
 
-	if (snprintf(socket_path, sizeof(socket_path), "%s/redis.socket", dir) >=
-	    (int)sizeof(socket_path))
-		return peer_error("%s: the path is too long", dir);
+	if (socket_path(dir, path))
+		return -1;
 	snprintf(log, sizeof(log), "%s/redis.log", dir);
 	server = peer_spawn("redis-check-rdb", argv, log);
-	while (server >= 0 && peer_alive(server)) {
-		redisContext *redis = redisConnectUnix(socket_path);
+	while (server > 0 && peer_alive(server)) {
+		redisContext *redis = redisConnectUnix(path);
 		int up = redis && !redis->err;
 
 		if (redis)
@@ -95,8 +100,11 @@ static void stop(void)
 static struct end *make_end(const struct peer_channel *channel, int sends)
 {
 	struct end *e = calloc(1, sizeof(*e));
+	char path[PEER_PATH_BYTES];
 
-	if (!e || !(e->redis = redisConnectUnix(socket_path))) {
+	if (socket_path(channel->dir, path))
+		return NULL;
+	if (!e || !(e->redis = redisConnectUnix(path))) {
 		peer_error("out of memory");
 		return NULL;
 	}
