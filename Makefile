@@ -55,13 +55,13 @@ JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 # ---- what there is --------------------------------------------------------
 
 objects  = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)))
-programs = $(patsubst $(1)/%.c,$(B)/$(2)/%,$(filter-out %/common.c,$(wildcard $(1)/*.c)))
+programs = $(patsubst $(1)/%.c,$(B)/$(2)/%,$(filter-out %/common.c %/peers.c,$(wildcard $(1)/*.c)))
 
 LIB_O    := $(call objects,libshmq/*.c)
 DAEMON_O := $(call objects,daemon/*.c)
 CLI_O    := $(call objects,daemon/cli/*.c)
 TAP_O    := $(call objects,tests/lib/*.c)
-COMMON_O := $(call objects,bench/common.c examples/demo/common.c)
+COMMON_O := $(call objects,bench/common.c bench/peers.c examples/demo/common.c)
 
 A  := $(B)/libshmq.a
 SO := $(B)/libshmq.so.$(VERSION)
@@ -124,6 +124,38 @@ $(UNIT) $(PROC): %: %.o $(B)/tests/lib.a $(A)
 $(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
 
+# ---- peers of the benchmarks: a shared object each --------------------------
+
+PEER_DIR := $(B)/bench/peers
+PEERS    := $(filter-out common,$(basename $(notdir $(wildcard bench/peers/*.c bench/peers/*.cc))))
+
+NEEDS_boost   := boost/interprocess/ipc/message_queue.hpp
+NEEDS_ck      := ck_ring.h
+NEEDS_iceoryx := iceoryx_posh/popo/untyped_publisher.hpp
+NEEDS_nng     := nng/nng.h
+NEEDS_redis   := hiredis/hiredis.h
+NEEDS_zeromq  := zmq.h
+
+LIBS_iceoryx := -liceoryx_posh -liceoryx_hoofs -liceoryx_platform
+LIBS_nng     := -lnng
+LIBS_redis   := -lhiredis
+LIBS_zeromq  := -lzmq
+
+# It installs its headers under its version.
+INCLUDES_iceoryx = $(addprefix -I,$(lastword $(wildcard /usr/include/iceoryx/v* /usr/local/include/iceoryx/v*)))
+
+there = $(or $(if $(NEEDS_$(1)),,needs nothing),$(shell printf '\043include <$(NEEDS_$(1))>\n' | \
+	$(CXX) $(INCLUDES_$(1)) -E -x c++ - >/dev/null 2>&1 && echo yes))
+
+PEER_CXX  = $(CXX) -std=gnu++20 -fPIC -fvisibility=hidden -pthread -Wall -Wextra $(SANFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+PEER_LINK = $(call say,LD,$@)$(LINK) -shared -Wl,-z,defs -o $@ $(filter %.o,$^) $(LIBS_$(basename $(@F)))
+
+$(PEER_DIR)/%.o: INCLUDES = -Ibench
+$(PEER_DIR)/%.o: bench/peers/%.cc Makefile
+	$(call say,CXX,$@)mkdir -p $(@D) && $(PEER_CXX) -Ibench $(addprefix -isystem,$(INCLUDES_$*:-I%=%)) -c -o $@ $<
+$(PEER_DIR)/%.so: $(PEER_DIR)/%.o $(PEER_DIR)/common.o
+	$(PEER_LINK)$(if $(wildcard bench/peers/$*.cc), -lstdc++)
+
 # ---- run ------------------------------------------------------------------
 
 export SHMQ_BUILD := $(abspath $(B))
@@ -167,8 +199,14 @@ bench bench-quick:
 
 bench-programs: $(BENCH)
 
-C_FILES = $(wildcard $(foreach d,include libshmq daemon daemon/cli bench examples examples/demo \
-	tests/*,$(d)/*.[ch]))
+# Nobody needs a peer: where its package can't be had, it is left out.
+bench-peers: deps ## install the transports to compare with, and build what is there
+	@.ci/deps bench || echo 'bench-peers: building those that are there' >&2
+	@$(foreach p,$(PEERS),$(if $(call there,$(p)),,echo 'absent $(p) <$(NEEDS_$(p))> is missing';)) :
+	@$(MAKE) $(JOBS) bench-programs $(foreach p,$(PEERS),$(if $(call there,$(p)),$(PEER_DIR)/$(p).so))
+
+C_FILES = $(wildcard $(foreach d,include libshmq daemon daemon/cli bench bench/peers examples \
+	examples/demo tests/*,$(d)/*.[ch] $(d)/*.cc))
 LINT_INCLUDES = $(addprefix -I,include libshmq daemon daemon/cli examples/demo tests/lib)
 
 # Without it cppcheck does not know the list macros.
@@ -177,7 +215,7 @@ QUEUE_H = $(shell printf '\043include <sys/queue.h>\n' | $(CC) -E -x c - | \
 # The analyser of GCC 12 does not see that LIST_REMOVE unlinks.
 ANALYZER_LISTS = -Wno-analyzer-double-free -Wno-analyzer-use-after-free -Wno-analyzer-malloc-leak
 
-lint: build/.deps-all ## formatter, static analyser, man pages, layers, exports
+lint: build/.deps-optional ## formatter, static analyser, man pages, layers, exports
 	$(call say,LINT,layers)tests/lint/layers
 	$(call say,LINT,format)clang-format --dry-run -Werror $(C_FILES)
 	$(call say,LINT,cppcheck)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
@@ -237,10 +275,11 @@ clean: ## remove build/
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps check test-programs demo demo-programs torture bench bench-quick bench-programs lint install \
+.PHONY: all deps check test-programs demo demo-programs torture bench bench-quick bench-programs bench-peers lint install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O)) \
+	$(wildcard $(PEER_DIR)/*.d) \
 	$(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)

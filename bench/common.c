@@ -87,7 +87,7 @@ static void calibrate(void)
 
 static void help(const char *program, const char *question)
 {
-	printf("usage: %s [--rounds N] [--quick]\n\n%s\n\n"
+	printf("usage: %s [--rounds N] [--quick] [--peers none|NAME,...]\n\n%s\n\n"
 	       "Prints lines `figure <name> <value> <unit>`: the median of the rounds, with its\n"
 	       "minimum and maximum as <name>.min and <name>.max.  Exit status 1 if a message was\n"
 	       "lost, doubled or torn.\n",
@@ -113,17 +113,20 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 {
 	static const struct option options[] = { { "rounds", required_argument, NULL, 'r' },
 						 { "quick", no_argument, NULL, 'q' },
+						 { "peers", required_argument, NULL, 'p' },
 						 { "help", no_argument, NULL, 'h' },
 						 { 0 } };
 	cpu_set_t set;
 	int c;
 
 	main_pid = getpid();
-	while ((c = getopt_long(argc, argv, "r:qh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "r:qp:h", options, NULL)) != -1) {
 		if (c == 'h')
 			help(argv[0], question);
 		else if (c == 'q')
 			bench.quick = 1;
+		else if (c == 'p')
+			bench.peers = optarg;
 		else if (c == 'r')
 			bench.rounds = (unsigned)atoi(optarg);
 		else

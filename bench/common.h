@@ -17,12 +17,14 @@
 #define BENCH_ROUNDS_MAX 64
 #define BENCH_PROCS_MAX 16
 
-/* Set by bench_init() from the command line: --rounds N, --quick. */
+/* Set by bench_init() from the command line: --rounds N, --quick, --peers
+ * LIST. */
 struct bench {
 	const char *bus; /* name of the private bus */
 	unsigned rounds;
 	int quick;
-	int cpus; /* usable processors */
+	int cpus;          /* usable processors */
+	const char *peers; /* the list, or NULL: see peers.h */
 };
 extern struct bench bench;
 

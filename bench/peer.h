@@ -8,11 +8,18 @@
  * what there is.
  *
  * A channel carries messages of up to `bytes` from its senders to its
- * receivers.  All ends are opened in forked, pinned processes of their own,
- * receivers before senders; start() and stop() run in the parent before the
- * first fork of a run and after the last wait.  Nothing is lost on a
- * channel: a sender waits where the peer would drop.  Each peer is set up
- * the way its own documentation recommends for low latency on one machine.
+ * receivers.  All ends are opened in forked, pinned processes; a process
+ * that has several opens its receivers first, since a sender's opening waits
+ * for its receivers and a receiver's waits for nobody.  start() and stop() run before
+ * and after all that, in a process that no end is opened in, so ends know of
+ * a server only what they find in `dir`.
+ * Nothing is lost on a channel: a sender waits where the peer would drop.
+ * Each peer is set up the way its own documentation recommends for low
+ * latency on one machine.
+ *
+ * A plugin keeps its files in `dir`.  What it has to name elsewhere (shared
+ * memory, sockets in /tmp) begins with the name of the channel, by which
+ * bench/peers.c removes what a killed run left.
  */
 #ifndef BENCH_PEER_H
 #define BENCH_PEER_H
@@ -31,7 +38,7 @@ enum peer_wait {
 
 struct peer_channel {
 	const char *dir;    /* private directory of this run, for sockets */
-	const char *name;   /* unique on this machine: letters, digits, '-' */
+	char name[48];      /* unique on this machine: letters, digits, '-' */
 	size_t bytes;       /* largest message */
 	unsigned senders;   /* how many ends of each kind there will be */
 	unsigned receivers; /* more than one: each gets every message */
@@ -55,12 +62,20 @@ struct peer {
 	void *(*open_recv)(const struct peer_channel *channel);
 	/* 0, or -1 after a line on stderr. */
 	int (*send)(void *end, const void *data, size_t len);
-	/* The next message copied to buf: its length, or -1 likewise. */
+	/* The next message copied to buf, which holds the channel's largest:
+	 * its length, or -1 likewise. */
 	ssize_t (*recv)(void *end, void *buf, size_t capacity);
 	void (*close)(void *end); /* either kind; what was sent still arrives */
+	/* Without a copy, where the peer can; else all four are NULL.  Room
+	 * for a message, which is filled and then published; the next
+	 * message in place, until it is released.  NULL or -1 likewise. */
+	void *(*loan)(void *end, size_t len);
+	int (*publish)(void *end, void *room);
+	const void *(*take)(void *end, size_t *len);
+	void (*release)(void *end, const void *message);
 };
 
-extern const struct peer bench_peer;
+__attribute__((visibility("default"))) extern const struct peer bench_peer;
 
 #ifdef __cplusplus
 }

@@ -5,7 +5,8 @@ dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 mkdir "$dir/ci" "$dir/bin"
 cp .ci/deps "$dir/ci"
-printf '%s\n' '# required: x' 'here  # is there' '# optional: y' 'extra # is not' >"$dir/ci/packages"
+printf '%s\n' '# required: x' 'here  # is there' '# optional: y' 'extra # is not' \
+	'# bench: z' 'peer # is not either' >"$dir/ci/packages"
 
 # A dpkg that knows the packages in $dir/installed, an apt-get that adds to them.
 cat >"$dir/bin/dpkg-query" <<END
@@ -39,13 +40,13 @@ echo here >"$dir/installed"
 deps
 check nothing_missing_succeeds [ $code -eq 0 ]
 check nothing_missing_is_silent [ ! -s "$dir/said" ]
-deps all
+deps optional
 check missing_without_rights_stops [ $code -eq 1 ]
 check missing_package_is_named grep -q 'missing packages: extra$' "$dir/said"
 check the_line_to_run_is_given grep -q 'apt-get install .* extra$' "$dir/said"
 check nothing_was_installed [ ! -e "$dir/apt" ]
 echo 0 >"$dir/uid"
-deps all
+deps optional
 check root_installs [ $code -eq 0 ]
 check only_what_is_missing_is_installed grep -q -- '--no-install-recommends extra$' "$dir/apt"
 check the_list_names_every_package sh -c '! grep -vE "^(#.*|[a-z0-9.+-]+ +# .+|)$" .ci/packages'

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A keeper, forked before anything is named, starts the servers and waits
+ * for the end of this program and all it forks, however they end: that is
+ * the end of a pipe which they hold, and servers do not.  Then it stops the
+ * servers and removes what the plugins named; all such names begin with
+ * PREFIX and the id of this process.  What a keeper that was killed too has
+ * left, the next one removes.
+ */
+#include "peers.h"
+#include "common.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PREFIX "shmq-peers-"
+
+/* In the order of figures. */
+static const char *const names[] = { "iceoryx", "ck",     "boost", "posixmq", "seqpacket",
+				     "pipe",    "zeromq", "nng",   "redis" };
+#define NAMES (sizeof(names) / sizeof(names[0]))
+
+static const struct peer *peers[NAMES + 1];
+static unsigned peer_count, broken, channel_count;
+static char peers_dir[PATH_MAX];
+static pid_t parent, keeper;
+static int keeper_fd;
+
+static const char *tmp(void)
+{
+	const char *dir = getenv("TMPDIR");
+
+	return dir ? dir : "/tmp";
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	remove(path);
+	return 0;
+}
+
+/* Remove from a directory all that belongs to `owner` or to nobody alive. */
+static void scrub(const char *dir, pid_t owner)
+{
+	DIR *d = opendir(dir);
+	const struct dirent *entry;
+	char path[PATH_MAX];
+
+	while (d && (entry = readdir(d))) {
+		const char *rest = entry->d_name + strlen(PREFIX);
+		pid_t pid;
+
+		if (strncmp(entry->d_name, PREFIX, strlen(PREFIX)) != 0)
+			continue;
+		pid = (pid_t)strtol(rest, NULL, 10);
+		if (pid != owner && (kill(pid, 0) == 0 || errno != ESRCH))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
+		nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	}
+	if (d)
+		closedir(d);
+}
+
+static void scrub_all(pid_t owner)
+{
+	scrub(tmp(), owner);
+	scrub("/tmp", owner);
+	scrub("/dev/shm", owner);
+}
+
+/* Say of each peer whether it started, await the end, clean up. */
+static void keep(int say_fd, int end_fd)
+{
+	char up[NAMES] = { 0 }, c;
+	unsigned i;
+
+	/* What ends the program by its group leaves the keeper. */
+	setpgid(0, 0);
+	close(0);
+	close(1);
+	scrub_all(parent);
+	if (mkdir(peers_dir, 0700))
+		fprintf(stderr, "bench: making %s: %s\n", peers_dir, strerror(errno));
+	for (i = 0; peers[i]; i++)
+		up[i] = !peers[i]->start || !peers[i]->start(peers_dir);
+	if (write(say_fd, up, sizeof(up)) == sizeof(up))
+		while (read(end_fd, &c, 1) < 0 && errno == EINTR)
+			;
+	for (i = 0; peers[i]; i++)
+		if (up[i] && peers[i]->stop)
+			peers[i]->stop();
+	scrub_all(parent);
+	_exit(0);
+}
+
+static void dismiss_keeper(void)
+{
+	if (getpid() != parent)
+		return;
+	close(keeper_fd);
+	waitpid(keeper, NULL, 0);
+}
+
+/* Fork the keeper and drop the peers it could not start. */
+static void start_keeper(void)
+{
+	char up[NAMES] = { 0 };
+	int say[2], end[2];
+	unsigned i, n = 0;
+
+	if (pipe2(say, O_CLOEXEC) || pipe2(end, O_CLOEXEC))
+		bench_fail("pipe: %s", strerror(errno));
+	keeper = fork();
+	if (keeper < 0)
+		bench_fail("fork: %s", strerror(errno));
+	if (!keeper) {
+		close(say[0]);
+		close(end[1]);
+		keep(say[1], end[0]);
+	}
+	close(say[1]);
+	close(end[0]);
+	keeper_fd = end[1];
+	atexit(dismiss_keeper);
+	if (read(say[0], up, sizeof(up)) != sizeof(up))
+		bench_fail("the servers of the peers did not start");
+	close(say[0]);
+	for (i = 0; peers[i]; i++) {
+		if (up[i]) {
+			peers[n++] = peers[i];
+			continue;
+		}
+		printf("absent %s did not start\n", peers[i]->name);
+		broken++;
+	}
+	peers[n] = NULL;
+}
+
+/* A name in a list with commas between. */
+static int listed(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; *list; list += strcspn(list, ","), list += *list == ',')
+		if (strcspn(list, ",") == len && !strncmp(list, name, len))
+			return 1;
+	return 0;
+}
+
+static void check_names(const char *list)
+{
+	char copy[256], *save, *name;
+	unsigned i;
+
+	snprintf(copy, sizeof(copy), "%s", list);
+	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+		for (i = 0; i < NAMES && strcmp(names[i], name) != 0; i++)
+			;
+		if (i == NAMES)
+			bench_fail("there is no peer \"%s\"", name);
+	}
+}
+
+static void load(const char *dir, const char *name)
+{
+	const struct peer *peer;
+	char path[PATH_MAX + 64];
+	void *plugin;
+
+	snprintf(path, sizeof(path), "%s/peers/%s.so", dir, name);
+	if (access(path, F_OK)) {
+		printf("absent %s not built\n", name);
+		return;
+	}
+	plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	peer = plugin ? dlsym(plugin, "bench_peer") : NULL;
+	if (peer) {
+		peers[peer_count++] = peer;
+		return;
+	}
+	printf("absent %s %s\n", name, dlerror());
+	broken++;
+}
+
+const struct peer *const *bench_peers(void)
+{
+	const char *list = bench.peers;
+	char dir[PATH_MAX];
+	ssize_t len;
+	unsigned i;
+
+	if (parent || (list && !strcmp(list, "none")))
+		return peers;
+	if (list)
+		check_names(list);
+	len = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
+	if (len < 0)
+		bench_fail("finding this program: %s", strerror(errno));
+	dir[len] = 0;
+	*strrchr(dir, '/') = 0;
+
+	parent = getpid();
+	snprintf(peers_dir, sizeof(peers_dir), "%s/" PREFIX "%d", tmp(), (int)parent);
+	for (i = 0; i < NAMES; i++)
+		if (!list || listed(list, names[i]))
+			load(dir, names[i]);
+	start_keeper();
+	fflush(stdout);
+	return peers;
+}
+
+unsigned bench_peers_broken(void)
+{
+	return broken;
+}
+
+struct peer_channel bench_channel(size_t bytes, unsigned senders, unsigned receivers,
+				  enum peer_wait wait)
+{
+	struct peer_channel c = { .dir = peers_dir,
+				  .bytes = bytes,
+				  .senders = senders,
+				  .receivers = receivers,
+				  .wait = wait };
+
+	snprintf(c.name, sizeof(c.name), PREFIX "%d-%u", (int)parent, channel_count++);
+	return c;
+}
