@@ -10,30 +10,17 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "control.h"
+#include "memory.h"
 #include "proc.h"
 #include "tap.h"
 #include "wire.h"
 
 #define MIB (UINT64_C(1) << 20)
-
-/* A process that can map nothing more, when a test wants one: this definition
- * stands before libc's for the code under test. */
-static int has_no_maps;
-
-void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
-{
-	if (has_no_maps && fd >= 0) {
-		errno = ENOMEM;
-		return MAP_FAILED;
-	}
-	return (void *)syscall(SYS_mmap, at, bytes, prot, flags, fd, off);
-}
 
 /* ---- a worker and its clients ----------------------------------------- */
 
@@ -372,11 +359,11 @@ TEST(a_topic_that_cannot_be_mapped_is_not_removed_and_that_is_said)
 	registry_detach(c.reg, t);
 	req = request(PROTO_REMOVE, "big");
 	req.remove.flags = SHMQ_FORCE;
-	has_no_maps = 1;
+	scarce_maps(1);
 	CHECK_EQ(call(fd, &req).error, SHMQ_ELIMIT);
 	CHECK(registry_find(c.reg, "big") == t);
 	CHECK_EQ(load_relaxed(&t->rec->state), LAY_TOPIC_LIVE);
-	has_no_maps = 0;
+	scarce_maps(0);
 	CHECK_OK(call(fd, &req).error);
 	CHECK(!registry_find(c.reg, "big"));
 	CHECK_EQ(load_relaxed(&t->rec->state), LAY_TOPIC_ENDED);

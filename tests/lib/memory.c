@@ -29,10 +29,25 @@ int scarce_end(void)
 	return met;
 }
 
+static _Atomic int no_maps;
+
+void scarce_maps(int on)
+{
+	store_relaxed(&no_maps, on);
+}
+
 static int is_refused(void)
 {
 	if (!scarce || --scarce)
 		return 0;
+	errno = ENOMEM;
+	return 1;
+}
+
+static int is_map_refused(int fd)
+{
+	if (fd < 0 || !load_relaxed(&no_maps))
+		return is_refused();
 	errno = ENOMEM;
 	return 1;
 }
@@ -130,7 +145,7 @@ void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
 	void *mem;
 
 	REAL(mmap);
-	if (is_refused())
+	if (is_map_refused(fd))
 		return MAP_FAILED;
 	if (fd < 0 || !(flags & MAP_SHARED))
 		return real(at, bytes, prot, flags, fd, off);
@@ -166,7 +181,7 @@ int munmap(void *at, size_t bytes)
 void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
 {
 	REAL(mmap);
-	return is_refused() ? MAP_FAILED : real(at, bytes, prot, flags, fd, off);
+	return is_map_refused(fd) ? MAP_FAILED : real(at, bytes, prot, flags, fd, off);
 }
 
 #endif

@@ -6,7 +6,8 @@
  *
  * Scarcity: from scarce_begin(k) on, the k-th allocation or map of this
  * thread fails, once.  In a loop over k until scarce_end() says that there
- * were not as many, a call meets each shortage that it can meet.
+ * were not as many, a call meets each shortage that it can meet.  While
+ * scarce_maps() is on, no file can be mapped by any thread.
  *
  * One address: under ThreadSanitizer, which knows memory by its address, a
  * file that is mapped again is found where it is already, writable, so
@@ -18,5 +19,6 @@
 
 void scarce_begin(unsigned k);
 int scarce_end(void);
+void scarce_maps(int on);
 
 #endif

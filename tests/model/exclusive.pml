@@ -152,7 +152,7 @@ proctype Publisher(byte me; byte calls)
 		   :: n = BATCH
 		   fi;
 		   wait_for_credit(next + n);
-		   /* ring_ready() and shmq__ring_give_up() */
+		   /* ring_make_room() and shmq__ring_give_up() */
 		   atomic {
 			upto = next + n + AHEAD_COUNT;
 #if MUTANT != 7

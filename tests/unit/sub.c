@@ -59,7 +59,7 @@ static void make_ready(struct scene *c)
 	const struct lay_geometry *g = &c->f->geo;
 
 	if (g->mode == SHMQ_EXCLUSIVE && (g->policy == SHMQ_LOSSY || g->policy == SHMQ_EVICT))
-		ring_ready(&c->w, 1);
+		ring_make_room(&c->w, 1, 1);
 }
 
 /* n messages, each its own number from 0 at base. */
