@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "common.h"
+#include "peers.h"
 
 #include <linux/futex.h>
 #include <stdio.h>
@@ -56,7 +57,6 @@ struct ends {
 	shmq_bus *bus;
 	shmq_pub *pub;
 	shmq_sub *sub;
-	const struct peer *peer;
 	void *peer_send, *peer_recv;
 };
 
@@ -255,6 +255,36 @@ static void zero_get(struct ends *e, size_t bytes, uint64_t i)
 		wrong_message(i);
 }
 
+/* ---- peers -------------------------------------------------------------------- */
+
+static const struct peer *peer;
+static struct peer_channel way_channel[2];
+
+static void open_peer(struct ends *e)
+{
+	e->peer_recv = peer->open_recv(&way_channel[e->from]);
+	e->peer_send = e->peer_recv ? peer->open_send(&way_channel[e->to]) : NULL;
+	if (!e->peer_send)
+		bench_fail("%s: opening a channel failed", peer->name);
+}
+
+static void peer_put(struct ends *e, size_t bytes, uint64_t i)
+{
+	bench_fill(e->buf, bytes, i);
+	if (peer->send(e->peer_send, e->buf, bytes))
+		bench_fail("%s: sending failed", peer->name);
+}
+
+static void peer_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	ssize_t len = peer->recv(e->peer_recv, e->buf, sizeof(buffer));
+
+	if (len < 0)
+		bench_fail("%s: receiving failed", peer->name);
+	if ((size_t)len != bytes || bench_verify(e->buf, bytes, i))
+		wrong_message(i);
+}
+
 /* ---- there and back -------------------------------------------------------- */
 
 typedef void end_op(struct ends *e, size_t bytes, uint64_t i);
@@ -294,6 +324,10 @@ BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends
 		ping_pong(&e, t->bytes, leads, put, get);
 	if (e.bus)
 		shmq_bus_close(e.bus);
+	if (e.peer_send) {
+		peer->close(e.peer_send);
+		peer->close(e.peer_recv);
+	}
 }
 
 #define CONTENDER(name, open, put, get) \
@@ -312,6 +346,7 @@ CONTENDER(place, open_nothing, place_put, place_get)
 CONTENDER(futex, open_nothing, futex_put, futex_get)
 CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
 CONTENDER(zero, open_shmq, zero_put, zero_get)
+CONTENDER(peer, open_peer, peer_put, peer_get)
 
 /* ---- measuring ------------------------------------------------------------- */
 
@@ -349,6 +384,25 @@ static void measure(const struct trip *t, const char *who, void (*ping)(void *),
 	note_trips(name);
 }
 
+/* Peers take longer, and there are many: fewer trips say as much. */
+static void measure_peers(const struct trip *t)
+{
+	const struct peer *const *p = bench_peers();
+	enum peer_wait wait = t->needs & WITH_FUTEX ? PEER_SLEEP : PEER_SPIN;
+	struct trip fewer = *t;
+	char who[64];
+
+	fewer.trips = t->trips < 40 ? t->trips : t->trips < 2000 ? t->trips / 4 : t->trips / 20;
+	for (; (peer = *p); p++) {
+		if (!(peer->waits & wait) || t->bytes > peer->max_bytes)
+			continue;
+		way_channel[0] = bench_channel(t->bytes, 1, 1, wait);
+		way_channel[1] = bench_channel(t->bytes, 1, 1, wait);
+		snprintf(who, sizeof(who), ".peer.%s", peer->name);
+		measure(&fewer, who, peer_ping, peer_pong);
+	}
+}
+
 static void one_round(const struct trip *t)
 {
 	if (t->needs & WITH_LINES)
@@ -364,6 +418,7 @@ static void one_round(const struct trip *t)
 		measure(t, "", zero_ping, zero_pong);
 	} else {
 		measure(t, "", shmq_ping, shmq_pong);
+		measure_peers(t);
 	}
 }
 

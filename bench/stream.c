@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "common.h"
+#include "peers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -390,6 +391,50 @@ static void subscribe_polling(void *arg)
 	shmq_bus_close(bus);
 }
 
+/* ---- peers ---------------------------------------------------------------- */
+
+static const struct peer *peer;
+static struct peer_channel channel;
+
+static void peer_write(void *arg)
+{
+	const struct shape *s = arg;
+	void *end = peer->open_send(&channel);
+	uint64_t i;
+
+	if (!end)
+		bench_fail("%s: opening a channel failed", peer->name);
+	bench_meet(2);
+	for (i = 0; i < s->messages; i++) {
+		bench_fill(buffer[0], s->bytes, i);
+		if (peer->send(end, buffer[0], s->bytes))
+			bench_fail("%s: sending failed", peer->name);
+	}
+	peer->close(end);
+}
+
+static void peer_read(void *arg)
+{
+	const struct shape *s = arg;
+	void *end = peer->open_recv(&channel);
+	uint64_t i, start;
+
+	if (!end)
+		bench_fail("%s: opening a channel failed", peer->name);
+	bench_meet(2);
+	start = bench_now();
+	for (i = 0; i < s->messages; i++) {
+		ssize_t len = peer->recv(end, buffer[0], sizeof(buffer[0]));
+
+		if (len < 0)
+			bench_fail("%s: receiving failed", peer->name);
+		if ((size_t)len != s->bytes || bench_verify(buffer[0], s->bytes, i))
+			wrong_message(i);
+	}
+	finish(s, start);
+	peer->close(end);
+}
+
 /* ---- measuring ------------------------------------------------------------- */
 
 static void measure(const struct shape *s, const char *who, void (*a)(void *), void (*b)(void *))
@@ -403,12 +448,32 @@ static void measure(const struct shape *s, const char *who, void (*a)(void *), v
 	bench_note_stat(s->name, who, "M/s", bench_shared->result[0]);
 }
 
+/* Peers take longer, and there are many: fewer messages say as much. */
+static void measure_peers(const struct shape *s)
+{
+	const struct peer *const *p = bench_peers();
+	struct shape fewer = *s;
+	char who[64];
+
+	fewer.messages = s->messages < 2000 ? s->messages : s->messages / 20;
+	for (; (peer = *p); p++) {
+		if (s->bytes > peer->max_bytes)
+			continue;
+		channel = bench_channel(s->bytes, 1, 1,
+					peer->waits & PEER_SPIN ? PEER_SPIN : PEER_SLEEP);
+		snprintf(who, sizeof(who), "peer.%s", peer->name);
+		measure(&fewer, who, peer_write, peer_read);
+	}
+}
+
 static void one_round(const struct shape *s)
 {
 	measure(s, "limit", limit_write, limit_read);
 	if (s->bytes + sizeof(struct slot) <= s->slot_bytes && SLOTS * s->slot_bytes <= AREA_BYTES)
 		measure(s, "slots", slots_write, slots_read);
 	measure(s, "rate", publish, subscribe);
+	if (s->mode == SHMQ_EXCLUSIVE)
+		measure_peers(s);
 	if (bench.quick || s->mode == SHMQ_SHARED)
 		return;
 	measure(s, "batch.rate", publish_batch, subscribe_polling);
