@@ -75,7 +75,7 @@ check() { # name, command...
 }
 says() { grep -qF "$1" "$dir/said"; }
 
-echo 1..7
+echo 1..9
 ${CC:-cc} -std=gnu11 -D_GNU_SOURCE= -Itests/lib -o "$dir/t" "$dir/t.c" tests/lib/tap.c -pthread >&2
 mkdir "$dir/tmp"
 export TMPDIR="$dir/tmp"
@@ -87,5 +87,13 @@ check the_leaked_descriptor_is_named says '/dev/null'
 check the_leaked_process_is_named says '(t) was left behind'
 "$dir/t" passes >"$dir/got" 2>"$dir/said"
 check a_chosen_test_runs_alone grep -qx 1..1 "$dir/got"
+cat >"$dir/reports" <<'END'
+#!/bin/sh
+echo found >"${ASAN_OPTIONS##*log_path=}.1"
+END
+chmod +x "$dir/reports"
+SHMQ_SANITIZED=address tests/run "$dir/reports" 2>"$dir/said"
+check a_sanitizers_report_fails_who_succeeded [ $? -eq 1 ]
+check the_report_is_shown says found
 check nothing_is_left_in_tmpdir rmdir "$dir/tmp"
 exit $failed
