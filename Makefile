@@ -215,8 +215,9 @@ QUEUE_H = $(shell printf '\043include <sys/queue.h>\n' | $(CC) -E -x c - | \
 # The analyser of GCC 12 does not see that LIST_REMOVE unlinks.
 ANALYZER_LISTS = -Wno-analyzer-double-free -Wno-analyzer-use-after-free -Wno-analyzer-malloc-leak
 
-lint: build/.deps-optional ## formatter, static analyser, man pages, layers, exports
+lint: build/.deps-optional ## formatter, static analyser, man pages, layers, tests, exports
 	$(call say,LINT,layers)tests/lint/layers
+	$(call say,LINT,tested)tests/lint/tested
 	$(call say,LINT,format)clang-format --dry-run -Werror $(C_FILES)
 	$(call say,LINT,cppcheck)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=tests/lint/cppcheck --error-exitcode=1 -j$(shell nproc) \

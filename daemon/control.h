@@ -102,6 +102,9 @@ struct conn {
 	 * for it any more.  Meanwhile nothing is read. */
 	void *pending;
 	void (*abandon)(void *pending);
+	/* What the bus grows by for the creation asked for last: a part of it
+	 * may have come by the time the request is answered. */
+	uint64_t growth_token, growth;
 };
 
 /* One request being answered. */

@@ -153,8 +153,20 @@ static int find_shape(struct exchange *x, struct shape *s)
 	return 0;
 }
 
-static void fill_plan(struct proto_reply *reply, const struct shape *s)
+static uint64_t growth(struct exchange *x, const struct shape *s)
 {
+	if (x->conn->growth_token != x->req->token) {
+		x->conn->growth_token = x->req->token;
+		x->conn->growth = registry_growth(x->c->reg, &s->rec);
+	}
+	return x->conn->growth;
+}
+
+static void fill_plan(struct exchange *x, const struct shape *s)
+{
+	struct proto_reply *reply = &x->reply;
+
+	reply->plan.growth_bytes = growth(x, s);
 	reply->plan.ring_bytes = s->answer.bytes;
 	reply->plan.control_bytes = s->control_bytes;
 	reply->plan.arena_bytes = s->rec.arena_bytes;
@@ -181,7 +193,7 @@ int create_plan_request(struct exchange *x)
 		return error;
 	if (registry_find(x->c->reg, x->req->topic))
 		return refuse_existing(x);
-	fill_plan(&x->reply, &s);
+	fill_plan(x, &s);
 	return 0;
 }
 
@@ -391,7 +403,7 @@ int create_request(struct exchange *x)
 	error = find_shape(x, &s);
 	if (error)
 		return t ? 0 : error;
-	fill_plan(&x->reply, &s);
+	fill_plan(x, &s);
 	if (t && !cr)
 		return 0;
 	if (t && cr->later.conn && cr->later.conn != x->conn) {

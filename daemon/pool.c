@@ -209,6 +209,26 @@ int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off, st
 	return 0;
 }
 
+uint64_t pool_growth(struct pool *p, uint64_t bytes, uint64_t align)
+{
+	uint64_t set_apart = p->child ? p->ahead : p->warm, upto = set_apart, ahead, at;
+
+	if (p->ranges) {
+		if (extent_alloc(p->ranges, bytes, align, &at))
+			return 0;
+		extent_free(p->ranges, at, bytes);
+		bytes += at;
+	}
+	if (p->child && bytes <= p->warm) /* the next child comes another time */
+		return 0;
+	if (bytes > upto)
+		upto = chunk_end(p, bytes);
+	ahead = round_up((bytes > p->high ? bytes : p->high) + p->chunk / 2, p->chunk);
+	if (ahead > upto && ahead <= p->bytes)
+		upto = ahead;
+	return upto - set_apart;
+}
+
 struct last {
 	uint64_t off, end;
 };

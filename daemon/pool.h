@@ -65,6 +65,10 @@ int pool_alloc(struct pool *p, uint64_t bytes, uint64_t align, uint64_t *off,
 	       struct shmq__why *why);
 void pool_free(struct pool *p, uint64_t off, uint64_t bytes);
 
+/* By how much it would grow, ahead of need included, if that much were
+ * allocated; of a table, if its first `bytes` were reached. */
+uint64_t pool_growth(struct pool *p, uint64_t bytes, uint64_t align);
+
 /* Give back some of the end if a lot of it is free: 1 if there is more to
  * give, 0 if not. */
 int pool_trim(struct pool *p);

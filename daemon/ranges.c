@@ -11,6 +11,11 @@
 
 /* ---- ranges ---------------------------------------------------------- */
 
+static int comes_from_pool(unsigned page_shift, int node, uint64_t bytes)
+{
+	return page_shift == 12 && node == SHMQ_NODE_ANY && bytes <= REGISTRY_SMALL_BYTES;
+}
+
 int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, int node,
 			uint64_t bytes, struct registry_range *out, struct shmq__why *why)
 {
@@ -22,7 +27,7 @@ int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, 
 		return shmq__fail(why, SHMQ_ENOHUGE, "this bus has no slab of %llu KiB pages",
 				  (unsigned long long)(align >> 10));
 	out->bytes = bytes;
-	out->is_warm = page_shift == 12 && node == SHMQ_NODE_ANY && bytes <= REGISTRY_SMALL_BYTES;
+	out->is_warm = comes_from_pool(page_shift, node, bytes);
 	if (out->is_warm) {
 		error = pool_alloc(pool, bytes, align, &off, why);
 	} else {
@@ -34,6 +39,19 @@ int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, 
 	}
 	out->ref = LAY_REF(slab, off);
 	return error;
+}
+
+uint64_t registry_growth(struct registry *r, const struct lay_topic *shape)
+{
+	uint64_t count = load_relaxed(&r->head->topic_count), n = shape->partitions, grows;
+
+	grows = n * shape->ring_bytes;
+	if (comes_from_pool(shape->page_shift, shape->node_asked, grows))
+		grows = pool_growth(&r->small_rings, grows, LAY_PAGE);
+	if (!r->free_topic_count)
+		grows += pool_growth(&r->topics, (count + 1) * sizeof(struct lay_topic), 0);
+	return grows + pool_growth(&r->heap, n * sizeof(struct lay_partition), LAY_LINE) +
+	       pool_growth(&r->bells, n * sizeof(struct lay_bells), sizeof(struct lay_bells));
 }
 
 struct registry_range registry_range_at(const struct registry *r, lay_ref ref, uint64_t bytes)

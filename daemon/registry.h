@@ -180,6 +180,8 @@ struct registry_range {
 };
 int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, int node,
 			uint64_t bytes, struct registry_range *out, struct shmq__why *why);
+/* By how much head->bytes_used grows with a topic of that shape. */
+uint64_t registry_growth(struct registry *r, const struct lay_topic *shape);
 /* A big range must have been punched. */
 void registry_free_range(struct registry *r, const struct registry_range *range);
 /* What a range at ref was taken as. */

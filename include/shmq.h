@@ -284,6 +284,9 @@ struct shmq_topic_options {
 struct shmq_plan {
 	uint64_t ring_bytes;      /* all rings of the topic, whole pages */
 	uint64_t control_bytes;   /* bells, records, roster */
+	uint64_t growth_bytes;    /* what the bus's shared memory grows by for it:
+				     control data and small rings come from pools
+				     that grow by chunks, others take ring_bytes */
 	uint64_t arena_bytes;     /* what each publisher's arena will take by
 				     default; 0 if all payloads are inline */
 	uint64_t depth;           /* after rounding */

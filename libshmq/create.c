@@ -31,6 +31,7 @@ static void from_wire(const struct proto_reply *r, struct shmq_plan *out)
 	memset(out, 0, sizeof(*out));
 	out->ring_bytes = r->plan.ring_bytes;
 	out->control_bytes = r->plan.control_bytes;
+	out->growth_bytes = r->plan.growth_bytes;
 	out->arena_bytes = r->plan.arena_bytes;
 	out->depth = r->plan.depth;
 	out->inline_bytes = r->plan.inline_bytes;

@@ -135,7 +135,7 @@ struct proto_reply {
 		} hello;
 		struct {
 			uint64_t ring_bytes, control_bytes, arena_bytes, depth;
-			uint64_t page_bytes, available_bytes;
+			uint64_t page_bytes, available_bytes, growth_bytes;
 			uint32_t inline_bytes;
 			int32_t node;
 			char source[128];

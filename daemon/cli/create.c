@@ -31,6 +31,7 @@ static void print_json(const char *topic, enum outcome outcome, const struct shm
 	if (outcome != EXISTED) {
 		json_put_u64(object, "ring_bytes", plan->ring_bytes);
 		json_put_u64(object, "control_bytes", plan->control_bytes);
+		json_put_u64(object, "growth_bytes", plan->growth_bytes);
 		json_put_u64(object, "arena_bytes", plan->arena_bytes);
 		json_put_u64(object, "depth", plan->depth);
 		json_put_u64(object, "inline_bytes", plan->inline_bytes);
@@ -52,6 +53,8 @@ static void print_text(const char *topic, enum outcome outcome, const struct shm
 	printf("  rings    %s, %s pages, node %s\n", units_exact(plan->ring_bytes).s,
 	       units_size(plan->page_bytes).s, units_node(plan->node).s);
 	printf("  control  %s\n", units_exact(plan->control_bytes).s);
+	printf("  bus      grows by %s%s\n", units_exact(plan->growth_bytes).s,
+	       plan->growth_bytes == plan->ring_bytes ? "" : ", its pools by whole chunks");
 	if (plan->arena_bytes)
 		printf("  arena    %s for each publisher, when it opens\n",
 		       units_exact(plan->arena_bytes).s);

@@ -9,6 +9,7 @@ field() { # TOPIC EXPRESSION: of stat --json
 	run -0 shmq create md.trades
 	has "$output" "md.trades: created"
 	grep -Eq 'rings +[0-9]+ bytes' <<<"$output"
+	grep -Eq 'bus +grows by [0-9]+ bytes' <<<"$output"
 	grep -Eq 'from +[^ ]' <<<"$output"
 	[ "$(shmq ls)" = md.trades ]
 }
@@ -18,7 +19,7 @@ field() { # TOPIC EXPRESSION: of stat --json
 	[ "$(json '$_->{created}' <plan)" = false ]
 	shmq create t --depth 4096 --json >made
 	[ "$(json '$_->{created}' <made)" = true ]
-	for key in ring_bytes control_bytes arena_bytes depth inline_bytes page_bytes; do
+	for key in ring_bytes control_bytes growth_bytes arena_bytes depth inline_bytes page_bytes; do
 		[ "$(json "\$_->{$key}" <plan)" = "$(json "\$_->{$key}" <made)" ]
 	done
 	[ "$(field t ring_bytes)" = "$(json '$_->{ring_bytes}' <made)" ]

@@ -510,6 +510,47 @@ TEST(a_plan_says_what_creation_then_takes)
 	test_bus_stop();
 }
 
+/* Planned, created, taken: all three are one number. */
+static uint64_t check_growth(shmq_bus *bus, const char *name, struct shmq_topic_options *o)
+{
+	struct shmq_bus_info before, after;
+	struct shmq_plan plan, done;
+
+	CHECK_OK(shmq_bus_get_info(bus, &before));
+	CHECK_OK(shmq_topic_plan(bus, name, o, &plan));
+	CHECK_OK(shmq_topic_create(bus, name, o, &done));
+	CHECK_OK(shmq_bus_get_info(bus, &after));
+	CHECK_EQ(done.growth_bytes, plan.growth_bytes);
+	CHECK_EQ(after.bytes - before.bytes, plan.growth_bytes);
+	return plan.growth_bytes - plan.ring_bytes;
+}
+
+TEST(a_plan_says_what_the_bus_grows_by)
+{
+	struct shmq_topic_options *small = TOPIC_OPTIONS(.pages = SHMQ_PAGES_4K);
+	uint64_t more = 0;
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	/* From a pool, which is said to grow when it does. */
+	check_growth(bus, "a", small);
+	more = check_growth(bus, "b", small);
+	more |= check_growth(bus, "c", small);
+	more |= check_growth(bus, "d", small);
+	CHECK_NE(more, 0);
+	/* Of its own, with control data that fits what the pools have, and with
+	 * more of it. */
+	small->depth = 1 << 16;
+	CHECK_EQ(check_growth(bus, "large", small), 0);
+	small->depth = 1024;
+	small->partitions = 4096;
+	small->slot_bytes = 64;
+	CHECK_GT(check_growth(bus, "many", small), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(a_topic_has_the_shape_asked_for)
 {
 	struct shmq_topic_info info;
