@@ -91,6 +91,7 @@ static void keep(int say_fd, int end_fd)
 
 	/* What ends the program by its group leaves the keeper. */
 	setpgid(0, 0);
+	signal(SIGPIPE, SIG_IGN); /* the program may be gone already */
 	close(0);
 	close(1);
 	scrub_all(parent);

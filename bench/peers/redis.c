@@ -99,11 +99,12 @@ static void stop(void)
 
 static struct end *make_end(const struct peer_channel *channel, int sends)
 {
-	struct end *e = calloc(1, sizeof(*e));
 	char path[PEER_PATH_BYTES];
+	struct end *e;
 
 	if (socket_path(channel->dir, path))
 		return NULL;
+	e = calloc(1, sizeof(*e));
 	if (!e || !(e->redis = redisConnectUnix(path))) {
 		peer_error("out of memory");
 		return NULL;
