@@ -55,13 +55,15 @@ JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 # ---- what there is --------------------------------------------------------
 
 objects  = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)))
-programs = $(patsubst $(1)/%.c,$(B)/$(2)/%,$(filter-out %/common.c %/peers.c,$(wildcard $(1)/*.c)))
+# What has a header beside it is shared by programs and none itself.
+shared   = $(patsubst %.h,%.c,$(wildcard $(1)/*.h))
+programs = $(patsubst $(1)/%.c,$(B)/$(2)/%,$(filter-out $(shared),$(wildcard $(1)/*.c)))
 
 LIB_O    := $(call objects,libshmq/*.c)
 DAEMON_O := $(call objects,daemon/*.c)
 CLI_O    := $(call objects,daemon/cli/*.c)
 TAP_O    := $(call objects,tests/lib/*.c)
-COMMON_O := $(call objects,bench/common.c bench/peers.c examples/demo/common.c)
+COMMON_O := $(call objects,$(call shared,bench) $(call shared,examples/demo))
 
 A  := $(B)/libshmq.a
 SO := $(B)/libshmq.so.$(VERSION)

@@ -250,6 +250,13 @@ void bench_ratio(const char *name, const char *of, const char *to)
 		bench_note(name, "ratio", a->value[i] / b->value[i]);
 }
 
+void bench_busy(const char *figures, unsigned processes)
+{
+	if (processes > (unsigned)bench.cpus)
+		printf("label %s %u busy processes on %d processors measure the scheduler\n",
+		       figures, processes, bench.cpus);
+}
+
 static void pin(int cpu)
 {
 	cpu_set_t set, may;

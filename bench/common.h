@@ -92,6 +92,26 @@ static inline uint64_t bench_tick(void)
 	return bench_now();
 }
 
+/* The same once all that stands before it is done: the counter may be read
+ * while a load is still on its way. */
+static inline uint64_t bench_tick_after(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_lfence();
+#endif
+	return bench_tick();
+}
+
+/* Have a line here for writing by the time it is written. */
+static inline void bench_fetch_for_writing(const void *line)
+{
+#if defined(__x86_64__)
+	__asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)line));
+#else
+	__builtin_prefetch(line, 1);
+#endif
+}
+
 static inline void bench_relax(void)
 {
 #if defined(__x86_64__)
@@ -117,6 +137,10 @@ void bench_note_stat(const char *name, const char *stat, const char *unit, doubl
 int bench_has(const char *name);
 /* The ratio of two names, round by round. */
 void bench_ratio(const char *name, const char *of, const char *to);
+
+/* So many processes are busy at a time for the figures whose names begin with
+ * that: if there are fewer processors, a label says what they measure. */
+void bench_busy(const char *figures, unsigned processes);
 
 /* Payload of message i.  Every word says which message and which place it
  * belongs to, so that a torn, stale or misplaced word shows; beyond
@@ -160,6 +184,39 @@ BENCH_ALWAYS int bench_verify(const void *buf, size_t len, uint64_t i)
 	for (k = len & ~(size_t)7; k < len; k++)
 		wrong |= (uint64_t)(at[k] != (char)(i + k));
 	return wrong ? -1 : 0;
+}
+
+/* What limits are measured with: a word that says what is there, and the
+ * payload right behind it.  The word's line is written last and in one go. */
+struct bench_cell {
+	_Atomic uint64_t word;
+	char near[56];
+	char far[];
+};
+
+BENCH_ALWAYS void bench_cell_put(struct bench_cell *c, const char *buf, size_t bytes, uint64_t word)
+{
+	size_t near = bytes < sizeof(c->near) ? bytes : sizeof(c->near);
+
+	memcpy(c->far, buf + near, bytes - near);
+	atomic_signal_fence(memory_order_seq_cst);
+	memcpy(c->near, buf, near);
+	atomic_store_explicit(&c->word, word, memory_order_release);
+}
+
+/* Once its word was seen, with acquire. */
+BENCH_ALWAYS void bench_cell_get(const struct bench_cell *c, char *buf, size_t bytes)
+{
+	size_t near = bytes < sizeof(c->near) ? bytes : sizeof(c->near);
+
+	memcpy(buf, c->near, near);
+	memcpy(buf + near, c->far, bytes - near);
+}
+
+BENCH_ALWAYS uint64_t bench_cell_word(const struct bench_cell *c)
+{
+	return atomic_load_explicit(&((struct bench_cell *)(uintptr_t)c)->word,
+				    memory_order_acquire);
 }
 
 #endif
