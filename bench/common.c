@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "common.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,11 +14,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-struct bench bench = { .rounds = 9 };
+struct bench bench = { .rounds = 9, .limit_s = 120 };
 struct bench_shared *bench_shared;
 const struct bench_shared *bench_shared_ro;
 
@@ -23,6 +28,7 @@ static char dir[64];
 static pid_t pids[BENCH_PROCS_MAX];
 static unsigned pid_count;
 static pid_t main_pid;
+static cpu_set_t usable;
 
 struct note {
 	char name[96], unit[16];
@@ -87,12 +93,41 @@ static void calibrate(void)
 
 static void help(const char *program, const char *question)
 {
-	printf("usage: %s [--rounds N] [--quick] [--peers none|NAME,...]\n\n%s\n\n"
+	printf("usage: %s [--rounds N] [--quick] [--smoke] [--limit S]\n"
+	       "       [--peers none|NAME,...]\n\n%s\n\n"
 	       "Prints lines `figure <name> <value> <unit>`: the median of the rounds, with its\n"
 	       "minimum and maximum as <name>.min and <name>.max.  Exit status 1 if a message was\n"
-	       "lost, doubled or torn.\n",
-	       program, question);
+	       "lost, doubled or torn, or if a run took more than S seconds (%u).  --smoke only\n"
+	       "shows that it works.\n",
+	       program, question, bench.limit_s);
 	exit(0);
+}
+
+static volatile sig_atomic_t ended_by;
+
+/* Ends a wait(). */
+static void on_signal(int sig)
+{
+	ended_by = sig;
+}
+
+static void watch_signals(void (*handler)(int sig))
+{
+	static const int sigs[] = { SIGALRM, SIGINT, SIGTERM };
+	struct sigaction action = { .sa_handler = handler };
+	unsigned i;
+
+	for (i = 0; i < sizeof(sigs) / sizeof(sigs[0]); i++)
+		sigaction(sigs[i], &action, NULL);
+}
+
+static void check_signals(void)
+{
+	if (ended_by == SIGALRM)
+		bench_fail("a message is missing: the run has not ended within %u s",
+			   bench.limit_s);
+	if (ended_by)
+		bench_fail("ended by signal %d", ended_by);
 }
 
 static void map_shared(void)
@@ -114,19 +149,24 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 	static const struct option options[] = { { "rounds", required_argument, NULL, 'r' },
 						 { "quick", no_argument, NULL, 'q' },
 						 { "peers", required_argument, NULL, 'p' },
+						 { "smoke", no_argument, NULL, 's' },
+						 { "limit", required_argument, NULL, 'l' },
 						 { "help", no_argument, NULL, 'h' },
 						 { 0 } };
-	cpu_set_t set;
 	int c;
 
 	main_pid = getpid();
-	while ((c = getopt_long(argc, argv, "r:qp:h", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "r:qsl:p:h", options, NULL)) != -1) {
 		if (c == 'h')
 			help(argv[0], question);
 		else if (c == 'q')
 			bench.quick = 1;
 		else if (c == 'p')
 			bench.peers = optarg;
+		else if (c == 's')
+			bench.quick = bench.smoke = 1;
+		else if (c == 'l')
+			bench.limit_s = (unsigned)atoi(optarg);
 		else if (c == 'r')
 			bench.rounds = (unsigned)atoi(optarg);
 		else
@@ -138,11 +178,14 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 	}
 	if (bench.quick && bench.rounds > 5)
 		bench.rounds = 5;
-	CPU_ZERO(&set);
-	sched_getaffinity(0, sizeof(set), &set);
-	bench.cpus = CPU_COUNT(&set);
+	if (bench.smoke)
+		bench.rounds = 1;
+	CPU_ZERO(&usable);
+	sched_getaffinity(0, sizeof(usable), &usable);
+	bench.cpus = CPU_COUNT(&usable);
 	calibrate();
 	map_shared();
+	watch_signals(on_signal);
 	if (need_bus == BENCH_NO_BUS)
 		return;
 	snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX",
@@ -153,18 +196,34 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 	bench.bus = "bench";
 }
 
-static void stop_bus(void)
+static void stop_bus(const char *name)
 {
 	struct shmq_bus_options o = { .size = sizeof(o) };
-	char command[128];
 	shmq_bus *bus;
 
-	if (!dir[0])
-		return;
-	if (!shmq_bus_open(bench.bus, &o, &bus)) {
+	if (!shmq_bus_open(name, &o, &bus)) {
 		shmq_bus_stop(bus, SHMQ_FORCE);
 		shmq_bus_close(bus);
 	}
+}
+
+static void stop_buses(void)
+{
+	DIR *sockets = dir[0] ? opendir(dir) : NULL;
+	char command[128];
+	struct dirent *e;
+
+	if (!sockets)
+		return;
+	while ((e = readdir(sockets))) {
+		char *end = strstr(e->d_name, ".sock");
+
+		if (!end || end[5])
+			continue;
+		*end = 0;
+		stop_bus(e->d_name);
+	}
+	closedir(sockets);
 	snprintf(command, sizeof(command), "rm -rf '%s'", dir);
 	if (system(command))
 		fprintf(stderr, "bench: %s is left behind\n", dir);
@@ -188,7 +247,7 @@ int bench_end(void)
 {
 	unsigned i;
 
-	stop_bus();
+	stop_buses();
 	for (i = 0; i < note_count; i++) {
 		struct note *n = &notes[i];
 		double median = bench_median(n->value, n->n);
@@ -257,30 +316,33 @@ void bench_busy(const char *figures, unsigned processes)
 		       figures, processes, bench.cpus);
 }
 
-static void pin(int cpu)
+void bench_pin(int cpu)
 {
-	cpu_set_t set, may;
+	cpu_set_t set;
 	int i, k = 0;
 
 	if (cpu < 0)
 		return;
-	CPU_ZERO(&may);
-	sched_getaffinity(0, sizeof(may), &may);
 	CPU_ZERO(&set);
 	for (i = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET(i, &may) && k++ == cpu % bench.cpus)
+		if (CPU_ISSET(i, &usable) && k++ == cpu % bench.cpus)
 			CPU_SET(i, &set);
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
 void bench_run(const struct bench_proc *proc, unsigned n)
 {
+	/* Again and again, for the first may come just before a wait(). */
+	const struct itimerval limit = { { 1, 0 }, { bench.limit_s, 0 } }, none = { 0 };
 	unsigned i;
 	int failed = 0;
 
+	if (n > BENCH_PROCS_MAX)
+		bench_fail("too many processes");
 	atomic_store(&bench_shared->ready, 0);
 	atomic_store(&bench_shared->go, 0);
 	atomic_store(&bench_shared->stop, 0);
+	atomic_store(&bench_shared->stage, 0);
 	memset((void *)bench_shared->word, 0, sizeof(bench_shared->word));
 	fflush(stdout);
 	for (i = 0; i < n; i++) {
@@ -288,18 +350,21 @@ void bench_run(const struct bench_proc *proc, unsigned n)
 		if (pids[i] < 0)
 			bench_fail("fork: %s", strerror(errno));
 		if (pids[i] == 0) {
+			watch_signals(SIG_DFL);
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			pin(proc[i].cpu);
+			bench_pin(proc[i].cpu);
 			proc[i].run(proc[i].arg);
 			_exit(0);
 		}
 		pid_count = i + 1;
 	}
+	setitimer(ITIMER_REAL, &limit, NULL);
 	while (n) {
 		int status;
 		pid_t pid = wait(&status);
 
-		if (pid < 0)
+		check_signals();
+		if (pid < 0 && errno != EINTR)
 			break;
 		for (i = 0; i < pid_count && pids[i] != pid; i++)
 			;
@@ -313,6 +378,7 @@ void bench_run(const struct bench_proc *proc, unsigned n)
 					kill(pids[i], SIGKILL);
 		}
 	}
+	setitimer(ITIMER_REAL, &none, NULL);
 	pid_count = 0;
 	if (failed)
 		bench_fail("a process of the run failed");
@@ -326,13 +392,37 @@ void bench_meet(unsigned n)
 		sched_yield();
 }
 
-shmq_bus *bench_open(void)
+void bench_say_stage(unsigned stage)
+{
+	atomic_store(&bench_shared->stage, stage);
+	syscall(SYS_futex, &bench_shared->stage, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void bench_await_stage(unsigned stage)
+{
+	unsigned now;
+
+	while ((now = atomic_load(&bench_shared->stage)) < stage)
+		syscall(SYS_futex, &bench_shared->stage, FUTEX_WAIT, now, NULL, NULL, 0);
+}
+
+uint64_t bench_amount(uint64_t n)
+{
+	return bench.smoke && n > 256 ? 256 : n;
+}
+
+shmq_bus *bench_open_named(const char *name)
 {
 	struct shmq_bus_options o = { .size = sizeof(o), .start = SHMQ_START_ON_DEMAND };
 	shmq_bus *bus;
 
-	BENCH_OK(shmq_bus_open(bench.bus, &o, &bus));
+	BENCH_OK(shmq_bus_open(name, &o, &bus));
 	return bus;
+}
+
+shmq_bus *bench_open(void)
+{
+	return bench_open_named(bench.bus);
 }
 
 static int by_u64(const void *a, const void *b)
@@ -352,4 +442,21 @@ uint64_t bench_quantile(double q)
 	uint64_t n = bench_shared->sample_count, i = (uint64_t)(q * (double)n);
 
 	return n ? bench_shared->samples[i < n ? i : n - 1] : 0;
+}
+
+double bench_quantile_smooth(double q)
+{
+	const uint64_t *s = bench_shared->samples;
+	uint64_t n = bench_shared->sample_count, v = bench_quantile(q), from, to;
+	double low, high;
+
+	for (from = 0; from < n && s[from] < v; from++)
+		;
+	for (to = from; to < n && s[to] == v; to++)
+		;
+	if (from == to)
+		return (double)v;
+	low = from ? (double)(s[from - 1] + v) / 2 : (double)v;
+	high = to < n ? (double)(s[to] + v) / 2 : (double)v;
+	return low + (high - low) * (q * (double)n - (double)from) / (double)(to - from);
 }

@@ -15,15 +15,17 @@
 #include <string.h>
 
 #define BENCH_ROUNDS_MAX 64
-#define BENCH_PROCS_MAX 16
+#define BENCH_PROCS_MAX 80
 
 /* Set by bench_init() from the command line: --rounds N, --quick, --peers
- * LIST. */
+ * LIST, and for the tests --smoke and --limit S. */
 struct bench {
 	const char *bus; /* name of the private bus */
 	unsigned rounds;
 	int quick;
+	int smoke;         /* one quick round of few messages: see bench_amount() */
 	int cpus;          /* usable processors */
+	unsigned limit_s;  /* a run that lasts longer waits for a lost message */
 	const char *peers; /* the list, or NULL: see peers.h */
 };
 extern struct bench bench;
@@ -50,6 +52,7 @@ struct bench_shared {
 	_Alignas(128) _Atomic unsigned ready;
 	_Alignas(128) _Atomic unsigned go;
 	_Alignas(128) _Atomic unsigned stop;
+	_Alignas(128) _Atomic unsigned stage;
 	_Alignas(128) _Atomic uint64_t word[16][16]; /* a line each */
 	double result[64];
 	uint64_t samples[1 << 20]; /* of latencies, ns */
@@ -73,8 +76,21 @@ struct bench_proc {
 };
 void bench_run(const struct bench_proc *proc, unsigned n);
 void bench_meet(unsigned n);
+/* For a process that wants the library's thread elsewhere, and so opens its
+ * bus before it pins itself.  Threads inherit. */
+void bench_pin(int cpu);
+
+/* For those who do nothing meanwhile: sleep until somebody has said that the
+ * run is at this stage, or at a later one.  It begins at 0. */
+void bench_say_stage(unsigned stage);
+void bench_await_stage(unsigned stage);
+
+/* n messages, or fewer where they only have to arrive. */
+uint64_t bench_amount(uint64_t n);
 
 shmq_bus *bench_open(void);
+/* Another private bus: every name is one, and bench_end() stops it too. */
+shmq_bus *bench_open_named(const char *name);
 
 uint64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
 
@@ -112,6 +128,22 @@ static inline void bench_fetch_for_writing(const void *line)
 #endif
 }
 
+/* The same where single calls are timed: nothing before it is still under
+ * way, and nothing after it has begun. */
+static inline uint64_t bench_tick_ordered(void)
+{
+#if defined(__x86_64__)
+	uint64_t now;
+
+	__builtin_ia32_lfence();
+	now = bench_tick();
+	__builtin_ia32_lfence();
+	return now;
+#else
+	return bench_now();
+#endif
+}
+
 static inline void bench_relax(void)
 {
 #if defined(__x86_64__)
@@ -127,6 +159,9 @@ double bench_median(double *value, unsigned n);
 /* Samples in bench_shared->samples: q from 0 to 1. */
 void bench_sort_samples(void);
 uint64_t bench_quantile(double q);
+/* The same for samples not much longer than a step of their clock, which fall
+ * on few values: those that are equal count as spread over their step. */
+double bench_quantile_smooth(double q);
 
 /* One value per round under a name; figures are printed by bench_end(), in
  * the order first seen, as `figure name value unit` with .min and .max. */

@@ -19,6 +19,7 @@
 #include <sys/file.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -234,18 +235,15 @@ static void disconnect(struct shmq_bus *bus)
 		push_kind(bus, SHMQ_EVENT_DETACHED);
 }
 
-/* One message each way.  0, or -errno for a connection that is of no use
- * any more. */
-static int converse(int sock, const struct proto_request *req, struct proto_reply *reply, int *fds,
-		    unsigned *fd_count, uint64_t deadline)
+/* The answer to what was sent.  0, or -errno for a connection that is of no
+ * use any more. */
+static int hear(int sock, enum proto_op op, uint64_t token, struct proto_reply *reply, int *fds,
+		unsigned *fd_count, uint64_t deadline)
 {
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	int rc;
 
 	*fd_count = 0;
-	rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
-	if (rc)
-		return rc;
 	for (;;) {
 		rc = poll(&p, 1, shmq__clock_left_ms(deadline));
 		if (rc < 0 && errno != EINTR)
@@ -261,13 +259,23 @@ static int converse(int sock, const struct proto_request *req, struct proto_repl
 	if (rc < 0)
 		return rc;
 	if (reply->magic != PROTO_MAGIC || reply->version != PROTO_VERSION ||
-	    reply->token != req->token || reply->op != req->op || reply->error > 0) {
+	    reply->token != token || reply->op != op || reply->error > 0) {
 		while (*fd_count)
 			close(fds[--*fd_count]);
 		return -EPROTO;
 	}
 	reply->why[sizeof(reply->why) - 1] = 0;
 	return 0;
+}
+
+/* One message each way, as hear(). */
+static int converse(int sock, const struct proto_request *req, struct proto_reply *reply, int *fds,
+		    unsigned *fd_count, uint64_t deadline)
+{
+	int rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
+
+	*fd_count = 0;
+	return rc ? rc : hear(sock, req->op, req->token, reply, fds, fd_count, deadline);
 }
 
 /* Hand the descriptors of a reply to the slabs; read-only ones first, so
@@ -401,17 +409,38 @@ static int is_resumed(const struct shmq_bus *bus, const struct proto_reply *repl
 	       reply->hello.client == bus->client && reply->hello.gen == bus->gen;
 }
 
-/* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
- * what the supervisor refused us with. */
+/* Connect and say hello: the socket, or -errno. */
+static int greet(struct shmq_bus *bus, uint64_t deadline)
+{
+	int sock = connect_socket(bus->path, deadline), error;
+	struct proto_request req;
+
+	if (sock < 0)
+		return sock;
+	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
+	req.hello.layout_version = LAY_VERSION;
+	req.hello.nonce = bus->nonce;
+	req.hello.bus_nonce = bus->bus_nonce;
+	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));
+	bus->hello_token = req.token;
+	error = shmq__wire_send(sock, &req, sizeof(req), NULL, 0);
+	if (!error)
+		return sock;
+	close(sock);
+	return error;
+}
+
+/* Greet, unless that was done ahead, and take what we are given.  Locked.  0,
+ * SHMQ_ENODAEMON if nobody is there, or what the supervisor refused us with. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
-	struct proto_request req;
 	struct proto_reply reply;
 	int fds[WIRE_FDS_MAX], error, again = bus->bus_nonce != 0;
 	struct epoll_event readable = { .events = EPOLLIN };
 	unsigned n = 0, i;
-	int sock = connect_socket(bus->path, deadline);
+	int sock = bus->greeted >= 0 ? bus->greeted : greet(bus, deadline);
 
+	bus->greeted = -1;
 	if (sock < 0 && is_away(sock) && again)
 		offer_slabs(bus);
 	if (sock < 0 && is_away(sock))
@@ -424,12 +453,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	if (sock < 0)
 		return shmq__fail(why, sock, "connecting to %s: %s", bus->path,
 				  shmq_strerror(sock));
-	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
-	req.hello.layout_version = LAY_VERSION;
-	req.hello.nonce = bus->nonce;
-	req.hello.bus_nonce = bus->bus_nonce;
-	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));
-	error = converse(sock, &req, &reply, fds, &n, deadline);
+	error = hear(sock, PROTO_HELLO, bus->hello_token, &reply, fds, &n, deadline);
 	if (error) {
 		if (!again)
 			say_goodbye(bus, sock);
@@ -971,20 +995,24 @@ static uint64_t random_nonce(void)
 	return n;
 }
 
+/* The process's name is that of its main thread, which can ask for it at a
+ * tenth of the price of a file. */
 static void name_client(struct shmq_bus *bus, const char *name)
 {
-	FILE *f;
+	int fd;
 
-	if (name && *name) {
+	_Static_assert(sizeof(bus->client_name) > 16, "PR_GET_NAME writes 16 bytes");
+	if (name && *name)
 		snprintf(bus->client_name, sizeof(bus->client_name), "%s", name);
+	if ((name && *name) || (gettid() == getpid() && !prctl(PR_GET_NAME, bus->client_name)))
 		return;
-	}
-	f = fopen("/proc/self/comm", "re");
-	if (!f)
+	fd = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return;
-	if (fgets(bus->client_name, sizeof(bus->client_name), f))
-		bus->client_name[strcspn(bus->client_name, "\n")] = 0;
-	fclose(f);
+	if (read(fd, bus->client_name, sizeof(bus->client_name) - 1) < 0)
+		bus->client_name[0] = 0;
+	bus->client_name[strcspn(bus->client_name, "\n")] = 0;
+	close(fd);
 }
 
 /* Options beyond the struct we know must be zero. */
@@ -1051,7 +1079,7 @@ static int init_bus(struct shmq_bus *bus)
 
 static void free_bus(struct shmq_bus *bus)
 {
-	int *fd[] = { &bus->sock, &bus->event_sock, &bus->kick_fd, &bus->poll_fd };
+	int *fd[] = { &bus->sock, &bus->event_sock, &bus->kick_fd, &bus->poll_fd, &bus->greeted };
 	/* In a forked child the maps are not there, and threads that are not
 	 * there either may stand in the condition for ever. */
 	int is_ours = !bus->guard || !bus_check(bus);
@@ -1059,6 +1087,8 @@ static void free_bus(struct shmq_bus *bus)
 
 	if (is_ours)
 		reap_starter(bus, 0);
+	if (bus->greeted >= 0)
+		say_goodbye(bus, bus->greeted);
 	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
 		if (*fd[i] >= 0)
 			close(*fd[i]);
@@ -1086,6 +1116,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	struct shmq_bus_options o;
 	enum shmq__name_dir how;
 	struct shmq_bus *bus;
+	uint64_t deadline;
 	int error;
 
 	*out = NULL;
@@ -1102,7 +1133,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	bus = calloc(1, sizeof(*bus));
 	if (!bus)
 		return no_memory(why, -ENOMEM, "opening bus", name);
-	bus->sock = bus->event_sock = bus->kick_fd = bus->poll_fd = -1;
+	bus->sock = bus->event_sock = bus->kick_fd = bus->poll_fd = bus->greeted = -1;
 	snprintf(bus->name, sizeof(bus->name), "%s", name);
 	bus->start = o.start;
 	bus->serve = o.serve;
@@ -1111,13 +1142,6 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	bus->next_token = 1;
 	bus->retry_ns = retry_min_ns;
 	name_client(bus, o.client_name);
-	error = init_bus(bus);
-	if (error)
-		goto out;
-	if (o.daemon_path && !(bus->daemon_path = strdup(o.daemon_path))) {
-		error = -ENOMEM;
-		goto out;
-	}
 	how = o.start == SHMQ_START_ON_DEMAND ? SHMQ__NAME_DIR_CREATE : SHMQ__NAME_DIR_FIND;
 	error = shmq__name_runtime_dir(o.runtime_dir, how, bus->dir, sizeof(bus->dir), why);
 	if (error == -ENOENT)
@@ -1125,7 +1149,14 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	if (error)
 		goto out;
 	snprintf(bus->path, sizeof(bus->path), "%s/%s.sock", bus->dir, bus->name);
-	error = attach_somehow(bus, shmq__clock_deadline(bus->timeout_ns), why);
+	/* While the supervisor wakes up, the rest is made. */
+	deadline = shmq__clock_deadline(bus->timeout_ns);
+	bus->greeted = greet(bus, deadline);
+	error = init_bus(bus);
+	if (!error && o.daemon_path && !(bus->daemon_path = strdup(o.daemon_path)))
+		error = -ENOMEM;
+	if (!error)
+		error = attach_somehow(bus, deadline, why);
 	if (error)
 		goto out;
 	*out = bus;

@@ -26,12 +26,19 @@ struct held {
 };
 
 struct table {
+	struct table *next; /* of those that were replaced */
 	unsigned count;
 	struct held slab[];
 };
 
+/* A grace period is waited for when so many tables were replaced, and so not
+ * while a process attaches. */
+#define REPLACED_MAX 32u
+
 struct shmq__slabs {
 	struct table *_Atomic table; /* RCU */
+	struct table *replaced;      /* somebody may still read them */
+	unsigned replaced_count;
 	struct lay_registry *registry;
 };
 
@@ -59,6 +66,17 @@ int shmq__slabs_create(struct shmq__slabs **out)
 	return 0;
 }
 
+static void free_replaced(struct shmq__slabs *s)
+{
+	struct table *t;
+
+	while ((t = s->replaced)) {
+		s->replaced = t->next;
+		free(t);
+	}
+	s->replaced_count = 0;
+}
+
 void shmq__slabs_destroy(struct shmq__slabs *s)
 {
 	struct held *h;
@@ -82,6 +100,7 @@ void shmq__slabs_abandon(struct shmq__slabs *s)
 		if (h->fd[SHMQ__SLAB_WRITE] >= 0)
 			close(h->fd[SHMQ__SLAB_WRITE]);
 	}
+	free_replaced(s);
 	free(s->table);
 	free(s);
 }
@@ -115,9 +134,13 @@ static int put(struct shmq__slabs *s, unsigned id, const struct held *h)
 		fresh->slab[i] = (struct held){ .fd = { -1, -1 } };
 	fresh->slab[id] = *h;
 	store_release(&s->table, fresh);
-	urcu_bp_synchronize_rcu();
-	rcu_grace_ended(&s->registry);
-	free(old);
+	old->next = s->replaced;
+	s->replaced = old;
+	if (++s->replaced_count == REPLACED_MAX) {
+		urcu_bp_synchronize_rcu();
+		rcu_grace_ended(&s->registry);
+		free_replaced(s);
+	}
 	return 0;
 }
 
