@@ -16,6 +16,7 @@
 
 #define BENCH_ROUNDS_MAX 64
 #define BENCH_PROCS_MAX 80
+#define BENCH_WORDS 16
 
 /* Set by bench_init() from the command line: --rounds N, --quick, --peers
  * LIST, and for the tests --smoke and --limit S. */
@@ -53,7 +54,7 @@ struct bench_shared {
 	_Alignas(128) _Atomic unsigned go;
 	_Alignas(128) _Atomic unsigned stop;
 	_Alignas(128) _Atomic unsigned stage;
-	_Alignas(128) _Atomic uint64_t word[16][16]; /* a line each */
+	_Alignas(128) _Atomic uint64_t word[BENCH_WORDS][16]; /* a line each */
 	double result[64];
 	uint64_t samples[1 << 20]; /* of latencies, ns */
 	uint64_t sample_count;

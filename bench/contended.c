@@ -34,7 +34,7 @@ static struct bench_cell *cell_at(uint64_t n)
 
 static _Atomic uint64_t *hint(void)
 {
-	return &bench_shared->word[BENCH_PROCS_MAX - 1][0];
+	return &bench_shared->word[BENCH_WORDS - 1][0];
 }
 
 BENCH_ALWAYS uint64_t lap_word(uint64_t n)
