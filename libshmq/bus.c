@@ -235,15 +235,18 @@ static void disconnect(struct shmq_bus *bus)
 		push_kind(bus, SHMQ_EVENT_DETACHED);
 }
 
-/* The answer to what was sent.  0, or -errno for a connection that is of no
- * use any more. */
-static int hear(int sock, enum proto_op op, uint64_t token, struct proto_reply *reply, int *fds,
-		unsigned *fd_count, uint64_t deadline)
+/* One message each way.  0, or -errno for a connection that is of no use
+ * any more. */
+static int converse(int sock, const struct proto_request *req, struct proto_reply *reply, int *fds,
+		    unsigned *fd_count, uint64_t deadline)
 {
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	int rc;
 
 	*fd_count = 0;
+	rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
+	if (rc)
+		return rc;
 	for (;;) {
 		rc = poll(&p, 1, shmq__clock_left_ms(deadline));
 		if (rc < 0 && errno != EINTR)
@@ -259,23 +262,13 @@ static int hear(int sock, enum proto_op op, uint64_t token, struct proto_reply *
 	if (rc < 0)
 		return rc;
 	if (reply->magic != PROTO_MAGIC || reply->version != PROTO_VERSION ||
-	    reply->token != token || reply->op != op || reply->error > 0) {
+	    reply->token != req->token || reply->op != req->op || reply->error > 0) {
 		while (*fd_count)
 			close(fds[--*fd_count]);
 		return -EPROTO;
 	}
 	reply->why[sizeof(reply->why) - 1] = 0;
 	return 0;
-}
-
-/* One message each way, as hear(). */
-static int converse(int sock, const struct proto_request *req, struct proto_reply *reply, int *fds,
-		    unsigned *fd_count, uint64_t deadline)
-{
-	int rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
-
-	*fd_count = 0;
-	return rc ? rc : hear(sock, req->op, req->token, reply, fds, fd_count, deadline);
 }
 
 /* Hand the descriptors of a reply to the slabs; read-only ones first, so
@@ -409,38 +402,17 @@ static int is_resumed(const struct shmq_bus *bus, const struct proto_reply *repl
 	       reply->hello.client == bus->client && reply->hello.gen == bus->gen;
 }
 
-/* Connect and say hello: the socket, or -errno. */
-static int greet(struct shmq_bus *bus, uint64_t deadline)
-{
-	int sock = connect_socket(bus->path, deadline), error;
-	struct proto_request req;
-
-	if (sock < 0)
-		return sock;
-	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
-	req.hello.layout_version = LAY_VERSION;
-	req.hello.nonce = bus->nonce;
-	req.hello.bus_nonce = bus->bus_nonce;
-	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));
-	bus->hello_token = req.token;
-	error = shmq__wire_send(sock, &req, sizeof(req), NULL, 0);
-	if (!error)
-		return sock;
-	close(sock);
-	return error;
-}
-
-/* Greet, unless that was done ahead, and take what we are given.  Locked.  0,
- * SHMQ_ENODAEMON if nobody is there, or what the supervisor refused us with. */
+/* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
+ * what the supervisor refused us with. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
+	struct proto_request req;
 	struct proto_reply reply;
 	int fds[WIRE_FDS_MAX], error, again = bus->bus_nonce != 0;
 	struct epoll_event readable = { .events = EPOLLIN };
 	unsigned n = 0, i;
-	int sock = bus->greeted >= 0 ? bus->greeted : greet(bus, deadline);
+	int sock = connect_socket(bus->path, deadline);
 
-	bus->greeted = -1;
 	if (sock < 0 && is_away(sock) && again)
 		offer_slabs(bus);
 	if (sock < 0 && is_away(sock))
@@ -453,7 +425,12 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	if (sock < 0)
 		return shmq__fail(why, sock, "connecting to %s: %s", bus->path,
 				  shmq_strerror(sock));
-	error = hear(sock, PROTO_HELLO, bus->hello_token, &reply, fds, &n, deadline);
+	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
+	req.hello.layout_version = LAY_VERSION;
+	req.hello.nonce = bus->nonce;
+	req.hello.bus_nonce = bus->bus_nonce;
+	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));
+	error = converse(sock, &req, &reply, fds, &n, deadline);
 	if (error) {
 		if (!again)
 			say_goodbye(bus, sock);
@@ -1079,7 +1056,7 @@ static int init_bus(struct shmq_bus *bus)
 
 static void free_bus(struct shmq_bus *bus)
 {
-	int *fd[] = { &bus->sock, &bus->event_sock, &bus->kick_fd, &bus->poll_fd, &bus->greeted };
+	int *fd[] = { &bus->sock, &bus->event_sock, &bus->kick_fd, &bus->poll_fd };
 	/* In a forked child the maps are not there, and threads that are not
 	 * there either may stand in the condition for ever. */
 	int is_ours = !bus->guard || !bus_check(bus);
@@ -1087,8 +1064,6 @@ static void free_bus(struct shmq_bus *bus)
 
 	if (is_ours)
 		reap_starter(bus, 0);
-	if (bus->greeted >= 0)
-		say_goodbye(bus, bus->greeted);
 	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
 		if (*fd[i] >= 0)
 			close(*fd[i]);
@@ -1116,7 +1091,6 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	struct shmq_bus_options o;
 	enum shmq__name_dir how;
 	struct shmq_bus *bus;
-	uint64_t deadline;
 	int error;
 
 	*out = NULL;
@@ -1133,7 +1107,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	bus = calloc(1, sizeof(*bus));
 	if (!bus)
 		return no_memory(why, -ENOMEM, "opening bus", name);
-	bus->sock = bus->event_sock = bus->kick_fd = bus->poll_fd = bus->greeted = -1;
+	bus->sock = bus->event_sock = bus->kick_fd = bus->poll_fd = -1;
 	snprintf(bus->name, sizeof(bus->name), "%s", name);
 	bus->start = o.start;
 	bus->serve = o.serve;
@@ -1142,6 +1116,13 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	bus->next_token = 1;
 	bus->retry_ns = retry_min_ns;
 	name_client(bus, o.client_name);
+	error = init_bus(bus);
+	if (error)
+		goto out;
+	if (o.daemon_path && !(bus->daemon_path = strdup(o.daemon_path))) {
+		error = -ENOMEM;
+		goto out;
+	}
 	how = o.start == SHMQ_START_ON_DEMAND ? SHMQ__NAME_DIR_CREATE : SHMQ__NAME_DIR_FIND;
 	error = shmq__name_runtime_dir(o.runtime_dir, how, bus->dir, sizeof(bus->dir), why);
 	if (error == -ENOENT)
@@ -1149,14 +1130,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	if (error)
 		goto out;
 	snprintf(bus->path, sizeof(bus->path), "%s/%s.sock", bus->dir, bus->name);
-	/* While the supervisor wakes up, the rest is made. */
-	deadline = shmq__clock_deadline(bus->timeout_ns);
-	bus->greeted = greet(bus, deadline);
-	error = init_bus(bus);
-	if (!error && o.daemon_path && !(bus->daemon_path = strdup(o.daemon_path)))
-		error = -ENOMEM;
-	if (!error)
-		error = attach_somehow(bus, deadline, why);
+	error = attach_somehow(bus, shmq__clock_deadline(bus->timeout_ns), why);
 	if (error)
 		goto out;
 	*out = bus;

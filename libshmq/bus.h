@@ -55,8 +55,6 @@ struct shmq_bus {
 
 	pthread_mutex_t lock; /* from here to the next blank line */
 	int sock;
-	int greeted; /* a socket on which hello was said ahead, or -1 */
-	uint64_t hello_token;
 	uint64_t nonce, bus_nonce, next_token;
 	uint64_t gen;
 	struct shmq__handle *handles;
