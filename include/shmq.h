@@ -232,7 +232,7 @@ enum shmq_stall {
 };
 
 enum shmq_wait {
-	SHMQ_WAIT_ADAPTIVE = 1, /* spin a little, then sleep (default) */
+	SHMQ_WAIT_ADAPTIVE = 1, /* spin a little, yielding, then sleep (default) */
 	SHMQ_WAIT_SPIN,         /* never enter the kernel */
 	SHMQ_WAIT_YIELD,        /* sched_yield() between looks */
 	SHMQ_WAIT_SLEEP,        /* sleep at once */

@@ -27,6 +27,8 @@ enum wait_step shmq__waiter_step(struct waiter *w)
 		sched_yield();
 	else if (w->mode != SHMQ_WAIT_SLEEP && ++w->looks % LOOKS_PER_CLOCK)
 		return WAIT_AGAIN;
+	else if (w->mode == SHMQ_WAIT_ADAPTIVE)
+		sched_yield(); /* whom we wait for may want this processor */
 	now = shmq__clock_monotonic_ns();
 	if (now >= w->deadline)
 		return WAIT_EXPIRED;
