@@ -26,8 +26,12 @@
 #define MILLISECOND INT64_C(1000000)
 #define PATIENCE (60 * SECOND) /* for what must come; never waited for in vain */
 
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
 /* ---- bus, topics, handles -------------------------------------------- */
 
+#define BUS_OPTIONS(...) \
+	(&(struct shmq_bus_options){ .size = sizeof(struct shmq_bus_options), ##__VA_ARGS__ })
 #define TOPIC_OPTIONS(...) \
 	(&(struct shmq_topic_options){ .size = sizeof(struct shmq_topic_options), ##__VA_ARGS__ })
 #define PUB_OPTIONS(...) \
@@ -79,6 +83,13 @@ static inline void check_error(const char *file, int line, const char *what, lon
 	if (got != want)
 		tap_fail(file, line, "%s: got %lld (%s), want %s", what, got,
 			 shmq_errname(got > 0 ? 0 : (int)got), shmq_errname(want));
+}
+
+/* The last failed call's explanation. */
+static inline void check_says(const char *text)
+{
+	if (!strstr(shmq_bus_error(NULL), text))
+		FAIL("\"%s\" does not say \"%s\"", shmq_bus_error(NULL), text);
 }
 
 static inline struct shmq_topic_info topic_info(shmq_bus *bus, const char *topic)

@@ -8,14 +8,6 @@
 #include "helpers.h"
 #include "standin.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static void check_says(const char *text)
-{
-	if (!strstr(shmq_bus_error(NULL), text))
-		FAIL("\"%s\" does not say \"%s\"", shmq_bus_error(NULL), text);
-}
-
 static unsigned requests(struct standin *s)
 {
 	return standin_count(s, PROTO_CREATE) + standin_count(s, PROTO_PLAN) +

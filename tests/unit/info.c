@@ -10,8 +10,6 @@
 
 static const uint64_t bases[] = FAKE_BASES;
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 /* Publish n messages by hand. */
 static void publish(struct fake *f, struct lay_member *m, uint32_t p, unsigned n)
 {

@@ -8,8 +8,6 @@
 #include "memory.h"
 #include "standin.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 enum { MANY = 7 };
 
 /* A set of subscribers, one for each partition, and a publisher. */
