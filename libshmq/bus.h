@@ -2,6 +2,11 @@
  *
  * bus: this process's attachment to a bus, shared by all its handles.
  *
+ * Its parts are attach.h (coming to the supervisor, and back), start.h
+ * (starting one), request.h (the control connection), event.h, serve.h (the
+ * library's thread) and handle.c; bus.c opens and closes.  Here stands what
+ * they share and what handles use of them.
+ *
  * One mutex guards the control connection and the list of handles; it is
  * never taken on the data path.  The library's thread reads events and
  * re-attaches; it starts with the first handle, after the process has
@@ -94,6 +99,10 @@ static inline int bus_check(const struct shmq_bus *bus)
 /* Begin a call that may explain its failure: clears this thread's line. */
 struct shmq__why *shmq__bus_why(void);
 
+/* Maps and memory run out with the same error: says so of `doing` "name", and
+ * returns error. */
+int shmq__bus_no_memory(struct shmq__why *why, int error, const char *doing, const char *name);
+
 /* Send a request, get its answer; descriptors that came with it are in
  * bus->slabs.  Re-attaches and asks again while the supervisor is away, for
  * bus->timeout_ns.  Returns the reply's error, or SHMQ_ENODAEMON,
@@ -118,6 +127,10 @@ void shmq__bus_close_handle(struct shmq__handle *h);
  * and is listed, so that closing the bus closes it.  Not before: other threads
  * change the links of what is listed. */
 void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from);
+
+/* Tell the supervisor, which is back, of the handles that were closed while it
+ * was away.  Locked; disconnects if that fails. */
+void shmq__bus_send_closes(struct shmq_bus *bus);
 
 /* Register for membarrier if the topic lets anyone sleep, start the
  * library's thread if it is to serve; the fence this process uses. */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * handle: what publishers and subscribers have in common.
+ */
+#include "bus.h"
+#include "clock.h"
+#include "request.h"
+#include "wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* One CLOSE on the connection there is; disconnects if that fails. */
+static int say_closed(struct shmq_bus *bus, uint64_t handle)
+{
+	struct proto_request req;
+	struct proto_reply reply;
+	int fds[WIRE_FDS_MAX], error;
+	unsigned n;
+
+	shmq__bus_prepare(bus, &req, PROTO_CLOSE, NULL);
+	req.close.handle = handle;
+	error = shmq__request_converse(bus->sock, &req, &reply, fds, &n,
+				       shmq__clock_deadline(bus->timeout_ns));
+	if (error)
+		shmq__request_disconnect(bus);
+	while (!error && n)
+		close(fds[--n]);
+	return error;
+}
+
+/* Tell the supervisor that a handle is closed; while it is away, keep the
+ * token and tell it when it is back.  A process that ends before that is
+ * recovered as dead. */
+static void send_close(struct shmq_bus *bus, uint64_t handle)
+{
+	pthread_mutex_lock(&bus->lock);
+	if (bus->sock < 0 || say_closed(bus, handle)) {
+		if (bus->to_close_count == bus->to_close_capacity) {
+			size_t capacity = bus->to_close_capacity ? 2 * bus->to_close_capacity : 16;
+			uint64_t *more = realloc(bus->to_close, capacity * sizeof(*more));
+
+			if (!more)
+				goto out;
+			bus->to_close = more;
+			bus->to_close_capacity = capacity;
+		}
+		bus->to_close[bus->to_close_count++] = handle;
+	}
+out:
+	pthread_mutex_unlock(&bus->lock);
+}
+
+void shmq__bus_send_closes(struct shmq_bus *bus)
+{
+	while (bus->to_close_count && bus->sock >= 0)
+		if (!say_closed(bus, bus->to_close[bus->to_close_count - 1]))
+			bus->to_close_count--;
+}
+
+int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
+			  enum shmq__slabs_mode mode, struct shmq__why *why)
+{
+	struct proto_reply reply = { 0 };
+	void *entry;
+	int error = shmq__bus_request(bus, req, &reply, why);
+
+	/* Granted, but its descriptors found no room here; or not answered,
+	 * which is not refused: it may still be carried out. */
+	if (error && !reply.error)
+		send_close(bus, req->token);
+	if (error)
+		return error;
+	h->bus = bus;
+	h->token = req->token;
+	h->arena = reply.open.arena;
+	error = shmq__topic_attach(bus->slabs, reply.open.topic_index, reply.open.topic_id, mode,
+				   &h->topic);
+	if (error)
+		goto out;
+	if (req->open.partition >= (int64_t)h->topic->geo.partitions) {
+		error = shmq__fail(why, SHMQ_ECORRUPT, "\"%s\" has no partition %d", req->topic,
+				   req->open.partition);
+		goto out;
+	}
+	h->entry_ref = reply.open.entry;
+	h->entry_count = req->open.partition >= 0 ? 1 : h->topic->geo.partitions;
+	error = shmq__slabs_map(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry),
+				SHMQ__SLAB_WRITE, &entry);
+	if (error)
+		goto out;
+	h->entry = entry;
+	if (load_acquire(&h->entry->gen) != reply.open.entry_gen) {
+		error = shmq__fail(why, SHMQ_ECORRUPT, "the entry of \"%s\" is not ours",
+				   req->topic);
+		goto out;
+	}
+	return 0;
+out:
+	if (h->entry)
+		shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry),
+				  h->entry);
+	shmq__topic_detach(h->topic);
+	h->topic = NULL;
+	h->entry = NULL;
+	send_close(bus, req->token);
+	if (error == SHMQ_ELIMIT || error == -ENOMEM)
+		shmq__bus_no_memory(why, error, "mapping", req->topic);
+	return error;
+}
+
+void shmq__bus_close_handle(struct shmq__handle *h)
+{
+	struct shmq_bus *bus = h->bus;
+
+	if (bus_check(bus)) { /* a forked child: the maps are not here */
+		return;
+	}
+	pthread_mutex_lock(&bus->lock);
+	if (h->link)
+		*h->link = h->next;
+	if (h->next)
+		h->next->link = h->link;
+	pthread_mutex_unlock(&bus->lock);
+	shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry), h->entry);
+	shmq__topic_detach(h->topic);
+	send_close(bus, h->token);
+}
+
+void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from)
+{
+	struct shmq_bus *bus = from->bus;
+
+	pthread_mutex_lock(&bus->lock);
+	to->next = bus->handles;
+	to->link = &bus->handles;
+	if (to->next)
+		to->next->link = &to->next;
+	bus->handles = to;
+	pthread_mutex_unlock(&bus->lock);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+#include "request.h"
+#include "attach.h"
+#include "clock.h"
+#include "event.h"
+#include "wire.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum proto_op op,
+		       const char *topic)
+{
+	memset(req, 0, sizeof(*req));
+	req->magic = PROTO_MAGIC;
+	req->version = PROTO_VERSION;
+	req->op = (uint16_t)op;
+	req->token = atomic_fetch_add((_Atomic uint64_t *)&bus->next_token, 1);
+	if (topic)
+		snprintf(req->topic, sizeof(req->topic), "%s", topic);
+}
+
+void shmq__request_disconnect(struct shmq_bus *bus)
+{
+	if (bus->sock < 0)
+		return;
+	close(bus->sock);
+	bus->sock = -1;
+	if (atomic_exchange(&bus->attached, 0))
+		shmq__event_push(bus, SHMQ_EVENT_DETACHED);
+}
+
+int shmq__request_converse(int sock, const struct proto_request *req, struct proto_reply *reply,
+			   int *fds, unsigned *fd_count, uint64_t deadline)
+{
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	int rc;
+
+	*fd_count = 0;
+	rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
+	if (rc)
+		return rc;
+	for (;;) {
+		rc = poll(&p, 1, shmq__clock_left_ms(deadline));
+		if (rc < 0 && errno != EINTR)
+			return -errno;
+		if (rc == 0 && shmq__clock_left(deadline) == 0)
+			return -ETIMEDOUT;
+		if (rc > 0)
+			break;
+	}
+	rc = shmq__wire_recv(sock, reply, sizeof(*reply), fds, fd_count);
+	if (rc == 0)
+		return -EPIPE;
+	if (rc < 0)
+		return rc;
+	if (reply->magic != PROTO_MAGIC || reply->version != PROTO_VERSION ||
+	    reply->token != req->token || reply->op != req->op || reply->error > 0) {
+		while (*fd_count)
+			close(fds[--*fd_count]);
+		return -EPROTO;
+	}
+	reply->why[sizeof(reply->why) - 1] = 0;
+	return 0;
+}
+
+/* Read-only ones first, so that entries are mapped whole without write
+ * access. */
+int shmq__request_take_slabs(struct shmq_bus *bus, const struct proto_reply *reply, int *fds,
+			     unsigned fd_count)
+{
+	unsigned i, pass;
+	int error = 0, rc;
+
+	if (reply->fd_count != fd_count)
+		error = SHMQ_EPROTO;
+	for (pass = 0; pass < 2; pass++)
+		for (i = 0; i < fd_count; i++) {
+			if (fds[i] < 0 || (!error && !!reply->fd[i].writable != (int)pass))
+				continue;
+			if (error) {
+				close(fds[i]);
+			} else {
+				rc = shmq__slabs_add(bus->slabs, reply->fd[i].slab, fds[i],
+						     pass ? SHMQ__SLAB_WRITE : SHMQ__SLAB_READ);
+				if (rc)
+					error = rc;
+			}
+			fds[i] = -1;
+		}
+	return error;
+}
+
+int shmq__request_no_descriptors(struct shmq__why *why)
+{
+	return shmq__fail(
+		why, SHMQ_ELIMIT,
+		"no descriptor is left for the bus's segments: raise RLIMIT_NOFILE (ulimit -n)");
+}
+
+int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct proto_reply *reply,
+		      struct shmq__why *why)
+{
+	uint64_t deadline = shmq__clock_deadline(bus->timeout_ns);
+	int fds[WIRE_FDS_MAX], error = bus_check(bus);
+	unsigned n;
+
+	if (error)
+		return error;
+	pthread_mutex_lock(&bus->lock);
+	for (;;) {
+		if (atomic_load(&bus->lost)) {
+			error = shmq__fail(
+				why, SHMQ_ELOST,
+				"bus \"%s\" was started anew: close this bus and open it again",
+				bus->name);
+			break;
+		}
+		if (bus->sock < 0) {
+			error = shmq__attach_until(bus, deadline, why);
+			if (error)
+				break;
+		}
+		error = shmq__request_converse(bus->sock, req, reply, fds, &n, deadline);
+		if (!error) {
+			error = shmq__request_take_slabs(bus, reply, fds, n);
+			if (error == -ENOMEM) {
+				shmq__bus_no_memory(why, error, "mapping", req->topic);
+				break;
+			}
+			if (!error)
+				error = reply->error;
+			if (error)
+				shmq__fail(why, error, "%s", reply->why);
+			break;
+		}
+		/* Out of step or cut off: the answer may have been lost, the
+		 * request is idempotent, so ask again on a new connection. */
+		shmq__request_disconnect(bus);
+		if (error == -EMFILE) {
+			error = shmq__request_no_descriptors(why);
+			break;
+		}
+		if (!shmq__attach_is_away(error)) {
+			error = shmq__fail(why, SHMQ_EDAEMON, "the supervisor of bus \"%s\": %s",
+					   bus->name, strerror(-error));
+			break;
+		}
+	}
+	pthread_mutex_unlock(&bus->lock);
+	return error;
+}
+
+void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
+{
+	struct proto_reply reply;
+	int fds[WIRE_FDS_MAX];
+	unsigned n;
+
+	if (!atomic_load(&bus->attached) || pthread_mutex_trylock(&bus->lock))
+		return;
+	if (bus->sock >= 0) {
+		if (shmq__request_converse(bus->sock, req, &reply, fds, &n,
+					   shmq__clock_deadline(100000000)))
+			shmq__request_disconnect(bus);
+		else
+			shmq__request_take_slabs(bus, &reply, fds, n);
+	}
+	pthread_mutex_unlock(&bus->lock);
+}
