@@ -178,7 +178,7 @@ check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(EXAMPLES)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(EXAMPLES)) $(if $(SAN),,$(BENCH)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
