@@ -74,6 +74,8 @@ BENCH    := $(call programs,bench,bench)
 UNIT     := $(call programs,tests/unit,tests/unit)
 PROC     := $(call programs,tests/proc,tests/proc)
 DAEMON_T := $(call programs,tests/daemon,tests/daemon)
+# The benchmarks once more, for tests of them: on a ring that is at fault.
+MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)
 SCRIPTS  := $(wildcard examples/*.t tests/cli/*.bats)
 HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 
@@ -121,6 +123,9 @@ $(DEMO): $(B)/demo/%: $(B)/examples/demo/%.o $(filter $(B)/examples/%,$(COMMON_O
 	$(link) $(SHMQ_LIBS) -lm
 $(BENCH): $(B)/bench/%: $(B)/bench/%.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 	$(link) $(SHMQ_LIBS) -lm
+MUTATED := publish publish_msg publish_batch claim commit
+$(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
+	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
 $(UNIT) $(PROC): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(SHMQ_LIBS) -lm
 $(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
@@ -178,7 +183,7 @@ check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(EXAMPLES)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(EXAMPLES)) $(if $(SAN),,$(BENCH) $(MUTANTS)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
@@ -285,4 +290,4 @@ help: ## this text
 
 -include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O)) \
 	$(wildcard $(PEER_DIR)/*.d) \
-	$(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)
+	$(B)/tests/bench/mutant.d $(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)
