@@ -44,6 +44,7 @@ struct shmq__handle {
 	void (*close)(struct shmq__handle *handle);
 	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
 	int64_t wake_ns;                    /* how late those may be */
+	uint64_t woken_for;                 /* messages sent when it was last looked */
 };
 
 struct shmq_bus {
@@ -136,7 +137,8 @@ void shmq__bus_send_closes(struct shmq_bus *bus);
  * library's thread if it is to serve; the fence this process uses. */
 enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags);
 
-/* Deferred wakes: the thread looks at the data bells of these handles. */
+/* Deferred wakes: the thread looks at the data bells of these handles, once
+ * they have sent something. */
 void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns);
 void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h);
 

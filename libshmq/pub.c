@@ -416,7 +416,8 @@ static void move_hint(struct lane *l, uint64_t next)
 	store_release(&l->entry->pos, next);       /* R6 */
 }
 
-/* After the commit of seq: counters, and now and then the hint. */
+/* After the commit of seq: counters, and now and then the hint.  The count is
+ * a release, for deferred wakes are made by it. */
 static inline void account(struct lane *l, uint64_t seq, uint64_t bytes)
 {
 	struct lay_entry *e = l->entry;
@@ -424,7 +425,7 @@ static inline void account(struct lane *l, uint64_t seq, uint64_t bytes)
 
 	if (l->w.geo.mode == SHMQ_EXCLUSIVE)
 		l->w.next = seq + 1;
-	store_relaxed(&e->count, count);
+	store_release(&e->count, count);
 	store_relaxed(&e->bytes, load_relaxed(&e->bytes) + bytes);
 	if (unlikely(count % RING_HINT_EVERY == 0))
 		move_hint(l, seq + 1);

@@ -577,6 +577,46 @@ TEST(deferred_wakes_are_made_by_the_caller_that_serves)
 	test_bus_stop();
 }
 
+static int count_sleeps(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+	shmq_sub *sub = open_sub(bus, "t", .wait = SHMQ_WAIT_SLEEP);
+	struct shmq_msg msg;
+	uint64_t sleeps;
+
+	CHECK_OK(shmq_receive(sub, &msg, SOON));
+	sleeps = sub_stats(sub).sleeps;
+	shmq_bus_close(bus);
+	return (int)sleeps;
+}
+
+TEST(a_deferred_wake_is_for_those_who_slept_when_something_was_sent)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .serve = SHMQ_SERVE_CALLER };
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t child;
+
+	test_bus_start();
+	o.runtime_dir = test_bus_dir();
+	CHECK_OK(shmq_bus_open(test_bus_name(), &o, &bus));
+	create(bus, "t", .depth = DEPTH);
+	pub = open_pub(bus, "t", .wake = SHMQ_WAKE_DEFERRED);
+	CHECK_OK(shmq_publish(pub, "x", 1));
+	child = test_spawn(count_sleeps, NULL);
+	for (int i = 0; i < 10; i++) {
+		await_sleepers(bus, "t", SHMQ_ROLE_SUBSCRIBER, 1);
+		/* The first look is for what was sent before, and may wake. */
+		CHECK_GE(shmq_bus_serve(bus, SHMQ_NOWAIT), 0);
+		test_sleep_ms(2); /* who is woken sleeps again */
+	}
+	CHECK_OK(shmq_publish(pub, "x", 1));
+	CHECK_GE(shmq_bus_serve(bus, SHMQ_NOWAIT), 0);
+	CHECK_LE(test_join(child), 2);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- signals ----------------------------------------------------------------------------------
  */
 
