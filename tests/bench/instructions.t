@@ -11,7 +11,7 @@ used=$(readelf --debug-dump=info "$SHMQ_BUILD/libshmq.a" 2>/dev/null |
 why_not() { # prints why the figures say nothing here
 	case $used in
 	$compiler) ;;
-	*) echo "the figures are not of a library compiled by ${used:-another compiler}" && return ;;
+	*) echo "the figures are not of a library compiled by ${used:-another compiler, or without -g}" && return ;;
 	esac
 	sed -n "s/^distrust counts.instructions //p" "$counted"
 }
