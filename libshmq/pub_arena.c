@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pub_arena: the publisher's arena: where payloads lie that do not fit into a
+ * slot, and which slots refer to them.
+ */
+#include "pub.h"
+
+#include <errno.h>
+#include <string.h>
+
+int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *where)
+{
+	struct shmq__arena *a = &pub->arena;
+	struct arena_piece *piece;
+	int error;
+
+	if (!a->mem || bytes > a->bytes)
+		return SHMQ_ETOOBIG;
+	while ((piece = arena_in_the_way(a, bytes))) {
+		struct lane *l = &pub->lane[piece->partition];
+
+		if (!piece->word) /* our own, not committed yet */
+			return pub->claim.kind == CLAIM_ARENA &&
+					       pub->claim.data == a->mem + piece->off ?
+				       SHMQ_ECLAIM :
+				       SHMQ_EBATCH;
+		if (piece->word == PIECE_ABORTED) {
+			arena_drop(a);
+			continue;
+		}
+		if (pub->gates && seq_diff(l->w.limit, piece->seq + l->w.geo.depth) <= 0) {
+			error = shmq__pub_wait_for_credit(pub, l, piece->seq + l->w.geo.depth + 1);
+			if (error)
+				return error;
+		}
+		shmq__ring_gone(&l->w, piece->seq, piece->word);
+		arena_drop(a);
+	}
+	piece = arena_take(a, bytes);
+	if (!piece)
+		return -ENOMEM;
+	*where = (struct lay_arena_ref){ .id = a->id, .gen = a->gen, .off = piece->off };
+	return 0;
+}
+
+void shmq__pub_prepare_arena(struct shmq_pub *pub, size_t bytes)
+{
+	struct shmq__arena *a = &pub->arena;
+	struct arena_piece *piece = arena_in_the_way(a, bytes);
+	uint64_t need;
+	struct lane *l;
+
+	prefetch_write(a->mem + arena_place(a, bytes));
+	if (!piece || !piece->word || piece->word == PIECE_ABORTED)
+		return;
+	l = &pub->lane[piece->partition];
+	need = piece->seq + l->w.geo.depth + 1;
+	prefetch_write(&lay_slot_at(l->w.mem, &l->w.geo, piece->seq)->ctrl);
+	if (pub->gates && seq_diff(l->w.limit, need) < 0)
+		shmq__pub_raise_limit(l, need); /* if not, the claim waits */
+}
+
+struct arena_piece *shmq__pub_find_piece(struct shmq_pub *pub, uint64_t off)
+{
+	struct shmq__arena *a = &pub->arena;
+	unsigned i = a->count;
+
+	while (i--) {
+		struct arena_piece *piece = arena_at(a, i);
+
+		if (piece->off == off)
+			return piece;
+	}
+	return NULL;
+}
+
+void shmq__pub_settle_arena(struct shmq_pub *pub, const struct lane *l, uint64_t seq, uint64_t off)
+{
+	struct arena_piece *piece = shmq__pub_find_piece(pub, off);
+
+	if (!piece)
+		return;
+	piece->seq = seq;
+	piece->partition = (uint32_t)(l - pub->lane);
+	piece->word = LAY_CTRL(lay_lap(&l->w.geo, seq), l->w.owner, LAY_COMMITTED);
+}
+
+/* What an earlier publisher left in the arena that is ours now. */
+static int adopt_arena(struct shmq_pub *pub, uint32_t p)
+{
+	struct lane *l = &pub->lane[p];
+	uint64_t head = l->w.mem->base_seq, n;
+	struct arena_piece piece;
+	int error;
+
+	head = shmq__topic_head(&pub->h.topic->ring[p]);
+	n = seq_diff(head, l->w.mem->base_seq) > (int64_t)l->w.geo.depth ? head - l->w.geo.depth :
+									   l->w.mem->base_seq;
+	for (; seq_diff(n, head) < 0; n++) {
+		struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, n);
+		uint64_t word = load_acquire(&s->ctrl);
+		struct lay_arena_ref where;
+		char *at = (char *)s + l->w.geo.payload_off;
+
+		if (LAY_CTRL_SANS_OWNER(word) !=
+			    LAY_CTRL(lay_lap(&l->w.geo, n), 0, LAY_COMMITTED) ||
+		    !(s->flags & SHMQ_MSG_ARENA))
+			continue;
+		memcpy(&where, at + (s->flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
+		       sizeof(where));
+		if (where.id != pub->arena.id || where.gen != pub->arena.gen)
+			continue;
+		piece = (struct arena_piece){
+			.off = where.off, .bytes = s->len, .seq = n, .word = word, .partition = p
+		};
+		error = shmq__arena_adopt(&pub->arena, &piece);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+int shmq__pub_open_arena(struct shmq_pub *pub, struct shmq__why *why)
+{
+	struct lay_arena *rec;
+	uint64_t bytes;
+	void *mem;
+	uint32_t p;
+	int error;
+
+	if (!pub->h.arena)
+		return 0;
+	rec = shmq__slabs_arena(pub->h.bus->slabs, pub->h.arena - 1);
+	if (!rec)
+		return SHMQ_ECORRUPT;
+	pub->arena_ref = rec->mem;
+	bytes = rec->bytes;
+	error = shmq__slabs_map(pub->h.bus->slabs, pub->arena_ref, bytes, SHMQ__SLAB_WRITE, &mem);
+	if (error)
+		return shmq__fail(why, error, "mapping the arena of \"%s\": %s",
+				  pub->h.topic->rec->name, shmq_strerror(error));
+	shmq__arena_init(&pub->arena, mem, bytes, pub->h.arena - 1,
+			 (uint32_t)load_relaxed(&rec->gen));
+	for (p = 0; p < pub->h.topic->geo.partitions; p++) {
+		error = adopt_arena(pub, p);
+		if (error)
+			return error;
+	}
+	shmq__arena_adopt_done(&pub->arena);
+	return 0;
+}

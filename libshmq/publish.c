@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * publish: the short ways: a plain message on a topic of one partition, and
+ * zero-copy.  What they cannot do is done by pub_send.c.
+ */
+#include "pub.h"
+
+#include <string.h>
+
+/* Copy up to a few lines without a call. */
+static inline void copy_short(char *to, const char *from, size_t n)
+{
+	size_t i;
+
+	if (n >= 16) {
+		for (i = 0; i + 16 <= n; i += 16)
+			memcpy(to + i, from + i, 16);
+		memcpy(to + n - 16, from + n - 16, 16);
+	} else if (n >= 8) {
+		memcpy(to, from, 8);
+		memcpy(to + n - 8, from + n - 8, 8);
+	} else {
+		for (i = 0; i < n; i++)
+			to[i] = from[i];
+	}
+}
+
+/* Payloads up to here are copied without a call. */
+#define COPY_SHORT_BYTES 256u
+
+/* Payload of a slot without stamps.  The first line, which readers poll, is
+ * written last and in one go: then it travels once. */
+static inline void put_inline(struct lay_slot *s, const char *data, size_t len,
+			      void (*copy)(char *to, const char *from, size_t n))
+{
+	char *at = (char *)(s + 1);
+	size_t near = LAY_LINE - sizeof(*s);
+
+	if (len > near) {
+		copy(at + near, data + near, len - near);
+		fence_light();
+		memcpy(at, data, near);
+	} else {
+		copy_short(at, data, len);
+	}
+}
+
+static inline void copy_long(char *to, const char *from, size_t n)
+{
+	memcpy(to, from, n);
+}
+
+/* After a commit where anything is out of the ordinary. */
+static __attribute__((noinline)) int after_commit(struct shmq_pub *pub, struct lane *l)
+{
+	pub_look_at_bell(pub, l);
+	return lane_has_ended(l);
+}
+
+/* The slot of a plain message, at once: 1, or 0 if it takes more than that. */
+static inline int take_next(struct lane *l)
+{
+	return likely(l->w.geo.mode == SHMQ_EXCLUSIVE) ? ring_has_room(&l->w, 1) :
+							 ring_claim_next(&l->w);
+}
+
+/* Header, commit, bell: slot seq of the only lane has its payload. */
+static inline __attribute__((always_inline)) int finish_plain(struct shmq_pub *pub, struct lane *l,
+							      struct lay_slot *s, uint64_t seq,
+							      size_t len, uint16_t flags)
+{
+	s->len = (uint32_t)len;
+	s->flags = flags;
+	s->type = 0;
+	store_release(&s->ctrl,
+		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
+	lane_account(l, seq, len);
+	fence_light(); /* W2 */
+	if (unlikely(load_relaxed(&l->bell->armed) != load_relaxed(&l->bell->served) ||
+		     load_relaxed(&l->w.mem->state) != LAY_RING_LIVE ||
+		     pub->fence == SHMQ__FENCE_FULL))
+		return after_commit(pub, l);
+	return 0;
+}
+
+static inline __attribute__((always_inline)) int publish_plain(
+	struct shmq_pub *pub, struct lane *l, uint64_t seq, const void *data, size_t len,
+	void (*copy)(char *to, const char *from, size_t n))
+{
+	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+
+	ring_fetch_ahead(&l->w, seq);
+	put_inline(s, data, len, copy);
+	return finish_plain(pub, l, s, seq, len, 0);
+}
+
+/* Everything but what shmq_publish() does itself. */
+static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const void *data,
+						  size_t len)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = len };
+	struct shmq_msg m = { .partition = SHMQ_ANY_PARTITION };
+	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
+
+	if (len < pub->plain_end && take_next(l))
+		return publish_plain(pub, l, seq, data, len, copy_long);
+	return shmq__pub_send(pub, &m, &iov, 1, BELL_NOW, &l);
+}
+
+/* The short way keeps nothing across a call, so that what stands between a
+ * message received and its answer's commit is a few dozen instructions. */
+SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
+{
+	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
+
+	if (unlikely(pub_check(pub)))
+		return SHMQ_EFORKED;
+	if (unlikely(len > COPY_SHORT_BYTES || len >= pub->plain_end || !take_next(l)))
+		return publish_long(pub, data, len);
+	return publish_plain(pub, l, seq, data, len, copy_short);
+}
+
+/* ---- zero-copy -------------------------------------------------------------- */
+
+SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
+{
+	struct lay_arena_ref where;
+	int error = pub_check(pub);
+
+	if (error)
+		return error;
+	if (pub->claim.kind != CLAIM_NONE)
+		return SHMQ_ECLAIM;
+	if (len > pub->h.topic->geo.max_bytes)
+		return SHMQ_ETOOBIG;
+	if (len <= pub->h.topic->geo.inline_bytes) {
+		pub->claim = (struct open_claim){ .data = pub->staging,
+						  .len = len,
+						  .kind = CLAIM_STAGED };
+	} else {
+		error = shmq__pub_take_arena(pub, len, &where);
+		if (error) {
+			lane_note_refused(&pub->lane[0], error);
+			return error;
+		}
+		pub->claim = (struct open_claim){ .data = pub->arena.mem + where.off,
+						  .len = len,
+						  .kind = CLAIM_ARENA };
+	}
+	*data = pub->claim.data;
+	return 0;
+}
+
+/* All that was claimed, as a plain message in slot seq of the only lane. */
+static int commit_plain(struct shmq_pub *pub, uint64_t seq)
+{
+	struct lane *l = &pub->lane[0];
+	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+	size_t len = pub->claim.len;
+	struct lay_arena_ref where;
+	int rc;
+
+	if (pub->claim.kind == CLAIM_STAGED) {
+		pub->claim.kind = CLAIM_NONE;
+		return publish_plain(pub, l, seq, pub->staging, len, copy_long);
+	}
+	where = (struct lay_arena_ref){ .id = pub->arena.id,
+					.gen = pub->arena.gen,
+					.off = (uint64_t)((char *)pub->claim.data -
+							  pub->arena.mem) };
+	ring_fetch_ahead(&l->w, seq);
+	memcpy(s + 1, &where, sizeof(where));
+	rc = finish_plain(pub, l, s, seq, len, SHMQ_MSG_ARENA);
+	shmq__pub_settle_arena(pub, l, seq, where.off);
+	shmq__pub_prepare_arena(pub, len);
+	pub->claim.kind = CLAIM_NONE;
+	return rc;
+}
+
+SHMQ_EXPORT int shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
+{
+	struct shmq_msg plain = { .partition = SHMQ_ANY_PARTITION };
+	struct iovec iov;
+	struct parcel p;
+	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
+	int error = pub_check(pub);
+
+	if (error)
+		return error;
+	if (pub->claim.kind == CLAIM_NONE)
+		return SHMQ_ECLAIM;
+	if (!msg && pub->plain_end && take_next(l))
+		return commit_plain(pub, seq);
+	if (!msg)
+		msg = &plain;
+	if (msg->key_len || msg->properties_len)
+		return SHMQ_EOPTION;
+	if (msg->len > pub->claim.len)
+		return SHMQ_ETOOBIG;
+	iov.iov_base = pub->claim.data;
+	iov.iov_len = msg->len ? msg->len : pub->claim.len;
+	error = shmq__pub_choose_lane(pub, msg, &l);
+	if (!error)
+		error = shmq__pub_make_parcel(pub, msg, &iov, 1, 0, &p);
+	if (error)
+		return error;
+	if (pub->claim.kind == CLAIM_ARENA) {
+		p.flags |= SHMQ_MSG_ARENA; /* also when it was shortened */
+		p.where = (struct lay_arena_ref){ .id = pub->arena.id,
+						  .gen = pub->arena.gen,
+						  .off = (uint64_t)((char *)pub->claim.data -
+								    pub->arena.mem) };
+	}
+	error = shmq__pub_send_parcel(pub, l, &p, &msg->seq);
+	if (error) {
+		lane_note_refused(l, error);
+		return error; /* the claim stays open */
+	}
+	msg->partition = (int32_t)(l - pub->lane);
+	msg->ts_ns = p.ts;
+	pub_look_at_bell(pub, l);
+	if (pub->claim.kind == CLAIM_ARENA)
+		shmq__pub_prepare_arena(pub, pub->claim.len);
+	pub->claim.kind = CLAIM_NONE;
+	return lane_has_ended(l);
+}
+
+SHMQ_EXPORT int shmq_abort(shmq_pub *pub)
+{
+	int error = pub_check(pub);
+
+	if (error)
+		return error;
+	if (pub->claim.kind == CLAIM_NONE)
+		return SHMQ_ECLAIM;
+	if (pub->claim.kind == CLAIM_ARENA) {
+		struct arena_piece *piece =
+			shmq__pub_find_piece(pub,
+					     (uint64_t)((char *)pub->claim.data - pub->arena.mem));
+
+		if (piece && piece == shmq__arena_last(&pub->arena))
+			shmq__arena_give_back(&pub->arena);
+		else if (piece) /* messages were published behind it */
+			piece->word = PIECE_ABORTED;
+	}
+	pub->claim.kind = CLAIM_NONE;
+	return 0;
+}
