@@ -3,7 +3,7 @@
  * Edges
  *   J1 roster entry, cursor at its lowest   -> J2 full fence -> J3 limits
  *   C1 publisher stores its limit           -> C2 full fence -> C3 roster
- *      and cursors again (pub.c)
+ *      and cursors again (credit.c)
  *      One of J3 and C3 sees the other's store: either the publisher's
  *      second scan finds the joiner, or the joiner finds the limit and
  *      starts at or after limit - depth.  Without either fence both could

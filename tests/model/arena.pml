@@ -3,8 +3,9 @@
  * arena: payloads lie in the publisher's arena, which is smaller than the
  * ring, so that bytes are reused while the slots that speak of them still
  * stand.  A reader, and one that joins, read it on a topic that gates, that
- * is lossy or that evicts.  Code: take_arena() (pub.c), shmq__ring_gone() and
- * ring_look(), ring_still() of ring.h; take_message(), copy_view() (sub.c).
+ * is lossy or that evicts.  Code: pub_arena.c; shmq__ring_gone() and
+ * ring_look(), ring_still() of ring.h; take_message() (sub_look.c), copy_view()
+ * (receive.c).
  * Refreshing a limit and joining are one step each here: credit.pml shows
  * why they may be.
  *
@@ -96,7 +97,7 @@ proctype Publisher()
 	do
 	:: head == LAST -> break
 	:: head != LAST ->
-	   /* take_arena(): what is in the way was message head - CELLS */
+	   /* shmq__pub_take_arena(): what is in the way was message head - CELLS */
 	   cell = head % CELLS;
 	   if
 	   :: head < BASE + CELLS

@@ -3,8 +3,8 @@
  * batch: two publishers append an atomic batch each to a shared ring; one
  * of them may die anywhere.  What it left is voided by a recoverer that may
  * die (as a publisher that waits for one of its claims) and by the supervisor.
- * Code: publish_atomic(), void_pending(), recover_owner() (pub.c), void_claims(),
- * is_unfinished() (recover.c), take_member(), keep_batch() (sub.c).  That claims
+ * Code: publish_atomic(), void_pending() (pub_batch.c), recover_owner()
+ * (pub_wait.c), void_claims(), is_unfinished() (recover.c), sub_batch.c.  That claims
  * are unique and contiguous is shown in claim.pml, so here a claim is one
  * step and the ring is not reused; waiting for each other is in
  * batch_wait.pml.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * batch_wait: atomic batches that are claimed at the same time never wait
- * for each other.  Code: claim_batch() and void_pending() (pub.c), the answers
+ * for each other.  Code: claim_batch() and void_pending() (pub_batch.c), the answers
  * NO_CREDIT and HELD of shmq__ring_claim() (ring.c).
  *
  * Two publishers, one ring; on a topic that gates a reader follows, which a
@@ -89,7 +89,7 @@ is_held:
 #if MUTANT != 2
 	   void_pending();
 #endif
-	   !is_claimed[held]; /* wait_for_claim() */
+	   !is_claimed[held]; /* shmq__pub_wait_for_claim() */
 	   held = 0;
 next:	   skip
 	od

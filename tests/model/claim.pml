@@ -3,7 +3,7 @@
  * claim: publishers share one ring; one of them dies inside a claim, its
  * claims are voided by several recoverers and its client id is given out
  * again.  Code: shmq__ring_claim(), ring_commit(), shmq__ring_void() (ring.c),
- * wait_for_claim() (pub.c), shmq__recover_publisher() (recover.c).
+ * shmq__pub_wait_for_claim() (pub_wait.c), shmq__recover_publisher() (recover.c).
  *
  * Shown: claims are unique and contiguous; only a dead owner's claim is
  * ever voided, so never that of the next owner of the id; in the end no
@@ -135,7 +135,7 @@ inline recover_publisher(of_gen, may_die)
 	od
 }
 
-/* wait_for_claim(): the slot we need stands CLAIMED from a lap ago. */
+/* shmq__pub_wait_for_claim(): the slot we need stands CLAIMED from a lap ago. */
 inline wait_for_claim(seq, word)
 {
 	do

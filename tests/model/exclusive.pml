@@ -2,9 +2,9 @@
  *
  * exclusive: the only publisher of a ring dies anywhere, also inside an atomic
  * batch; a slow recoverer and the supervisor repair the ring; a successor
- * goes on.  Code: acquire(), claim_batch(), publish_atomic() (pub.c),
+ * goes on.  Code: acquire() (pub_send.c), pub_batch.c,
  * shmq__ring_give_up(), shmq__ring_takeover() (ring.c), void_unfinished_batch()
- * (recover.c), take_message(), keep_batch() (sub.c), start_of() (topic.c).
+ * (recover.c), take_message() (sub_look.c), keep_batch() (sub_batch.c), start_of() (topic.c).
  *
  * An exclusive publisher takes slots by plain stores.  On topics where
  * readers may be lapped (LOSSY, EVICT) it stores AHEAD before the payload.

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sub_look: what a lane has at its cursor: a message, nothing yet, a gap that
+ * is counted, a claim that lasts, or the end.
+ */
+#include "sub_priv.h"
+#include "clock.h"
+
+#define STUCK_PASS_NS 1000000000
+#define STUCK_AGAIN_NS 1000000000 /* a report may be lost with the supervisor */
+
+uint64_t shmq__sub_count_lost(struct shmq_sub *sub, struct rlane *l, uint64_t n,
+			      struct shmq_msg *msg)
+{
+	(void)sub;
+	sub_add(&l->entry->lost, n);
+	msg->lost = n;
+	msg->lost_is_bound = 0;
+	msg->partition = (int32_t)l->partition;
+	msg->seq = l->r.next;
+	return n;
+}
+
+/* Overrun: find where to go on, with room to breathe but never past a
+ * claim whose outcome is open, and count exactly what was missed. */
+static uint64_t jump(struct rlane *l, uint32_t *is_bound)
+{
+	uint64_t from = l->r.next, depth = l->r.geo.depth;
+	uint64_t target = shmq__topic_oldest(l->ring, from + 1);
+	uint64_t head = shmq__topic_head(l->ring), room = head - depth + depth / 8, lost;
+	struct kept *k;
+
+	for (; seq_diff(target, room) < 0; target++) {
+		uint64_t w = load_acquire(&lay_slot_at(l->r.mem, &l->r.geo, target)->ctrl);
+
+		if (LAY_CTRL_LAP(w) == lay_lap(&l->r.geo, target) &&
+		    LAY_CTRL_STATE(w) == LAY_CLAIMED)
+			break;
+	}
+	for (k = l->kept; k; k = k->other) /* what we copied is not lost */
+		if (k->next < k->count && seq_diff(k->member[k->next].msg.seq, target) < 0)
+			target = k->member[k->next].msg.seq;
+	lost = target - from - shmq__ring_voids_between(l->r.mem, from, target, is_bound);
+	l->r.next = target;
+	return lost;
+}
+
+static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint32_t is_bound = 0;
+	uint64_t lost = jump(l, &is_bound);
+
+	shmq__sub_count_lost(sub, l, lost, msg);
+	msg->lost_is_bound = is_bound;
+	if (is_bound)
+		store_relaxed(&l->entry->flags,
+			      load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
+	sub_move_to(sub, l, l->r.next);
+	if (!sub->evicts || l->kept) /* what we copied of a batch comes first */
+		return lost ? SHMQ_EOVERRUN : 0;
+	sub->evicted = 1;
+	sub->is_plain = 0;
+	store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_EVICTED);
+	return SHMQ_EEVICTED;
+}
+
+/* A message is there.  0 handed out; SHMQ_EEMPTY: look again. */
+static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t word,
+			       struct shmq_msg *msg)
+{
+	struct lay_batch batch;
+	int rc = shmq__sub_decode(sub, l, msg, &batch);
+
+	if (unlikely(!sub->gates) && !ring_still(&l->r, l->r.next, word)) /* A2 */
+		return SHMQ_EEMPTY;
+	if (unlikely(rc)) {
+		if (rc != SHMQ_ECORRUPT)
+			return rc;
+		shmq__sub_count_lost(sub, l, 1, msg);
+		sub_move_to(sub, l, l->r.next + 1);
+		return rc;
+	}
+	if (unlikely(msg->flags & SHMQ_MSG_BATCH))
+		return shmq__sub_take_member(sub, l, word, &batch, msg);
+	return sub_hand_out(sub, l, word, msg);
+}
+
+/* With stall = report, the time comes when l's open claim at seq is passed,
+ * or said. */
+static int is_stalled(const struct rlane *l, uint64_t seq)
+{
+	return l->r.geo.stall == SHMQ_STALL_REPORT && l->stuck_since && l->stuck_seq == seq &&
+	       shmq__clock_monotonic_ns() - l->stuck_since >= STUCK_PASS_NS;
+}
+
+/* A slot that stays CLAIMED.  With stall = report, readers that do not gate
+ * pass the hole, counted lost; others are told. */
+static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	sub->stands_at_claim = 1;
+	if (!is_stalled(l, l->r.next))
+		return SHMQ_EEMPTY;
+	if (sub->gates)
+		return SHMQ_ESTALLED;
+	shmq__sub_count_lost(sub, l, 1, msg);
+	sub_move_to(sub, l, l->r.next + 1);
+	return SHMQ_EOVERRUN;
+}
+
+/* The next message is a member of a batch that we have copied. */
+static inline struct kept *is_kept(const struct rlane *l)
+{
+	return unlikely(l->kept) ? shmq__sub_find_kept(l, l->r.next) : NULL;
+}
+
+/* Messages whose arena bytes were reused before their slots: one gap. */
+static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint64_t word, n = 0;
+
+	do {
+		l->r.next++;
+		n++;
+	} while (!is_kept(l) && ring_look(&l->r, &word) == RING_GONE);
+	shmq__sub_count_lost(sub, l, n, msg);
+	sub_move_to(sub, l, l->r.next);
+	return SHMQ_EOVERRUN;
+}
+
+/* Ask for the slot's second line with the first, so that both come over
+ * together when it is written, not one after the other. */
+static inline void prefetch_far(const struct rlane *l)
+{
+	prefetch_read((const char *)lay_slot_at(l->r.mem, &l->r.geo, l->r.next) + LAY_LINE);
+}
+
+/* What lane l has: 0 and a message, SHMQ_EEMPTY, or what went wrong. */
+static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	struct kept *k;
+	uint64_t word;
+	int rc;
+
+	for (;;) {
+		k = is_kept(l);
+		if (k)
+			return shmq__sub_hand_out_kept(sub, l, k, msg);
+		switch (ring_look(&l->r, &word)) {
+		case RING_MESSAGE:
+			rc = take_message(sub, l, word, msg);
+			if (rc != SHMQ_EEMPTY)
+				return rc;
+			continue;
+		case RING_NOTHING:
+			if (l->r.geo.slot_bytes > LAY_LINE)
+				prefetch_far(l);
+			return SHMQ_EEMPTY;
+		case RING_CLAIMED:
+			rc = at_claim(sub, l, msg);
+			return rc;
+		case RING_VOID:
+			sub_move_to(sub, l, l->r.next + 1);
+			continue;
+		case RING_GONE:
+			return sub->evicts ? overrun(sub, l, msg) : pass_gone(sub, l, msg);
+		case RING_LAPPED:
+			rc = overrun(sub, l, msg);
+			if (rc)
+				return rc;
+			continue;
+		}
+	}
+}
+
+int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	uint32_t i;
+
+	if (unlikely(sub->evicted))
+		return SHMQ_EEVICTED;
+	if (likely(sub->lanes == 1))
+		return look_at(sub, &sub->lane[0], msg);
+	for (i = 0; i < sub->lanes; i++) {
+		struct rlane *l = &sub->lane[sub->turn];
+		int rc;
+
+		if (++sub->turn == sub->lanes)
+			sub->turn = 0;
+		rc = look_at(sub, l, msg);
+		if (rc != SHMQ_EEMPTY)
+			return rc;
+	}
+	return SHMQ_EEMPTY;
+}
+
+static int had_messages(const struct shmq_sub *sub)
+{
+	uint32_t i;
+
+	for (i = 0; i < sub->lanes; i++)
+		if (shmq__topic_head(sub->lane[i].ring) != sub->lane[i].r.mem->base_seq)
+			return 1;
+	return 0;
+}
+
+int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	uint32_t state = load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state);
+	int end = 0, rc;
+
+	if (state == LAY_RING_MOVED)
+		end = SHMQ_EMOVED;
+	else if (state == LAY_RING_ENDED)
+		end = SHMQ_EENDED;
+	else if (sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) {
+		if (load_acquire(&sub->h.topic->rec->publishers))
+			sub->saw_publisher = 1;
+		else if (sub->saw_publisher || had_messages(sub))
+			end = SHMQ_EENDED;
+	}
+	if (!end)
+		return SHMQ_EEMPTY;
+	rc = shmq__sub_look(sub, msg);
+	return rc == SHMQ_EEMPTY ? end : rc;
+}
+
+int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	int rc = shmq__sub_look(sub, msg);
+
+	return likely(rc != SHMQ_EEMPTY) ? rc : shmq__sub_end_of_stream(sub, msg);
+}
+
+int shmq__sub_report_stuck(struct shmq_sub *sub)
+{
+	uint64_t now = shmq__clock_monotonic_ns();
+	int open = 0;
+	uint32_t i;
+
+	sub->stands_at_claim = 0;
+	for (i = 0; i < sub->lanes; i++) {
+		struct rlane *l = &sub->lane[i];
+		struct ring_reader next = l->r;
+		struct proto_request req;
+		uint64_t word;
+
+		next.next += sub->view == l; /* handed out counts as read */
+		if (ring_look(&next, &word) != RING_CLAIMED) {
+			l->stuck_since = 0;
+			continue;
+		}
+		open = 1;
+		if (!l->stuck_since || l->stuck_seq != next.next) {
+			l->stuck_since = now;
+			l->stuck_seq = next.next;
+			l->stuck_told = 0;
+			continue;
+		}
+		if (now - l->stuck_since < SHMQ__SUB_STUCK_NS ||
+		    now - l->stuck_told < STUCK_AGAIN_NS)
+			continue;
+		l->stuck_told = now;
+		shmq__bus_prepare(sub->h.bus, &req, PROTO_REPORT, sub->h.topic->rec->name);
+		req.report.kind = PROTO_REPORT_STUCK;
+		req.report.topic_id = sub->h.topic->id;
+		req.report.partition = l->partition;
+		req.report.seq = next.next;
+		req.report.word = word;
+		shmq__bus_notify(sub->h.bus, &req);
+	}
+	return open;
+}
+
+int shmq__sub_is_ready(struct shmq_sub *sub)
+{
+	uint32_t i;
+	uint64_t word;
+
+	if (sub->evicted || sub->held_error)
+		return 1;
+	for (i = 0; i < sub->lanes; i++) {
+		struct rlane *l = &sub->lane[i];
+		struct ring_reader next = l->r;
+		enum ring_look look;
+
+		/* The message handed out counts as read. */
+		if (sub->view == l)
+			next.next++;
+		while ((look = ring_look(&next, &word)) == RING_VOID)
+			next.next++;
+		if (look == RING_MESSAGE || look == RING_GONE || look == RING_LAPPED ||
+		    shmq__sub_find_kept(l, next.next) ||
+		    (look == RING_CLAIMED && is_stalled(l, next.next)))
+			return 1;
+	}
+	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) !=
+	    LAY_RING_LIVE)
+		return 1;
+	if (!(sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS))
+		return 0;
+	if (load_acquire(&sub->h.topic->rec->publishers)) {
+		sub->saw_publisher = 1;
+		return 0;
+	}
+	return sub->saw_publisher || had_messages(sub);
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sub_priv: the subscriber handle, from inside.
+ *
+ * Where readers gate, what is at the cursor stays until the cursor moves,
+ * and is read in place.  Where they do not, every byte may change while it
+ * is looked at: header first, then payload, then the control word again
+ * (A2 of ring.h), and nothing read before that is trusted.
+ *
+ * receive.c has the short way, waiting, and what hands messages out;
+ * sub_look.c looks for the next message or finds out what there is instead;
+ * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
+ * sub.c opens and closes.
+ */
+#ifndef SHMQ_SUB_PRIV_H
+#define SHMQ_SUB_PRIV_H
+
+#include "park.h"
+#include "ring.h"
+#include "sub.h"
+
+#include <stddef.h>
+
+struct rlane { /* one partition */
+	struct ring_reader r;
+	struct shmq__ring *ring;
+	struct lay_entry *entry;
+	struct lay_bells *bells;
+	uint32_t partition;
+	uint64_t start;       /* where it joined */
+	uint64_t stuck_seq;   /* a CLAIMED slot we stand at */
+	uint64_t stuck_since; /* monotonic, 0 none */
+	uint64_t stuck_told;  /* when the supervisor was told last */
+	struct kept *kept;    /* rests of batches, copied (lossy) */
+};
+
+/* Messages of an atomic batch, copied so that all or none are delivered
+ * although the ring may be overrun meanwhile.  They are handed out when the
+ * cursor comes to their seqs.  Batches of several publishers may interleave. */
+struct kept {
+	struct kept *other;
+	uint32_t next, count, capacity;
+	struct kept_msg {
+		struct shmq_msg msg;
+		char *bytes;
+	} member[];
+};
+
+struct arena_map {
+	uint32_t gen;
+	uint64_t bytes;
+	lay_ref ref;
+	char *mem; /* NULL: not mapped */
+};
+
+struct shmq_sub {
+	struct shmq__handle h; /* first: close() converts */
+	const struct bus_guard *guard;
+	enum shmq__fence fence;
+	enum shmq_wait wait;
+	int64_t spin_ns;
+	int gates;  /* nobody writes over what is at the cursor */
+	int evicts; /* being lapped is the end */
+	int evicted;
+	int is_plain;        /* one lane that was not evicted: see take_plain() */
+	int stands_at_claim; /* a look since the last report found one open */
+	unsigned flags;
+	int saw_publisher;
+	uint32_t turn, lanes;
+
+	struct rlane *view; /* lane of the message handed out, NULL none */
+	uint64_t view_word; /* its control word; 0: a copy */
+	int view_torn;      /* said so once: it is counted lost */
+
+	struct arena_map *arena;
+	uint32_t arena_count;
+
+	unsigned run;   /* messages that were there at the first look, on end */
+	uint64_t ahead; /* seqs before it are there */
+	uint64_t look_further_at;
+	unsigned quick_looks; /* at the next word before any other waiting */
+
+	int held_error; /* found by shmq_poll() after messages: said next */
+	struct shmq_msg held_msg;
+	char *copy; /* shmq_poll() on topics that may be lapped */
+	size_t copy_bytes;
+
+	struct shmq__park *park;
+	struct lay_bell **bell;
+	struct shmq_waitset *set;
+	struct rlane lane[];
+};
+
+static inline int sub_check(const struct shmq_sub *sub)
+{
+	return likely(load_relaxed(&((struct bus_guard *)(uintptr_t)sub->guard)->alive)) ?
+		       0 :
+		       SHMQ_EFORKED;
+}
+
+static inline void sub_add(shmq_au64 *counter, uint64_t n)
+{
+	store_relaxed(counter, load_relaxed(counter) + n);
+}
+
+static inline void sub_move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
+{
+	l->r.next = seq;
+	store_release(&l->entry->pos, seq); /* R3 */
+	if (sub->gates || sub->evicts)
+		bell_look(&l->bells->credit, sub->fence);
+}
+
+/* ---- sub_batch.c --------------------------------------------------------- */
+
+/* Forget what was copied. */
+void shmq__sub_free_kept(struct rlane *l);
+
+/* Forget the copied batches that were handed out to their ends. */
+void shmq__sub_drop_read_batches(struct rlane *l);
+
+/* The copied batch whose next member is seq, or NULL. */
+struct kept *shmq__sub_find_kept(const struct rlane *l, uint64_t seq);
+
+/* The next message of a batch that was copied. */
+int shmq__sub_hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct kept *k,
+			    struct shmq_msg *msg);
+
+/* A member of an atomic batch is there.  Where readers gate nothing is
+ * lost: all of a batch is there once its first is. */
+int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
+			  const struct lay_batch *batch, struct shmq_msg *msg);
+
+/* ---- sub_decode.c -------------------------------------------------------- */
+
+/* Decode the slot of l->r.next into *msg, and *batch if it is a member of
+ * one: pointers are in bounds, what they point to is not to be trusted.  0,
+ * SHMQ_ECORRUPT, or why its arena cannot be mapped; then the message stays
+ * where it is. */
+int shmq__sub_decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg,
+		     struct lay_batch *batch);
+
+/* ---- sub_look.c ---------------------------------------------------------- */
+
+/* n messages of lane l were lost: count them, in *msg too unless it is NULL. */
+uint64_t shmq__sub_count_lost(struct shmq_sub *sub, struct rlane *l, uint64_t n,
+			      struct shmq_msg *msg);
+
+/* What any lane has, in turn: 0 and a message, SHMQ_EEMPTY, or what is wrong. */
+int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg);
+
+/* Look at everything once; ends included. */
+int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg);
+
+/* Nothing is there: has the stream ended?  Looks once more after it learned
+ * that, since what was committed before must still be read. */
+int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg);
+
+/* ---- receive.c ----------------------------------------------------------- */
+
+/* Copy payload, key and properties behind each other to buf, and point
+ * the message there. */
+void shmq__sub_copy_out(struct shmq_msg *m, char *buf);
+
+static inline size_t sub_whole_bytes(const struct shmq_msg *m)
+{
+	return m->len + m->key_len + m->properties_len;
+}
+
+/* Give back the message handed out. */
+static inline void sub_finish_view(struct shmq_sub *sub)
+{
+	struct rlane *l = sub->view;
+
+	if (!l)
+		return;
+	sub->view = NULL;
+	if (unlikely(l->kept))
+		shmq__sub_drop_read_batches(l);
+	sub_move_to(sub, l, l->r.next + 1);
+}
+
+/* [where, where + len) if its arena is mapped, else NULL. */
+static inline char *sub_in_mapped_arena(const struct shmq_sub *sub,
+					const struct lay_arena_ref *where, uint64_t len)
+{
+	const struct arena_map *m;
+
+	if (where->id >= sub->arena_count)
+		return NULL;
+	m = &sub->arena[where->id];
+	if (!m->mem || m->gen != where->gen || where->off >= m->bytes ||
+	    len > m->bytes - where->off)
+		return NULL;
+	return m->mem + where->off;
+}
+
+/* What the slot of l->r.next says.  Field by field: a compound literal makes
+ * compilers zero the whole by a string instruction, which takes longer than
+ * the rest of a receive. */
+static inline void sub_fill_msg(const struct rlane *l, const struct lay_slot *head,
+				const struct lay_slot_extra *extra, const char *data,
+				struct shmq_msg *msg)
+{
+	msg->data = data;
+	msg->len = head->len;
+	msg->key = NULL;
+	msg->key_len = 0;
+	msg->properties = NULL;
+	msg->properties_len = 0;
+	msg->seq = l->r.next;
+	msg->ts_ns = extra->ts;
+	msg->tag = extra->tag;
+	msg->lost = 0;
+	msg->partition = (int32_t)l->partition;
+	msg->type = head->type;
+	msg->flags = head->flags;
+	msg->lost_is_bound = 0;
+}
+
+static inline int sub_hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t word,
+			       const struct shmq_msg *msg)
+{
+	sub->view = l;
+	sub->view_word = word;
+	sub->view_torn = 0;
+	sub_add(&l->entry->count, 1);
+	sub_add(&l->entry->bytes, msg->len);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Atomic batches, whole or lost, written by hand.
+ */
+#include "subscriber.h"
+
+TEST(a_batch_of_impossible_size_costs_its_first_message)
+{
+	static const uint32_t counts[] = { 0, FAKE_DEPTH / 4 + 1, UINT32_MAX };
+
+	for (size_t i = 0; i < COUNT(counts); i++) {
+		struct scene c = set_up(&lossy, NULL);
+		struct shmq_msg m;
+
+		publish_member(&c, 0, 0, counts[i]);
+		publish(&c, 1);
+		CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_ECORRUPT);
+		CHECK_EQ(m.lost, 1);
+		check_next(&c, 1);
+		tear_down(&c);
+	}
+}
+
+TEST(batches_of_two_publishers_that_interleave_are_both_delivered_whole)
+{
+	struct scene c = set_up(&lossy_shared, NULL);
+
+	publish_member(&c, 0, 0, 3);
+	publish_member(&c, 1, 0, 2);
+	publish_member(&c, 0, 1, 3);
+	publish(&c, 1);
+	publish_member(&c, 1, 1, 2);
+	set_state(&c, c.w.next, LAY_CLAIMED);
+	CHECK(shmq__ring_void(c.w.mem, &c.f->geo, c.w.next,
+			      load_relaxed(&slot_of(&c, c.w.next)->ctrl)));
+	c.w.next++;
+	publish_member(&c, 0, 2, 3);
+	check_member(&c, 0, 0);
+	check_member(&c, 1, 0);
+	publish(&c, 3 * FAKE_DEPTH); /* all of it overrun: what was copied is here */
+	check_member(&c, 2, 1);
+	check_lost(&c, 1);
+	check_member(&c, 4, 1);
+	check_member(&c, 6, 2); /* the hole before it was never a message */
+	CHECK_EQ(sub_stats(c.sub).received, 5);
+	tear_down(&c);
+}
+
+TEST(a_batch_that_lost_a_member_is_lost_whole)
+{
+	static const enum lay_state holes[] = { LAY_GONE, LAY_AHEAD };
+
+	for (size_t i = 0; i < COUNT(holes); i++) {
+		struct scene c = set_up(&lossy, NULL);
+		uint64_t lost = 0;
+		struct shmq_msg m;
+		uint64_t copy;
+
+		for (uint32_t n = 0; n < 3; n++)
+			publish_member(&c, 0, n, 3);
+		publish(&c, 1);
+		set_state(&c, 1, holes[i]);
+		for (;;) {
+			int rc = shmq_receive_copy(c.sub, &copy, sizeof(copy), &m, SHMQ_NOWAIT);
+
+			if (rc == SHMQ_EEMPTY && holes[i] == LAY_AHEAD) { /* it comes yet */
+				CHECK_EQ(lost, 1);
+				set_state(&c, 1, LAY_COMMITTED);
+				continue;
+			}
+			if (!rc)
+				break;
+			CHECK_ERROR(rc, SHMQ_EOVERRUN);
+			lost += m.lost;
+		}
+		CHECK_EQ(lost, 3);
+		CHECK_EQ(m.seq, 3);
+		CHECK_EQ(copy, 3);
+		tear_down(&c);
+	}
+}
+
+/* A member that says of itself that it belongs elsewhere ends the copying at
+ * a lap, not never. */
+TEST(a_batch_that_never_ends_is_given_up)
+{
+	struct scene c = set_up(&lossy, NULL);
+
+	publish_member(&c, 0, 0, 2);
+	for (int n = 0; n < 5; n++)
+		publish_member(&c, 0, 7, 9);
+	check_lost(&c, 1);
+	for (int n = 0; n < 5; n++)
+		check_lost(&c, 1);
+	publish(&c, 1);
+	check_next(&c, 6);
+	tear_down(&c);
+}
+
+TEST(a_member_that_lies_costs_its_batch_but_is_said_itself)
+{
+	struct scene c = set_up(&lossy, NULL);
+	struct shmq_msg m;
+
+	publish_member(&c, 0, 0, 2);
+	write_slot(&c, SHMQ_MSG_BATCH, 1000);
+	commit(&c);
+	publish(&c, 1);
+	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_ECORRUPT);
+	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_ECORRUPT);
+	check_next(&c, 2);
+	CHECK_EQ(sub_stats(c.sub).lost, 2);
+	tear_down(&c);
+}
+
+TEST(a_batch_that_cannot_be_copied_now_is_said_and_waits)
+{
+	struct scene c = set_up(&lossy, NULL);
+	struct shmq_msg m;
+	unsigned k;
+	int met = 1;
+
+	for (uint32_t n = 0; n < 3; n++)
+		publish_member(&c, 0, n, 3);
+	for (k = 1; met; k++) {
+		int rc;
+
+		scarce_begin(k);
+		rc = shmq_receive(c.sub, &m, SHMQ_NOWAIT);
+		met = scarce_end();
+		CHECK_EQ(rc, met ? -ENOMEM : 0);
+	}
+	CHECK_EQ(k, 6); /* the batch, its three members */
+	CHECK_OK(shmq_view_check(c.sub, &m));
+	check_member(&c, 1, 1);
+	check_member(&c, 2, 2);
+	CHECK_EQ(sub_stats(c.sub).lost, 0);
+	tear_down(&c);
+}
+
+TEST(a_copied_member_that_finds_no_room_stays)
+{
+	struct scene c = set_up(&lossy, NULL);
+	struct shmq_msg m;
+	uint32_t copy;
+
+	for (uint32_t n = 0; n < 3; n++)
+		publish_member(&c, 0, n, 3);
+	for (uint32_t n = 0; n < 3; n++) {
+		CHECK_ERROR(shmq_receive_copy(c.sub, &copy, 3, &m, SHMQ_NOWAIT), SHMQ_EBUFFER);
+		CHECK_EQ(m.len, 4);
+		CHECK_ERROR(shmq_receive_copy(c.sub, &copy, 0, &m, SHMQ_NOWAIT), SHMQ_EBUFFER);
+		check_member(&c, n, n);
+		CHECK_EQ(sub_stats(c.sub).received, n + 1);
+	}
+	check_none(&c);
+	tear_down(&c);
+}
+
+TEST(closing_amid_a_batch_leaves_nothing)
+{
+	struct scene c = set_up(&lossy, NULL);
+
+	for (uint32_t n = 0; n < 3; n++)
+		publish_member(&c, 0, n, 3);
+	check_member(&c, 0, 0);
+	tear_down(&c); /* the leak checks of the harness see to it */
+}
+
+TEST(where_laggards_are_evicted_what_was_copied_of_a_batch_comes_first)
+{
+	struct scene c = set_up(&(struct fake_options){ .policy = SHMQ_EVICT }, NULL);
+	struct shmq_msg m;
+
+	for (uint32_t n = 0; n < 3; n++)
+		publish_member(&c, 0, n, 3);
+	check_member(&c, 0, 0);
+	publish(&c, 2 * FAKE_DEPTH);
+	check_member(&c, 1, 1);
+	check_member(&c, 2, 2);
+	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_EEVICTED);
+	CHECK_EQ(sub_stats(c.sub).received, 3);
+	tear_down(&c);
+}
