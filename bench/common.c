@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LIMIT_MAX_S 86400
+
 struct bench bench = { .rounds = 9, .limit_s = 120 };
 struct bench_shared *bench_shared;
 const struct bench_shared *bench_shared_ro;
@@ -35,8 +37,8 @@ struct note {
 	unsigned n;
 	double value[BENCH_ROUNDS_MAX];
 };
-static struct note notes[256];
-static unsigned note_count;
+static struct note *notes;
+static unsigned note_count, note_room;
 
 void bench_fail(const char *format, ...)
 {
@@ -103,6 +105,21 @@ static void help(const char *program, const char *question)
 	exit(0);
 }
 
+/* The number that an option was given, from 1 to `most`. */
+static unsigned parse_count(const char *option, const char *text, unsigned most)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (*text >= '0' && *text <= '9' && !*end && !errno && n >= 1 && n <= most)
+		return (unsigned)n;
+	fprintf(stderr, "bench: --%s must be a number from 1 to %u, not \"%s\"\n", option, most,
+		text);
+	exit(2);
+}
+
 static volatile sig_atomic_t ended_by;
 
 /* Ends a wait(). */
@@ -166,15 +183,11 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 		else if (c == 's')
 			bench.quick = bench.smoke = 1;
 		else if (c == 'l')
-			bench.limit_s = (unsigned)atoi(optarg);
+			bench.limit_s = parse_count("limit", optarg, LIMIT_MAX_S);
 		else if (c == 'r')
-			bench.rounds = (unsigned)atoi(optarg);
+			bench.rounds = parse_count("rounds", optarg, BENCH_ROUNDS_MAX);
 		else
 			exit(2);
-	}
-	if (bench.rounds < 1 || bench.rounds > BENCH_ROUNDS_MAX) {
-		fprintf(stderr, "bench: rounds must be 1 to %d\n", BENCH_ROUNDS_MAX);
-		exit(2);
 	}
 	if (bench.quick && bench.rounds > 5)
 		bench.rounds = 5;
@@ -280,9 +293,14 @@ void bench_note(const char *name, const char *unit, double value)
 	struct note *n = find_note(name);
 
 	if (!n) {
-		if (note_count == sizeof(notes) / sizeof(notes[0]))
-			bench_fail("too many figures");
+		if (note_count == note_room) {
+			note_room = 2 * note_room + 64;
+			notes = realloc(notes, note_room * sizeof(*notes));
+			if (!notes)
+				bench_fail("out of memory");
+		}
 		n = &notes[note_count++];
+		n->n = 0;
 		snprintf(n->name, sizeof(n->name), "%s", name);
 		snprintf(n->unit, sizeof(n->unit), "%s", unit);
 	}
