@@ -96,7 +96,7 @@ static void calibrate(void)
 static void help(const char *program, const char *question)
 {
 	printf("usage: %s [--rounds N] [--quick] [--smoke] [--limit S]\n"
-	       "       [--peers none|NAME,...]\n\n%s\n\n"
+	       "       [--peers all|none|NAME,...]\n\n%s\n\n"
 	       "Prints lines `figure <name> <value> <unit>`: the median of the rounds, with its\n"
 	       "minimum and maximum as <name>.min and <name>.max.  Exit status 1 if a message was\n"
 	       "lost, doubled or torn, or if a run took more than S seconds (%u).  --smoke only\n"
@@ -327,11 +327,37 @@ void bench_ratio(const char *name, const char *of, const char *to)
 		bench_note(name, "ratio", a->value[i] / b->value[i]);
 }
 
+void bench_label(const char *figures, const char *format, ...)
+{
+	static char **said;
+	static size_t count;
+	char text[256], *line;
+	va_list ap;
+	size_t i;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	if (asprintf(&line, "label %s %s", figures, text) < 0)
+		bench_fail("out of memory");
+	for (i = 0; i < count && strcmp(said[i], line) != 0; i++)
+		;
+	if (i < count) {
+		free(line);
+		return;
+	}
+	said = realloc(said, (count + 1) * sizeof(*said));
+	if (!said)
+		bench_fail("out of memory");
+	said[count++] = line;
+	puts(line);
+}
+
 void bench_busy(const char *figures, unsigned processes)
 {
 	if (processes > (unsigned)bench.cpus)
-		printf("label %s %u busy processes on %d processors measure the scheduler\n",
-		       figures, processes, bench.cpus);
+		bench_label(figures, "%u busy processes on %d processors measure the scheduler",
+			    processes, bench.cpus);
 }
 
 void bench_pin(int cpu)
@@ -346,6 +372,11 @@ void bench_pin(int cpu)
 		if (CPU_ISSET(i, &usable) && k++ == cpu % bench.cpus)
 			CPU_SET(i, &set);
 	sched_setaffinity(0, sizeof(set), &set);
+}
+
+void bench_unpin(void)
+{
+	sched_setaffinity(0, sizeof(usable), &usable);
 }
 
 void bench_run(const struct bench_proc *proc, unsigned n)

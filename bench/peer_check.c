@@ -242,6 +242,7 @@ int main(int argc, char **argv)
 	unsigned r;
 
 	bench.rounds = 1;
+	bench.peers = "all";
 	bench_init(argc, argv, BENCH_NO_BUS, question);
 	for (r = 0; r < bench.rounds; r++)
 		for (peer = bench_peers(); *peer; peer++) {
