@@ -35,6 +35,8 @@ static void measure(const struct policy *p, unsigned n)
 	bench_note_stat(name, "rate", "M/s", result.rate);
 	if (c.lossy)
 		bench_note_stat(name, "delivered", "%", result.delivered);
+	else
+		crowd_run_peers(&c, name);
 }
 
 int main(int argc, char **argv)
