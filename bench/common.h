@@ -196,7 +196,7 @@ void bench_label(const char *figures, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /* So many processes are busy at a time for the figures whose names begin with
- * that: if there are fewer processors, a label says what they measure. */
+ * that: if there are fewer processors, they are not to be trusted. */
 void bench_busy(const char *figures, unsigned processes);
 
 /* Payload of message i.  Every word says which message and which place it

@@ -10,7 +10,7 @@ use Exporter 'import';
 
 our @EXPORT = qw(
 	%figure @figures %curve @curves %absent @labels @distrust @programs $NUMBER
-	read_line distrust why_not_trusted remarks
+	read_line distrust why_not_trusted special_doubts remarks
 	human human_range three_digits in_base base_unit more_is_better minutes bounds
 );
 
@@ -37,6 +37,14 @@ sub why_not_trusted {
 	return grep { !$seen{$_}++ } map { $_->{reason} }
 		grep { is_about($_->{figures}, $name) && (!defined $_->{program} || $_->{program} eq $program) }
 		@distrust;
+}
+
+# Those that are not about everything.
+sub special_doubts {
+	my ($name, $program) = @_;
+	my %seen;
+	return grep { !$seen{$_}++ } map { $_->{reason} } grep { $_->{figures} ne '*' && is_about($_->{figures}, $name)
+			&& (!defined $_->{program} || !defined $program || $_->{program} eq $program) } @distrust;
 }
 
 sub remarks {
@@ -68,8 +76,8 @@ my %READ = (
 	},
 	absent => sub {
 		my ($program, $rest) = @_;
-		return unless $rest =~ /^\S+$/;
-		$absent{$rest} = 1;
+		my ($name, $why) = $rest =~ /^(\S+)(?: (.*\S))?$/ or return;
+		$absent{$name} = $why // 'missing';
 	},
 	label => sub {
 		my ($program, $rest) = @_;

@@ -27,19 +27,11 @@ sub read_targets {
 
 # What cannot be trusted for what happened while it was measured.
 sub judge_run {
-	my ($m) = @_;
 	for my $p (@programs) {
 		distrust('*', "the hypervisor took $p->{steal_percent} % of the processors during $p->{name}", $p->{name})
 			if $p->{steal_percent} > 0.5;
 		distrust('*', "other processes used $p->{others_percent} % of the processors during $p->{name}", $p->{name})
 			if $p->{others_percent} > 10;
-	}
-	# stream.1p2c: so many publishers and subscribers are busy at a time.
-	for my $name (@figures) {
-		my ($upto, $p, $c) = $name =~ /^((?:[^.]+\.)*(?=\d)(?:(\d+)p)?(?:(\d+)c)?)(?:\.|$)/ or next;
-		my $busy = ($p // 0) + ($c // 0);
-		distrust($upto, "$busy busy processes on $m->{cpus_usable} processors measure the scheduler")
-			if $busy > $m->{cpus_usable};
 	}
 	return;
 }
@@ -58,12 +50,13 @@ sub workloads {
 	return map { my ($w, $stat) = split / /; { name => $w, stat => $stat, of => $of{$_} } } @order;
 }
 
-# rtt.spin.64 stands in the table rtt.spin under 64; contended.2p, which has no
-# size, in the table contended under 2p.
+# rtt.spin.64 stands in the table rtt.spin under 64; broadcast.1p2c.block, which
+# has no size, in the table broadcast.block under 1p2c.
 sub place {
 	my ($w) = @_;
 	my @part = split /\./, $w;
-	my ($at) = grep { $part[$_] =~ /^\d+[kKMG]?$/ } reverse 0 .. $#part;
+	my ($at) = map { my $kind = $_; grep { $part[$_] =~ $kind } reverse 0 .. $#part }
+		qr/^\d+[kKMG]?$/, qr/^\d+[pc](\d+c)?$/;
 	$at //= $#part;
 	my ($column) = splice @part, $at, 1;
 	return (join('.', @part) || $w, $column);
@@ -107,6 +100,17 @@ sub advantage {
 	return more_is_better($figure{$of}{unit}) ? $x / $y : $y / $x;
 }
 
+# Is the median of each within the range of the other?  Then the rounds do not
+# tell which is better.
+sub level {
+	my ($x, $y) = @_;
+	return !grep {
+		my ($in, $median) = ($figure{ $_->[0] }, in_base(@{ $figure{ $_->[1] } }{qw(median unit)}));
+		my ($min, $max) = map { in_base($in->{$_}, $in->{unit}) } qw(min max);
+		$min == $max || $median < $min || $median > $max;
+	} [$x, $y], [$y, $x];
+}
+
 # Nothing is better than a limit, so if shmq is, something else was measured.
 sub judge_limits {
 	for my $w (grep { $_->{stat} =~ /^(rate|p50)$/ && $_->{of}{shmq} && $_->{of}{limit} } @_) {
@@ -129,7 +133,8 @@ sub compare {
 			push @compared, {
 				figure => $shmq, against => $who =~ s/^peer\.//r, other => $other,
 				ratio => more_is_better($figure{$shmq}{unit}) ? $advantage : 1 / $advantage, advantage => $advantage,
-				verdict => $who eq 'limit' ? undef : $advantage > 1 ? 'ahead' : 'behind',
+				verdict => $who eq 'limit' ? undef : level($shmq, $other) ? 'level'
+					: $advantage > 1 ? 'ahead' : 'behind',
 				trusted => @why ? JSON::PP::false : JSON::PP::true,
 			};
 		}
