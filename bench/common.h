@@ -173,6 +173,13 @@ static inline void bench_relax(void)
 /* Sorts value. */
 double bench_median(double *value, unsigned n);
 
+/* Do so many samples say something of quantile q?  Not if it is one of the
+ * few longest. */
+static inline int bench_enough(uint64_t samples, double q)
+{
+	return (double)samples * (1 - q) >= 5;
+}
+
 /* Samples in bench_shared->samples: q from 0 to 1. */
 void bench_sort_samples(void);
 uint64_t bench_quantile(double q);

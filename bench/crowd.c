@@ -300,7 +300,7 @@ void crowd_run_peers(const struct crowd *c, const char *figures)
 	char name[96];
 
 	run.seconds = c->seconds / 4; /* there are many */
-	for (run.peer = NULL; (run.peer = bench_next_peer(run.peer, figures, &any));) {
+	for (run.peer = NULL; (run.peer = bench_next_peer(run.peer, figures, &any, PEER_COPIES));) {
 		wait = bench_peer_polls(run.peer);
 		/* Who polls takes the processor from those it waits for. */
 		if (everyone(c) > (unsigned)bench.cpus && run.peer->waits & PEER_SLEEP)

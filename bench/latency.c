@@ -294,7 +294,7 @@ static void measure(const struct load *l, const char *who, void (*send)(void *),
 	static const struct {
 		const char *name;
 		double q;
-	} stat[] = { { "p50", 0.5 }, { "p99", 0.99 }, { "p999", 0.999 }, { "max", 1 } };
+	} stat[] = { { "p50", 0.5 }, { "p99", 0.99 }, { "p999", 0.999 } };
 	struct series *s = series_of(l, who);
 	unsigned i;
 
@@ -308,8 +308,10 @@ static void measure(const struct load *l, const char *who, void (*send)(void *),
 			return;
 	}
 	for (i = 0; i < sizeof(stat) / sizeof(stat[0]); i++)
-		bench_note_stat(s->name, stat[i].name, "ns",
-				bench_tick_ns * (double)histogram_quantile(seen, stat[i].q));
+		if (bench_enough(seen->count, stat[i].q))
+			bench_note_stat(s->name, stat[i].name, "ns",
+					bench_tick_ns *
+						(double)histogram_quantile(seen, stat[i].q));
 	histogram_merge(&s->seen, seen);
 	s->early += bench_shared->result[1];
 }
@@ -320,7 +322,7 @@ static void one_round(const struct load *l)
 
 	measure(l, ".limit", ring_send_all, ring_receive_all);
 	measure(l, "", shmq_send_all, shmq_receive_all);
-	for (peer = NULL; (peer = bench_next_peer(peer, l->name, &any));) {
+	for (peer = NULL; (peer = bench_next_peer(peer, l->name, &any, PEER_COPIES));) {
 		channel = bench_channel(BYTES, 1, 1, bench_peer_polls(peer));
 		measure(l, bench_peer_who(peer), peer_send_all, peer_receive_all);
 	}

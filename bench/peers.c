@@ -248,10 +248,12 @@ struct peer_channel bench_channel(size_t bytes, unsigned senders, unsigned recei
 }
 
 /* What a peer can't, or NULL. */
-static const char *unable(const struct peer *p, const struct peer_channel *c)
+static const char *unable(const struct peer *p, const struct peer_channel *c, enum peer_use use)
 {
 	static char text[64];
 
+	if (use == PEER_IN_PLACE && !p->loan)
+		return "copies";
 	if (c->wait && !(p->waits & c->wait))
 		return c->wait == PEER_SPIN ? "cannot poll" : "cannot sleep";
 	if (c->bytes > p->max_bytes)
@@ -275,7 +277,7 @@ const char *bench_peer_who(const struct peer *p)
 }
 
 const struct peer *bench_next_peer(const struct peer *after, const char *figures,
-				   const struct peer_channel *channel)
+				   const struct peer_channel *channel, enum peer_use use)
 {
 	const struct peer *const *p = bench_peers();
 	char missing[96];
@@ -283,7 +285,7 @@ const struct peer *bench_next_peer(const struct peer *after, const char *figures
 
 	while (after && *p++ != after)
 		;
-	for (; *p && (why = unable(*p, channel)); p++) {
+	for (; *p && (why = unable(*p, channel, use)); p++) {
 		snprintf(missing, sizeof(missing), "%s%s", figures, bench_peer_who(*p));
 		bench_label(missing, "%s", why);
 	}

@@ -27,8 +27,9 @@ struct peer_channel bench_channel(size_t bytes, unsigned senders, unsigned recei
 /* The peer after one, the first after NULL, that can have such channels, or
  * NULL at the end.  A label says of each of the others what it can't, for it
  * is then missing among the figures. */
+enum peer_use { PEER_COPIES, PEER_IN_PLACE };
 const struct peer *bench_next_peer(const struct peer *after, const char *figures,
-				   const struct peer_channel *channel);
+				   const struct peer_channel *channel, enum peer_use use);
 
 /* `.peer.<name>`, with which its figures' names go on, until the next call. */
 const char *bench_peer_who(const struct peer *p);
@@ -62,6 +63,33 @@ static inline void bench_peer_receive(const struct peer_end *e, char *buf, size_
 		bench_fail("%s: receiving failed", e->peer->name);
 	if ((size_t)len != bytes)
 		bench_fail("%s: a message has another length", e->peer->name);
+}
+
+static inline void *bench_peer_loan(const struct peer_end *e, size_t bytes)
+{
+	void *room = e->peer->loan(e->end, bytes);
+
+	if (!room)
+		bench_fail("%s: no room for a message", e->peer->name);
+	return room;
+}
+
+static inline void bench_peer_publish(const struct peer_end *e, void *room)
+{
+	if (e->peer->publish(e->end, room))
+		bench_fail("%s: publishing failed", e->peer->name);
+}
+
+static inline const void *bench_peer_take(const struct peer_end *e, size_t bytes)
+{
+	size_t len;
+	const void *message = e->peer->take(e->end, &len);
+
+	if (!message)
+		bench_fail("%s: receiving failed", e->peer->name);
+	if (len != bytes)
+		bench_fail("%s: a message has another length", e->peer->name);
+	return message;
 }
 
 static inline void bench_peer_close(const struct peer_end *e)

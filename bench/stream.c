@@ -402,11 +402,11 @@ static const struct peer *peer;
 static struct peer_channel channel;
 
 /* Of the slow ones only as many as fit in some time. */
-static void peer_write(void *arg)
+BENCH_ALWAYS void peer_write_n(const struct shape *s, enum peer_use use)
 {
-	const struct shape *s = arg;
 	struct peer_end end = bench_peer_open(peer, PEER_SENDER, &channel);
 	uint64_t until, i, n = s->messages;
+	void *room;
 
 	bench_meet(2);
 	until = bench_now() + PEER_NS;
@@ -416,28 +416,50 @@ static void peer_write(void *arg)
 			n = i + 1;
 			bench_say_total(n);
 		}
-		bench_fill(buffer, s->bytes, i);
-		bench_peer_send(&end, buffer, s->bytes);
+		room = use == PEER_IN_PLACE ? bench_peer_loan(&end, s->bytes) : buffer;
+		bench_fill(room, s->bytes, i);
+		if (use == PEER_IN_PLACE)
+			bench_peer_publish(&end, room);
+		else
+			bench_peer_send(&end, room, s->bytes);
 	}
 	bench_peer_close(&end);
 }
 
-static void peer_read(void *arg)
+BENCH_ALWAYS void peer_read_n(const struct shape *s, enum peer_use use)
 {
-	const struct shape *s = arg;
 	struct peer_end end = bench_peer_open(peer, PEER_RECEIVER, &channel);
 	uint64_t i, start;
 
 	bench_meet(2);
 	start = bench_now();
 	for (i = 0; i < s->messages && !(i && bench_is_total(i)); i++) {
-		bench_peer_receive(&end, buffer, s->bytes);
-		if (bench_verify(buffer, s->bytes, i))
+		const void *message = buffer;
+
+		if (use == PEER_IN_PLACE)
+			message = bench_peer_take(&end, s->bytes);
+		else
+			bench_peer_receive(&end, buffer, s->bytes);
+		if (bench_verify(message, s->bytes, i))
 			wrong_message(i);
+		if (use == PEER_IN_PLACE)
+			peer->release(end.end, message);
 	}
 	finish(i, start);
 	bench_peer_close(&end);
 }
+
+#define PEER_USE(name, use) \
+	static void name##_write(void *arg) \
+	{ \
+		peer_write_n(arg, use); \
+	} \
+	static void name##_read(void *arg) \
+	{ \
+		peer_read_n(arg, use); \
+	}
+PEER_USE(peer, PEER_COPIES)
+PEER_USE(peer_in_place, PEER_IN_PLACE)
 
 /* ---- measuring ------------------------------------------------------------- */
 
@@ -454,13 +476,19 @@ static void measure(const struct shape *s, const char *who, void (*a)(void *), v
 	bench_note(name, "M/s", bench_shared->result[0]);
 }
 
-static void measure_peers(const struct shape *s)
+static void measure_peers(const struct shape *s, const char *kind, enum peer_use use)
 {
 	const struct peer_channel any = { .bytes = s->bytes, .senders = 1, .receivers = 1 };
+	char figures[64], who[96];
 
-	for (peer = NULL; (peer = bench_next_peer(peer, s->name, &any));) {
+	snprintf(figures, sizeof(figures), "%s%s", s->name, kind);
+	for (peer = NULL; (peer = bench_next_peer(peer, figures, &any, use));) {
 		channel = bench_channel(s->bytes, 1, 1, bench_peer_polls(peer));
-		measure(s, bench_peer_who(peer), peer_write, peer_read);
+		snprintf(who, sizeof(who), "%s%s", kind, bench_peer_who(peer));
+		if (use == PEER_IN_PLACE)
+			measure(s, who, peer_in_place_write, peer_in_place_read);
+		else
+			measure(s, who, peer_write, peer_read);
 	}
 }
 
@@ -471,11 +499,12 @@ static void one_round(const struct shape *s)
 		measure(s, ".slots", slots_write, slots_read);
 	measure(s, ".rate", publish, subscribe);
 	if (s->mode == SHMQ_EXCLUSIVE)
-		measure_peers(s);
+		measure_peers(s, "", PEER_COPIES);
 	if (bench.quick || s->mode == SHMQ_SHARED)
 		return;
 	measure(s, ".batch.rate", publish_batch, subscribe_polling);
 	measure(s, ".zerocopy.rate", publish_claimed, subscribe_polling);
+	measure_peers(s, ".zerocopy", PEER_IN_PLACE);
 }
 
 int main(int argc, char **argv)

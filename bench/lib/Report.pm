@@ -133,7 +133,7 @@ sub side_by_side {
 		my @said = $told{ $g->{name} }++ ? () : said_below(@w);
 		$text .= "### $g->{name}, " . ($g->{stat} eq 'rate' ? 'messages a second' : $g->{stat}) . "\n\n"
 			. table('l' . 'r' x @w, ['', map { $_->{title} } @w], @rows)
-			. join('', map { "\n$_.\n" } @said) . "\n";
+			. (@said ? "\n" . join('', map { "- $_.\n" } @said) : '') . "\n";
 	}
 	return $text;
 }

@@ -165,7 +165,7 @@ check('the_reason_stands_beside_the_target', $text =~ /stream\.1p1c\.64\.vs_limi
 check('nothing_else_is_doubted', @{ $json->{distrust} // [] } == 1, map { $_->{reason} } @{ $json->{distrust} // [] });
 check('the_text_names_the_peer_ahead', $text =~ /`rtt\.spin\.64\.p50`: fast has 110 ns, shmq 220 ns/);
 check('the_text_names_the_absent_peer', $text =~ /absent: gone \(not built\)/);
-check('what_a_peer_cannot_do_is_said_below_its_table', $text =~ /^small carries too little\.$/m);
+check('what_a_peer_cannot_do_is_said_below_its_table', $text =~ /^- small carries too little\.$/m);
 check('peers_stand_side_by_side', $text =~ /\| slow +\| +2\.20 us, 10\.0x \|/);
 is('the_curve_is_kept', $json->{curves}{'rtt.spin.64'}[1][1], 900);
 is('the_machine_is_described', join(' ', map { $_ // '-' } @{ $json->{machine} // {} }{qw(cpu_model mhz_max governor thp_shmem cpus_usable)}),
