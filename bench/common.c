@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -274,6 +275,28 @@ double bench_median(double *value, unsigned n)
 	return n % 2 ? value[n / 2] : (value[n / 2 - 1] + value[n / 2]) / 2;
 }
 
+/* And leave only the rounds that have a value: how many. */
+static unsigned print_rounds(struct note *n)
+{
+	unsigned i, kept = 0;
+
+	for (i = 0; i < n->n; i++)
+		kept += !isnan(n->value[i]);
+	if (!kept)
+		return n->n = 0;
+	printf("rounds %s", n->name);
+	for (i = kept = 0; i < n->n; i++) {
+		if (isnan(n->value[i])) {
+			printf(" -");
+			continue;
+		}
+		printf(" %.6g", n->value[i]);
+		n->value[kept++] = n->value[i];
+	}
+	printf("\n");
+	return n->n = kept;
+}
+
 int bench_end(void)
 {
 	unsigned i;
@@ -281,8 +304,11 @@ int bench_end(void)
 	stop_buses();
 	for (i = 0; i < note_count; i++) {
 		struct note *n = &notes[i];
-		double median = bench_median(n->value, n->n);
+		double median;
 
+		if (!print_rounds(n))
+			continue;
+		median = bench_median(n->value, n->n);
 		printf("figure %s %.6g %s\n", n->name, median, n->unit);
 		printf("figure %s.min %.6g %s\n", n->name, n->value[0], n->unit);
 		printf("figure %s.max %.6g %s\n", n->name, n->value[n->n - 1], n->unit);

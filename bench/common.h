@@ -187,8 +187,10 @@ uint64_t bench_quantile(double q);
  * on few values: those that are equal count as spread over their step. */
 double bench_quantile_smooth(double q);
 
-/* One value per round under a name; figures are printed by bench_end(), in
- * the order first seen, as `figure name value unit` with .min and .max. */
+/* One value per round under a name, NAN if that round has none.  Figures are
+ * printed by bench_end(), in the order first seen, as `figure name value unit`
+ * with .min and .max, and as `rounds name value...`: what is compared is
+ * compared round by round. */
 void bench_note(const char *name, const char *unit, double value);
 /* The same for <name>.<stat>. */
 void bench_note_stat(const char *name, const char *stat, const char *unit, double value);

@@ -3,6 +3,7 @@
 #include "histogram.h"
 #include "peers.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -305,13 +306,14 @@ static void measure(const struct load *l, const char *who, void (*send)(void *),
 	if (bench_shared->result[0] > 1e9 * (double)messages_of(l) / l->per_second / 100) {
 		s->rounds_behind++;
 		if (peer)
-			return;
+			memset(seen, 0, sizeof(*seen));
 	}
 	for (i = 0; i < sizeof(stat) / sizeof(stat[0]); i++)
-		if (bench_enough(seen->count, stat[i].q))
-			bench_note_stat(s->name, stat[i].name, "ns",
+		bench_note_stat(s->name, stat[i].name, "ns",
+				bench_enough(seen->count, stat[i].q) ?
 					bench_tick_ns *
-						(double)histogram_quantile(seen, stat[i].q));
+						(double)histogram_quantile(seen, stat[i].q) :
+					NAN);
 	histogram_merge(&s->seen, seen);
 	s->early += bench_shared->result[1];
 }

@@ -3,6 +3,7 @@
 #include "peers.h"
 
 #include <linux/futex.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,11 @@ BENCH_ALWAYS void ring_get(struct ends *e, size_t bytes, uint64_t i)
 	get_at(slot_ro(e->from, ring_off(bytes, i)), e->buf, bytes, i);
 }
 
+BENCH_ALWAYS void writable_ring_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	get_at(slot_rw(e->from, ring_off(bytes, i)), e->buf, bytes, i);
+}
+
 /* The bare ring again, whose slots say where 64 bytes lie that were written in
  * place: what zero-copy cannot go below. */
 BENCH_ALWAYS size_t place_off(uint64_t i)
@@ -206,7 +212,7 @@ static _Atomic uint32_t *futex_of(int way)
 static void futex_put(struct ends *e, size_t bytes, uint64_t i)
 {
 	if (bytes > BENCH_WHOLE)
-		lines_put(e, bytes, i);
+		ring_put(e, bytes, i);
 	atomic_store(futex_of(e->to), (uint32_t)i + 1);
 	syscall(SYS_futex, futex_of(e->to), FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -216,7 +222,7 @@ static void futex_get(struct ends *e, size_t bytes, uint64_t i)
 	while (atomic_load(futex_of(e->from)) != (uint32_t)i + 1)
 		syscall(SYS_futex, futex_of(e->from), FUTEX_WAIT, (uint32_t)i, NULL, NULL, 0);
 	if (bytes > BENCH_WHOLE)
-		lines_get(e, bytes, i);
+		ring_get(e, bytes, i);
 }
 
 /* ---- shmq -------------------------------------------------------------------- */
@@ -374,6 +380,7 @@ BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends
 CONTENDER(lines, open_nothing, lines_put, lines_get)
 CONTENDER(writable, open_nothing, lines_put, writable_get)
 CONTENDER(ring, open_nothing, ring_put, ring_get)
+CONTENDER(writable_ring, open_nothing, ring_put, writable_ring_get)
 CONTENDER(place, open_nothing, place_put, place_get)
 CONTENDER(futex, open_nothing, futex_put, futex_get)
 CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
@@ -425,10 +432,8 @@ static void note(const struct trip *t, const char *who, struct times times)
 
 	snprintf(name, sizeof(name), "%s%s", t->name, who);
 	bench_note_stat(name, "p50", "ns", times.p50);
-	if (bench_enough(times.trips, 0.99))
-		bench_note_stat(name, "p99", "ns", times.p99);
-	if (bench_enough(times.trips, 0.999))
-		bench_note_stat(name, "p999", "ns", times.p999);
+	bench_note_stat(name, "p99", "ns", bench_enough(times.trips, 0.99) ? times.p99 : NAN);
+	bench_note_stat(name, "p999", "ns", bench_enough(times.trips, 0.999) ? times.p999 : NAN);
 }
 
 static void measure(const struct trip *t, const char *who, void (*ping)(void *),
@@ -440,12 +445,17 @@ static void measure(const struct trip *t, const char *who, void (*ping)(void *),
 /* What is copied in and out is read by the writer's next copy if it lies in
  * one place, and finds no room in the caches if it lies in many: which is
  * worse depends on the size and the machine. */
+static void note_better(const struct trip *t, const char *who, struct times one, struct times many)
+{
+	note(t, who, one.p50 < many.p50 ? one : many);
+}
+
 static void measure_copies(const struct trip *t)
 {
-	struct times one = time_trips(t, lines_ping, lines_pong);
-	struct times many = time_trips(t, ring_ping, ring_pong);
-
-	note(t, ".limit", one.p50 < many.p50 ? one : many);
+	note_better(t, ".limit", time_trips(t, lines_ping, lines_pong),
+		    time_trips(t, ring_ping, ring_pong));
+	note_better(t, ".limit_writable", time_trips(t, writable_ping, writable_pong),
+		    time_trips(t, writable_ring_ping, writable_ring_pong));
 }
 
 static void measure_peers(const struct trip *t)

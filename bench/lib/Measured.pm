@@ -9,14 +9,15 @@ use warnings;
 use Exporter 'import';
 
 our @EXPORT = qw(
-	%figure @figures %curve @curves %absent @labels @distrust @programs $NUMBER
+	%figure @figures %rounds %curve @curves %absent @labels @distrust @programs $NUMBER
 	read_line distrust why_not_trusted special_doubts remarks
 	human human_range three_digits in_base base_unit more_is_better minutes bounds
 );
 
-# Figures by name (median, min, max, unit, program), curves by name (points of
-# percentile and ns), remarks and doubts with the figures they are about.
-our (%figure, @figures, %curve, @curves, %absent, @labels, @distrust, @programs);
+# Figures by name (median, min, max, unit, program) and their rounds (values,
+# undef where a round has none), curves by name (points of percentile and ns),
+# remarks and doubts with the figures they are about.
+our (%figure, @figures, %rounds, %curve, @curves, %absent, @labels, @distrust, @programs);
 
 sub is_about {
 	my ($prefix, $name) = @_;
@@ -67,6 +68,12 @@ my %READ = (
 		push @figures, $name;
 		$figure{$name} = { median => $value + 0, min => $value + 0, max => $value + 0,
 				   unit => $unit, program => $program };
+	},
+	rounds => sub {
+		my ($program, $rest) = @_;
+		my ($name, @values) = split / /, $rest;
+		return if !@values || grep { !/^(?:$NUMBER|-)$/ } @values;
+		$rounds{$name} = [map { $_ eq '-' ? undef : $_ + 0 } @values];
 	},
 	curve => sub {
 		my ($program, $rest) = @_;

@@ -15,7 +15,7 @@ use Verdict;
 our @EXPORT = qw(plots has_gnuplot);
 
 my ($SHMQ_COLOUR, $LIMIT_COLOUR, $PEER_COLOUR) = ('#d1495b', '#8d99a6', '#7fa8c9');
-my @PEER_COLOURS = map { "#$_" } qw(0072b2 e69f00 009e73 cc79a7 56b4e9 b2912f 6a3d9a 555555 1b9e77 a6761d);
+my @PEER_COLOURS = map { "#$_" } qw(0072b2 e69f00 009e73 cc79a7 56b4e9 b2912f 6a3d9a 555555 9acd32 a6761d);
 
 sub gnuplot_text { my ($text) = @_; $text =~ s/["\\]//g; return qq("$text") }
 

@@ -67,7 +67,7 @@ sub against {
 sub peers {
 	my ($report) = @_;
 	my %title = (behind => 'A peer is ahead:',
-		level => 'The rounds do not tell whether shmq or a peer is ahead, each median being within the range of the other:');
+		level => 'Now one and now the other is ahead, so that the rounds do not tell which is better:');
 	my $text = '';
 	for my $verdict (qw(behind level)) {
 		my @lines = against($report, $verdict) or next;
@@ -88,22 +88,34 @@ sub doubts {
 	return @lines;
 }
 
-# Below a table: what is remarked on shmq's figures, why a peer is not in its
-# columns, and which columns are not trusted.
+# Below a table: what is remarked on shmq's figures, which peers are not in
+# its columns and why, and which columns are not trusted.
 sub said_below {
 	my (@workloads) = @_;
-	my (@lines, %columns);
-	my $say = sub { my ($w, $line) = @_; push @lines, $line unless $columns{$line}; push @{ $columns{$line} }, $w->{title} };
+	my (@lines, %columns, @said, %who);
+	my $say = sub {
+		my ($line, $w, $peer) = @_;
+		push @lines, [$line, $peer] unless $columns{$line}{ $peer // '' };
+		push @{ $columns{$line}{ $peer // '' } }, $w->{title};
+	};
 	for my $w (@workloads) {
 		my $shmq = $w->{of}{shmq} // next;
-		$say->($w, $_) for remarks($shmq);
+		$say->($_, $w) for remarks($shmq);
 		for my $l (@labels) {
 			my ($peer) = $l->{figure} =~ /^\Q$w->{name}\E\.peer\.([^.]+)$/ or next;
-			$say->($w, "$peer $l->{text}");
+			$say->($l->{text}, $w, $peer);
 		}
-		$say->($w, "Not trusted: $_") for special_doubts($shmq, $figure{$shmq}{program});
+		$say->("not trusted: $_", $w) for special_doubts($shmq, $figure{$shmq}{program});
 	}
-	return map { my @in = @{ $columns{$_} }; @in == @workloads ? $_ : "$_ (" . join(', ', @in) . ')' } @lines;
+	# Peers of which the same is said in the same columns share a line.
+	for (@lines) {
+		my ($line, $peer) = @$_;
+		my @in   = @{ $columns{$line}{ $peer // '' } };
+		my $text = $line . (@in == @workloads ? '' : ' (' . join(', ', @in) . ')');
+		push @said, $text unless $who{$text};
+		push @{ $who{$text} }, $peer // ();
+	}
+	return map { @{ $who{$_} } ? join(', ', @{ $who{$_} }) . ": $_" : $_ } @said;
 }
 
 sub side_by_side {
