@@ -286,7 +286,7 @@ static struct series *series_of(const struct load *l, const char *who)
 }
 
 /* A run whose sender fell behind says nothing of latency but how long it
- * lasted: of a peer it does not count. */
+ * lasted: it does not count, and a label says how many did. */
 static void measure(const struct load *l, const char *who, void (*send)(void *),
 		    void (*receive)(void *))
 {
@@ -305,8 +305,7 @@ static void measure(const struct load *l, const char *who, void (*send)(void *),
 	s->rounds++;
 	if (bench_shared->result[0] > 1e9 * (double)messages_of(l) / l->per_second / 100) {
 		s->rounds_behind++;
-		if (peer)
-			memset(seen, 0, sizeof(*seen));
+		memset(seen, 0, sizeof(*seen));
 	}
 	for (i = 0; i < sizeof(stat) / sizeof(stat[0]); i++)
 		bench_note_stat(s->name, stat[i].name, "ns",
@@ -334,13 +333,17 @@ static void report(const struct series *s)
 {
 	unsigned kept_up = s->rounds - s->rounds_behind;
 
-	if (s->seen.count)
-		histogram_print(&s->seen, s->name, bench_tick_ns);
-	if (!s->seen.count)
+	if (!kept_up) {
 		bench_label(s->name, "cannot keep up with this rate");
-	else if (2 * s->rounds_behind > s->rounds)
+		return;
+	}
+	histogram_print(&s->seen, s->name, bench_tick_ns);
+	if (2 * kept_up < s->rounds)
 		printf("distrust %s the sender kept up with the rate in only %u of %u rounds\n",
 		       s->name, kept_up, s->rounds);
+	else if (s->rounds_behind)
+		bench_label(s->name, "kept up with this rate in %u of %u rounds", kept_up,
+			    s->rounds);
 	if (s->early > 0)
 		printf("distrust %s the processors' clocks differ: %.0f messages came before they were sent\n",
 		       s->name, s->early);
