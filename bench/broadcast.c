@@ -31,10 +31,12 @@ static void measure(const struct policy *p, unsigned n)
 	struct crowd_result result = crowd_run(&c);
 	char name[64];
 
-	snprintf(name, sizeof(name), "broadcast.%u.%s", n, p->name);
+	snprintf(name, sizeof(name), "broadcast.1p%uc.%s", n, p->name);
 	bench_note_stat(name, "rate", "M/s", result.rate);
 	if (c.lossy)
 		bench_note_stat(name, "delivered", "%", result.delivered);
+	else
+		crowd_run_peers(&c, name);
 }
 
 int main(int argc, char **argv)
@@ -58,10 +60,11 @@ int main(int argc, char **argv)
 					measure(&policies[i], subscribers[k]);
 	shmq_bus_close(bus);
 	for (k = 0; k < counts; k++) {
-		snprintf(name, sizeof(name), "broadcast.%u", subscribers[k]);
+		snprintf(name, sizeof(name), "broadcast.1p%uc", subscribers[k]);
 		bench_busy(name, 1 + subscribers[k]);
 	}
-	bench_ratio("stream.1p2c.64.vs_1p1c", "broadcast.2.block.rate", "broadcast.1.block.rate");
+	bench_ratio("stream.1p2c.64.vs_1p1c", "broadcast.1p2c.block.rate",
+		    "broadcast.1p1c.block.rate");
 	bench_busy("stream.1p2c.64", 3);
 	return bench_end();
 }

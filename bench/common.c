@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -19,6 +20,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#define LIMIT_MAX_S 86400
 
 struct bench bench = { .rounds = 9, .limit_s = 120 };
 struct bench_shared *bench_shared;
@@ -35,8 +38,8 @@ struct note {
 	unsigned n;
 	double value[BENCH_ROUNDS_MAX];
 };
-static struct note notes[256];
-static unsigned note_count;
+static struct note *notes;
+static unsigned note_count, note_room;
 
 void bench_fail(const char *format, ...)
 {
@@ -94,13 +97,28 @@ static void calibrate(void)
 static void help(const char *program, const char *question)
 {
 	printf("usage: %s [--rounds N] [--quick] [--smoke] [--limit S]\n"
-	       "       [--peers none|NAME,...]\n\n%s\n\n"
+	       "       [--peers all|none|NAME,...]\n\n%s\n\n"
 	       "Prints lines `figure <name> <value> <unit>`: the median of the rounds, with its\n"
 	       "minimum and maximum as <name>.min and <name>.max.  Exit status 1 if a message was\n"
 	       "lost, doubled or torn, or if a run took more than S seconds (%u).  --smoke only\n"
 	       "shows that it works.\n",
 	       program, question, bench.limit_s);
 	exit(0);
+}
+
+/* The number that an option was given, from 1 to `most`. */
+static unsigned parse_count(const char *option, const char *text, unsigned most)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (*text >= '0' && *text <= '9' && !*end && !errno && n >= 1 && n <= most)
+		return (unsigned)n;
+	fprintf(stderr, "bench: --%s must be a number from 1 to %u, not \"%s\"\n", option, most,
+		text);
+	exit(2);
 }
 
 static volatile sig_atomic_t ended_by;
@@ -128,6 +146,22 @@ static void check_signals(void)
 			   bench.limit_s);
 	if (ended_by)
 		bench_fail("ended by signal %d", ended_by);
+}
+
+/* Supervisors are children of this program once who started them has ended:
+ * whoever runs it sees by its times what they used. */
+static void reap(void)
+{
+	int ms;
+
+	for (ms = 0; getpid() == main_pid && ms < 2000; ms++) {
+		pid_t pid = waitpid(-1, NULL, WNOHANG);
+
+		if (pid < 0)
+			return;
+		if (!pid)
+			usleep(1000);
+	}
 }
 
 static void map_shared(void)
@@ -166,15 +200,11 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 		else if (c == 's')
 			bench.quick = bench.smoke = 1;
 		else if (c == 'l')
-			bench.limit_s = (unsigned)atoi(optarg);
+			bench.limit_s = parse_count("limit", optarg, LIMIT_MAX_S);
 		else if (c == 'r')
-			bench.rounds = (unsigned)atoi(optarg);
+			bench.rounds = parse_count("rounds", optarg, BENCH_ROUNDS_MAX);
 		else
 			exit(2);
-	}
-	if (bench.rounds < 1 || bench.rounds > BENCH_ROUNDS_MAX) {
-		fprintf(stderr, "bench: rounds must be 1 to %d\n", BENCH_ROUNDS_MAX);
-		exit(2);
 	}
 	if (bench.quick && bench.rounds > 5)
 		bench.rounds = 5;
@@ -186,6 +216,8 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 	calibrate();
 	map_shared();
 	watch_signals(on_signal);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	atexit(reap); /* after all that is registered later */
 	if (need_bus == BENCH_NO_BUS)
 		return;
 	snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX",
@@ -243,6 +275,28 @@ double bench_median(double *value, unsigned n)
 	return n % 2 ? value[n / 2] : (value[n / 2 - 1] + value[n / 2]) / 2;
 }
 
+/* And leave only the rounds that have a value: how many. */
+static unsigned print_rounds(struct note *n)
+{
+	unsigned i, kept = 0;
+
+	for (i = 0; i < n->n; i++)
+		kept += !isnan(n->value[i]);
+	if (!kept)
+		return n->n = 0;
+	printf("rounds %s", n->name);
+	for (i = kept = 0; i < n->n; i++) {
+		if (isnan(n->value[i])) {
+			printf(" -");
+			continue;
+		}
+		printf(" %.6g", n->value[i]);
+		n->value[kept++] = n->value[i];
+	}
+	printf("\n");
+	return n->n = kept;
+}
+
 int bench_end(void)
 {
 	unsigned i;
@@ -250,8 +304,11 @@ int bench_end(void)
 	stop_buses();
 	for (i = 0; i < note_count; i++) {
 		struct note *n = &notes[i];
-		double median = bench_median(n->value, n->n);
+		double median;
 
+		if (!print_rounds(n))
+			continue;
+		median = bench_median(n->value, n->n);
 		printf("figure %s %.6g %s\n", n->name, median, n->unit);
 		printf("figure %s.min %.6g %s\n", n->name, n->value[0], n->unit);
 		printf("figure %s.max %.6g %s\n", n->name, n->value[n->n - 1], n->unit);
@@ -280,9 +337,14 @@ void bench_note(const char *name, const char *unit, double value)
 	struct note *n = find_note(name);
 
 	if (!n) {
-		if (note_count == sizeof(notes) / sizeof(notes[0]))
-			bench_fail("too many figures");
+		if (note_count == note_room) {
+			note_room = 2 * note_room + 64;
+			notes = realloc(notes, note_room * sizeof(*notes));
+			if (!notes)
+				bench_fail("out of memory");
+		}
 		n = &notes[note_count++];
+		n->n = 0;
 		snprintf(n->name, sizeof(n->name), "%s", name);
 		snprintf(n->unit, sizeof(n->unit), "%s", unit);
 	}
@@ -309,10 +371,36 @@ void bench_ratio(const char *name, const char *of, const char *to)
 		bench_note(name, "ratio", a->value[i] / b->value[i]);
 }
 
+void bench_label(const char *figures, const char *format, ...)
+{
+	static char **said;
+	static size_t count;
+	char text[256], *line;
+	va_list ap;
+	size_t i;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	if (asprintf(&line, "label %s %s", figures, text) < 0)
+		bench_fail("out of memory");
+	for (i = 0; i < count && strcmp(said[i], line) != 0; i++)
+		;
+	if (i < count) {
+		free(line);
+		return;
+	}
+	said = realloc(said, (count + 1) * sizeof(*said));
+	if (!said)
+		bench_fail("out of memory");
+	said[count++] = line;
+	puts(line);
+}
+
 void bench_busy(const char *figures, unsigned processes)
 {
 	if (processes > (unsigned)bench.cpus)
-		printf("label %s %u busy processes on %d processors measure the scheduler\n",
+		printf("distrust %s %u busy processes on %d processors measure the scheduler\n",
 		       figures, processes, bench.cpus);
 }
 
@@ -328,6 +416,11 @@ void bench_pin(int cpu)
 		if (CPU_ISSET(i, &usable) && k++ == cpu % bench.cpus)
 			CPU_SET(i, &set);
 	sched_setaffinity(0, sizeof(set), &set);
+}
+
+void bench_unpin(void)
+{
+	sched_setaffinity(0, sizeof(usable), &usable);
 }
 
 void bench_run(const struct bench_proc *proc, unsigned n)

@@ -80,11 +80,27 @@ void bench_meet(unsigned n);
 /* For a process that wants the library's thread elsewhere, and so opens its
  * bus before it pins itself.  Threads inherit. */
 void bench_pin(int cpu);
+void bench_unpin(void); /* to any usable processor */
 
 /* For those who do nothing meanwhile: sleep until somebody has said that the
  * run is at this stage, or at a later one.  It begins at 0. */
 void bench_say_stage(unsigned stage);
 void bench_await_stage(unsigned stage);
+
+/* Runs that end when their time is over: the sender says which message is
+ * the last before he sends it, and the receiver looks after each. */
+static inline _Atomic uint64_t *bench_total_word(void)
+{
+	return &bench_shared->word[BENCH_WORDS - 1][0];
+}
+static inline void bench_say_total(uint64_t n)
+{
+	atomic_store_explicit(bench_total_word(), n, memory_order_release);
+}
+static inline int bench_is_total(uint64_t n)
+{
+	return atomic_load_explicit(bench_total_word(), memory_order_relaxed) == n;
+}
 
 /* n messages, or fewer where they only have to arrive. */
 uint64_t bench_amount(uint64_t n);
@@ -157,6 +173,13 @@ static inline void bench_relax(void)
 /* Sorts value. */
 double bench_median(double *value, unsigned n);
 
+/* Do so many samples say something of quantile q?  Not if it is one of the
+ * few longest. */
+static inline int bench_enough(uint64_t samples, double q)
+{
+	return (double)samples * (1 - q) >= 5;
+}
+
 /* Samples in bench_shared->samples: q from 0 to 1. */
 void bench_sort_samples(void);
 uint64_t bench_quantile(double q);
@@ -164,8 +187,10 @@ uint64_t bench_quantile(double q);
  * on few values: those that are equal count as spread over their step. */
 double bench_quantile_smooth(double q);
 
-/* One value per round under a name; figures are printed by bench_end(), in
- * the order first seen, as `figure name value unit` with .min and .max. */
+/* One value per round under a name, NAN if that round has none.  Figures are
+ * printed by bench_end(), in the order first seen, as `figure name value unit`
+ * with .min and .max, and as `rounds name value...`: what is compared is
+ * compared round by round. */
 void bench_note(const char *name, const char *unit, double value);
 /* The same for <name>.<stat>. */
 void bench_note_stat(const char *name, const char *stat, const char *unit, double value);
@@ -174,8 +199,13 @@ int bench_has(const char *name);
 /* The ratio of two names, round by round. */
 void bench_ratio(const char *name, const char *of, const char *to);
 
+/* A remark about all figures whose names begin with that; each is printed
+ * once. */
+void bench_label(const char *figures, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
 /* So many processes are busy at a time for the figures whose names begin with
- * that: if there are fewer processors, a label says what they measure. */
+ * that: if there are fewer processors, they are not to be trusted. */
 void bench_busy(const char *figures, unsigned processes);
 
 /* Payload of message i.  Every word says which message and which place it

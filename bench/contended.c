@@ -149,6 +149,8 @@ static void measure(const struct contest *c, int own)
 	}
 	figure_name(c, own, name, sizeof(name));
 	bench_note_stat(name, "rate", "M/s", crowd_run(&crowd).rate);
+	if (!own)
+		crowd_run_peers(&crowd, name);
 }
 
 static void measure_against_limit(void)

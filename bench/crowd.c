@@ -10,6 +10,7 @@ struct end {
 	shmq_bus *bus;
 	shmq_pub *pub;
 	shmq_sub *sub;
+	struct peer_end peer;
 };
 
 static unsigned everyone(const struct crowd *c)
@@ -113,6 +114,43 @@ BENCH_ALWAYS void shmq_get(struct end *e, char *buf, uint64_t *lost)
 	shmq_next(e->sub, e->crowd->lossy, buf, SHMQ_FOREVER, lost);
 }
 
+/* ---- peers ------------------------------------------------------------------- */
+
+static struct peer_channel channel;
+
+static void peer_open_end(struct end *e, enum peer_kind kind)
+{
+	struct peer_channel mine = channel;
+
+	mine.index = e->index;
+	e->peer = bench_peer_open(e->crowd->peer, kind, &mine);
+}
+
+static void peer_open_send(struct end *e)
+{
+	peer_open_end(e, PEER_SENDER);
+}
+
+static void peer_open_receive(struct end *e)
+{
+	peer_open_end(e, PEER_RECEIVER);
+}
+
+static void peer_put(struct end *e, const char *buf)
+{
+	bench_peer_send(&e->peer, buf, CROWD_BYTES);
+}
+
+static void peer_get(struct end *e, char *buf, uint64_t *lost)
+{
+	bench_peer_receive(&e->peer, buf, CROWD_BYTES);
+}
+
+static void peer_close(struct end *e)
+{
+	bench_peer_close(&e->peer);
+}
+
 /* ---- sending and receiving ------------------------------------------------------ */
 
 typedef void end_op(struct end *e);
@@ -172,6 +210,16 @@ static void shmq_receive_all(void *arg)
 	receive_all(arg, shmq_open_receive, shmq_get, shmq_close);
 }
 
+static void peer_send_all(void *arg)
+{
+	send_all(arg, peer_open_send, peer_put, peer_close);
+}
+
+static void peer_receive_all(void *arg)
+{
+	receive_all(arg, peer_open_receive, peer_get, peer_close);
+}
+
 /* ---- a run ------------------------------------------------------------------ */
 
 /* Until the last subscriber has the last message; where nobody waits for
@@ -213,6 +261,8 @@ struct crowd_result crowd_run(const struct crowd *c)
 {
 	struct bench_proc proc[BENCH_PROCS_MAX];
 	struct end end[BENCH_PROCS_MAX], witness = { .crowd = c };
+	void (*send)(void *) = c->peer ? peer_send_all : shmq_send_all;
+	void (*receive)(void *) = c->peer ? peer_receive_all : shmq_receive_all;
 	struct crowd_result result;
 	uint64_t received = 0;
 	unsigned k;
@@ -223,8 +273,8 @@ struct crowd_result crowd_run(const struct crowd *c)
 		int sends = k < c->publishers;
 
 		end[k] = (struct end){ .crowd = c, .index = sends ? k : k - c->publishers };
-		proc[k] = (struct bench_proc){ sends ? shmq_send_all : shmq_receive_all, &end[k],
-					       processor_of(c, k) };
+		proc[k] =
+			(struct bench_proc){ sends ? send : receive, &end[k], processor_of(c, k) };
 	}
 	bench_run(proc, everyone(c));
 	if (!c->subscribers) {
@@ -238,4 +288,25 @@ struct crowd_result crowd_run(const struct crowd *c)
 					     100.0 * (double)received /
 						     ((double)sent_by_all(c) * c->subscribers);
 	return result;
+}
+
+void crowd_run_peers(const struct crowd *c, const char *figures)
+{
+	const struct peer_channel any = { .bytes = CROWD_BYTES,
+					  .senders = c->publishers,
+					  .receivers = c->subscribers };
+	struct crowd run = *c;
+	enum peer_wait wait;
+	char name[96];
+
+	run.seconds = c->seconds / 4; /* there are many */
+	for (run.peer = NULL; (run.peer = bench_next_peer(run.peer, figures, &any, PEER_COPIES));) {
+		wait = bench_peer_polls(run.peer);
+		/* Who polls takes the processor from those it waits for. */
+		if (everyone(c) > (unsigned)bench.cpus && run.peer->waits & PEER_SLEEP)
+			wait = PEER_SLEEP;
+		channel = bench_channel(CROWD_BYTES, c->publishers, c->subscribers, wait);
+		snprintf(name, sizeof(name), "%s%s", figures, bench_peer_who(run.peer));
+		bench_note(name, "M/s", crowd_run(&run).rate);
+	}
 }

@@ -11,6 +11,7 @@
 #define BENCH_CROWD_H
 
 #include "common.h"
+#include "peers.h"
 
 #define CROWD_BYTES 64u
 
@@ -23,6 +24,7 @@ struct crowd {
 	int lossy;            /* the topic's policy; else nothing may be lost */
 	int lanes;            /* each publisher has its own partition */
 	double seconds;
+	const struct peer *peer; /* who carries the messages; NULL: shmq */
 };
 
 struct crowd_result {
@@ -31,6 +33,10 @@ struct crowd_result {
 };
 
 struct crowd_result crowd_run(const struct crowd *c);
+
+/* The same for each peer, which loses nothing and knows no topics: its rate
+ * is noted in addition to the other figures of that name. */
+void crowd_run_peers(const struct crowd *c, const char *figures);
 
 /* ---- messages, for what crowds are compared with ------------------------------ */
 

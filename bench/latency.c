@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "common.h"
 #include "histogram.h"
+#include "peers.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -9,25 +11,26 @@
 static const char question[] =
 	"How long after the moment at which it was due is a message with its reader, if messages\n"
 	"are due at a fixed rate, compared with a bare ring of flags?  None is skipped, so that\n"
-	"one which is late makes those behind it late as well.  Both sides spin.";
+	"one which is late makes those behind it late as well.  Both sides spin; what cannot\n"
+	"sleeps.";
 
 #define BYTES 64u
 #define SLOTS 1024u /* of shmq's ring and of the bare one */
 #define CELL_BYTES 128u
 #define FETCH_CELLS 4u
 #define CURSOR_EVERY 32u
+#define PATIENCE_NS 2e7 /* a peer's sender that is so far behind gives up */
 
 struct load {
 	const char *name; /* of the figure */
 	double per_second;
 	double seconds;
-	unsigned messages; /* from main() on */
 };
 
-static struct load loads[] = {
-	{ "latency.10k", 1e4, 1, 0 },
-	{ "latency.1M", 1e6, 0.4, 0 },
-	{ "latency.10M", 1e7, 0.3, 0 },
+static const struct load loads[] = {
+	{ "latency.10k", 1e4, 0.3 },
+	{ "latency.1M", 1e6, 0.2 },
+	{ "latency.10M", 1e7, 0.1 },
 };
 #define LOADS (sizeof(loads) / sizeof(loads[0]))
 
@@ -38,6 +41,7 @@ struct end {
 	shmq_pub *pub;
 	shmq_sub *sub;
 	uint64_t room; /* bare ring: cells below it may be written */
+	struct peer_end peer;
 };
 
 static struct histogram *seen; /* of this run, ticks; shared */
@@ -47,6 +51,11 @@ static struct histogram *seen; /* of this run, ticks; shared */
 static _Atomic uint64_t *start_tick(void)
 {
 	return &bench_shared->word[0][0];
+}
+
+static uint64_t messages_of(const struct load *l)
+{
+	return (uint64_t)(l->per_second * l->seconds / (bench.quick ? 5 : 1));
 }
 
 static uint64_t due(const struct load *l, uint64_t start, uint64_t i)
@@ -84,6 +93,10 @@ static struct bench_cell *cell_at(const struct bench_shared *in, uint64_t i)
 static void ring_open(struct end *e, int sends)
 {
 	e->room = SLOTS;
+}
+
+static void ring_close(struct end *e)
+{
 }
 
 BENCH_ALWAYS void ring_put(struct end *e, const char *buf, uint64_t i)
@@ -139,44 +152,79 @@ BENCH_ALWAYS void shmq_get(struct end *e, char *buf, uint64_t i)
 	memcpy(buf, msg.data, BYTES);
 }
 
+static void shmq_close(struct end *e)
+{
+	shmq_bus_close(e->bus);
+}
+
+/* ---- peers ------------------------------------------------------------------- */
+
+static const struct peer *peer; /* or NULL: none is measured */
+static struct peer_channel channel;
+
+static void peer_open(struct end *e, int sends)
+{
+	e->peer = bench_peer_open(peer, sends ? PEER_SENDER : PEER_RECEIVER, &channel);
+}
+
+BENCH_ALWAYS void peer_put(struct end *e, const char *buf, uint64_t i)
+{
+	bench_peer_send(&e->peer, buf, BYTES);
+}
+
+BENCH_ALWAYS void peer_get(struct end *e, char *buf, uint64_t i)
+{
+	bench_peer_receive(&e->peer, buf, BYTES);
+}
+
+static void peer_close(struct end *e)
+{
+	bench_peer_close(&e->peer);
+}
+
 /* ---- under load -------------------------------------------------------------- */
 
 typedef void end_open(struct end *e, int sends);
 typedef void end_put(struct end *e, const char *buf, uint64_t i);
 typedef void end_get(struct end *e, char *buf, uint64_t i);
+typedef void end_close(struct end *e);
 
-BENCH_ALWAYS void send_all(const struct load *l, end_open *open, end_put *put)
+BENCH_ALWAYS void send_all(const struct load *l, end_open *open, end_put *put, end_close *close)
 {
+	const uint64_t patience = peer ? (uint64_t)(PATIENCE_NS / bench_tick_ns) : INT64_MAX;
+	uint64_t start, tick = 0, now, n = messages_of(l), i;
 	struct end e = { .load = l };
-	uint64_t start, tick = 0, i;
 	char buf[BYTES];
 
 	open(&e, 1);
 	bench_meet(2);
 	start = bench_tick() + (uint64_t)(1e6 / bench_tick_ns);
 	atomic_store(start_tick(), start);
-	for (i = 0; i < l->messages; i++) {
+	for (i = 0; i < n; i++) {
 		tick = due(l, start, i);
 		fill(buf, i, tick);
-		while ((int64_t)(bench_tick() - tick) < 0)
+		while ((int64_t)((now = bench_tick()) - tick) < 0)
 			;
+		if (now - tick > patience && i) { /* hopeless */
+			n = i + 1;
+			bench_say_total(n);
+		}
 		put(&e, buf, i);
 	}
 	/* How much later than due the last one was out. */
 	bench_shared->result[0] = (double)(bench_tick() - tick) * bench_tick_ns;
-	if (e.bus)
-		shmq_bus_close(e.bus);
+	close(&e);
 }
 
-BENCH_ALWAYS void receive_all(const struct load *l, end_open *open, end_get *get)
+BENCH_ALWAYS void receive_all(const struct load *l, end_open *open, end_get *get, end_close *close)
 {
+	uint64_t start = 0, early = 0, n = messages_of(l), warm = n / 10, i;
 	struct end e = { .load = l };
-	uint64_t start = 0, early = 0, warm = l->messages / 10, i;
 	char buf[BYTES];
 
 	open(&e, 0);
 	bench_meet(2);
-	for (i = 0; i < l->messages; i++) {
+	for (i = 0; i < n && !(i && bench_is_total(i)); i++) {
 		uint64_t tick, now;
 
 		get(&e, buf, i);
@@ -191,82 +239,114 @@ BENCH_ALWAYS void receive_all(const struct load *l, end_open *open, end_get *get
 		histogram_add(seen, (int64_t)(now - tick) < 0 ? 0 : now - tick);
 	}
 	bench_shared->result[1] = (double)early;
-	if (e.bus)
-		shmq_bus_close(e.bus);
+	close(&e);
 }
 
 #define CONTENDER(name) \
 	static void name##_send_all(void *arg) \
 	{ \
-		send_all(arg, name##_open, name##_put); \
+		send_all(arg, name##_open, name##_put, name##_close); \
 	} \
 	static void name##_receive_all(void *arg) \
 	{ \
-		receive_all(arg, name##_open, name##_get); \
+		receive_all(arg, name##_open, name##_get, name##_close); \
 	}
 CONTENDER(ring)
 CONTENDER(shmq)
+CONTENDER(peer)
 
 /* ---- measuring ----------------------------------------------------------------- */
 
-struct contender {
-	const char *who; /* how its figures' names go on */
-	void (*send)(void *arg);
-	void (*receive)(void *arg);
-};
-
-static const struct contender contenders[] = {
-	{ ".limit", ring_send_all, ring_receive_all },
-	{ "", shmq_send_all, shmq_receive_all },
-};
-#define CONTENDERS (sizeof(contenders) / sizeof(contenders[0]))
-
-/* Of all rounds. */
-static struct series {
+/* Of all rounds, of one contender under one load. */
+struct series {
+	char name[96]; /* of the figures */
 	struct histogram seen;
-	unsigned rounds_behind;
+	unsigned rounds, rounds_behind;
 	double early;
-} series[LOADS][CONTENDERS];
+};
 
-static void name_of(const struct load *l, const struct contender *c, char *name, size_t bytes)
+#define CONTENDERS 32 /* the limit, shmq and the peers */
+static struct series *series[LOADS][CONTENDERS];
+
+static struct series *series_of(const struct load *l, const char *who)
 {
-	snprintf(name, bytes, "%s%s", l->name, c->who);
+	struct series **s = series[l - loads];
+	char name[sizeof((*s)->name)];
+
+	snprintf(name, sizeof(name), "%s%s", l->name, who);
+	for (; *s && strcmp((*s)->name, name) != 0; s++)
+		;
+	if (!*s) {
+		*s = calloc(1, sizeof(**s));
+		if (!*s)
+			bench_fail("out of memory");
+		strcpy((*s)->name, name);
+	}
+	return *s;
 }
 
-static void measure(const struct load *l, const struct contender *c, struct series *s)
+/* A run whose sender fell behind says nothing of latency but how long it
+ * lasted: it does not count, and a label says how many did. */
+static void measure(const struct load *l, const char *who, void (*send)(void *),
+		    void (*receive)(void *))
 {
-	struct bench_proc proc[] = { { c->send, (void *)(uintptr_t)l, 0 },
-				     { c->receive, (void *)(uintptr_t)l, 1 } };
+	struct bench_proc proc[] = { { send, (void *)(uintptr_t)l, 0 },
+				     { receive, (void *)(uintptr_t)l, 1 } };
 	static const struct {
 		const char *name;
 		double q;
-	} stat[] = { { "p50", 0.5 }, { "p99", 0.99 }, { "p999", 0.999 }, { "max", 1 } };
-	char name[64];
+	} stat[] = { { "p50", 0.5 }, { "p99", 0.99 }, { "p999", 0.999 } };
+	struct series *s = series_of(l, who);
 	unsigned i;
 
 	memset(seen, 0, sizeof(*seen));
 	memset(bench_shared->area, 0, SLOTS * CELL_BYTES); /* flags of the last run */
 	bench_run(proc, 2);
-	name_of(l, c, name, sizeof(name));
+	s->rounds++;
+	if (bench_shared->result[0] > 1e9 * (double)messages_of(l) / l->per_second / 100) {
+		s->rounds_behind++;
+		memset(seen, 0, sizeof(*seen));
+	}
 	for (i = 0; i < sizeof(stat) / sizeof(stat[0]); i++)
-		bench_note_stat(name, stat[i].name, "ns",
-				bench_tick_ns * (double)histogram_quantile(seen, stat[i].q));
+		bench_note_stat(s->name, stat[i].name, "ns",
+				bench_enough(seen->count, stat[i].q) ?
+					bench_tick_ns *
+						(double)histogram_quantile(seen, stat[i].q) :
+					NAN);
 	histogram_merge(&s->seen, seen);
-	s->rounds_behind += bench_shared->result[0] > 1e9 * l->messages / l->per_second / 100;
 	s->early += bench_shared->result[1];
 }
 
-static void report(const struct load *l, const struct contender *c, const struct series *s)
+static void one_round(const struct load *l)
 {
-	char name[64];
+	const struct peer_channel any = { .bytes = BYTES, .senders = 1, .receivers = 1 };
 
-	name_of(l, c, name, sizeof(name));
-	histogram_print(&s->seen, name, bench_tick_ns);
-	if (2 * s->rounds_behind > bench.rounds)
-		printf("distrust %s the sender could not keep up with the rate\n", name);
+	measure(l, ".limit", ring_send_all, ring_receive_all);
+	measure(l, "", shmq_send_all, shmq_receive_all);
+	for (peer = NULL; (peer = bench_next_peer(peer, l->name, &any, PEER_COPIES));) {
+		channel = bench_channel(BYTES, 1, 1, bench_peer_polls(peer));
+		measure(l, bench_peer_who(peer), peer_send_all, peer_receive_all);
+	}
+}
+
+static void report(const struct series *s)
+{
+	unsigned kept_up = s->rounds - s->rounds_behind;
+
+	if (!kept_up) {
+		bench_label(s->name, "cannot keep up with this rate");
+		return;
+	}
+	histogram_print(&s->seen, s->name, bench_tick_ns);
+	if (2 * kept_up < s->rounds)
+		printf("distrust %s the sender kept up with the rate in only %u of %u rounds\n",
+		       s->name, kept_up, s->rounds);
+	else if (s->rounds_behind)
+		bench_label(s->name, "kept up with this rate in %u of %u rounds", kept_up,
+			    s->rounds);
 	if (s->early > 0)
 		printf("distrust %s the processors' clocks differ: %.0f messages came before they were sent\n",
-		       name, s->early);
+		       s->name, s->early);
 }
 
 int main(int argc, char **argv)
@@ -280,22 +360,18 @@ int main(int argc, char **argv)
 	if (seen == MAP_FAILED)
 		bench_fail("no memory for the histogram");
 	bus = bench_open();
-	for (i = 0; i < LOADS; i++) {
-		loads[i].messages =
-			(unsigned)(loads[i].per_second * loads[i].seconds / (bench.quick ? 5 : 1));
+	for (i = 0; i < LOADS; i++)
 		BENCH_OK(shmq_topic_create(bus, loads[i].name, &o, NULL));
-	}
 	for (r = 0; r < bench.rounds; r++)
 		for (i = 0; i < LOADS; i++)
-			for (k = 0; k < CONTENDERS; k++)
-				measure(&loads[i], &contenders[k], &series[i][k]);
+			one_round(&loads[i]);
 	shmq_bus_close(bus);
 	if (!bench_has_tsc)
 		printf("distrust latency no time stamp counter that all processors share: reading the clock takes part in what is measured\n");
 	bench_busy("latency", 2);
 	for (i = 0; i < LOADS; i++)
-		for (k = 0; k < CONTENDERS; k++)
-			report(&loads[i], &contenders[k], &series[i][k]);
+		for (k = 0; series[i][k]; k++)
+			report(series[i][k]);
 	for (i = 0; i < LOADS; i++) {
 		char ratio[64], of[64], to[64];
 

@@ -8,7 +8,6 @@
  * left, the next one removes.
  */
 #include "peers.h"
-#include "common.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -16,6 +15,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,9 +205,13 @@ const struct peer *const *bench_peers(void)
 	ssize_t len;
 	unsigned i;
 
-	if (parent || (list && !strcmp(list, "none")))
+	if (!list)
+		list = bench.quick ? "none" : "all";
+	if (parent || !strcmp(list, "none"))
 		return peers;
-	if (list)
+	if (!strcmp(list, "all"))
+		list = NULL;
+	else
 		check_names(list);
 	len = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
 	if (len < 0)
@@ -241,4 +245,68 @@ struct peer_channel bench_channel(size_t bytes, unsigned senders, unsigned recei
 
 	snprintf(c.name, sizeof(c.name), PREFIX "%d-%u", (int)parent, channel_count++);
 	return c;
+}
+
+/* What a peer can't, or NULL. */
+static const char *unable(const struct peer *p, const struct peer_channel *c, enum peer_use use)
+{
+	static char text[64];
+
+	if (use == PEER_IN_PLACE && !p->loan)
+		return "copies";
+	if (c->wait && !(p->waits & c->wait))
+		return c->wait == PEER_SPIN ? "cannot poll" : "cannot sleep";
+	if (c->bytes > p->max_bytes)
+		snprintf(text, sizeof(text), "carries at most %zu KiB at a time",
+			 p->max_bytes >> 10);
+	else if (c->receivers > p->fan_out)
+		snprintf(text, sizeof(text), "has at most %u receivers", p->fan_out);
+	else if (c->senders > p->fan_in)
+		snprintf(text, sizeof(text), "has at most %u senders", p->fan_in);
+	else
+		return NULL;
+	return text;
+}
+
+const char *bench_peer_who(const struct peer *p)
+{
+	static char who[64];
+
+	snprintf(who, sizeof(who), ".peer.%s", p->name);
+	return who;
+}
+
+const struct peer *bench_next_peer(const struct peer *after, const char *figures,
+				   const struct peer_channel *channel, enum peer_use use)
+{
+	const struct peer *const *p = bench_peers();
+	char missing[96];
+	const char *why;
+
+	while (after && *p++ != after)
+		;
+	for (; *p && (why = unable(*p, channel, use)); p++) {
+		snprintf(missing, sizeof(missing), "%s%s", figures, bench_peer_who(*p));
+		bench_label(missing, "%s", why);
+	}
+	return *p;
+}
+
+struct peer_end bench_peer_open(const struct peer *p, enum peer_kind kind,
+				const struct peer_channel *channel)
+{
+	struct peer_end e = { .peer = p };
+	int spare = (unsigned)bench.cpus > channel->senders + channel->receivers;
+	cpu_set_t mine;
+
+	/* Threads of its own run on any processor if some are left, else on
+	 * that of their process: taking turns with the other's costs more. */
+	sched_getaffinity(0, sizeof(mine), &mine);
+	if (spare)
+		bench_unpin();
+	e.end = kind == PEER_SENDER ? p->open_send(channel) : p->open_recv(channel);
+	sched_setaffinity(0, sizeof(mine), &mine);
+	if (!e.end)
+		bench_fail("%s: opening a channel failed", p->name);
+	return e;
 }

@@ -3,6 +3,7 @@
 #include "peers.h"
 
 #include <linux/futex.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ static const char question[] =
 
 #define TRIPS_MAX (1u << 18)
 #define WINDOW 16u      /* trips timed together: the clock is coarser than one */
+#define LONGEST_NS 4e7  /* slow ones make fewer trips */
 #define RING_SLOTS 1024 /* of the bare ring */
 
 struct trip {
@@ -26,18 +28,18 @@ struct trip {
 	unsigned needs; /* what it is compared with */
 	int quick;      /* part of the quick run */
 };
-#define WITH_LINES 1u /* one buffer each way */
-#define WITH_RING 2u  /* a fresh slot for every message, as any ring has */
+#define WITH_LINES 1u /* one buffer each way; beside it a ring */
+#define WITH_COPY 2u  /* the better of these */
 #define WITH_FUTEX 4u
 #define TOUCHES_64 8u /* zero-copy: of a large message 64 bytes are used */
 
 static const struct trip trips[] = {
-	{ "rtt.spin.32", 32, 64, SHMQ_WAIT_SPIN, 20000, WITH_LINES | WITH_RING, 1 },
-	{ "rtt.spin.64", 64, 128, SHMQ_WAIT_SPIN, 20000, WITH_LINES | WITH_RING, 1 },
-	{ "rtt.spin.256", 256, 512, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 0 },
-	{ "rtt.spin.1K", 1024, 2048, SHMQ_WAIT_SPIN, 10000, WITH_LINES, 0 },
-	{ "rtt.spin.64K", 65536, 128, SHMQ_WAIT_SPIN, 1000, WITH_LINES, 0 },
-	{ "rtt.spin.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 80, WITH_LINES, 1 },
+	{ "rtt.spin.32", 32, 64, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 1 },
+	{ "rtt.spin.64", 64, 128, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 1 },
+	{ "rtt.spin.256", 256, 512, SHMQ_WAIT_SPIN, 20000, WITH_COPY, 0 },
+	{ "rtt.spin.1K", 1024, 2048, SHMQ_WAIT_SPIN, 10000, WITH_COPY, 0 },
+	{ "rtt.spin.64K", 65536, 128, SHMQ_WAIT_SPIN, 1000, WITH_COPY, 0 },
+	{ "rtt.spin.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 80, WITH_COPY, 1 },
 	{ "zerocopy.rtt.64K", 65536, 128, SHMQ_WAIT_SPIN, 20000, TOUCHES_64, 0 },
 	{ "zerocopy.rtt.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 20000, TOUCHES_64, 1 },
 	{ "rtt.sleep.32", 32, 64, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
@@ -57,7 +59,7 @@ struct ends {
 	shmq_bus *bus;
 	shmq_pub *pub;
 	shmq_sub *sub;
-	void *peer_send, *peer_recv;
+	struct peer_end peer_to, peer_from;
 };
 
 static char buffer[1 << 20] __attribute__((aligned(4096)));
@@ -91,7 +93,7 @@ static struct lines *slot_ro(int way, size_t off)
  * behind it. */
 BENCH_ALWAYS size_t near_bytes(size_t bytes)
 {
-	return bytes <= 56 ? bytes : bytes <= BENCH_WHOLE ? 56 : 0;
+	return bytes <= 56 ? bytes : bytes <= 64 ? 56 : 0;
 }
 
 BENCH_ALWAYS void put_at(struct lines *l, const char *buf, size_t bytes, uint64_t i)
@@ -138,21 +140,36 @@ BENCH_ALWAYS void writable_get(struct ends *e, size_t bytes, uint64_t i)
 	get_at(slot_rw(e->from, 0), e->buf, bytes, i);
 }
 
-/* The bare ring: what no library could take away from a ring. */
+/* The bare ring, with a fresh slot for every message: what no library could
+ * take away from a ring. */
 BENCH_ALWAYS size_t ring_off(size_t bytes, uint64_t i)
 {
-	return (i % RING_SLOTS) * ((bytes + 8 + 63) & ~(size_t)63);
+	size_t near = near_bytes(bytes);
+	size_t slot_bytes = (sizeof(struct lines) + bytes - near + 63) & ~(size_t)63;
+	size_t fit = WAY_BYTES / slot_bytes;
+
+	return i % (fit < RING_SLOTS ? fit : RING_SLOTS) * slot_bytes;
 }
 
 BENCH_ALWAYS void ring_put(struct ends *e, size_t bytes, uint64_t i)
 {
+	const char *next = (const char *)slot_rw(e->to, ring_off(bytes, i + 1));
+	size_t k;
+
 	bench_fill(e->buf, bytes, i);
 	put_at(slot_rw(e->to, ring_off(bytes, i)), e->buf, bytes, i);
+	for (k = 0; k < bytes + 8 && bytes <= BENCH_WHOLE; k += 64)
+		bench_fetch_for_writing(next + k); /* while the answer is awaited */
 }
 
 BENCH_ALWAYS void ring_get(struct ends *e, size_t bytes, uint64_t i)
 {
 	get_at(slot_ro(e->from, ring_off(bytes, i)), e->buf, bytes, i);
+}
+
+BENCH_ALWAYS void writable_ring_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	get_at(slot_rw(e->from, ring_off(bytes, i)), e->buf, bytes, i);
 }
 
 /* The bare ring again, whose slots say where 64 bytes lie that were written in
@@ -191,8 +208,11 @@ static _Atomic uint32_t *futex_of(int way)
 	return (_Atomic uint32_t *)&bench_shared->word[way][0];
 }
 
+/* What takes longer to copy than to say that it is there is copied as well. */
 static void futex_put(struct ends *e, size_t bytes, uint64_t i)
 {
+	if (bytes > BENCH_WHOLE)
+		ring_put(e, bytes, i);
 	atomic_store(futex_of(e->to), (uint32_t)i + 1);
 	syscall(SYS_futex, futex_of(e->to), FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -201,6 +221,8 @@ static void futex_get(struct ends *e, size_t bytes, uint64_t i)
 {
 	while (atomic_load(futex_of(e->from)) != (uint32_t)i + 1)
 		syscall(SYS_futex, futex_of(e->from), FUTEX_WAIT, (uint32_t)i, NULL, NULL, 0);
+	if (bytes > BENCH_WHOLE)
+		ring_get(e, bytes, i);
 }
 
 /* ---- shmq -------------------------------------------------------------------- */
@@ -262,27 +284,38 @@ static struct peer_channel way_channel[2];
 
 static void open_peer(struct ends *e)
 {
-	e->peer_recv = peer->open_recv(&way_channel[e->from]);
-	e->peer_send = e->peer_recv ? peer->open_send(&way_channel[e->to]) : NULL;
-	if (!e->peer_send)
-		bench_fail("%s: opening a channel failed", peer->name);
+	e->peer_from = bench_peer_open(peer, PEER_RECEIVER, &way_channel[e->from]);
+	e->peer_to = bench_peer_open(peer, PEER_SENDER, &way_channel[e->to]);
 }
 
-static void peer_put(struct ends *e, size_t bytes, uint64_t i)
+BENCH_ALWAYS void peer_put(struct ends *e, size_t bytes, uint64_t i)
 {
 	bench_fill(e->buf, bytes, i);
-	if (peer->send(e->peer_send, e->buf, bytes))
-		bench_fail("%s: sending failed", peer->name);
+	bench_peer_send(&e->peer_to, e->buf, bytes);
 }
 
-static void peer_get(struct ends *e, size_t bytes, uint64_t i)
+BENCH_ALWAYS void peer_get(struct ends *e, size_t bytes, uint64_t i)
 {
-	ssize_t len = peer->recv(e->peer_recv, e->buf, sizeof(buffer));
-
-	if (len < 0)
-		bench_fail("%s: receiving failed", peer->name);
-	if ((size_t)len != bytes || bench_verify(e->buf, bytes, i))
+	bench_peer_receive(&e->peer_from, e->buf, bytes);
+	if (bench_verify(e->buf, bytes, i))
 		wrong_message(i);
+}
+
+static void zero_peer_put(struct ends *e, size_t bytes, uint64_t i)
+{
+	void *room = bench_peer_loan(&e->peer_to, bytes);
+
+	bench_fill(room, 64, i);
+	bench_peer_publish(&e->peer_to, room);
+}
+
+static void zero_peer_get(struct ends *e, size_t bytes, uint64_t i)
+{
+	const void *message = bench_peer_take(&e->peer_from, bytes);
+
+	if (bench_verify(message, 64, i))
+		wrong_message(i);
+	peer->release(e->peer_from.end, message);
 }
 
 /* ---- there and back -------------------------------------------------------- */
@@ -291,21 +324,26 @@ typedef void end_op(struct ends *e, size_t bytes, uint64_t i);
 
 BENCH_ALWAYS void ping_pong(struct ends *e, size_t bytes, int leads, end_op *put, end_op *get)
 {
-	uint64_t i, n = e->trip->trips;
+	uint64_t *at = bench_shared->samples, i, n = e->trip->trips;
+	const uint64_t most = (uint64_t)(LONGEST_NS / bench_tick_ns);
 
 	bench_meet(2);
 	if (!leads) {
-		for (i = 0; i < n; i++) {
+		for (i = 0; i < n && !(i && bench_is_total(i)); i++) {
 			get(e, bytes, i);
 			put(e, bytes, i);
 		}
 		return;
 	}
-	bench_shared->samples[0] = bench_tick();
+	at[0] = bench_tick();
 	for (i = 0; i < n; i++) {
 		put(e, bytes, i);
 		get(e, bytes, i);
-		bench_shared->samples[i + 1] = bench_tick();
+		at[i + 1] = bench_tick();
+		if (at[i + 1] - at[0] > most && i + 2 < n) {
+			n = i + 2;
+			bench_say_total(n);
+		}
 	}
 	bench_shared->sample_count = n + 1;
 }
@@ -324,9 +362,9 @@ BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends
 		ping_pong(&e, t->bytes, leads, put, get);
 	if (e.bus)
 		shmq_bus_close(e.bus);
-	if (e.peer_send) {
-		peer->close(e.peer_send);
-		peer->close(e.peer_recv);
+	if (e.peer_to.end) {
+		bench_peer_close(&e.peer_to);
+		bench_peer_close(&e.peer_from);
 	}
 }
 
@@ -342,72 +380,109 @@ BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends
 CONTENDER(lines, open_nothing, lines_put, lines_get)
 CONTENDER(writable, open_nothing, lines_put, writable_get)
 CONTENDER(ring, open_nothing, ring_put, ring_get)
+CONTENDER(writable_ring, open_nothing, ring_put, writable_ring_get)
 CONTENDER(place, open_nothing, place_put, place_get)
 CONTENDER(futex, open_nothing, futex_put, futex_get)
 CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
 CONTENDER(zero, open_shmq, zero_put, zero_get)
 CONTENDER(peer, open_peer, peer_put, peer_get)
+CONTENDER(zero_peer, open_peer, zero_peer_put, zero_peer_get)
 
 /* ---- measuring ------------------------------------------------------------- */
 
+struct times {
+	uint64_t trips;
+	double p50, p99, p999;
+};
+
 /* From the times at which trips ended to the median of windows of trips, and
  * the tail of single ones.  The first tenth is warm-up. */
-static void note_trips(const char *name)
+static struct times of_trips(void)
 {
 	uint64_t *at = bench_shared->samples, n = bench_shared->sample_count - 1, from = n / 10, i;
 	static double window[TRIPS_MAX];
 	unsigned k = n - from < 20 * WINDOW ? 1 : WINDOW;
+	struct times t = { .trips = n - from };
 
 	for (i = from; i + k <= n; i += k)
 		window[(i - from) / k] = (double)(at[i + k] - at[i]) / k;
-	bench_note_stat(name, "p50", "ns",
-			bench_tick_ns * bench_median(window, (unsigned)((i - from) / k)));
+	t.p50 = bench_tick_ns * bench_median(window, (unsigned)((i - from) / k));
 	for (i = from; i < n; i++)
 		at[i - from] = at[i + 1] - at[i];
 	bench_shared->sample_count = n - from;
 	bench_sort_samples();
-	bench_note_stat(name, "p99", "ns", bench_tick_ns * (double)bench_quantile(0.99));
-	bench_note_stat(name, "p999", "ns", bench_tick_ns * (double)bench_quantile(0.999));
+	t.p99 = bench_tick_ns * (double)bench_quantile(0.99);
+	t.p999 = bench_tick_ns * (double)bench_quantile(0.999);
+	return t;
+}
+
+static struct times time_trips(const struct trip *t, void (*ping)(void *), void (*pong)(void *))
+{
+	struct bench_proc proc[] = { { ping, (void *)(uintptr_t)t, 0 },
+				     { pong, (void *)(uintptr_t)t, 1 } };
+
+	memset(bench_shared->area, 0, sizeof(bench_shared->area)); /* flags of the last run */
+	bench_run(proc, 2);
+	return of_trips();
+}
+
+static void note(const struct trip *t, const char *who, struct times times)
+{
+	char name[96];
+
+	snprintf(name, sizeof(name), "%s%s", t->name, who);
+	bench_note_stat(name, "p50", "ns", times.p50);
+	bench_note_stat(name, "p99", "ns", bench_enough(times.trips, 0.99) ? times.p99 : NAN);
+	bench_note_stat(name, "p999", "ns", bench_enough(times.trips, 0.999) ? times.p999 : NAN);
 }
 
 static void measure(const struct trip *t, const char *who, void (*ping)(void *),
 		    void (*pong)(void *))
 {
-	struct bench_proc proc[] = { { ping, (void *)(uintptr_t)t, 0 },
-				     { pong, (void *)(uintptr_t)t, 1 } };
-	char name[64];
-
-	memset(slot_rw(0, 0), 0, RING_SLOTS * 128); /* flags of the last run */
-	memset(slot_rw(1, 0), 0, RING_SLOTS * 128);
-	bench_run(proc, 2);
-	snprintf(name, sizeof(name), "%s%s", t->name, who);
-	note_trips(name);
+	note(t, who, time_trips(t, ping, pong));
 }
 
-/* Peers take longer, and there are many: fewer trips say as much. */
+/* What is copied in and out is read by the writer's next copy if it lies in
+ * one place, and finds no room in the caches if it lies in many: which is
+ * worse depends on the size and the machine. */
+static void note_better(const struct trip *t, const char *who, struct times one, struct times many)
+{
+	note(t, who, one.p50 < many.p50 ? one : many);
+}
+
+static void measure_copies(const struct trip *t)
+{
+	note_better(t, ".limit", time_trips(t, lines_ping, lines_pong),
+		    time_trips(t, ring_ping, ring_pong));
+	note_better(t, ".limit_writable", time_trips(t, writable_ping, writable_pong),
+		    time_trips(t, writable_ring_ping, writable_ring_pong));
+}
+
 static void measure_peers(const struct trip *t)
 {
-	const struct peer *const *p = bench_peers();
-	enum peer_wait wait = t->needs & WITH_FUTEX ? PEER_SLEEP : PEER_SPIN;
-	struct trip fewer = *t;
-	char who[64];
+	const struct peer_channel way = { .bytes = t->bytes,
+					  .senders = 1,
+					  .receivers = 1,
+					  .wait = t->needs & WITH_FUTEX ? PEER_SLEEP : PEER_SPIN };
+	enum peer_use use = t->needs & TOUCHES_64 ? PEER_IN_PLACE : PEER_COPIES;
+	unsigned i;
 
-	fewer.trips = t->trips < 40 ? t->trips : t->trips < 2000 ? t->trips / 4 : t->trips / 20;
-	for (; (peer = *p); p++) {
-		if (!(peer->waits & wait) || t->bytes > peer->max_bytes)
-			continue;
-		way_channel[0] = bench_channel(t->bytes, 1, 1, wait);
-		way_channel[1] = bench_channel(t->bytes, 1, 1, wait);
-		snprintf(who, sizeof(who), ".peer.%s", peer->name);
-		measure(&fewer, who, peer_ping, peer_pong);
+	for (peer = NULL; (peer = bench_next_peer(peer, t->name, &way, use));) {
+		for (i = 0; i < 2; i++)
+			way_channel[i] = bench_channel(t->bytes, 1, 1, way.wait);
+		if (use == PEER_IN_PLACE)
+			measure(t, bench_peer_who(peer), zero_peer_ping, zero_peer_pong);
+		else
+			measure(t, bench_peer_who(peer), peer_ping, peer_pong);
 	}
 }
 
 static void one_round(const struct trip *t)
 {
-	if (t->needs & WITH_LINES)
+	if (t->needs & WITH_COPY)
+		measure_copies(t);
+	if (t->needs & WITH_LINES) {
 		measure(t, ".limit", lines_ping, lines_pong);
-	if (t->needs & WITH_RING) {
 		measure(t, ".limit_writable", writable_ping, writable_pong);
 		measure(t, ".ring", ring_ping, ring_pong);
 	}
@@ -418,8 +493,8 @@ static void one_round(const struct trip *t)
 		measure(t, "", zero_ping, zero_pong);
 	} else {
 		measure(t, "", shmq_ping, shmq_pong);
-		measure_peers(t);
 	}
+	measure_peers(t);
 }
 
 int main(int argc, char **argv)
@@ -457,7 +532,7 @@ int main(int argc, char **argv)
 	bench_ratio("copy.rtt.1M.vs_memcpy", "rtt.spin.1M.p50", "rtt.spin.1M.limit.p50");
 	bench_ratio("zerocopy.rtt.1M.vs_64B", "zerocopy.rtt.1M.p50", "rtt.spin.64.p50");
 	bench_ratio("zerocopy.rtt.1M.vs_limit", "zerocopy.rtt.1M.p50", "zerocopy.rtt.1M.limit.p50");
-	bench_ratio("zerocopy.rtt.1M.limit.vs_64B", "zerocopy.rtt.1M.limit.p50",
+	bench_ratio("zerocopy.rtt.1M.limit_vs_64B", "zerocopy.rtt.1M.limit.p50",
 		    "rtt.spin.64.limit.p50");
 	bench_ratio("rtt.sleep.64.vs_futex", "rtt.sleep.64.p50", "rtt.sleep.64.limit.p50");
 	return bench_end();

@@ -30,11 +30,13 @@ static const struct shape shapes[] = {
 };
 #define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
-#define BATCH 32u
-#define FETCH_LINES 8u /* how far ahead the limits fetch lines for writing */
+#define BATCH 32u                /* at most so many messages */
+#define BATCH_BYTES (256u << 10) /* and bytes, but one message */
+#define PEER_NS 50000000         /* a slow peer sends for so long */
+#define FETCH_LINES 8u           /* how far ahead the limits fetch lines for writing */
 #define AREA_BYTES (sizeof(bench_shared->area))
 
-static char buffer[BATCH][1 << 20] __attribute__((aligned(4096)));
+static char buffer[1 << 20] __attribute__((aligned(4096)));
 
 static void wrong_message(uint64_t i)
 {
@@ -50,9 +52,9 @@ BENCH_ALWAYS void fetch_for_writing(const char *p)
 #endif
 }
 
-static void finish(const struct shape *s, uint64_t start)
+static void finish(uint64_t messages, uint64_t start)
 {
-	bench_shared->result[0] = (double)s->messages * 1e3 / (double)(bench_now() - start);
+	bench_shared->result[0] = (double)messages * 1e3 / (double)(bench_now() - start);
 }
 
 /* ---- the limits -------------------------------------------------------- */
@@ -98,8 +100,8 @@ BENCH_ALWAYS void limit_write_n(size_t bytes, uint64_t n)
 
 			if (bytes <= 1024) /* more is a run of its own */
 				fetch_for_writing(ahead < end ? ahead : bench_shared->area);
-			bench_fill(buffer[0], bytes, i);
-			memcpy(at, buffer[0], bytes);
+			bench_fill(buffer, bytes, i);
+			memcpy(at, buffer, bytes);
 		}
 		atomic_store_explicit(flag_at(b % blocks, 0), b + 1, memory_order_release);
 	}
@@ -115,8 +117,8 @@ BENCH_ALWAYS void limit_read_n(size_t bytes, uint64_t n)
 		while (atomic_load_explicit(flag_at(b % blocks, 1), memory_order_acquire) != b + 1)
 			bench_relax();
 		for (k = 0; k < each && i < n; k++, i++, at += bytes) {
-			memcpy(buffer[0], at, bytes);
-			if (bench_verify(buffer[0], bytes, i))
+			memcpy(buffer, at, bytes);
+			if (bench_verify(buffer, bytes, i))
 				wrong_message(i);
 		}
 		atomic_store_explicit(words_read(), b + 1, memory_order_release);
@@ -152,9 +154,9 @@ BENCH_ALWAYS void slots_write_n(size_t bytes, size_t slot_bytes, uint64_t n)
 			limit = atomic_load_explicit(words_read(), memory_order_acquire) + SLOTS;
 		for (k = 0; k < bytes + sizeof(*s) && k < 128; k += 64)
 			fetch_for_writing(ahead + k);
-		bench_fill(buffer[0], bytes, i);
+		bench_fill(buffer, bytes, i);
 		s->len = bytes;
-		memcpy(s->payload, buffer[0], bytes);
+		memcpy(s->payload, buffer, bytes);
 		atomic_store_explicit(&s->seq, i + 1, memory_order_release);
 	}
 }
@@ -176,8 +178,8 @@ BENCH_ALWAYS void slots_read_n(size_t bytes, size_t slot_bytes, uint64_t n)
 			while (atomic_load_explicit(&s->seq, memory_order_acquire) != i + 1)
 				bench_relax();
 		}
-		memcpy(buffer[0], s->payload, bytes);
-		if (s->len != bytes || bench_verify(buffer[0], bytes, i))
+		memcpy(buffer, s->payload, bytes);
+		if (s->len != bytes || bench_verify(buffer, bytes, i))
 			wrong_message(i);
 		if (i % CURSOR_EVERY == 0)
 			atomic_store_explicit(words_read(), i + 1, memory_order_release);
@@ -216,7 +218,7 @@ static void limit_read(void *arg)
 #define CALL(bytes) limit_read_n(bytes, s->messages)
 	BY_LENGTH(s, CALL);
 #undef CALL
-	finish(s, start);
+	finish(s->messages, start);
 }
 
 static void slots_write(void *arg)
@@ -239,7 +241,7 @@ static void slots_read(void *arg)
 #define CALL(bytes) slots_read_n(bytes, s->slot_bytes, s->messages)
 	BY_LENGTH(s, CALL);
 #undef CALL
-	finish(s, start);
+	finish(s->messages, start);
 }
 
 /* ---- shmq --------------------------------------------------------------- */
@@ -266,8 +268,8 @@ BENCH_ALWAYS void publish_n(shmq_pub *pub, size_t bytes, uint64_t n)
 	uint64_t i;
 
 	for (i = 0; i < n; i++) {
-		bench_fill(buffer[0], bytes, i);
-		BENCH_OK(shmq_publish(pub, buffer[0], bytes));
+		bench_fill(buffer, bytes, i);
+		BENCH_OK(shmq_publish(pub, buffer, bytes));
 	}
 }
 
@@ -289,13 +291,16 @@ static void publish_batch(void *arg)
 	struct shmq_msg msg[BATCH];
 	shmq_bus *bus;
 	shmq_pub *pub = open_pub(s, &bus);
-	uint64_t i = 0, k, n;
+	uint64_t i = 0, each = BATCH_BYTES / s->bytes, k, n;
 
+	each = each < 1 ? 1 : each < BATCH ? each : BATCH;
 	while (i < s->messages) {
-		n = s->messages - i < BATCH ? s->messages - i : BATCH;
+		n = s->messages - i < each ? s->messages - i : each;
 		for (k = 0; k < n; k++) {
-			bench_fill(buffer[k], s->bytes, i + k);
-			msg[k] = (struct shmq_msg){ .data = buffer[k], .len = s->bytes };
+			char *data = buffer + k * s->bytes;
+
+			bench_fill(data, s->bytes, i + k);
+			msg[k] = (struct shmq_msg){ .data = data, .len = s->bytes };
 		}
 		if (shmq_publish_batch(pub, msg, n, 0) != (ssize_t)n)
 			bench_fail("a batch was not published whole");
@@ -342,8 +347,8 @@ BENCH_ALWAYS void receive_n(shmq_sub *sub, size_t bytes, uint64_t n)
 
 		if (rc || msg.len != bytes)
 			bench_fail("message %llu: %s", (unsigned long long)i, shmq_strerror(rc));
-		memcpy(buffer[0], msg.data, bytes);
-		if (bench_verify(buffer[0], bytes, i))
+		memcpy(buffer, msg.data, bytes);
+		if (bench_verify(buffer, bytes, i))
 			wrong_message(i);
 	}
 }
@@ -358,7 +363,7 @@ static void subscribe(void *arg)
 #define CALL(bytes) receive_n(sub, bytes, s->messages)
 	BY_LENGTH(s, CALL);
 #undef CALL
-	finish(s, start);
+	finish(s->messages, start);
 	shmq_bus_close(bus);
 }
 
@@ -387,7 +392,7 @@ static void subscribe_polling(void *arg)
 
 	while (p.next < s->messages)
 		BENCH_OK(shmq_poll(sub, verify_in_place, &p, BATCH, SHMQ_FOREVER));
-	finish(s, start);
+	finish(s->messages, start);
 	shmq_bus_close(bus);
 }
 
@@ -396,44 +401,65 @@ static void subscribe_polling(void *arg)
 static const struct peer *peer;
 static struct peer_channel channel;
 
-static void peer_write(void *arg)
+/* Of the slow ones only as many as fit in some time. */
+BENCH_ALWAYS void peer_write_n(const struct shape *s, enum peer_use use)
 {
-	const struct shape *s = arg;
-	void *end = peer->open_send(&channel);
-	uint64_t i;
+	struct peer_end end = bench_peer_open(peer, PEER_SENDER, &channel);
+	uint64_t until, i, n = s->messages;
+	void *room;
 
-	if (!end)
-		bench_fail("%s: opening a channel failed", peer->name);
 	bench_meet(2);
-	for (i = 0; i < s->messages; i++) {
-		bench_fill(buffer[0], s->bytes, i);
-		if (peer->send(end, buffer[0], s->bytes))
-			bench_fail("%s: sending failed", peer->name);
+	until = bench_now() + PEER_NS;
+	for (i = 0; i < n; i++) {
+		if (i + 1 < n && i % (s->bytes > BENCH_WHOLE ? 1 : 32) == 0 &&
+		    bench_now() > until) {
+			n = i + 1;
+			bench_say_total(n);
+		}
+		room = use == PEER_IN_PLACE ? bench_peer_loan(&end, s->bytes) : buffer;
+		bench_fill(room, s->bytes, i);
+		if (use == PEER_IN_PLACE)
+			bench_peer_publish(&end, room);
+		else
+			bench_peer_send(&end, room, s->bytes);
 	}
-	peer->close(end);
+	bench_peer_close(&end);
 }
 
-static void peer_read(void *arg)
+BENCH_ALWAYS void peer_read_n(const struct shape *s, enum peer_use use)
 {
-	const struct shape *s = arg;
-	void *end = peer->open_recv(&channel);
+	struct peer_end end = bench_peer_open(peer, PEER_RECEIVER, &channel);
 	uint64_t i, start;
 
-	if (!end)
-		bench_fail("%s: opening a channel failed", peer->name);
 	bench_meet(2);
 	start = bench_now();
-	for (i = 0; i < s->messages; i++) {
-		ssize_t len = peer->recv(end, buffer[0], sizeof(buffer[0]));
+	for (i = 0; i < s->messages && !(i && bench_is_total(i)); i++) {
+		const void *message = buffer;
 
-		if (len < 0)
-			bench_fail("%s: receiving failed", peer->name);
-		if ((size_t)len != s->bytes || bench_verify(buffer[0], s->bytes, i))
+		if (use == PEER_IN_PLACE)
+			message = bench_peer_take(&end, s->bytes);
+		else
+			bench_peer_receive(&end, buffer, s->bytes);
+		if (bench_verify(message, s->bytes, i))
 			wrong_message(i);
+		if (use == PEER_IN_PLACE)
+			peer->release(end.end, message);
 	}
-	finish(s, start);
-	peer->close(end);
+	finish(i, start);
+	bench_peer_close(&end);
 }
+
+#define PEER_USE(name, use) \
+	static void name##_write(void *arg) \
+	{ \
+		peer_write_n(arg, use); \
+	} \
+	static void name##_read(void *arg) \
+	{ \
+		peer_read_n(arg, use); \
+	}
+PEER_USE(peer, PEER_COPIES)
+PEER_USE(peer_in_place, PEER_IN_PLACE)
 
 /* ---- measuring ------------------------------------------------------------- */
 
@@ -441,43 +467,44 @@ static void measure(const struct shape *s, const char *who, void (*a)(void *), v
 {
 	struct bench_proc proc[] = { { a, (void *)(uintptr_t)s, 0 },
 				     { b, (void *)(uintptr_t)s, 1 } };
+	char name[96];
 
 	memset(bench_shared->samples, 0, sizeof(bench_shared->samples)); /* flags */
 	memset(bench_shared->area, 0, SLOTS * 128);
 	bench_run(proc, 2);
-	bench_note_stat(s->name, who, "M/s", bench_shared->result[0]);
+	snprintf(name, sizeof(name), "%s%s", s->name, who);
+	bench_note(name, "M/s", bench_shared->result[0]);
 }
 
-/* Peers take longer, and there are many: fewer messages say as much. */
-static void measure_peers(const struct shape *s)
+static void measure_peers(const struct shape *s, const char *kind, enum peer_use use)
 {
-	const struct peer *const *p = bench_peers();
-	struct shape fewer = *s;
-	char who[64];
+	const struct peer_channel any = { .bytes = s->bytes, .senders = 1, .receivers = 1 };
+	char figures[64], who[96];
 
-	fewer.messages = s->messages < 2000 ? s->messages : s->messages / 20;
-	for (; (peer = *p); p++) {
-		if (s->bytes > peer->max_bytes)
-			continue;
-		channel = bench_channel(s->bytes, 1, 1,
-					peer->waits & PEER_SPIN ? PEER_SPIN : PEER_SLEEP);
-		snprintf(who, sizeof(who), "peer.%s", peer->name);
-		measure(&fewer, who, peer_write, peer_read);
+	snprintf(figures, sizeof(figures), "%s%s", s->name, kind);
+	for (peer = NULL; (peer = bench_next_peer(peer, figures, &any, use));) {
+		channel = bench_channel(s->bytes, 1, 1, bench_peer_polls(peer));
+		snprintf(who, sizeof(who), "%s%s", kind, bench_peer_who(peer));
+		if (use == PEER_IN_PLACE)
+			measure(s, who, peer_in_place_write, peer_in_place_read);
+		else
+			measure(s, who, peer_write, peer_read);
 	}
 }
 
 static void one_round(const struct shape *s)
 {
-	measure(s, "limit", limit_write, limit_read);
+	measure(s, ".limit", limit_write, limit_read);
 	if (s->bytes + sizeof(struct slot) <= s->slot_bytes && SLOTS * s->slot_bytes <= AREA_BYTES)
-		measure(s, "slots", slots_write, slots_read);
-	measure(s, "rate", publish, subscribe);
+		measure(s, ".slots", slots_write, slots_read);
+	measure(s, ".rate", publish, subscribe);
 	if (s->mode == SHMQ_EXCLUSIVE)
-		measure_peers(s);
+		measure_peers(s, "", PEER_COPIES);
 	if (bench.quick || s->mode == SHMQ_SHARED)
 		return;
-	measure(s, "batch.rate", publish_batch, subscribe_polling);
-	measure(s, "zerocopy.rate", publish_claimed, subscribe_polling);
+	measure(s, ".batch.rate", publish_batch, subscribe_polling);
+	measure(s, ".zerocopy.rate", publish_claimed, subscribe_polling);
+	measure_peers(s, ".zerocopy", PEER_IN_PLACE);
 }
 
 int main(int argc, char **argv)

@@ -9,14 +9,15 @@ use warnings;
 use Exporter 'import';
 
 our @EXPORT = qw(
-	%figure @figures %curve @curves %absent @labels @distrust @programs $NUMBER
-	read_line distrust why_not_trusted remarks
+	%figure @figures %rounds %curve @curves %absent @labels @distrust @programs $NUMBER
+	read_line distrust why_not_trusted special_doubts remarks
 	human human_range three_digits in_base base_unit more_is_better minutes bounds
 );
 
-# Figures by name (median, min, max, unit, program), curves by name (points of
-# percentile and ns), remarks and doubts with the figures they are about.
-our (%figure, @figures, %curve, @curves, %absent, @labels, @distrust, @programs);
+# Figures by name (median, min, max, unit, program) and their rounds (values,
+# undef where a round has none), curves by name (points of percentile and ns),
+# remarks and doubts with the figures they are about.
+our (%figure, @figures, %rounds, %curve, @curves, %absent, @labels, @distrust, @programs);
 
 sub is_about {
 	my ($prefix, $name) = @_;
@@ -37,6 +38,14 @@ sub why_not_trusted {
 	return grep { !$seen{$_}++ } map { $_->{reason} }
 		grep { is_about($_->{figures}, $name) && (!defined $_->{program} || $_->{program} eq $program) }
 		@distrust;
+}
+
+# Those that are not about everything.
+sub special_doubts {
+	my ($name, $program) = @_;
+	my %seen;
+	return grep { !$seen{$_}++ } map { $_->{reason} } grep { $_->{figures} ne '*' && is_about($_->{figures}, $name)
+			&& (!defined $_->{program} || !defined $program || $_->{program} eq $program) } @distrust;
 }
 
 sub remarks {
@@ -60,6 +69,12 @@ my %READ = (
 		$figure{$name} = { median => $value + 0, min => $value + 0, max => $value + 0,
 				   unit => $unit, program => $program };
 	},
+	rounds => sub {
+		my ($program, $rest) = @_;
+		my ($name, @values) = split / /, $rest;
+		return if !@values || grep { !/^(?:$NUMBER|-)$/ } @values;
+		$rounds{$name} = [map { $_ eq '-' ? undef : $_ + 0 } @values];
+	},
 	curve => sub {
 		my ($program, $rest) = @_;
 		my ($name, $percentile, $ns) = $rest =~ /^(\S+) ($NUMBER) ($NUMBER)$/ or return;
@@ -68,8 +83,8 @@ my %READ = (
 	},
 	absent => sub {
 		my ($program, $rest) = @_;
-		return unless $rest =~ /^\S+$/;
-		$absent{$rest} = 1;
+		my ($name, $why) = $rest =~ /^(\S+)(?: (.*\S))?$/ or return;
+		$absent{$name} = $why // 'missing';
 	},
 	label => sub {
 		my ($program, $rest) = @_;

@@ -15,17 +15,18 @@ use Verdict;
 our @EXPORT = qw(plots has_gnuplot);
 
 my ($SHMQ_COLOUR, $LIMIT_COLOUR, $PEER_COLOUR) = ('#d1495b', '#8d99a6', '#7fa8c9');
-my @PEER_COLOURS = map { "#$_" } qw(0072b2 e69f00 009e73 cc79a7 56b4e9 b2912f 6a3d9a 555555 1b9e77 a6761d);
+my @PEER_COLOURS = map { "#$_" } qw(0072b2 e69f00 009e73 cc79a7 56b4e9 b2912f 6a3d9a 555555 9acd32 a6761d);
 
 sub gnuplot_text { my ($text) = @_; $text =~ s/["\\]//g; return qq("$text") }
 
-# Ticks at 1, 10, 100 … of the base unit between two values.
+# Ticks at 1, 10, 100 … of the base unit between two values; where they would
+# be more than $most, at every other.
 sub decades {
-	my ($unit, $low, $high) = @_;
+	my ($unit, $low, $high, $most) = @_;
 	my ($from, $to) = map { POSIX::floor(log($_) / log(10) + 1e-9) } $low, $high;
 	my $base = base_unit($unit);
 	return join ', ', map { gnuplot_text(human(10**$_, $base) =~ s/\.0+(?= )//r) . ' ' . 10**$_ }
-		$from .. $to + 1;
+		grep { $to - $from < $most || ($_ - $from) % 2 == 0 } $from .. $to + 1;
 }
 
 # Bars of one workload, best on top.  They start at 0, but where the longest
@@ -56,7 +57,7 @@ sub bars_panel {
 		. ($log ? "set logscale x\n" : "unset logscale x\n")
 		. sprintf("set xrange [%g:%g]\n", 0.999 * $left, $right) . "set yrange [-0.7:" . (@who - 0.3) . "]\n"
 		. 'set ytics (' . join(', ', @tics) . ") scale 0\n"
-		. ($log ? 'set xtics (' . decades($first->{unit}, $left, $high) . ")\n" : "unset xtics\n")
+		. ($log ? 'set xtics (' . decades($first->{unit}, $left, $high, 4) . ")\n" : "unset xtics\n")
 		. "plot \$p$n using 3:1:2:3:(\$1-0.36):(\$1+0.36):6 with boxxyerror lc rgb variable fs solid noborder, "
 		. "\$p$n using 3:1:4:5 with xerrorbars pt -1 lc rgb '#333333', "
 		. "\$p$n using 5:1:7 with labels left offset 0.7,0\n";
@@ -91,7 +92,7 @@ sub curve_panel {
 		1 .. POSIX::floor(log($far) / log(10) + 1e-6));
 	return $text . 'set title ' . gnuplot_text($w->{title}) . "\nset logscale xy\nset xrange [1:$far]\n"
 		. sprintf("set yrange [%g:%g]\n", $low / 1.5, $high * 1.5)
-		. 'set xtics (' . join(', ', @tics) . ")\nset ytics (" . decades('ns', $low, $high) . ")\n"
+		. 'set xtics (' . join(', ', @tics) . ")\nset ytics (" . decades('ns', $low, $high, 12) . ")\n"
 		. "set key outside right center Left reverse samplen 2 spacing 1.2\n"
 		. "set grid xtics ytics lt 1 lw 0.5 lc rgb '#cccccc'\nset xlabel 'percentile'\nplot " . join(', ', @plot) . "\n";
 }

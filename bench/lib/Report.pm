@@ -9,7 +9,7 @@ use Exporter 'import';
 use Measured;
 use Verdict;
 
-our @EXPORT = qw(markdown target_table behind doubts);
+our @EXPORT = qw(markdown target_table peers doubts);
 
 sub table {
 	my ($align, $head, @rows) = @_;
@@ -39,22 +39,43 @@ sub target_table {
 		my ($must, $limit, $note) = @{ $r->{target} }{qw(comparison value note)};
 		$limit = human($limit, $unit) unless $unit =~ /^(ratio|number)$/;
 		push @rows, [$r->{name}, defined $r->{median} ? human_range($r) : '-', "$must $limit",
-			$r->{verdict} . ($r->{trusted} ? '' : ', not trusted'), join '; ', $note, remarks($r->{name})];
+			$r->{verdict} . ($r->{trusted} ? '' : ', not trusted'),
+			join '; ', $note, remarks($r->{name}), special_doubts($r->{name}, ($figure{ $r->{name} } // {})->{program})];
 	}
 	my @peers = grep { defined $_->{verdict} } @{ $report->{comparisons} };
-	my $ahead = grep { $_->{verdict} eq 'ahead' } @peers;
+	my %of    = (ahead => 0, level => 0, behind => 0);
+	$of{ $_->{verdict} }++ for @peers;
 	my $doubt = grep { !$_->{trusted} } @peers;
-	push @rows, ['every figure against every peer', @peers ? "$ahead of " . @peers : '-', 'ahead of all',
-		(!@peers ? 'not measured' : $ahead == @peers ? 'met' : 'missed') . ($doubt ? ', not trusted' : ''), ''];
+	push @rows, ['every figure against every peer',
+		@peers ? join(', ', map { "$of{$_} $_" } grep { $of{$_} || $_ eq 'ahead' } qw(ahead level behind)) : '-',
+		'ahead of all', (!@peers ? 'not measured' : $of{behind} ? 'missed' : $of{level} ? 'level' : 'met')
+			. ($doubt ? ', not trusted' : ''),
+		!@peers ? 'peers are measured in the full run' : $doubt ? "$doubt of " . @peers . ' are not trusted' : ''];
 	return table('lrrll', ['Figure', 'Measured', 'Must be', 'Verdict', 'What it says'], @rows);
 }
 
-sub behind {
-	my ($report) = @_;
+# What the peers have that are so (behind or level), a line each.
+sub against {
+	my ($report, $verdict) = @_;
 	my $value = sub { my ($f) = @_; return human(@{ $figure{$f} }{qw(median unit)}) };
 	return map { "- `$_->{figure}`: $_->{against} has " . $value->($_->{other})
-		. ', shmq ' . $value->($_->{figure}) . "\n" }
-		grep { ($_->{verdict} // '') eq 'behind' } @{ $report->{comparisons} };
+		. ', shmq ' . $value->($_->{figure}) . ($_->{trusted} ? '' : ' (not trusted)') . "\n" }
+		grep { ($_->{verdict} // '') eq $verdict } @{ $report->{comparisons} };
+}
+
+# All that is said of the peers as a whole, as paragraphs.
+sub peers {
+	my ($report) = @_;
+	my %title = (behind => 'A peer is ahead:',
+		level => 'Now one and now the other is ahead, so that the rounds do not tell which is better:');
+	my $text = '';
+	for my $verdict (qw(behind level)) {
+		my @lines = against($report, $verdict) or next;
+		$text .= "$title{$verdict}\n\n@lines\n" =~ s/^ //gmr;
+	}
+	my @absent = map { "$_ ($absent{$_})" } @{ $report->{absent} };
+	$text .= 'Peers that are absent: ' . join(', ', @absent) . ".\n\n" if @absent;
+	return $text;
 }
 
 sub doubts {
@@ -67,10 +88,40 @@ sub doubts {
 	return @lines;
 }
 
+# Below a table: what is remarked on shmq's figures, which peers are not in
+# its columns and why, and which columns are not trusted.
+sub said_below {
+	my (@workloads) = @_;
+	my (@lines, %columns, @said, %who);
+	my $say = sub {
+		my ($line, $w, $peer) = @_;
+		push @lines, [$line, $peer] unless $columns{$line}{ $peer // '' };
+		push @{ $columns{$line}{ $peer // '' } }, $w->{title};
+	};
+	for my $w (@workloads) {
+		my $shmq = $w->{of}{shmq} // next;
+		$say->($_, $w) for remarks($shmq);
+		for my $l (@labels) {
+			my ($peer) = $l->{figure} =~ /^\Q$w->{name}\E\.peer\.([^.]+)$/ or next;
+			$say->($l->{text}, $w, $peer);
+		}
+		$say->("not trusted: $_", $w) for special_doubts($shmq, $figure{$shmq}{program});
+	}
+	# Peers of which the same is said in the same columns share a line.
+	for (@lines) {
+		my ($line, $peer) = @$_;
+		my @in   = @{ $columns{$line}{ $peer // '' } };
+		my $text = $line . (@in == @workloads ? '' : ' (' . join(', ', @in) . ')');
+		push @said, $text unless $who{$text};
+		push @{ $who{$text} }, $peer // ();
+	}
+	return map { @{ $who{$_} } ? join(', ', @{ $who{$_} }) . ": $_" : $_ } @said;
+}
+
 sub side_by_side {
 	my ($compared, @workloads) = @_;
 	my %against = map { ("$_->{figure} $_->{against}" => $_) } @$compared;
-	my $text = '';
+	my (%told, $text);
 
 	for my $g (groups(@workloads)) {
 		my @w = @{ $g->{workloads} };
@@ -83,20 +134,18 @@ sub side_by_side {
 				my $c = $against{ ($w->{of}{shmq} // '') . ' ' . ($who =~ s/^peer\.//r) };
 				my $cell = $f ? human($f->{median}, $f->{unit}) : '-';
 				$cell = "**$cell**" if $who eq 'shmq';
-				$cell .= $c->{verdict} eq 'ahead' ? sprintf ', %sx', three_digits($c->{advantage}) : ', **shmq behind**'
-					if $c && $c->{verdict};
+				$cell .= { ahead => sprintf(', %sx', three_digits($c->{advantage})), level => ', level',
+					behind => ', **shmq behind**' }->{ $c->{verdict} } if $c && $c->{verdict};
 				push @row, $cell;
 			}
 			push @rows, \@row;
 		}
 		my @limits = map { $against{ ($_->{of}{shmq} // '') . ' limit' } } @w;
 		push @rows, ['shmq / limit', map { $_ ? sprintf '%.2f', $_->{ratio} : '-' } @limits] if grep { $_ } @limits;
-		my @remarks;
-		my %seen;
-		@remarks = grep { !$seen{$_}++ } map { remarks($_) } grep { defined } map { $_->{of}{shmq} } @w;
+		my @said = $told{ $g->{name} }++ ? () : said_below(@w);
 		$text .= "### $g->{name}, " . ($g->{stat} eq 'rate' ? 'messages a second' : $g->{stat}) . "\n\n"
 			. table('l' . 'r' x @w, ['', map { $_->{title} } @w], @rows)
-			. join('', map { "\n$_.\n" } @remarks) . "\n";
+			. (@said ? "\n" . join('', map { "- $_.\n" } @said) : '') . "\n";
 	}
 	return $text;
 }
@@ -131,7 +180,6 @@ sub markdown {
 	my %shown = map { map { $_ => 1 } values %{ $_->{of} } } @workloads;
 	my @rest  = grep { !$shown{$_} } @figures;
 	my @failed = grep { $_->{status} eq 'failed' } @programs;
-	my @behind = behind($report);
 	my @doubts = doubts();
 	my $text = "# shmq, measured\n\n";
 
@@ -139,8 +187,7 @@ sub markdown {
 		minutes($report->{time}{seconds}) . ' minutes', $report->{quick} ? ', quick' : '';
 	$text .= "**Failed:** " . join('; ', map { "`$_->{name}`: $_->{reason}" } @failed) . "\n\n" if @failed;
 	$text .= "## What is promised\n\n" . target_table($report) . "\n";
-	$text .= "A peer is ahead:\n\n" . join('', @behind) . "\n" if @behind;
-	$text .= 'Peers that are not installed: ' . join(', ', @{ $report->{absent} }) . ".\n\n" if @{ $report->{absent} };
+	$text .= peers($report);
 	$text .= "## What cannot be trusted here\n\n" . (join('', @doubts) || "Nothing was found.\n") . "\n";
 	$text .= "## Side by side\n\nA limit is what the machine can do with nothing in between. "
 		. "Beside a peer: how many times better shmq is.\n\n" . side_by_side($report->{comparisons}, @workloads)

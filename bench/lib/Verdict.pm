@@ -27,19 +27,11 @@ sub read_targets {
 
 # What cannot be trusted for what happened while it was measured.
 sub judge_run {
-	my ($m) = @_;
 	for my $p (@programs) {
 		distrust('*', "the hypervisor took $p->{steal_percent} % of the processors during $p->{name}", $p->{name})
 			if $p->{steal_percent} > 0.5;
 		distrust('*', "other processes used $p->{others_percent} % of the processors during $p->{name}", $p->{name})
 			if $p->{others_percent} > 10;
-	}
-	# stream.1p2c: so many publishers and subscribers are busy at a time.
-	for my $name (@figures) {
-		my ($upto, $p, $c) = $name =~ /^((?:[^.]+\.)*(?=\d)(?:(\d+)p)?(?:(\d+)c)?)(?:\.|$)/ or next;
-		my $busy = ($p // 0) + ($c // 0);
-		distrust($upto, "$busy busy processes on $m->{cpus_usable} processors measure the scheduler")
-			if $busy > $m->{cpus_usable};
 	}
 	return;
 }
@@ -58,12 +50,13 @@ sub workloads {
 	return map { my ($w, $stat) = split / /; { name => $w, stat => $stat, of => $of{$_} } } @order;
 }
 
-# rtt.spin.64 stands in the table rtt.spin under 64; contended.2p, which has no
-# size, in the table contended under 2p.
+# rtt.spin.64 stands in the table rtt.spin under 64; broadcast.1p2c.block, which
+# has no size, in the table broadcast.block under 1p2c.
 sub place {
 	my ($w) = @_;
 	my @part = split /\./, $w;
-	my ($at) = grep { $part[$_] =~ /^\d+[kKMG]?$/ } reverse 0 .. $#part;
+	my ($at) = map { my $kind = $_; grep { $part[$_] =~ $kind } reverse 0 .. $#part }
+		qr/^\d+[kKMG]?$/, qr/^\d+[pc](\d+c)?$/;
 	$at //= $#part;
 	my ($column) = splice @part, $at, 1;
 	return (join('.', @part) || $w, $column);
@@ -77,8 +70,8 @@ sub amount {
 }
 
 # Workloads by the table and statistic they belong to, in the order they were
-# measured.  Columns that are all sizes are spelled as such; those of
-# latency.10k are rates.
+# measured.  Columns are sizes if all of their table can be, else rates, as those
+# of latency.10k, or names.
 sub groups {
 	my (%group, @order);
 	for my $w (@_) {
@@ -87,30 +80,66 @@ sub groups {
 		push @order, $key unless $group{$key};
 		push @{ $group{$key} }, $w;
 	}
-	my @groups;
+	my (@groups, %sizes);
+	for (@order) {
+		my ($name) = split / /;
+		$sizes{$name} //= 1;
+		$sizes{$name} &&= !grep { $_->{column} !~ /^\d+[KMG]?$/ } @{ $group{$_} };
+	}
 	for (@order) {
 		my ($name, $stat) = split / /;
 		my @w = sort { amount($a->{column}) <=> amount($b->{column}) || $a->{column} cmp $b->{column} }
 			@{ $group{$_} };
-		my $sizes = !grep { $_->{column} !~ /^\d+[KMG]?$/ } @w;
-		$_->{title} = $sizes ? human(amount($_->{column}), 'B') =~ s/\.0+(?= )//r : $_->{column} for @w;
+		for (@w) {
+			$_->{title} = $sizes{$name} ? human(amount($_->{column}), 'B') =~ s/\.0+(?= )//r
+				: $_->{column} =~ /^\d+[kMG]$/ ? "$_->{column}/s" : $_->{column};
+		}
 		push @groups, { name => $name, stat => $stat, workloads => \@w };
 	}
 	return @groups;
 }
 
-# How many times better one figure is than another.
-sub advantage {
+# How many times better one figure is than another, in each round that has
+# both, or by their medians if the rounds are not known.
+sub advantages {
 	my ($of, $over) = @_;
-	my ($x, $y) = map { in_base(@{ $figure{$_} }{qw(median unit)}) } $of, $over;
-	return 0 unless $x > 0 && $y > 0;
-	return more_is_better($figure{$of}{unit}) ? $x / $y : $y / $x;
+	my @x = @{ $rounds{$of} // [] };
+	my @y = @{ $rounds{$over} // [] };
+	my @pairs = @x == @y ? grep { defined $_->[0] && defined $_->[1] } map { [$x[$_], $y[$_]] } 0 .. $#x : ();
+	@pairs = [map { $figure{$_}{median} } $of, $over] unless @pairs;
+	my ($x_unit, $y_unit) = map { $figure{$_}{unit} } $of, $over;
+	my @in_base = map { [in_base($_->[0], $x_unit), in_base($_->[1], $y_unit)] } @pairs;
+	return map { more_is_better($x_unit) ? $_->[0] / $_->[1] : $_->[1] / $_->[0] }
+		grep { $_->[0] > 0 && $_->[1] > 0 } @in_base;
+}
+
+sub median {
+	my @sorted = sort { $a <=> $b } @_;
+	return 0 unless @sorted;
+	return ($sorted[$#sorted / 2] + $sorted[@sorted / 2]) / 2;
+}
+
+# Who is better in nearly every round, as chance has it in one run of 20 at
+# most, is ahead or behind; else the rounds do not tell.  Few never do, so
+# that of less than six the median decides.
+sub verdict {
+	my (@advantages) = @_;
+	my $ahead  = grep { $_ > 1 } @advantages;
+	my $behind = grep { $_ < 1 } @advantages;
+	return median(@advantages) > 1 ? 'ahead' : 'behind' if @advantages < 6;
+	my ($fewer, $chance, $ways) = ($ahead < $behind ? $ahead : $behind, 0, 1);
+	for my $k (0 .. $fewer) {
+		$chance += $ways;
+		$ways *= (@advantages - $k) / ($k + 1);
+	}
+	return 'level' if 2 * $chance / 2**@advantages > 0.05;
+	return $ahead > $behind ? 'ahead' : 'behind';
 }
 
 # Nothing is better than a limit, so if shmq is, something else was measured.
 sub judge_limits {
 	for my $w (grep { $_->{stat} =~ /^(rate|p50)$/ && $_->{of}{shmq} && $_->{of}{limit} } @_) {
-		my $times = advantage($w->{of}{shmq}, $w->{of}{limit});
+		my $times = median(advantages($w->{of}{shmq}, $w->{of}{limit}));
 		distrust($w->{name}, sprintf 'shmq is %.2f times as good as the limit, which then is none', $times)
 			if $times > 1.05;
 	}
@@ -124,12 +153,13 @@ sub compare {
 		for my $who (sort keys %{ $w->{of} }) {
 			next if $who eq 'shmq';
 			my $other = $w->{of}{$who};
-			my $advantage = advantage($shmq, $other) or next;
+			my @advantages = advantages($shmq, $other) or next;
+			my $advantage  = median(@advantages);
 			my @why = map { why_not_trusted($_, $figure{$_}{program}) } $shmq, $other;
 			push @compared, {
 				figure => $shmq, against => $who =~ s/^peer\.//r, other => $other,
 				ratio => more_is_better($figure{$shmq}{unit}) ? $advantage : 1 / $advantage, advantage => $advantage,
-				verdict => $who eq 'limit' ? undef : $advantage > 1 ? 'ahead' : 'behind',
+				verdict => $who eq 'limit' ? undef : verdict(@advantages),
 				trusted => @why ? JSON::PP::false : JSON::PP::true,
 			};
 		}

@@ -148,8 +148,8 @@ static int send_all(void *end, const void *data, size_t len)
 	return 0;
 }
 
-/* Exactly `len` bytes of a message that has begun, which soon are there. */
-static int read_rest(struct pollfd *fd, char *to, size_t len)
+/* Exactly `len` bytes of a message that has begun. */
+static int read_rest(struct end *e, struct pollfd *fd, char *to, size_t len)
 {
 	while (len) {
 		ssize_t n = read(fd->fd, to, len);
@@ -158,7 +158,7 @@ static int read_rest(struct pollfd *fd, char *to, size_t len)
 			to += n;
 			len -= (size_t)n;
 		} else if (n < 0 && errno == EAGAIN) {
-			poll(fd, 1, -1);
+			peer_idle(e->channel.wait, fd, 1, &e->polls);
 		} else if (n == 0 || errno != EINTR) {
 			return peer_error("read: %s", n ? strerror(errno) : "the pipe has ended");
 		}
@@ -185,8 +185,10 @@ static int fill(struct buffer *b, struct pollfd *fd, size_t want)
 	return b->end >= want;
 }
 
-static ssize_t take_from(struct buffer *b, struct pollfd *fd, char *buf, size_t capacity)
+static ssize_t take_from(struct end *e, unsigned i, char *buf, size_t capacity)
 {
+	struct buffer *b = &e->buffers[i];
+	struct pollfd *fd = &e->fds[i];
 	size_t part;
 	uint64_t len;
 	int rc = fill(b, fd, sizeof(len));
@@ -200,7 +202,7 @@ static ssize_t take_from(struct buffer *b, struct pollfd *fd, char *buf, size_t 
 	part = b->end - b->at < len ? b->end - b->at : len;
 	memcpy(buf, b->bytes + b->at, part);
 	b->at += part;
-	return read_rest(fd, buf + part, len - part) ? -1 : (ssize_t)len;
+	return read_rest(e, fd, buf + part, len - part) ? -1 : (ssize_t)len;
 }
 
 static ssize_t recv_any(void *end, void *buf, size_t capacity)
@@ -212,7 +214,7 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 
 		for (tried = 0; tried < e->n; tried++) {
 			unsigned i = e->next;
-			ssize_t n = take_from(&e->buffers[i], &e->fds[i], buf, capacity);
+			ssize_t n = take_from(e, i, buf, capacity);
 
 			e->next = (i + 1) % e->n;
 			if (n != -EAGAIN)
