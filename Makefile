@@ -126,10 +126,12 @@ $(BENCH): $(B)/bench/%: $(B)/bench/%.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 MUTATED := publish publish_msg publish_batch claim commit
 $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
+# Tests allocate and map by tests/lib/memory.c.
+TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap,-Wl,--wrap=$(f))
 $(UNIT) $(PROC): %: %.o $(B)/tests/lib.a $(A)
-	$(link) $(SHMQ_LIBS) -lm
+	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
 $(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
-	$(link) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
+	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
 
 # ---- peers of the benchmarks: a shared object each --------------------------
 

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The functions below take the places of the C library's for what is linked
- * statically, this library and the test: they are not exported.
+ * The linker puts the functions below (--wrap) in the places of the C
+ * library's for what is linked statically: this library and the test.
  */
 #include "memory.h"
 
 #include "atomics.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -52,31 +51,26 @@ static int is_map_refused(int fd)
 	return 1;
 }
 
-/* The C library's own. */
-#define REAL(name) \
-	static __typeof__(name) *_Atomic found; \
-	__typeof__(name) *real = load_relaxed(&found); \
-	if (!real) { \
-		real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name); \
-		store_relaxed(&found, real); \
-	}
+/* The linker calls the C library's own by these names. */
+__typeof__(malloc) __real_malloc, __wrap_malloc;
+__typeof__(calloc) __real_calloc, __wrap_calloc;
+__typeof__(realloc) __real_realloc, __wrap_realloc;
+__typeof__(mmap) __real_mmap, __wrap_mmap;
+__typeof__(munmap) __real_munmap, __wrap_munmap;
 
-void *malloc(size_t bytes)
+void *__wrap_malloc(size_t bytes)
 {
-	REAL(malloc);
-	return is_refused() ? NULL : real(bytes);
+	return is_refused() ? NULL : __real_malloc(bytes);
 }
 
-void *calloc(size_t n, size_t bytes)
+void *__wrap_calloc(size_t n, size_t bytes)
 {
-	REAL(calloc);
-	return is_refused() ? NULL : real(n, bytes);
+	return is_refused() ? NULL : __real_calloc(n, bytes);
 }
 
-void *realloc(void *mem, size_t bytes)
+void *__wrap_realloc(void *mem, size_t bytes)
 {
-	REAL(realloc);
-	return is_refused() ? NULL : real(mem, bytes);
+	return is_refused() ? NULL : __real_realloc(mem, bytes);
 }
 
 #ifdef __SANITIZE_THREAD__
@@ -110,7 +104,7 @@ static struct region *find_file(const struct stat *st, off_t off, size_t bytes)
 	return NULL;
 }
 
-static void *map_file(__typeof__(mmap) *real, size_t bytes, int flags, int fd, off_t off)
+static void *map_file(size_t bytes, int flags, int fd, off_t off)
 {
 	struct region *r;
 	struct stat st;
@@ -128,7 +122,7 @@ static void *map_file(__typeof__(mmap) *real, size_t bytes, int flags, int fd, o
 		r->ino = st.st_ino;
 		r->off = whole ? 0 : off;
 		r->bytes = whole ? (size_t)st.st_size : bytes;
-		r->at = real(NULL, r->bytes, PROT_READ | PROT_WRITE, flags, fd, r->off);
+		r->at = __real_mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, flags, fd, r->off);
 		if (r->at == MAP_FAILED) {
 			free(r);
 			return MAP_FAILED;
@@ -140,35 +134,33 @@ static void *map_file(__typeof__(mmap) *real, size_t bytes, int flags, int fd, o
 	return r->at + (off - r->off);
 }
 
-void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
 {
 	void *mem;
 
-	REAL(mmap);
 	if (is_map_refused(fd))
 		return MAP_FAILED;
 	if (fd < 0 || !(flags & MAP_SHARED))
-		return real(at, bytes, prot, flags, fd, off);
+		return __real_mmap(at, bytes, prot, flags, fd, off);
 	pthread_mutex_lock(&regions_lock);
-	mem = map_file(real, bytes, flags, fd, off);
+	mem = map_file(bytes, flags, fd, off);
 	pthread_mutex_unlock(&regions_lock);
 	return mem;
 }
 
-int munmap(void *at, size_t bytes)
+int __wrap_munmap(void *at, size_t bytes)
 {
 	struct region **link, *r;
 	int rc = 0;
 
-	REAL(munmap);
 	pthread_mutex_lock(&regions_lock);
 	for (link = &regions; (r = *link); link = &r->next)
 		if ((char *)at >= r->at && (char *)at < r->at + r->bytes)
 			break;
 	if (!r) {
-		rc = real(at, bytes);
+		rc = __real_munmap(at, bytes);
 	} else if (!--r->users) {
-		rc = real(r->at, r->bytes);
+		rc = __real_munmap(r->at, r->bytes);
 		*link = r->next;
 		free(r);
 	}
@@ -178,10 +170,14 @@ int munmap(void *at, size_t bytes)
 
 #else
 
-void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+int __wrap_munmap(void *at, size_t bytes)
 {
-	REAL(mmap);
-	return is_map_refused(fd) ? MAP_FAILED : real(at, bytes, prot, flags, fd, off);
+	return __real_munmap(at, bytes);
+}
+
+void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
+{
+	return is_map_refused(fd) ? MAP_FAILED : __real_mmap(at, bytes, prot, flags, fd, off);
 }
 
 #endif
