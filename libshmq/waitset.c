@@ -122,6 +122,7 @@ static int collect(struct shmq_waitset *set, struct shmq_sub **ready, size_t n)
 static int prepare_park(struct shmq_waitset *set)
 {
 	unsigned i, k, n = 0;
+	int error;
 
 	if (set->park)
 		return 0;
@@ -134,9 +135,14 @@ static int prepare_park(struct shmq_waitset *set)
 	for (i = 0; i < set->count; i++)
 		for (k = 0; k < shmq__sub_bells(set->sub[i]); k++)
 			set->bell[n++] = shmq__sub_bell(set->sub[i], k);
-	return shmq__park_create(set->bell, n,
-				 set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL,
-				 &set->park);
+	error = shmq__park_create(set->bell, n,
+				  set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL,
+				  &set->park);
+	if (error) {
+		free(set->bell);
+		set->bell = NULL;
+	}
+	return error;
 }
 
 static int report_stuck(struct shmq_waitset *set)
