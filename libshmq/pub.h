@@ -171,7 +171,8 @@ static inline int pub_have_credit(struct shmq_pub *pub, struct lane *l, uint64_t
 int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *where);
 
 /* After a commit, when nobody waits for us: what a next message of that size
- * will have to touch is asked for now, and the credit for it. */
+ * will have to touch is asked for now, and on topics that gate the oldest piece
+ * goes if it is in its way and was read. */
 void shmq__pub_prepare_arena(struct shmq_pub *pub, size_t bytes);
 
 /* The piece at `off`, one of those taken last. */

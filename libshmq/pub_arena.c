@@ -8,6 +8,13 @@
 #include <errno.h>
 #include <string.h>
 
+/* The bytes of the oldest piece, which is `piece`, are free from here on. */
+static void drop_oldest(struct shmq__arena *a, struct lane *l, const struct arena_piece *piece)
+{
+	shmq__ring_gone(&l->w, piece->seq, piece->word);
+	arena_drop(a);
+}
+
 int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *where)
 {
 	struct shmq__arena *a = &pub->arena;
@@ -33,8 +40,7 @@ int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_re
 			if (error)
 				return error;
 		}
-		shmq__ring_gone(&l->w, piece->seq, piece->word);
-		arena_drop(a);
+		drop_oldest(a, l, piece);
 	}
 	piece = arena_take(a, bytes);
 	if (!piece)
@@ -51,13 +57,16 @@ void shmq__pub_prepare_arena(struct shmq_pub *pub, size_t bytes)
 	struct lane *l;
 
 	prefetch_write(a->mem + arena_place(a, bytes));
-	if (!piece || !piece->word || piece->word == PIECE_ABORTED)
+	if (!pub->gates || !piece || !piece->word || piece->word == PIECE_ABORTED)
 		return;
 	l = &pub->lane[piece->partition];
 	need = piece->seq + l->w.geo.depth + 1;
-	prefetch_write(&lay_slot_at(l->w.mem, &l->w.geo, piece->seq)->ctrl);
-	if (pub->gates && seq_diff(l->w.limit, need) < 0)
-		shmq__pub_raise_limit(l, need); /* if not, the claim waits */
+	if (seq_diff(l->w.limit, need) < 0)
+		shmq__pub_raise_limit(l, need);
+	/* What all have read goes now, but what is there for whoever joins is
+	 * never nothing; if it may not go yet, the claim waits. */
+	if (seq_diff(l->w.limit, need) >= 0 && a->count > 1)
+		drop_oldest(a, l, piece);
 }
 
 struct arena_piece *shmq__pub_find_piece(struct shmq_pub *pub, uint64_t off)

@@ -102,6 +102,7 @@ static inline int take_plain(struct shmq_sub *sub, struct rlane *l, struct lay_s
 		data = sub_in_mapped_arena(sub, &where, head.len);
 		if (!data)
 			return 0;
+		prefetch_read(data);
 	} else if (unlikely(head.len > l->r.geo.inline_bytes)) {
 		return 0;
 	}
