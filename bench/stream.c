@@ -34,7 +34,7 @@ static const struct shape shapes[] = {
 #define BATCH_BYTES (256u << 10) /* and bytes, but one message */
 #define PEER_NS 50000000         /* a slow peer sends for so long */
 #define FETCH_LINES 8u           /* how far ahead the limits fetch lines for writing */
-#define AREA_BYTES (sizeof(bench_shared->area))
+#define RING_BYTES (4u << 20)    /* limits and rings take as much memory */
 
 static char buffer[1 << 20] __attribute__((aligned(4096)));
 
@@ -59,9 +59,13 @@ static void finish(uint64_t messages, uint64_t start)
 
 /* ---- the limits -------------------------------------------------------- */
 
-/* Copying in and out: messages lie densely in blocks, with one flag for each
- * block.  No message has a header, nor can it be had before its block. */
+/* Copying in and out, with one flag for a block of messages, so that none can
+ * be had before its block.  Messages lie densely, which no ring can have; or
+ * each has lines of its own and begins behind a header, as in a slot: what a
+ * ring with the same slots could have if it took nothing but to copy. */
 #define BLOCK_BYTES (16u << 10)
+#define HEADER_BYTES 16u
+#define LINE_BYTES 64u
 
 static _Atomic uint64_t *flag_at(uint64_t block, int ro)
 {
@@ -75,116 +79,73 @@ static _Atomic uint64_t *words_read(void)
 	return &bench_shared->word[0][0];
 }
 
-BENCH_ALWAYS uint64_t per_block(size_t bytes)
+/* What a message takes, and where in it the payload is. */
+struct place {
+	size_t stride, off;
+};
+
+BENCH_ALWAYS struct place dense(size_t bytes)
 {
-	return bytes < BLOCK_BYTES ? BLOCK_BYTES / bytes : 1;
+	return (struct place){ bytes, 0 };
 }
 
-BENCH_ALWAYS uint64_t block_count(size_t bytes)
+BENCH_ALWAYS struct place in_lines(size_t bytes)
 {
-	return AREA_BYTES / 2 / (per_block(bytes) * bytes);
+	size_t lines = (bytes + HEADER_BYTES + LINE_BYTES - 1) / LINE_BYTES;
+
+	return (struct place){ lines * LINE_BYTES, HEADER_BYTES };
 }
 
-BENCH_ALWAYS void limit_write_n(size_t bytes, uint64_t n)
+BENCH_ALWAYS uint64_t per_block(struct place p)
 {
-	uint64_t blocks = block_count(bytes), each = per_block(bytes), limit = blocks, b, i = 0, k;
-	char *end = bench_shared->area + blocks * each * bytes;
+	return p.stride < BLOCK_BYTES ? BLOCK_BYTES / p.stride : 1;
+}
+
+BENCH_ALWAYS uint64_t block_count(struct place p)
+{
+	return RING_BYTES / (per_block(p) * p.stride);
+}
+
+BENCH_ALWAYS void limit_write_n(size_t bytes, struct place p, uint64_t n)
+{
+	uint64_t blocks = block_count(p), each = per_block(p), limit = blocks, b, i = 0, k;
+	char *end = bench_shared->area + blocks * each * p.stride;
 
 	for (b = 0; i < n; b++) {
-		char *at = bench_shared->area + b % blocks * each * bytes;
+		char *at = bench_shared->area + b % blocks * each * p.stride;
 
 		while (b >= limit)
 			limit = atomic_load_explicit(words_read(), memory_order_acquire) + blocks;
-		for (k = 0; k < each && i < n; k++, i++, at += bytes) {
-			char *ahead = at + FETCH_LINES * 64;
+		for (k = 0; k < each && i < n; k++, i++, at += p.stride) {
+			char *ahead = at + FETCH_LINES * LINE_BYTES;
+			size_t line;
 
-			if (bytes <= 1024) /* more is a run of its own */
-				fetch_for_writing(ahead < end ? ahead : bench_shared->area);
+			for (line = 0; bytes <= 1024 && line < p.stride; line += LINE_BYTES)
+				fetch_for_writing(ahead + line < end ? ahead + line :
+								       bench_shared->area);
 			bench_fill(buffer, bytes, i);
-			memcpy(at, buffer, bytes);
+			memcpy(at + p.off, buffer, bytes);
 		}
 		atomic_store_explicit(flag_at(b % blocks, 0), b + 1, memory_order_release);
 	}
 }
 
-BENCH_ALWAYS void limit_read_n(size_t bytes, uint64_t n)
+BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t n)
 {
-	uint64_t blocks = block_count(bytes), each = per_block(bytes), b, i = 0, k;
+	uint64_t blocks = block_count(p), each = per_block(p), b, i = 0, k;
 
 	for (b = 0; i < n; b++) {
-		const char *at = bench_shared_ro->area + b % blocks * each * bytes;
+		const char *at = bench_shared_ro->area + b % blocks * each * p.stride;
 
 		while (atomic_load_explicit(flag_at(b % blocks, 1), memory_order_acquire) != b + 1)
 			bench_relax();
-		for (k = 0; k < each && i < n; k++, i++, at += bytes) {
-			memcpy(buffer, at, bytes);
+		for (k = 0; k < each && i < n; k++, i++, at += p.stride) {
+			memcpy(buffer, at + p.off, bytes);
 			if (bench_verify(buffer, bytes, i))
 				wrong_message(i);
 		}
 		atomic_store_explicit(words_read(), b + 1, memory_order_release);
 	}
-}
-
-/* The bare ring: a flag for each message in its own slot of whole lines, as
- * any ring has it that hands out messages one by one. */
-#define SLOTS 8192u
-#define CURSOR_EVERY 32u
-
-struct slot {
-	_Atomic uint64_t seq;
-	uint64_t len;
-	char payload[];
-};
-
-BENCH_ALWAYS struct slot *slot_at(const struct bench_shared *in, size_t slot_bytes, uint64_t i)
-{
-	return (struct slot *)(uintptr_t)(in->area + i % SLOTS * slot_bytes);
-}
-
-BENCH_ALWAYS void slots_write_n(size_t bytes, size_t slot_bytes, uint64_t n)
-{
-	uint64_t limit = SLOTS, i;
-
-	for (i = 0; i < n; i++) {
-		struct slot *s = slot_at(bench_shared, slot_bytes, i);
-		const char *ahead = (const char *)slot_at(bench_shared, slot_bytes, i + 4);
-		size_t k;
-
-		while (i >= limit)
-			limit = atomic_load_explicit(words_read(), memory_order_acquire) + SLOTS;
-		for (k = 0; k < bytes + sizeof(*s) && k < 128; k += 64)
-			fetch_for_writing(ahead + k);
-		bench_fill(buffer, bytes, i);
-		s->len = bytes;
-		memcpy(s->payload, buffer, bytes);
-		atomic_store_explicit(&s->seq, i + 1, memory_order_release);
-	}
-}
-
-BENCH_ALWAYS void slots_read_n(size_t bytes, size_t slot_bytes, uint64_t n)
-{
-	uint64_t i;
-
-	for (i = 0; i < n; i++) {
-		struct slot *s = slot_at(bench_shared_ro, slot_bytes, i);
-		const char *ahead = (const char *)slot_at(bench_shared_ro, slot_bytes, i + 4);
-		size_t k;
-
-		for (k = 0; k < bytes + sizeof(*s) && k < 128; k += 64)
-			__builtin_prefetch(ahead + k);
-		if (atomic_load_explicit(&s->seq, memory_order_acquire) != i + 1) {
-			for (k = 0; k < 40; k++) /* let some distance grow */
-				bench_relax();
-			while (atomic_load_explicit(&s->seq, memory_order_acquire) != i + 1)
-				bench_relax();
-		}
-		memcpy(buffer, s->payload, bytes);
-		if (s->len != bytes || bench_verify(buffer, bytes, i))
-			wrong_message(i);
-		if (i % CURSOR_EVERY == 0)
-			atomic_store_explicit(words_read(), i + 1, memory_order_release);
-	}
-	atomic_store_explicit(words_read(), n, memory_order_release);
 }
 
 /* Known lengths, as a program would have them. */
@@ -198,51 +159,30 @@ BENCH_ALWAYS void slots_read_n(size_t bytes, size_t slot_bytes, uint64_t n)
 			call((s)->bytes); \
 	} while (0)
 
-static void limit_write(void *arg)
-{
-	const struct shape *s = arg;
-
-	bench_meet(2);
-#define CALL(bytes) limit_write_n(bytes, s->messages)
-	BY_LENGTH(s, CALL);
-#undef CALL
-}
-
-static void limit_read(void *arg)
-{
-	const struct shape *s = arg;
-	uint64_t start;
-
-	bench_meet(2);
-	start = bench_now();
-#define CALL(bytes) limit_read_n(bytes, s->messages)
-	BY_LENGTH(s, CALL);
-#undef CALL
-	finish(s->messages, start);
-}
-
-static void slots_write(void *arg)
-{
-	const struct shape *s = arg;
-
-	bench_meet(2);
-#define CALL(bytes) slots_write_n(bytes, s->slot_bytes, s->messages)
-	BY_LENGTH(s, CALL);
-#undef CALL
-}
-
-static void slots_read(void *arg)
-{
-	const struct shape *s = arg;
-	uint64_t start;
-
-	bench_meet(2);
-	start = bench_now();
-#define CALL(bytes) slots_read_n(bytes, s->slot_bytes, s->messages)
-	BY_LENGTH(s, CALL);
-#undef CALL
-	finish(s->messages, start);
-}
+#define LIMIT(name) \
+	static void name##_write(void *arg) \
+	{ \
+		const struct shape *s = arg; \
+\
+		bench_meet(2); \
+		BY_LENGTH(s, WRITE_##name); \
+	} \
+	static void name##_read(void *arg) \
+	{ \
+		const struct shape *s = arg; \
+		uint64_t start; \
+\
+		bench_meet(2); \
+		start = bench_now(); \
+		BY_LENGTH(s, READ_##name); \
+		finish(s->messages, start); \
+	}
+#define WRITE_limit(bytes) limit_write_n(bytes, dense(bytes), s->messages)
+#define READ_limit(bytes) limit_read_n(bytes, dense(bytes), s->messages)
+#define WRITE_lines(bytes) limit_write_n(bytes, in_lines(bytes), s->messages)
+#define READ_lines(bytes) limit_read_n(bytes, in_lines(bytes), s->messages)
+LIMIT(limit)
+LIMIT(lines)
 
 /* ---- shmq --------------------------------------------------------------- */
 
@@ -470,7 +410,6 @@ static void measure(const struct shape *s, const char *who, void (*a)(void *), v
 	char name[96];
 
 	memset(bench_shared->samples, 0, sizeof(bench_shared->samples)); /* flags */
-	memset(bench_shared->area, 0, SLOTS * 128);
 	bench_run(proc, 2);
 	snprintf(name, sizeof(name), "%s%s", s->name, who);
 	bench_note(name, "M/s", bench_shared->result[0]);
@@ -492,11 +431,16 @@ static void measure_peers(const struct shape *s, const char *kind, enum peer_use
 	}
 }
 
+static int is_inline(const struct shape *s)
+{
+	return s->bytes + HEADER_BYTES <= s->slot_bytes;
+}
+
 static void one_round(const struct shape *s)
 {
 	measure(s, ".limit", limit_write, limit_read);
-	if (s->bytes + sizeof(struct slot) <= s->slot_bytes && SLOTS * s->slot_bytes <= AREA_BYTES)
-		measure(s, ".slots", slots_write, slots_read);
+	if (is_inline(s))
+		measure(s, ".lines", lines_write, lines_read);
 	measure(s, ".rate", publish, subscribe);
 	if (s->mode == SHMQ_EXCLUSIVE)
 		measure_peers(s, "", PEER_COPIES);
@@ -518,6 +462,9 @@ int main(int argc, char **argv)
 	for (i = 0; i < SHAPES; i++) {
 		struct shmq_topic_options o = { .size = sizeof(o),
 						.slot_bytes = shapes[i].slot_bytes,
+						.depth = is_inline(&shapes[i]) ?
+								 RING_BYTES / shapes[i].slot_bytes :
+								 0,
 						.mode = shapes[i].mode,
 						.max_message_bytes = shapes[i].bytes };
 
@@ -535,8 +482,8 @@ int main(int argc, char **argv)
 		snprintf(of, sizeof(of), "%s.rate", shapes[i].name);
 		snprintf(to, sizeof(to), "%s.limit", shapes[i].name);
 		bench_ratio(name, of, to);
-		snprintf(to, sizeof(to), "%s.slots", shapes[i].name);
-		snprintf(name, sizeof(name), "%s.vs_slots", shapes[i].name);
+		snprintf(to, sizeof(to), "%s.lines", shapes[i].name);
+		snprintf(name, sizeof(name), "%s.vs_lines", shapes[i].name);
 		if (bench_has(to))
 			bench_ratio(name, of, to);
 	}

@@ -189,11 +189,12 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	if (!pub->sleeps && (pub->wait == SHMQ_WAIT_ADAPTIVE || pub->wait == SHMQ_WAIT_SLEEP))
 		pub->wait = SHMQ_WAIT_SPIN;
 	pub->dont_wait = !!(o.flags & SHMQ_DONTWAIT);
-	if (!pub->stamps && h.topic->geo.partitions == 1)
-		pub->plain_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
-					  h.topic->geo.max_bytes :
-					  h.topic->geo.inline_bytes) +
-				 1;
+	if (!pub->stamps)
+		pub->inline_end = (h.topic->geo.max_bytes < h.topic->geo.inline_bytes ?
+					   h.topic->geo.max_bytes :
+					   h.topic->geo.inline_bytes) +
+				  1;
+	pub->plain_end = h.topic->geo.partitions == 1 ? pub->inline_end : 0;
 	pub->block_ns = o.block_timeout_ns ? o.block_timeout_ns : rec->block_timeout_ns;
 	pub->evict_ns = rec->evict_ns;
 	for (p = 0; p < h.topic->geo.partitions; p++)

@@ -45,10 +45,11 @@ struct shmq_pub {
 	enum shmq__fence fence;
 	enum shmq_wake wake;
 	enum shmq_wait wait;
-	size_t plain_end; /* lengths below it are plain: inline, and the topic of
-			     one lane, without stamps */
-	int sleeps;       /* the topic lets someone sleep */
-	int invalidates;  /* readers may be lapped: AHEAD before payload */
+	size_t inline_end; /* lengths below it are inline, on a topic without
+			      stamps; 0 with */
+	size_t plain_end;  /* the same on a topic of one lane, else 0 */
+	int sleeps;        /* the topic lets someone sleep */
+	int invalidates;   /* readers may be lapped: AHEAD before payload */
 	int gates;
 	int dont_wait;
 	uint32_t stamps; /* SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME */
@@ -184,6 +185,14 @@ void shmq__pub_settle_arena(struct shmq_pub *pub, const struct lane *l, uint64_t
 /* Map the arena that the handle came with, and note what an earlier publisher
  * left in it. */
 int shmq__pub_open_arena(struct shmq_pub *pub, struct shmq__why *why);
+
+/* ---- publish.c ----------------------------------------------------------- */
+
+/* Send *m with `data` as payload at once, its bell excepted, and return its
+ * lane.  NULL if it is not plain (key, properties, turn, stamps, arena) or there
+ * is no room: then nothing was done. */
+struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, const void *data,
+				  size_t len);
 
 /* ---- pub_send.c ---------------------------------------------------------- */
 

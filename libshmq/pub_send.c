@@ -195,10 +195,18 @@ int shmq__pub_send_parcel(struct shmq_pub *pub, struct lane *l, const struct par
 int shmq__pub_send(struct shmq_pub *pub, struct shmq_msg *m, const struct iovec *iov, int n,
 		   enum bell_mode bell, struct lane **used)
 {
+	struct lane *l = n == 1 ? shmq__pub_send_plain(pub, m, iov->iov_base, iov->iov_len) : NULL;
 	struct parcel p;
-	struct lane *l;
-	int error = shmq__pub_choose_lane(pub, m, &l);
+	int error;
 
+	if (l) {
+		*used = l;
+		if (bell == BELL_LATER)
+			return 0;
+		pub_look_at_bell(pub, l);
+		return lane_has_ended(l);
+	}
+	error = shmq__pub_choose_lane(pub, m, &l);
 	if (!error)
 		error = shmq__pub_make_parcel(pub, m, iov, n, 0, &p);
 	if (error)

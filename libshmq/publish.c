@@ -26,7 +26,7 @@ static inline void copy_short(char *to, const char *from, size_t n)
 }
 
 /* Payloads up to here are copied without a call. */
-#define COPY_SHORT_BYTES 256u
+#define COPY_SHORT_BYTES RING_LONG_BYTES
 
 /* Payload of a slot without stamps.  The first line, which readers poll, is
  * written last and in one go: then it travels once. */
@@ -64,17 +64,25 @@ static inline int take_next(struct lane *l)
 							 ring_claim_next(&l->w);
 }
 
-/* Header, commit, bell: slot seq of the only lane has its payload. */
+/* Header and commit: slot seq has its payload. */
+static inline __attribute__((always_inline)) void commit_slot(struct lane *l, struct lay_slot *s,
+							      uint64_t seq, size_t len,
+							      uint16_t flags, uint16_t type)
+{
+	s->len = (uint32_t)len;
+	s->flags = flags;
+	s->type = type;
+	store_release(&s->ctrl,
+		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
+	lane_account(l, seq, len);
+}
+
+/* The same, and the bell. */
 static inline __attribute__((always_inline)) int finish_plain(struct shmq_pub *pub, struct lane *l,
 							      struct lay_slot *s, uint64_t seq,
 							      size_t len, uint16_t flags)
 {
-	s->len = (uint32_t)len;
-	s->flags = flags;
-	s->type = 0;
-	store_release(&s->ctrl,
-		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
-	lane_account(l, seq, len);
+	commit_slot(l, s, seq, len, flags, 0);
 	fence_light(); /* W2 */
 	if (unlikely(load_relaxed(&l->bell->armed) != load_relaxed(&l->bell->served) ||
 		     load_relaxed(&l->w.mem->state) != LAY_RING_LIVE ||
@@ -103,8 +111,10 @@ static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const vo
 	struct lane *l = &pub->lane[0];
 	uint64_t seq = l->w.next;
 
-	if (len < pub->plain_end && take_next(l))
+	if (len < pub->plain_end && take_next(l)) {
+		ring_fetch_long(&l->w, seq, len);
 		return publish_plain(pub, l, seq, data, len, copy_long);
+	}
 	return shmq__pub_send(pub, &m, &iov, 1, BELL_NOW, &l);
 }
 
@@ -120,6 +130,35 @@ SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 	if (unlikely(len > COPY_SHORT_BYTES || len >= pub->plain_end || !take_next(l)))
 		return publish_long(pub, data, len);
 	return publish_plain(pub, l, seq, data, len, copy_short);
+}
+
+struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, const void *data,
+				  size_t len)
+{
+	struct lane *l = &pub->lane[0];
+	uint32_t lanes = pub->h.topic->geo.partitions;
+	struct lay_slot *s;
+	uint64_t seq;
+
+	if (len >= pub->inline_end || m->key_len || m->properties_len ||
+	    (m->partition == SHMQ_ANY_PARTITION ? lanes > 1 : (uint32_t)m->partition >= lanes))
+		return NULL;
+	if (m->partition > 0)
+		l += m->partition;
+	seq = l->w.next;
+	if (!take_next(l))
+		return NULL;
+	s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+	ring_fetch_ahead(&l->w, seq);
+	if (len > COPY_SHORT_BYTES)
+		put_inline(s, data, len, copy_long);
+	else
+		put_inline(s, data, len, copy_short);
+	commit_slot(l, s, seq, len, 0, m->type);
+	m->seq = seq;
+	m->partition = (int32_t)(l - pub->lane);
+	m->ts_ns = 0;
+	return l;
 }
 
 /* ---- zero-copy -------------------------------------------------------------- */

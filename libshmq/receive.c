@@ -103,6 +103,11 @@ static inline int take_plain(struct shmq_sub *sub, struct rlane *l, struct lay_s
 		if (!data)
 			return 0;
 		prefetch_read(data);
+	} else if (unlikely(head.len > RING_LONG_BYTES)) {
+		if (head.len > l->r.geo.inline_bytes)
+			return 0;
+		if (seq_diff(sub->ahead, l->r.next) > 1)
+			ring_read_long(&l->r, head.len);
 	} else if (unlikely(head.len > l->r.geo.inline_bytes)) {
 		return 0;
 	}

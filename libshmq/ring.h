@@ -33,6 +33,7 @@
 #define RING_AHEAD 8u
 #define RING_PREFETCH 4u
 #define RING_READ_AHEAD 8
+#define RING_LONG_BYTES 256u /* from here on all lines are asked for */
 /* The tail hint and the lower bound move once in so many messages. */
 #define RING_HINT_EVERY 32u
 
@@ -173,6 +174,17 @@ static inline void ring_fetch_ahead(const struct ring_writer *w, uint64_t seq)
 		prefetch_write(slot + LAY_LINE);
 }
 
+/* All lines of the next slot, for payloads of more than a few: no prefetcher of
+ * the processor gets far within one, and none knows where the next begins. */
+static inline void ring_fetch_long(const struct ring_writer *w, uint64_t seq, size_t bytes)
+{
+	const char *slot = (const char *)lay_slot_at(w->mem, &w->geo, seq + 1);
+	size_t k;
+
+	for (k = 0; k < bytes; k += LAY_LINE)
+		prefetch_write(slot + k);
+}
+
 /* A reader that is behind asks for a slot that it knows to be there. */
 static inline void ring_read_ahead(const struct ring_reader *r)
 {
@@ -181,6 +193,15 @@ static inline void ring_read_ahead(const struct ring_reader *r)
 	prefetch_read(slot);
 	if (r->geo.slot_bytes > LAY_LINE)
 		prefetch_read(slot + LAY_LINE);
+}
+
+static inline void ring_read_long(const struct ring_reader *r, size_t bytes)
+{
+	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, r->next + 1);
+	size_t k;
+
+	for (k = 0; k < bytes; k += LAY_LINE)
+		prefetch_read(slot + k);
 }
 
 /* Shared: take slot w->next if it is free and credit allows.  1 taken, and
