@@ -490,7 +490,7 @@ TEST(a_publish_that_finds_nobody_asleep_makes_no_system_call)
 	test_bus_start();
 	bus = test_bus_open();
 	create(bus, "t", .depth = DEPTH);
-	sub = open_sub(bus, "t");
+	sub = open_sub(bus, "t", .wait = SHMQ_WAIT_SLEEP); /* at once, not after a spin */
 	pub = open_pub(bus, "t");
 	for (int n = 0; n < 500; n++) {
 		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
