@@ -358,6 +358,8 @@ static void answer(struct conn *conn, const struct proto_request *req, struct ag
 		send_reply(conn, &x.reply, x.fds, error ? 0 : x.fd_count);
 	if (x.own_fd >= 0)
 		close(x.own_fd);
+	if (req->op == PROTO_HELLO && !error)
+		hello_answered(&x);
 	/* Where nothing came of HELLO, or after GOODBYE, there is no more to say. */
 	if (conn->source.ready && (!conn->peer || req->op == PROTO_GOODBYE))
 		conn_close(conn);

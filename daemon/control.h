@@ -160,6 +160,11 @@ const char *conn_peer_text(const struct peer *p);
 
 /* 0, CONN_LATER or an error with x->why. */
 int hello_request(struct exchange *x);
+/* After its answer, which went out or found nobody: the rest of what a greeting
+ * does, for which the client need not wait. */
+void hello_answered(struct exchange *x);
+/* Read who a watched client is, if that is not recorded yet. */
+void hello_identify(struct control *c, struct peer *p);
 int goodbye_request(struct exchange *x);
 int create_plan_request(struct exchange *x);
 int create_request(struct exchange *x);
@@ -213,6 +218,8 @@ int death_look(struct control *c, struct peer *p);
  * the rest in slices between events if it is much.  `how` is for the log,
  * and stays valid. */
 void death_of(struct control *c, struct peer *p, const char *how);
+/* It was given nothing, so it leaves nothing. */
+void death_forget(struct control *c, struct peer *p);
 /* It left in order, by this request.  0, or CONN_LATER if it takes longer. */
 int death_leave(struct exchange *x, struct peer *p);
 /* What of it is left in t goes now: somebody asks about t. */

@@ -251,6 +251,11 @@ static void abandon_goodbye(void *pending)
 	parting->goodbye.conn = NULL;
 }
 
+void death_forget(struct control *c, struct peer *p)
+{
+	begin_part(begin_parting(c, p, SHMQ_EVENT_LEFT));
+}
+
 int death_leave(struct exchange *x, struct peer *p)
 {
 	struct parting *parting = begin_parting(x->c, p, SHMQ_EVENT_LEFT);
@@ -342,13 +347,15 @@ static int has_our_map(struct control *c, pid_t pid)
 	return found;
 }
 
-/* With proof only: what cannot be read proves nothing. */
+/* With proof only: what cannot be read proves nothing, nor does an identity
+ * that the last worker did not come to write down. */
 static int is_proved_dead(const struct peer *p)
 {
 	struct shmq__proc_id now;
 	int error = shmq__proc_identify((pid_t)load_relaxed(&p->rec->pid), &now);
 
-	return error == -ESRCH || (!error && now.start_time != load_relaxed(&p->rec->start_time));
+	return error == -ESRCH || (!error && load_relaxed(&p->rec->pidns) &&
+				   now.start_time != load_relaxed(&p->rec->start_time));
 }
 
 /* Of a client that a predecessor recorded: bury or watch it.  Its pid is of
@@ -371,8 +378,10 @@ static void check(struct control *c, struct peer *p)
 		return;
 	}
 	error = fd < 0 ? fd : death_watch(c, p, fd);
-	if (!error)
+	if (!error) {
+		hello_identify(c, p);
 		return;
+	}
 	if (fd >= 0)
 		close(fd);
 	log_error("%s cannot be watched yet: %s", conn_peer_text(p), strerror(-error));

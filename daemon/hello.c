@@ -68,14 +68,15 @@ static int is_full(int error)
 	return error == -EMFILE || error == -ENFILE;
 }
 
-static int identify(int sock, struct caller *who, struct shmq__why *why)
+/* Whom the kernel says is at the other end, watched from here on. */
+static int find_caller(int sock, struct caller *who, struct shmq__why *why)
 {
 	struct ucred cred;
 	socklen_t length = sizeof(cred);
-	int error;
 
 	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &length))
 		return -errno;
+	who->id = (struct shmq__proc_id){ .pid = cred.pid };
 	who->uid = cred.uid;
 	if (cred.uid != geteuid() && cred.uid != 0)
 		return shmq__fail(why, SHMQ_EACCESS,
@@ -91,39 +92,45 @@ static int identify(int sock, struct caller *who, struct shmq__why *why)
 	if (who->pidfd < 0)
 		return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) is gone",
 				  (int)cred.pid);
-	/* Read the identity, then make sure that it was this process's. */
-	error = shmq__proc_identify(cred.pid, &who->id);
-	if (!error && !has_exited(who->pidfd))
+	return 0;
+}
+
+/* Read its identity, then make sure that it was this process's. */
+static int identify(struct shmq__proc_id *id, int pidfd, struct shmq__why *why)
+{
+	int error = shmq__proc_identify(id->pid, id);
+
+	if (!error && !has_exited(pidfd))
 		return 0;
-	close(who->pidfd);
 	if (is_full(error))
 		return refuse_full(why, error);
 	return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) cannot be identified: %s",
-			  (int)cred.pid, error ? strerror(-error) : "it is gone");
+			  (int)id->pid, error ? strerror(-error) : "it is gone");
 }
 
-static int is_same(const struct peer *p, const struct proto_request *req, const struct caller *who)
-{
-	const struct lay_client *rec = p->rec;
-	struct lay_client *w = (struct lay_client *)(uintptr_t)rec;
-
-	return load_relaxed(&w->nonce) == req->hello.nonce &&
-	       load_relaxed(&w->state) == LAY_CLIENT_LIVE &&
-	       load_relaxed(&w->pid) == (uint32_t)who->id.pid &&
-	       load_relaxed(&w->start_time) == who->id.start_time;
-}
-
-static struct peer *find_known(struct control *c, const struct proto_request *req,
-			       const struct caller *who)
+/* A client that was taken in before: of this nonce and pid, and the same
+ * process.  Only then is the identity read here, for it takes as long as the
+ * rest of a greeting; see hello_answered(). */
+static int find_known(struct exchange *x, struct caller *who, struct peer **out)
 {
 	struct peer *p;
+	int error;
 
-	if (req->hello.bus_nonce && req->hello.bus_nonce != c->reg->head->nonce)
-		return NULL;
-	LIST_FOREACH (p, &c->reg->peers, link)
-		if (is_same(p, req, who))
-			return p;
-	return NULL;
+	*out = NULL;
+	if (x->req->hello.bus_nonce && x->req->hello.bus_nonce != x->c->reg->head->nonce)
+		return 0;
+	LIST_FOREACH (p, &x->c->reg->peers, link)
+		if (load_relaxed(&p->rec->nonce) == x->req->hello.nonce &&
+		    load_relaxed(&p->rec->state) == LAY_CLIENT_LIVE &&
+		    load_relaxed(&p->rec->pid) == (uint32_t)who->id.pid)
+			break;
+	if (!p)
+		return 0;
+	error = identify(&who->id, who->pidfd, &x->why);
+	if (!error && (!load_relaxed(&p->rec->pidns) ||
+		       load_relaxed(&p->rec->start_time) == who->id.start_time))
+		*out = p;
+	return error;
 }
 
 /* ---- joining --------------------------------------------------------- */
@@ -133,8 +140,6 @@ static int add_client(struct exchange *x, struct caller *who, struct peer **out)
 	struct registry_client client = {
 		.pid = (uint32_t)who->id.pid,
 		.uid = who->uid,
-		.start_time = who->id.start_time,
-		.pidns = who->id.pidns,
 		.nonce = x->req->hello.nonce,
 		.name = x->req->hello.name,
 	};
@@ -200,20 +205,30 @@ static int open_events(struct exchange *x)
 	return 0;
 }
 
+/* What proves its death to others.  They read it after they found something
+ * that the client did with a handle, and a handle is opened after this. */
+static void note_identity(struct control *c, struct peer *p, const struct shmq__proc_id *id)
+{
+	registry_set_identity(p, id->start_time, id->pidns);
+	p->image = id->image;
+	death_watch_image(c);
+}
+
 int hello_request(struct exchange *x)
 {
 	struct caller who = { .pidfd = -1 };
 	struct peer *p = NULL;
-	int error = check_hello(x), is_known;
+	int error = check_hello(x);
 
 	if (!error)
-		error = identify(x->conn->source.fd, &who, &x->why);
+		error = find_caller(x->conn->source.fd, &who, &x->why);
 	if (error)
 		return error;
 	error = open_events(x);
-	p = error ? NULL : find_known(x->c, x->req, &who);
-	is_known = p != NULL;
-	if (!error && !is_known)
+	if (!error)
+		error = find_known(x, &who, &p);
+	x->reply.hello.resumed = p != NULL;
+	if (!error && !p)
 		error = add_client(x, &who, &p);
 	else if (!error && !p->watcher && !death_watch(x->c, p, who.pidfd))
 		who.pidfd = -1; /* it could not be watched at adoption */
@@ -225,15 +240,40 @@ int hello_request(struct exchange *x)
 		conn_close(p->conn);
 	p->conn = x->conn;
 	x->conn->peer = p;
-	p->image = who.id.image;
-	death_watch_image(x->c);
+	if (x->reply.hello.resumed)
+		note_identity(x->c, p, &who.id);
 	x->reply.hello.client = p->id;
 	x->reply.hello.gen = p->gen;
-	x->reply.hello.resumed = (uint32_t)is_known;
 	x->reply.hello.bus_nonce = x->c->reg->head->nonce;
 	give_slabs(x);
-	log_info("%s %s", conn_peer_text(p), is_known ? "is back" : "joined");
 	return 0;
+}
+
+void hello_identify(struct control *c, struct peer *p)
+{
+	struct shmq__proc_id id = { .pid = (pid_t)load_relaxed(&p->rec->pid) };
+	struct shmq__why why;
+
+	if (load_relaxed(&p->rec->pidns) || death_pidfd(p) < 0)
+		return;
+	if (!identify(&id, death_pidfd(p), &why))
+		note_identity(c, p, &id);
+	else if (!has_exited(death_pidfd(p)))
+		log_warn("%s: only the supervisor will know when it dies: %s", conn_peer_text(p),
+			 why.text);
+}
+
+void hello_answered(struct exchange *x)
+{
+	struct peer *p = x->conn->peer;
+
+	if (!p->conn && !x->reply.hello.resumed) {
+		log_info("%s hung up before it was answered", conn_peer_text(p));
+		death_forget(x->c, p); /* it was given nothing */
+		return;
+	}
+	log_info("%s %s", conn_peer_text(p), x->reply.hello.resumed ? "is back" : "joined");
+	hello_identify(x->c, p);
 }
 
 int goodbye_request(struct exchange *x)

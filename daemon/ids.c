@@ -62,6 +62,12 @@ static void put_name(char *to, size_t bytes, const char *from)
 		to[i] = from[i] >= ' ' && from[i] < 0x7f && from[i] != '"' ? from[i] : '?';
 }
 
+void registry_set_identity(struct peer *p, uint64_t start_time, uint64_t pidns)
+{
+	store_relaxed(&p->rec->start_time, start_time);
+	store_release(&p->rec->pidns, pidns);
+}
+
 int registry_add_peer(struct registry *r, const struct registry_client *client, struct peer **out,
 		      struct shmq__why *why)
 {
@@ -81,8 +87,7 @@ int registry_add_peer(struct registry *r, const struct registry_client *client, 
 		store_release(&rec->gen, p->gen = 1);
 	store_relaxed(&rec->pid, client->pid);
 	store_relaxed(&rec->uid, client->uid);
-	store_relaxed(&rec->start_time, client->start_time);
-	store_relaxed(&rec->pidns, client->pidns);
+	registry_set_identity(p, 0, 0);
 	store_relaxed(&rec->nonce, client->nonce);
 	put_name(rec->name, sizeof(rec->name), client->name);
 	store_release(&rec->state, LAY_CLIENT_LIVE);

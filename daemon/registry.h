@@ -221,11 +221,13 @@ int registry_is_shared_map(const struct registry *r, const void *mem);
 /* A new client, LIVE.  0 or SHMQ_ELIMIT, or as pool_reach. */
 struct registry_client {
 	uint32_t pid, uid;
-	uint64_t start_time, pidns, nonce;
+	uint64_t nonce;
 	const char *name;
 };
 int registry_add_peer(struct registry *r, const struct registry_client *client, struct peer **out,
 		      struct shmq__why *why);
+/* What proves its death; without it nothing does. */
+void registry_set_identity(struct peer *p, uint64_t start_time, uint64_t pidns);
 /* No handles are left.  The generation moves on, then the id is free. */
 void registry_drop_peer(struct registry *r, struct peer *p);
 

@@ -324,8 +324,8 @@ TEST(a_client_that_could_not_be_watched_is_once_it_comes_back)
 	begin();
 	close(join(1)); /* so that there is room for another */
 	CHECK_OK(shmq__proc_identify(getpid(), &id));
-	client.start_time = id.start_time;
 	CHECK_OK(registry_add_peer(c.reg, &client, &p, NULL));
+	registry_set_identity(p, id.start_time, id.pidns);
 	fd = join(2);
 	CHECK(peer_of_nonce(2) == p);
 	CHECK_GE(death_pidfd(p), 0);
