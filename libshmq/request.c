@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "request.h"
+#include "serve.h"
 #include "attach.h"
 #include "clock.h"
 #include "event.h"
@@ -7,9 +8,13 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Most answers come sooner than whoever slept would run again. */
+#define SPIN_NS 100000
 
 void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum proto_op op,
 		       const char *topic)
@@ -33,18 +38,20 @@ void shmq__request_disconnect(struct shmq_bus *bus)
 		shmq__event_push(bus, SHMQ_EVENT_DETACHED);
 }
 
-int shmq__request_converse(int sock, const struct proto_request *req, struct proto_reply *reply,
-			   int *fds, unsigned *fd_count, uint64_t deadline)
+/* The answer to what was sent. */
+static int hear(int sock, const struct proto_request *req, struct proto_reply *reply, int *fds,
+		unsigned *fd_count, uint64_t deadline)
 {
+	uint64_t sleep_at = shmq__clock_deadline(SPIN_NS);
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	int rc;
 
-	*fd_count = 0;
-	rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
-	if (rc)
-		return rc;
 	for (;;) {
-		rc = poll(&p, 1, shmq__clock_left_ms(deadline));
+		int spins = shmq__clock_monotonic_ns() < sleep_at;
+
+		if (spins)
+			sched_yield();
+		rc = poll(&p, 1, spins ? 0 : shmq__clock_left_ms(deadline));
 		if (rc < 0 && errno != EINTR)
 			return -errno;
 		if (rc == 0 && shmq__clock_left(deadline) == 0)
@@ -65,6 +72,15 @@ int shmq__request_converse(int sock, const struct proto_request *req, struct pro
 	}
 	reply->why[sizeof(reply->why) - 1] = 0;
 	return 0;
+}
+
+int shmq__request_converse(int sock, const struct proto_request *req, struct proto_reply *reply,
+			   int *fds, unsigned *fd_count, uint64_t deadline)
+{
+	int rc = shmq__wire_send(sock, req, sizeof(*req), NULL, 0);
+
+	*fd_count = 0;
+	return rc ? rc : hear(sock, req, reply, fds, fd_count, deadline);
 }
 
 /* Read-only ones first, so that entries are mapped whole without write
@@ -124,7 +140,12 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 			if (error)
 				break;
 		}
-		error = shmq__request_converse(bus->sock, req, reply, fds, &n, deadline);
+		n = 0;
+		error = shmq__wire_send(bus->sock, req, sizeof(*req), NULL, 0);
+		if (!error && req->op == PROTO_OPEN)
+			shmq__serve_get_ready(bus);
+		if (!error)
+			error = hear(bus->sock, req, reply, fds, &n, deadline);
 		if (!error) {
 			error = shmq__request_take_slabs(bus, reply, fds, n);
 			if (error == -ENOMEM) {

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/single_threaded.h>
 #include <unistd.h>
 
 void shmq__serve_kick(struct shmq_bus *bus)
@@ -116,6 +117,15 @@ void shmq__serve_start(struct shmq_bus *bus)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	bus->thread_started = !pthread_create(&bus->thread, NULL, thread_main, bus);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void shmq__serve_get_ready(struct shmq_bus *bus)
+{
+	if (!__libc_single_threaded || bus->thread_started)
+		return;
+	if (!bus->registered)
+		bus->registered = shmq__membarrier_register() ? -1 : 1;
+	shmq__serve_start(bus);
 }
 
 enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags)

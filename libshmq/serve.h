@@ -19,6 +19,11 @@ int shmq__serve(struct shmq_bus *bus, uint64_t deadline);
 /* Start the thread, unless it runs or the caller serves.  Locked. */
 void shmq__serve_start(struct shmq_bus *bus);
 
+/* What the first handle of a process needs, while the supervisor makes it: but
+ * where threads are, membarrier is registered only if the topic wants it, for it
+ * takes 10 ms there.  Locked. */
+void shmq__serve_get_ready(struct shmq_bus *bus);
+
 /* Who serves looks again, at bus->stop, the deferred wakes, the
  * connection. */
 void shmq__serve_kick(struct shmq_bus *bus);
