@@ -35,6 +35,13 @@ void scarce_maps(int on)
 	store_relaxed(&no_maps, on);
 }
 
+static _Atomic int is_one;
+
+void memory_is_one(void)
+{
+	store_relaxed(&is_one, 1);
+}
+
 static int is_refused(void)
 {
 	if (!scarce || --scarce)
@@ -140,7 +147,7 @@ void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off
 
 	if (is_map_refused(fd))
 		return MAP_FAILED;
-	if (fd < 0 || !(flags & MAP_SHARED))
+	if (fd < 0 || !(flags & MAP_SHARED) || !load_relaxed(&is_one))
 		return __real_mmap(at, bytes, prot, flags, fd, off);
 	pthread_mutex_lock(&regions_lock);
 	mem = map_file(bytes, flags, fd, off);

@@ -9,10 +9,10 @@
  * were not as many, a call meets each shortage that it can meet.  While
  * scarce_maps() is on, no file can be mapped by any thread.
  *
- * One address: under ThreadSanitizer, which knows memory by its address, a
- * file that is mapped again is found where it is already, writable, so
- * that what one handle stores and another loads is seen to be the same.
- * Elsewhere every map is what it was asked to be.
+ * One address: after memory_is_one(), under ThreadSanitizer, which knows memory
+ * by its address, a file that is mapped again is found where it is already,
+ * writable, so that what one handle stores and another loads is seen to be the
+ * same.  Elsewhere every map is what it was asked to be.
  */
 #ifndef TEST_MEMORY_H
 #define TEST_MEMORY_H
@@ -20,5 +20,6 @@
 void scarce_begin(unsigned k);
 int scarce_end(void);
 void scarce_maps(int on);
+void memory_is_one(void);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "standin.h"
+#include "memory.h"
 
 #include "shmem.h"
 #include "tap.h"
@@ -370,6 +371,7 @@ struct standin *standin_new(const struct fake_options *options)
 	struct standin *s = calloc(1, sizeof(*s));
 
 	CHECK(s);
+	memory_is_one();
 	s->fake = fake_new(options);
 	store_relaxed(&s->fake->registry->control_pid, (uint32_t)getpid());
 	snprintf(s->dir, sizeof(s->dir), "%s", test_tmpdir());
