@@ -201,6 +201,7 @@ static void worker_died(struct parent *p)
 	close_fd(&p->link_fd);
 	close_fd(&p->worker_fd);
 	p->worker = 0;
+	p->retry_ns = p->spawned_ns; /* one that did not come to waiting */
 	choose_delay(p);
 }
 

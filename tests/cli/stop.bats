@@ -84,3 +84,18 @@ load helper
 	shmq stop
 	[ -z "$(shmq ls)" ]
 }
+
+# Each of its workers ends before it comes to wait as it was told.
+@test "workers_that_cannot_start_are_not_started_without_pause" {
+	"$BIN/shmqd" --bus "$SHMQ_BUS" --log "$DIR/log" 3>&-
+	pid=$(shmq stat --json | json '$_->{bus}{parent_pid}')
+	worker=$(shmq stat --json | json '$_->{bus}{daemon_pid}')
+	rm -r "$SHMQ_RUNTIME_DIR"
+	kill -KILL "$worker"
+	await '[ "$(grep -c "starting another" "$DIR/log")" -ge 5 ]'
+	kill -KILL "$pid"
+	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
+	times=($(sed -n 's/T/ /; s/Z warn .*starting another.*//p' "$DIR/log" | sed -n '4p;5p' | tr ' ' T))
+	first=$(date -d "${times[0]}Z" +%s%3N) last=$(date -d "${times[1]}Z" +%s%3N)
+	[ $((last - first)) -ge 90 ]
+}
