@@ -19,16 +19,19 @@
 #include "parent.h"
 #include "ready.h"
 
-/* Each client takes three descriptors; the soft limit is for those who
- * still use select(2). */
-static void raise_descriptor_limit(void)
+/* A bus takes some 30 for itself and each client three. */
+#define DESCRIPTORS_MIN 64u
+
+/* The soft limit is for those who still use select(2).  The limit. */
+static rlim_t raise_descriptor_limit(void)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return;
+		return RLIM_INFINITY;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_max;
 }
 
 /* A closed standard descriptor would be given to a slab. */
@@ -95,6 +98,7 @@ static int start(const struct options *o)
 int main(int argc, char **argv)
 {
 	struct options o;
+	rlim_t descriptors;
 	int rc;
 
 	fill_standard_descriptors();
@@ -105,7 +109,14 @@ int main(int argc, char **argv)
 	 * long as the bus lives, and a pipe of it never end. */
 	if (o.role == ROLE_START)
 		close_range(STDERR_FILENO + 1, ~0U, 0);
-	raise_descriptor_limit();
+	descriptors = raise_descriptor_limit();
+	if (o.role == ROLE_START && descriptors < DESCRIPTORS_MIN) {
+		fprintf(stderr,
+			"shmqd: RLIMIT_NOFILE is %u, and a bus needs at least %u descriptors: "
+			"raise it (ulimit -n, LimitNOFILE=)\n",
+			(unsigned)descriptors, DESCRIPTORS_MIN);
+		return EXIT_FAILED;
+	}
 	if (o.fd >= 0)
 		fcntl(o.fd, F_SETFD, FD_CLOEXEC);
 	switch (o.role) {

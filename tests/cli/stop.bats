@@ -99,3 +99,12 @@ load helper
 	first=$(date -d "${times[0]}Z" +%s%3N) last=$(date -d "${times[1]}Z" +%s%3N)
 	[ $((last - first)) -ge 90 ]
 }
+
+@test "a_bus_without_descriptors_is_not_started_and_the_limit_is_named" {
+	run -1 bash -c 'ulimit -n 63; exec "$0" --bus "$1"' "$BIN/shmqd" "$SHMQ_BUS"
+	[[ "$output" == *"RLIMIT_NOFILE is 63"*"ulimit -n"* ]]
+	[ -z "$(ls -A "$SHMQ_RUNTIME_DIR")" ]
+	bash -c 'ulimit -n 64; exec "$0" --bus "$1"' "$BIN/shmqd" "$SHMQ_BUS" 3>&-
+	shmq create t -q
+	shmq stop
+}
