@@ -27,7 +27,7 @@ struct bench bench = { .rounds = 9, .limit_s = 120 };
 struct bench_shared *bench_shared;
 const struct bench_shared *bench_shared_ro;
 
-static char dir[64];
+static char dir[80]; /* sockets in it have short names and 107 bytes */
 static pid_t pids[BENCH_PROCS_MAX];
 static unsigned pid_count;
 static pid_t main_pid;
@@ -187,6 +187,7 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 						 { "limit", required_argument, NULL, 'l' },
 						 { "help", no_argument, NULL, 'h' },
 						 { 0 } };
+	const char *tmp;
 	int c;
 
 	main_pid = getpid();
@@ -206,8 +207,8 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 		else
 			exit(2);
 	}
-	if (bench.quick && bench.rounds > 5)
-		bench.rounds = 5;
+	if (bench.quick && bench.rounds > 9)
+		bench.rounds = 9;
 	if (bench.smoke)
 		bench.rounds = 1;
 	CPU_ZERO(&usable);
@@ -220,8 +221,11 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 	atexit(reap); /* after all that is registered later */
 	if (need_bus == BENCH_NO_BUS)
 		return;
-	snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX",
-		 getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	tmp = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+	if (snprintf(dir, sizeof(dir), "%s/shmq-bench-XXXXXX", tmp) >= (int)sizeof(dir)) {
+		dir[0] = 0;
+		bench_fail("TMPDIR is %s: too long for a socket in it", tmp);
+	}
 	if (!mkdtemp(dir))
 		bench_fail("making %s: %s", dir, strerror(errno));
 	setenv("SHMQ_RUNTIME_DIR", dir, 1);

@@ -31,7 +31,8 @@ struct trip {
 #define WITH_LINES 1u /* one buffer each way; beside it a ring */
 #define WITH_COPY 2u  /* the better of these */
 #define WITH_FUTEX 4u
-#define TOUCHES_64 8u /* zero-copy: of a large message 64 bytes are used */
+#define IN_PLACE 8u /* zero-copy: of a message 64 bytes are used */
+#define WITH_PLACE 16u
 
 static const struct trip trips[] = {
 	{ "rtt.spin.32", 32, 64, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 1 },
@@ -40,8 +41,9 @@ static const struct trip trips[] = {
 	{ "rtt.spin.1K", 1024, 2048, SHMQ_WAIT_SPIN, 10000, WITH_COPY, 0 },
 	{ "rtt.spin.64K", 65536, 128, SHMQ_WAIT_SPIN, 1000, WITH_COPY, 0 },
 	{ "rtt.spin.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 80, WITH_COPY, 1 },
-	{ "zerocopy.rtt.64K", 65536, 128, SHMQ_WAIT_SPIN, 20000, TOUCHES_64, 0 },
-	{ "zerocopy.rtt.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 20000, TOUCHES_64, 1 },
+	{ "zerocopy.rtt.64", 64, 128, SHMQ_WAIT_SPIN, 20000, IN_PLACE, 1 },
+	{ "zerocopy.rtt.64K", 65536, 128, SHMQ_WAIT_SPIN, 20000, IN_PLACE | WITH_PLACE, 0 },
+	{ "zerocopy.rtt.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 20000, IN_PLACE | WITH_PLACE, 1 },
 	{ "rtt.sleep.32", 32, 64, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
 	{ "rtt.sleep.64", 64, 128, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 1 },
 	{ "rtt.sleep.256", 256, 512, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
@@ -464,7 +466,7 @@ static void measure_peers(const struct trip *t)
 					  .senders = 1,
 					  .receivers = 1,
 					  .wait = t->needs & WITH_FUTEX ? PEER_SLEEP : PEER_SPIN };
-	enum peer_use use = t->needs & TOUCHES_64 ? PEER_IN_PLACE : PEER_COPIES;
+	enum peer_use use = t->needs & IN_PLACE ? PEER_IN_PLACE : PEER_COPIES;
 	unsigned i;
 
 	for (peer = NULL; (peer = bench_next_peer(peer, t->name, &way, use));) {
@@ -488,12 +490,12 @@ static void one_round(const struct trip *t)
 	}
 	if (t->needs & WITH_FUTEX)
 		measure(t, ".limit", futex_ping, futex_pong);
-	if (t->needs & TOUCHES_64) {
+	if (t->needs & WITH_PLACE)
 		measure(t, ".limit", place_ping, place_pong);
+	if (t->needs & IN_PLACE)
 		measure(t, "", zero_ping, zero_pong);
-	} else {
+	else
 		measure(t, "", shmq_ping, shmq_pong);
-	}
 	measure_peers(t);
 }
 
@@ -530,7 +532,8 @@ int main(int argc, char **argv)
 	bench_ratio("rtt.spin.64.vs_ring", "rtt.spin.64.p50", "rtt.spin.64.ring.p50");
 	bench_ratio("rtt.spin.64.p999.vs_limit", "rtt.spin.64.p999", "rtt.spin.64.limit.p999");
 	bench_ratio("copy.rtt.1M.vs_memcpy", "rtt.spin.1M.p50", "rtt.spin.1M.limit.p50");
-	bench_ratio("zerocopy.rtt.1M.vs_64B", "zerocopy.rtt.1M.p50", "rtt.spin.64.p50");
+	bench_ratio("zerocopy.rtt.1M.vs_64B", "zerocopy.rtt.1M.p50", "zerocopy.rtt.64.p50");
+	bench_ratio("zerocopy.rtt.1M.vs_copied_64B", "zerocopy.rtt.1M.p50", "rtt.spin.64.p50");
 	bench_ratio("zerocopy.rtt.1M.vs_limit", "zerocopy.rtt.1M.p50", "zerocopy.rtt.1M.limit.p50");
 	bench_ratio("zerocopy.rtt.1M.limit_vs_64B", "zerocopy.rtt.1M.limit.p50",
 		    "rtt.spin.64.limit.p50");
