@@ -163,9 +163,18 @@ struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, cons
 
 /* ---- zero-copy -------------------------------------------------------------- */
 
+/* Bytes that nothing is in the way of, as after a commit; or NULL. */
+static inline struct arena_piece *take_free(struct shmq__arena *a, size_t bytes)
+{
+	if (!a->mem || bytes > a->bytes || arena_in_the_way(a, bytes))
+		return NULL;
+	return arena_take(a, bytes);
+}
+
 SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 {
 	struct lay_arena_ref where;
+	struct arena_piece *piece;
 	int error = pub_check(pub);
 
 	if (error)
@@ -179,12 +188,14 @@ SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 						  .len = len,
 						  .kind = CLAIM_STAGED };
 	} else {
-		error = shmq__pub_take_arena(pub, len, &where);
-		if (error) {
+		piece = take_free(&pub->arena, len);
+		error = piece ? 0 : shmq__pub_take_arena(pub, len, &where);
+		if (unlikely(error)) {
 			lane_note_refused(&pub->lane[0], error);
 			return error;
 		}
-		pub->claim = (struct open_claim){ .data = pub->arena.mem + where.off,
+		pub->claim = (struct open_claim){ .data = pub->arena.mem +
+							  (piece ? piece->off : where.off),
 						  .len = len,
 						  .kind = CLAIM_ARENA };
 	}
