@@ -130,7 +130,7 @@ static int skip_member(struct shmq_sub *sub, struct rlane *l, uint64_t first_seq
 	int lost = seq_diff(first_seq, l->start) >= 0;
 
 	if (lost)
-		shmq__sub_count_lost(sub, l, 1, msg);
+		shmq__sub_count_lost(l, 1, msg);
 	sub_move_to(sub, l, l->r.next + 1);
 	return lost ? SHMQ_EOVERRUN : SHMQ_EEMPTY;
 }
@@ -146,7 +146,7 @@ int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 		return skip_member(sub, l, batch->first_seq, msg);
 	rc = keep_batch(sub, l, batch);
 	if (rc == SHMQ_ECORRUPT) {
-		shmq__sub_count_lost(sub, l, 1, msg);
+		shmq__sub_count_lost(l, 1, msg);
 		sub_move_to(sub, l, l->r.next + 1);
 		return rc;
 	}

@@ -9,16 +9,13 @@
 #define STUCK_PASS_NS 1000000000
 #define STUCK_AGAIN_NS 1000000000 /* a report may be lost with the supervisor */
 
-uint64_t shmq__sub_count_lost(struct shmq_sub *sub, struct rlane *l, uint64_t n,
-			      struct shmq_msg *msg)
+void shmq__sub_count_lost(struct rlane *l, uint64_t n, struct shmq_msg *msg)
 {
-	(void)sub;
 	sub_add(&l->entry->lost, n);
 	msg->lost = n;
 	msg->lost_is_bound = 0;
 	msg->partition = (int32_t)l->partition;
 	msg->seq = l->r.next;
-	return n;
 }
 
 /* Overrun: find where to go on, with room to breathe but never past a
@@ -50,7 +47,7 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	uint32_t is_bound = 0;
 	uint64_t lost = jump(l, &is_bound);
 
-	shmq__sub_count_lost(sub, l, lost, msg);
+	shmq__sub_count_lost(l, lost, msg);
 	msg->lost_is_bound = is_bound;
 	if (is_bound)
 		store_relaxed(&l->entry->flags,
@@ -76,7 +73,7 @@ static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t w
 	if (unlikely(rc)) {
 		if (rc != SHMQ_ECORRUPT)
 			return rc;
-		shmq__sub_count_lost(sub, l, 1, msg);
+		shmq__sub_count_lost(l, 1, msg);
 		sub_move_to(sub, l, l->r.next + 1);
 		return rc;
 	}
@@ -102,7 +99,7 @@ static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 		return SHMQ_EEMPTY;
 	if (sub->gates)
 		return SHMQ_ESTALLED;
-	shmq__sub_count_lost(sub, l, 1, msg);
+	shmq__sub_count_lost(l, 1, msg);
 	sub_move_to(sub, l, l->r.next + 1);
 	return SHMQ_EOVERRUN;
 }
@@ -122,7 +119,7 @@ static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 		l->r.next++;
 		n++;
 	} while (!is_kept(l) && ring_look(&l->r, &word) == RING_GONE);
-	shmq__sub_count_lost(sub, l, n, msg);
+	shmq__sub_count_lost(l, n, msg);
 	sub_move_to(sub, l, l->r.next);
 	return SHMQ_EOVERRUN;
 }

@@ -142,9 +142,8 @@ int shmq__sub_decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 
 /* ---- sub_look.c ---------------------------------------------------------- */
 
-/* n messages of lane l were lost: count them, in *msg too unless it is NULL. */
-uint64_t shmq__sub_count_lost(struct shmq_sub *sub, struct rlane *l, uint64_t n,
-			      struct shmq_msg *msg);
+/* n messages of lane l were lost: count them, and say so in *msg. */
+void shmq__sub_count_lost(struct rlane *l, uint64_t n, struct shmq_msg *msg);
 
 /* What any lane has, in turn: 0 and a message, SHMQ_EEMPTY, or what is wrong. */
 int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg);
@@ -166,6 +165,8 @@ static inline size_t sub_whole_bytes(const struct shmq_msg *m)
 {
 	return m->len + m->key_len + m->properties_len;
 }
+
+/* ---- a message in hand --------------------------------------------------- */
 
 /* Give back the message handed out. */
 static inline void sub_finish_view(struct shmq_sub *sub)
