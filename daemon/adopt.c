@@ -115,6 +115,8 @@ static int adopt_topics(struct walk *w)
 		struct lay_topic *rec = shmq__slabs_topic(w->r->slabs, i);
 		uint32_t state = load_relaxed(&rec->state);
 
+		if (state == LAY_TOPIC_FREE || state == LAY_TOPIC_ENDED)
+			registry_note_removal(w->r, rec->creator_nonce, rec->creator_token);
 		if (state == LAY_TOPIC_LIVE || state == LAY_TOPIC_ENDED) {
 			error = take_topic_memory(w->r, rec);
 			if (!error) {
@@ -130,9 +132,7 @@ static int adopt_topics(struct walk *w)
 			log_error("topic \"%.255s\" cannot be adopted and is lost: %s", rec->name,
 				  shmq_strerror(error));
 		}
-		if (state == LAY_TOPIC_FREE)
-			registry_note_removal(w->r, rec->creator_nonce, rec->creator_token);
-		else
+		if (state != LAY_TOPIC_FREE)
 			w->found->discarded++;
 		store_release(&rec->state, LAY_TOPIC_FREE);
 		error = registry_adopt_topic(w->r, i, NULL);

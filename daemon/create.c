@@ -473,13 +473,13 @@ static int refuse_in_use(struct exchange *x, const struct topic *t)
 
 int create_remove_request(struct exchange *x)
 {
-	uint64_t nonce = load_relaxed(&x->conn->peer->rec->nonce);
+	struct peer *p = x->conn->peer;
 	struct topic *t = registry_find(x->c->reg, x->req->topic);
 	int error;
 
 	if (x->req->remove.flags & ~SHMQ_FORCE)
 		return shmq__fail(&x->why, SHMQ_EOPTION, "remove: unknown flag");
-	if (registry_was_removed(x->c->reg, nonce, x->req->token))
+	if (p->removed && p->removed == x->req->token)
 		return 0;
 	if (!t || t->creation)
 		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"",
@@ -491,9 +491,9 @@ int create_remove_request(struct exchange *x)
 	error = LIST_EMPTY(&t->handles) ? 0 : registry_attach_to_end(x->c->reg, t, &x->why);
 	if (error)
 		return error;
-	t->rec->creator_nonce = nonce;
+	t->rec->creator_nonce = load_relaxed(&p->rec->nonce);
 	t->rec->creator_token = x->req->token;
-	registry_note_removal(x->c->reg, nonce, x->req->token);
+	p->removed = x->req->token;
 	log_info("topic \"%s\" removed by %s", t->rec->name, conn_peer_text(x->conn->peer));
 	error = create_end_topic(x->c, t, x->conn->peer, &x->why);
 	registry_announce(x->c->reg);

@@ -285,17 +285,11 @@ int registry_adopt_topic(struct registry *r, uint32_t index, struct topic **out)
 
 /* ---- removals -------------------------------------------------------- */
 
-int registry_was_removed(const struct registry *r, uint64_t nonce, uint64_t token)
-{
-	unsigned i;
-
-	for (i = 0; i < REGISTRY_REMOVED; i++)
-		if (r->removed[i].nonce == nonce && r->removed[i].token == token)
-			return nonce != 0;
-	return 0;
-}
-
 void registry_note_removal(struct registry *r, uint64_t nonce, uint64_t token)
 {
-	r->removed[r->removed_next++ % REGISTRY_REMOVED] = (struct removal){ nonce, token };
+	struct peer *p;
+
+	LIST_FOREACH (p, &r->peers, link)
+		if (nonce && load_relaxed(&p->rec->nonce) == nonce && token > p->removed)
+			p->removed = token;
 }

@@ -49,6 +49,8 @@ struct peer {
 	struct conn *conn; /* NULL while it is not connected */
 	void *parting;     /* it died or leaves, and is being taken out (death.c) */
 	void *watcher;     /* how its death is noticed (death.c) */
+	uint64_t removed;  /* token of its last removal that succeeded, 0 none: should
+			      it not have heard, it asks again before all else */
 	uint64_t serial;   /* of the last event pushed to it */
 	uint64_t image;    /* of the process, when it said hello (proc.h) */
 	uint64_t cpu_look; /* when its CPU time was read last (stall.c) */
@@ -79,12 +81,6 @@ struct topic {
 	void *locked;   /* its rings, locked in memory (work.c), or NULL */
 	void *creation; /* while CREATING (create.c) */
 	int is_counted; /* in head->topics_live */
-};
-
-/* What a removal leaves, so that a repeated request is recognised. */
-#define REGISTRY_REMOVED 64u
-struct removal {
-	uint64_t nonce, token;
 };
 
 struct registry {
@@ -119,9 +115,6 @@ struct registry {
 	/* The start of the warm ring pool, mapped once: what is locked there is
 	 * one mapping and not one for each ring. */
 	char *warm;
-
-	struct removal removed[REGISTRY_REMOVED];
-	unsigned removed_next;
 };
 
 /* ---- registry.c: the slabs and the header ---------------------------- */
@@ -237,7 +230,7 @@ int registry_add_arena(struct registry *r, const struct registry_range *range,
 		       struct shmq__why *why);
 void registry_drop_arena(struct registry *r, uint32_t id, struct registry_range *range);
 
-int registry_was_removed(const struct registry *r, uint64_t nonce, uint64_t token);
+/* At adoption: the client of that nonce may ask for this removal again. */
 void registry_note_removal(struct registry *r, uint64_t nonce, uint64_t token);
 
 /* ---- handles.c: members and their entries ---------------------------- */
