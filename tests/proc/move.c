@@ -264,7 +264,11 @@ static int receive_traffic(void *arg)
 		CHECK_OK(rc);
 		memcpy(&n, msg.data, sizeof(n));
 		/* One whose publisher was told EMOVED may have been read all the same. */
-		CHECK(n == next || n + 1 == next);
+		if (n != next && n + 1 != next)
+			FAIL("message %llu with seq %llu came after %d moves; wanted message %llu, seq %llu",
+			     (unsigned long long)n, (unsigned long long)msg.seq,
+			     atomic_load(&t->moves), (unsigned long long)next,
+			     (unsigned long long)next_seq);
 		next = n + 1;
 		next_seq = msg.seq + 1;
 		atomic_store(&t->received, next);
