@@ -171,10 +171,23 @@ static inline struct arena_piece *take_free(struct shmq__arena *a, size_t bytes)
 	return arena_take(a, bytes);
 }
 
+static __attribute__((noinline)) int claim_arena(struct shmq_pub *pub, size_t len, void **data)
+{
+	struct arena_piece *piece = take_free(&pub->arena, len);
+	struct lay_arena_ref where;
+	int error = piece ? 0 : shmq__pub_take_arena(pub, len, &where);
+
+	if (unlikely(error)) {
+		lane_note_refused(&pub->lane[0], error);
+		return error;
+	}
+	*data = pub->arena.mem + (piece ? piece->off : where.off);
+	pub->claim = (struct open_claim){ .data = *data, .len = len, .kind = CLAIM_ARENA };
+	return 0;
+}
+
 SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 {
-	struct lay_arena_ref where;
-	struct arena_piece *piece;
 	int error = pub_check(pub);
 
 	if (error)
@@ -183,23 +196,10 @@ SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 		return SHMQ_ECLAIM;
 	if (len > pub->h.topic->geo.max_bytes)
 		return SHMQ_ETOOBIG;
-	if (len <= pub->h.topic->geo.inline_bytes) {
-		pub->claim = (struct open_claim){ .data = pub->staging,
-						  .len = len,
-						  .kind = CLAIM_STAGED };
-	} else {
-		piece = take_free(&pub->arena, len);
-		error = piece ? 0 : shmq__pub_take_arena(pub, len, &where);
-		if (unlikely(error)) {
-			lane_note_refused(&pub->lane[0], error);
-			return error;
-		}
-		pub->claim = (struct open_claim){ .data = pub->arena.mem +
-							  (piece ? piece->off : where.off),
-						  .len = len,
-						  .kind = CLAIM_ARENA };
-	}
-	*data = pub->claim.data;
+	if (len > pub->h.topic->geo.inline_bytes)
+		return claim_arena(pub, len, data);
+	pub->claim = (struct open_claim){ .data = pub->staging, .len = len, .kind = CLAIM_STAGED };
+	*data = pub->staging;
 	return 0;
 }
 
