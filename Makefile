@@ -173,7 +173,8 @@ RUN_ENV = SHMQ_DAEMON=$(SHMQ_BUILD)/shmqd SHMQ=$(SHMQ_BUILD)/shmq PATH=$(SHMQ_BU
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
 	TSAN_OPTIONS=halt_on_error=1$(patsubst %,:suppressions=$(CURDIR)/%,$(wildcard tests/tsan.supp))
-PROVE = HARNESS_RULESFILE=tests/rules.yml $(RUN_ENV) prove -j$(TEST_JOBS) --exec tests/run
+# With --directives what is skipped is named, and why.
+PROVE = HARNESS_RULESFILE=tests/rules.yml $(RUN_ENV) prove --directives -j$(TEST_JOBS) --exec tests/run
 CHOSEN = $(if $(T),$(shell printf '%s\n' $(TESTS) | grep -E -e '$(T)'),$(TESTS))
 
 deps: build/.deps-required ## install the Debian packages that are missing (.ci/packages)
