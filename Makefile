@@ -21,7 +21,8 @@ B       := build$(SAN:%=/%)
 
 # pkg-config is asked once, and only when something is compiled: `make deps`
 # may have to install it first.
-ask = $(eval $(1) := $(shell pkg-config $(2)))$($(1))
+ask = $(eval $(1) := $(shell pkg-config $(2)))$(if $(filter-out 0,$(.SHELLSTATUS)),$(error \
+	pkg-config $(2) failed: `make deps` installs what is missing))$($(1))
 SHMQ_CFLAGS    = $(call ask,SHMQ_CFLAGS,--cflags liburcu-bp libxxhash)
 SHMQ_LIBS      = $(call ask,SHMQ_LIBS,--libs liburcu-bp libxxhash)
 HWLOC_CFLAGS   = $(call ask,HWLOC_CFLAGS,--cflags hwloc)
