@@ -21,7 +21,8 @@ B       := build$(SAN:%=/%)
 
 # pkg-config is asked once, and only when something is compiled: `make deps`
 # may have to install it first.
-ask = $(eval $(1) := $(shell pkg-config $(2)))$($(1))
+ask = $(eval $(1) := $(shell pkg-config $(2)))$(if $(filter-out 0,$(.SHELLSTATUS)),$(error \
+	pkg-config $(2) failed: `make deps` installs what is missing))$($(1))
 SHMQ_CFLAGS    = $(call ask,SHMQ_CFLAGS,--cflags liburcu-bp libxxhash)
 SHMQ_LIBS      = $(call ask,SHMQ_LIBS,--libs liburcu-bp libxxhash)
 HWLOC_CFLAGS   = $(call ask,HWLOC_CFLAGS,--cflags hwloc)
@@ -173,7 +174,8 @@ RUN_ENV = SHMQ_DAEMON=$(SHMQ_BUILD)/shmqd SHMQ=$(SHMQ_BUILD)/shmq PATH=$(SHMQ_BU
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
 	TSAN_OPTIONS=halt_on_error=1$(patsubst %,:suppressions=$(CURDIR)/%,$(wildcard tests/tsan.supp))
-PROVE = HARNESS_RULESFILE=tests/rules.yml $(RUN_ENV) prove -j$(TEST_JOBS) --exec tests/run
+# With --directives what is skipped is named, and why.
+PROVE = HARNESS_RULESFILE=tests/rules.yml $(RUN_ENV) prove --directives -j$(TEST_JOBS) --exec tests/run
 CHOSEN = $(if $(T),$(shell printf '%s\n' $(TESTS) | grep -E -e '$(T)'),$(TESTS))
 
 deps: build/.deps-required ## install the Debian packages that are missing (.ci/packages)

@@ -7,6 +7,7 @@ use warnings;
 use File::Path qw(make_path remove_tree);
 use File::Temp qw(tempdir);
 use JSON::PP;
+use POSIX qw(WNOHANG);
 
 my $dir  = tempdir(CLEANUP => 1);
 my $n    = 0;
@@ -134,7 +135,7 @@ END
 	idle => "figure idle.cpu_percent 0.05 %\n",
 );
 
-print "1..57\n";
+print "1..60\n";
 
 # ---- everything runs -------------------------------------------------------
 machine();
@@ -215,6 +216,26 @@ programs(idle => "#!/bin/sh\nsetsid sleep 3 &\necho figure idle.cpu_percent 0 %\
 run();
 check('what_a_program_leaves_behind_does_not_hold_the_run_up', $code == 0 && $json->{programs}[0]{seconds} < 3,
 	$json->{programs}[0]{seconds});
+
+my $tidy = "#!/bin/sh\ntrap 'sleep 0.1; echo tidied >$dir/tidied; exit 1' TERM\ntouch $dir/begun\nsleep 600 & wait\n";
+for my $signal (qw(INT TERM)) {
+	unlink "$dir/begun", "$dir/tidied";
+	programs(idle => $tidy);
+	my $pid = fork // die "fork: $!\n";
+	if (!$pid) {
+		open STDERR, '>', "$dir/stderr";
+		exec 'bench/run', '--programs', "$dir/bench", '--targets', "$dir/targets", '--out', "$dir/out";
+	}
+	select undef, undef, undef, 0.01 until -e "$dir/begun" || waitpid $pid, WNOHANG;
+	kill $signal, $pid;
+	waitpid $pid, 0;
+	check("on_SIG${signal}_the_program_tidies_up_before_it_ends" => -e "$dir/tidied" && $? >> 8 == 128 + ($signal eq 'INT' ? 2 : 15),
+		$? >> 8, slurp("$dir/stderr"));
+}
+unlink "$dir/tidied";
+programs(idle => $tidy);
+run('--timeout 1');
+check('so_it_does_after_its_time', $code == 1 && -e "$dir/tidied" && $said =~ /did not end/, $said);
 
 programs(rtt => "figure rtt.spin.64.p50 100 ns\nfigure rtt.spin.64.limit.p50 200 ns\n");
 run();

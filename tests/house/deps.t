@@ -18,7 +18,15 @@ cat >"$dir/bin/apt-get" <<END
 echo "\$*" >>"$dir/apt"
 [ "\$1" != install ] || for p; do case \$p in [a-z]*) echo "\$p" >>"$dir/installed" ;; esac; done
 END
-printf '#!/bin/sh\nexit 1\n' >"$dir/bin/sudo"
+# A sudo that has no rights without a password.
+cat >"$dir/bin/sudo" <<END
+#!/bin/sh
+case \$1 in
+-n) exit 1 ;;
+-v) echo asked >>"$dir/asked" && exec cat "$dir/rights" ;;
+*) exec "\$@" ;;
+esac
+END
 printf '#!/bin/sh\ncat "%s/uid"\n' "$dir" >"$dir/bin/id"
 chmod +x "$dir"/bin/*
 PATH=$dir/bin:$PATH
@@ -34,7 +42,12 @@ deps() {
 	code=$?
 }
 
-echo 1..9
+at_terminal() {
+	script -qec "$dir/ci/deps $*" "$dir/typescript" >"$dir/said" 2>&1
+	code=$?
+}
+
+echo 1..14
 echo 1000 >"$dir/uid"
 echo here >"$dir/installed"
 deps
@@ -45,6 +58,16 @@ check missing_without_rights_stops [ $code -eq 1 ]
 check missing_package_is_named grep -q 'missing packages: extra$' "$dir/said"
 check the_line_to_run_is_given grep -q 'apt-get install .* extra$' "$dir/said"
 check nothing_was_installed [ ! -e "$dir/apt" ]
+check without_a_terminal_no_password_is_asked_for [ ! -e "$dir/asked" ]
+at_terminal optional
+check with_a_wrong_password_it_stops_as_well [ $code -eq 1 -a -e "$dir/asked" -a ! -e "$dir/apt" ]
+check what_the_password_is_for_is_said_before grep -q 'sudo is to install extra' "$dir/said"
+touch "$dir/rights"
+at_terminal optional
+check with_the_password_it_installs [ $code -eq 0 ]
+check by_sudo_only_what_is_missing_is_installed grep -q -- '--no-install-recommends extra$' "$dir/apt"
+rm "$dir/apt"
+echo here >"$dir/installed"
 echo 0 >"$dir/uid"
 deps optional
 check root_installs [ $code -eq 0 ]

@@ -144,16 +144,20 @@ TEST(a_node_that_is_not_there_is_refused)
 }
 
 /* Become somebody without rights, for good; the test's directory goes with
- * us. */
+ * us, and the supervisor, which may lie where only root gets to. */
 static void become_nobody(void)
 {
+	char copy[PATH_MAX], command[3 * PATH_MAX];
+
 	if (geteuid() != 0)
 		return;
+	snprintf(copy, sizeof(copy), "%s/shmqd", test_tmpdir());
+	snprintf(command, sizeof(command), "cp '%s' '%s'", test_bus_daemon(), copy);
+	CHECK_EQ(system(command), 0);
+	CHECK_OK(setenv("SHMQ_DAEMON", copy, 1));
 	CHECK_OK(chown(test_tmpdir(), 65534, 65534));
 	CHECK_OK(setgid(65534));
 	CHECK_OK(setuid(65534));
-	if (access(test_bus_daemon(), X_OK) < 0)
-		SKIP("nobody cannot run %s", test_bus_daemon());
 }
 
 TEST(memory_that_may_not_be_locked_is_refused_if_that_was_asked_for)
