@@ -9,15 +9,15 @@ check() { # name, command...
 	shift
 	if "$@" >&2; then echo "ok $n - $name"; else failed=1 && echo "not ok $n - $name"; fi
 }
-quiet_make() { MAKEFLAGS= ${MAKE:-make} -s "$@" DESTDIR="$dir/root" PREFIX=/usr >&2; }
+quiet_make() { MAKEFLAGS= ${MAKE:-make} -s "$@" DESTDIR="$dir/stage" PREFIX=/usr >&2; }
 
 cat >"$dir/t.c" <<'END'
 #include <shmq.h>
 #include <string.h>
 int main(void) { return strcmp(shmq_version(), VERSION) != 0; }
 END
-root=$dir/root/usr
-export PKG_CONFIG_SYSROOT_DIR="$dir/root" PKG_CONFIG_LIBDIR="$root/lib/pkgconfig:$(pkg-config --variable pc_path pkg-config)"
+root=$dir/stage/usr
+export PKG_CONFIG_SYSROOT_DIR="$dir/stage" PKG_CONFIG_LIBDIR="$root/lib/pkgconfig:$(pkg-config --variable pc_path pkg-config)"
 compile() { # compiler, flags...
 	"$@" -Wall -Werror -pedantic -DVERSION="\"$(pkg-config --modversion shmq)\"" -I"$root/include" \
 		-o "$dir/t" "$dir/t.c" -L"$root/lib" -lshmq
@@ -39,5 +39,5 @@ check a_page_is_found_by_each_function page man3/shmq_publish.3
 check the_benchmarks_are_found benchmarks
 quiet_make uninstall
 check uninstall_succeeds [ $? -eq 0 ]
-check nothing_is_left [ -z "$(find "$dir/root" ! -type d)" ]
+check nothing_is_left [ -z "$(find "$dir/stage" ! -type d)" ]
 exit $failed
