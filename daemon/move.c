@@ -54,10 +54,7 @@ static void locked(void *arg, struct topic *t, int error, const struct shmq__why
  * another committed before counts in the head. */
 static void leave_rings(struct topic *old)
 {
-	uint32_t p;
-
-	for (p = 0; p < old->attached->geo.partitions; p++)
-		store_release(&old->attached->ring[p].mem->state, LAY_RING_MOVED);
+	shmq__topic_close_rings(old->attached, LAY_RING_MOVED);
 	atomic_thread_fence(memory_order_seq_cst);
 	shmq__membarrier();
 }
@@ -80,7 +77,7 @@ static void end_old(struct control *c, struct topic *old, const struct peer *by)
 {
 	store_release(&old->rec->state, LAY_TOPIC_ENDED);
 	registry_forget_name(c->reg, old);
-	shmq__topic_announce(old->attached);
+	shmq__topic_announce(old->rec);
 	shmq__topic_ring_all(old->attached);
 	conn_push(c, old, SHMQ_EVENT_ENDED, 0, by, NULL);
 	create_reap_topic(c, old);

@@ -192,7 +192,7 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 	join(h, req);
 	if (!is_publisher) {
 		count_handles(h->topic, h->role, 1);
-		shmq__topic_announce(h->topic->attached);
+		shmq__topic_announce(h->topic->rec);
 	}
 	conn_push(c, h->topic, SHMQ_EVENT_JOINED, h->role, h->peer, h->peer);
 	log_debug("%s opened \"%s\" as %s", conn_peer_text(h->peer), h->topic->rec->name,

@@ -171,23 +171,23 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *r, uint64_t floor)
 	return seq_diff(n, head) > 0 ? head : n;
 }
 
-void shmq__topic_announce(struct shmq__topic *t)
+void shmq__topic_announce(struct lay_topic *rec)
 {
-	atomic_fetch_add_explicit(&t->rec->epoch, 1, memory_order_release);
-	shmq__futex_wake(&t->rec->epoch);
+	atomic_fetch_add_explicit(&rec->epoch, 1, memory_order_release);
+	shmq__futex_wake(&rec->epoch);
 }
 
 void shmq__topic_publish_member(struct shmq__topic *t, struct lay_member *m,
 				enum lay_member_state state)
 {
 	store_release(&m->state, state); /* M1 */
-	shmq__topic_announce(t);
+	shmq__topic_announce(t->rec);
 }
 
 void shmq__topic_remove_member(struct shmq__topic *t, struct lay_member *m)
 {
 	store_release(&m->state, LAY_MEMBER_FREE);
-	shmq__topic_announce(t);
+	shmq__topic_announce(t->rec);
 	shmq__topic_ring_all(t);
 }
 
@@ -257,14 +257,20 @@ void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_fro
 	m->start = lowest;
 }
 
-void shmq__topic_end(struct shmq__topic *t)
+void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
 {
 	uint32_t p;
 
+	for (p = t->geo.partitions; p-- > 0;)
+		if (load_relaxed(&t->ring[p].mem->state) != LAY_RING_MOVED)
+			store_release(&t->ring[p].mem->state, state);
+}
+
+void shmq__topic_end(struct shmq__topic *t)
+{
 	store_release(&t->rec->state, LAY_TOPIC_ENDED);
-	for (p = 0; p < t->geo.partitions; p++)
-		store_release(&t->ring[p].mem->state, LAY_RING_ENDED);
-	shmq__topic_announce(t);
+	shmq__topic_close_rings(t, LAY_RING_ENDED);
+	shmq__topic_announce(t->rec);
 	shmq__topic_ring_all(t);
 }
 

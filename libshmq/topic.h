@@ -95,9 +95,14 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *ring, uint64_t floor);
 void shmq__topic_publish_member(struct shmq__topic *topic, struct lay_member *member,
 				enum lay_member_state state);
 void shmq__topic_remove_member(struct shmq__topic *topic, struct lay_member *member);
-void shmq__topic_announce(struct shmq__topic *topic);
+void shmq__topic_announce(struct lay_topic *rec);
 void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, enum shmq_from from,
 		      uint64_t seq);
+
+/* Every ring gets that state, but one that was left for another keeps it.  The
+ * first partition is the last: subscribers of all look at that alone, and then
+ * once more for what is left in each. */
+void shmq__topic_close_rings(struct shmq__topic *topic, enum lay_ring_state state);
 
 /* End the topic: record and every ring's state, then all bells. */
 void shmq__topic_end(struct shmq__topic *topic);

@@ -151,7 +151,7 @@ static void publish(struct standin *s, struct handle *h, const struct proto_requ
 	shmq__topic_publish_member(s->fake->topic, h->member, LAY_MEMBER_SUBSCRIBER);
 	shmq__topic_join(s->fake->topic, h->member, (enum shmq_from)req->open.from, req->open.seq);
 	add_relaxed(&rec->subscribers, 1);
-	shmq__topic_announce(s->fake->topic);
+	shmq__topic_announce(s->fake->rec);
 }
 
 static void open_handle(struct standin *s, const struct conn *c, struct standin_answer *a)

@@ -131,7 +131,7 @@ static void *announce_one(void *arg)
 	struct scene *c = arg;
 
 	add_relaxed(&c->f->rec->subscribers, 1);
-	shmq__topic_announce(c->f->topic);
+	shmq__topic_announce(c->f->rec);
 	return NULL;
 }
 

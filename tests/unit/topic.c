@@ -6,6 +6,8 @@
 #include "shmem.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -539,6 +541,34 @@ TEST(an_ended_topic_says_so_to_everybody)
 		CHECK_EQ(load_relaxed(&bells->data.word), 1);
 		CHECK_EQ(load_relaxed(&bells->credit.word), 1);
 	}
+	fake_free(f);
+}
+
+static struct lay_ring *last_told, *told_before;
+
+/* The first ring's header is written: the other must say it already. */
+static void on_write(int sig)
+{
+	(void)sig;
+	if (load_relaxed(&told_before->state) != LAY_RING_ENDED)
+		_exit(1);
+	if (mprotect(last_told, LAY_RING_HEADER_BYTES, PROT_READ | PROT_WRITE))
+		_exit(2);
+}
+
+/* Subscribers of all partitions look at the first alone.  Were it told before
+ * the others, what is still published to those would be read by nobody. */
+TEST(the_first_partition_is_the_last_to_say_that_it_ended)
+{
+	struct fake *f = fake_new(&(struct fake_options){ .partitions = 2 });
+
+	last_told = f->topic->ring[0].mem;
+	told_before = f->topic->ring[1].mem;
+	signal(SIGSEGV, on_write);
+	CHECK_EQ(mprotect(last_told, LAY_RING_HEADER_BYTES, PROT_READ), 0);
+	shmq__topic_end(f->topic);
+	signal(SIGSEGV, SIG_DFL);
+	CHECK_EQ(load_relaxed(&last_told->state), LAY_RING_ENDED);
 	fake_free(f);
 }
 
