@@ -218,6 +218,23 @@ static int adopt_roster(struct walk *w, struct topic *t)
 	return 0;
 }
 
+/* The last worker may not have come to tell those who have the topic open of
+ * the last change: publishers list the roster again only when its epoch moves,
+ * and handles end when their rings say so. */
+static void tell(struct registry *r, struct topic *t)
+{
+	struct shmq__why why = { "" };
+
+	if (LIST_EMPTY(&t->handles))
+		return;
+	if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED)
+		shmq__topic_announce(t->rec);
+	else if (!registry_attach_to_end(r, t, &why))
+		shmq__topic_end(t->attached);
+	else
+		log_error("%s; its handles are not told that it ended", why.text);
+}
+
 /* ---- arenas ---------------------------------------------------------- */
 
 /* One whose topic is gone is free; one that no member has is an orphan, and
@@ -260,8 +277,10 @@ int registry_adopt(struct registry *r, struct registry_found *found)
 		error = adopt_topics(&w);
 	if (!error)
 		qsort(w.by_id, w.by_id_count, sizeof(w.by_id[0]), by_id);
-	for (i = 0; i < w.by_id_count && !error; i++)
+	for (i = 0; i < w.by_id_count && !error; i++) {
 		error = adopt_roster(&w, w.by_id[i]);
+		tell(r, w.by_id[i]);
+	}
 	if (!error)
 		adopt_arenas(&w);
 	free(w.arena_used);

@@ -572,6 +572,66 @@ TEST(removal_is_remembered_by_the_next_worker)
 	end();
 }
 
+/* ---- killed between two stores of a change that clients are told of -------- */
+
+/* A publisher lists the roster again only when the epoch moves, so a member
+ * that came or went without it would not gate, or gate for ever. */
+TEST(a_roster_whose_change_was_not_told_is_told_of_by_the_next_worker)
+{
+	struct topic *t;
+	struct handle *h;
+	uint32_t epoch;
+
+	begin();
+	t = make_topic("t", 1);
+	open_handle(t, make_peer(1), 1, 0);
+	epoch = load_relaxed(&t->rec->epoch);
+	h = make_handle(t, make_peer(2), 1, 0);
+	store_release(&h->member->state, LAY_MEMBER_SUBSCRIBER);
+	replace();
+	t = registry_find(reg, "t");
+	CHECK_EQ(load_relaxed(&t->rec->subscribers), 1);
+	CHECK_NE(load_relaxed(&t->rec->epoch), epoch);
+	end();
+}
+
+TEST(a_topic_whose_end_was_begun_ends_for_its_handles)
+{
+	struct handle *h;
+	struct topic *t;
+	uint32_t p;
+
+	begin();
+	t = make_topic("t", 3);
+	open_handle(t, make_peer(1), 1, 0);
+	store_release(&t->rec->state, LAY_TOPIC_ENDED);
+	store_release(&t->attached->ring[2].mem->state, LAY_RING_ENDED);
+	replace();
+	CHECK(!registry_find(reg, "t"));
+	h = LIST_FIRST(&LIST_FIRST(&reg->peers)->handles);
+	CHECK_OK(registry_attach(reg, h->topic, NULL));
+	for (p = 0; p < 3; p++)
+		CHECK_EQ(load_relaxed(&h->topic->attached->ring[p].mem->state), LAY_RING_ENDED);
+	end();
+}
+
+TEST(a_topic_that_had_moved_stays_moved_for_the_handles_of_its_old_rings)
+{
+	struct topic *t;
+	struct handle *h;
+
+	begin();
+	t = make_topic("t", 1);
+	open_handle(t, make_peer(1), 1, 0);
+	store_release(&t->attached->ring[0].mem->state, LAY_RING_MOVED);
+	store_release(&t->rec->state, LAY_TOPIC_ENDED);
+	replace();
+	h = LIST_FIRST(&LIST_FIRST(&reg->peers)->handles);
+	CHECK_OK(registry_attach(reg, h->topic, NULL));
+	CHECK_EQ(load_relaxed(&h->topic->attached->ring[0].mem->state), LAY_RING_MOVED);
+	end();
+}
+
 TEST(what_nobody_refers_to_is_given_back)
 {
 	uint64_t before, after;
