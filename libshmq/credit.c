@@ -7,7 +7,6 @@
  *      of ring.h.
  */
 #include "credit.h"
-#include "proc.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -179,15 +178,8 @@ unsigned shmq__credit_drop_dead(struct shmq__credit *c)
 
 	for (i = 0; i < c->count; i++) {
 		struct credit_gater *g = &c->gater[i];
-		struct lay_client *rec = shmq__slabs_client(c->topic->slabs, g->client);
-		struct shmq__proc_id id;
 
-		if (g->absent || !rec)
-			continue;
-		id.pid = (pid_t)load_relaxed(&rec->pid);
-		id.start_time = load_relaxed(&rec->start_time);
-		id.pidns = load_relaxed(&rec->pidns);
-		if (load_acquire(&rec->gen) == g->client_gen && !shmq__proc_is_dead(&id))
+		if (g->absent || !shmq__topic_client_is_dead(c->topic, g->client, g->client_gen))
 			continue;
 		g->absent = 1;
 		found++;

@@ -90,7 +90,8 @@ unsigned shmq__recover_claims(struct shmq__topic *t, uint32_t p, unsigned client
 	return voided;
 }
 
-/* 1 if every gating subscriber has passed seq. */
+/* 1 if every gating subscriber has passed seq, or is dead: that publishers
+ * pass on proof, too. */
 static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
 {
 	struct shmq__roster_iter it = { 0 };
@@ -102,7 +103,8 @@ static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
 		if (load_relaxed(&m->state) != LAY_MEMBER_SUBSCRIBER)
 			continue;
 		e = shmq__topic_entry(t, m, p);
-		if (e && seq_diff(load_acquire(&e->pos), seq) <= 0)
+		if (e && seq_diff(load_acquire(&e->pos), seq) <= 0 &&
+		    !shmq__topic_client_is_dead(t, m->client, m->client_gen))
 			return 0;
 	}
 	return 1;

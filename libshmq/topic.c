@@ -14,6 +14,7 @@
  */
 #include "topic.h"
 #include "futex.h"
+#include "proc.h"
 #include "ring.h"
 
 #include <errno.h>
@@ -132,6 +133,21 @@ struct lay_member *shmq__topic_next_member(const struct shmq__topic *t,
 		it->next = 0;
 	}
 	return NULL;
+}
+
+int shmq__topic_client_is_dead(const struct shmq__topic *t, unsigned client, uint64_t gen)
+{
+	struct lay_client *c = shmq__slabs_client(t->slabs, client);
+	struct shmq__proc_id id;
+	uint32_t state;
+
+	if (!c)
+		return 0;
+	id.pid = (pid_t)load_relaxed(&c->pid);
+	id.start_time = load_relaxed(&c->start_time);
+	id.pidns = load_relaxed(&c->pidns);
+	state = load_acquire(&c->state);
+	return load_acquire(&c->gen) != gen || state == LAY_CLIENT_DEAD || shmq__proc_is_dead(&id);
 }
 
 struct lay_entry *shmq__topic_entry(const struct shmq__topic *t, const struct lay_member *m,

@@ -62,6 +62,10 @@ struct shmq__roster_iter {
 struct lay_member *shmq__topic_next_member(const struct shmq__topic *topic,
 					   struct shmq__roster_iter *iter);
 
+/* 1 with proof that this client is gone: its id was given on, the supervisor
+ * is taking it out, or there is no such process any more. */
+int shmq__topic_client_is_dead(const struct shmq__topic *topic, unsigned client, uint64_t gen);
+
 /* The member's entry for `partition`, read-only unless the entry slab is
  * mapped writable; NULL if it is not bound to that partition or the entry
  * carries another generation. */

@@ -6,6 +6,7 @@
 
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <unistd.h>
 #include <urcu/urcu-bp.h>
 
@@ -509,6 +510,38 @@ TEST(what_a_dead_exclusive_publisher_may_have_half_overwritten_is_given_up)
 	CHECK_EQ(look(&s, next), RING_NOTHING);
 	shmq__ring_takeover(&s.l);
 	CHECK_EQ(s.l.next, next);
+	tear_down(&s);
+}
+
+static int wait_for_end(void *arg)
+{
+	(void)arg;
+	pause();
+	return 0;
+}
+
+/* A reader that its publisher had proved dead, and passed, does not stand in
+ * the way of recovery either, although nobody has taken it out yet. */
+TEST(a_dead_reader_keeps_no_half_overwritten_slot_in_the_ring)
+{
+	pid_t doomed = test_spawn(wait_for_end, NULL);
+	struct scene s = exclusive_at(0, SHMQ_BLOCK);
+	struct lay_member *alive =
+		fake_subscriber(s.f, fake_client(s.f, getpid()), SHMQ_FROM_LATEST, 0);
+	struct lay_member *gone =
+		fake_subscriber(s.f, fake_client(s.f, doomed), SHMQ_FROM_LATEST, 0);
+	uint64_t old;
+
+	test_kill_wait(doomed, SIGKILL);
+	for (unsigned n = 0; n < FAKE_DEPTH + 10; n++)
+		fake_publish(&s.d, n);
+	old = s.d.next - FAKE_DEPTH;
+	store_relaxed(&fake_entry(s.f, alive, 0)->pos, s.d.next);
+	store_relaxed(&fake_entry(s.f, gone, 0)->pos, old - 5);
+	memset(lay_slot_at(s.d.mem, &s.d.geo, old) + 1, 0xee, 20); /* it died here */
+	CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), 0);
+	CHECK_EQ(look(&s, old), RING_LAPPED);
+	CHECK_EQ(shmq__topic_oldest(s.ring, old), old + 1);
 	tear_down(&s);
 }
 
