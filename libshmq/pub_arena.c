@@ -98,13 +98,13 @@ void shmq__pub_settle_arena(struct shmq_pub *pub, const struct lane *l, uint64_t
 static int adopt_arena(struct shmq_pub *pub, uint32_t p)
 {
 	struct lane *l = &pub->lane[p];
-	uint64_t head = l->w.mem->base_seq, n;
+	uint64_t head, n = l->w.mem->base_seq;
 	struct arena_piece piece;
 	int error;
 
 	head = shmq__topic_head(&pub->h.topic->ring[p]);
-	n = seq_diff(head, l->w.mem->base_seq) > (int64_t)l->w.geo.depth ? head - l->w.geo.depth :
-									   l->w.mem->base_seq;
+	if (head - n > l->w.geo.depth) /* or mad */
+		n = head - l->w.geo.depth;
 	for (; seq_diff(n, head) < 0; n++) {
 		struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, n);
 		uint64_t word = load_acquire(&s->ctrl);

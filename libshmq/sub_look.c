@@ -37,6 +37,9 @@ static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 	for (k = l->kept; k; k = k->other) /* what we copied is not lost */
 		if (k->next < k->count && seq_diff(k->member[k->next].msg.seq, target) < 0)
 			target = k->member[k->next].msg.seq;
+	/* Honest slots lead on.  What mad ones lead back to is not gone to. */
+	if (seq_diff(target, from) <= 0)
+		target = from + 1;
 	lost = target - from - shmq__ring_voids_between(l->r.mem, from, target, is_bound);
 	l->r.next = target;
 	return lost;

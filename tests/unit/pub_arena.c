@@ -83,6 +83,21 @@ TEST(an_arena_message_that_finds_the_ring_full_gives_its_bytes_back)
 }
 
 /* What a predecessor left in the ring is found where it lies in its arena. */
+/* Any publisher of the ring can have written it. */
+TEST(a_mad_first_seq_does_not_keep_who_takes_an_arena_over)
+{
+	struct scene c =
+		set_up(&(struct fake_options){ .max_bytes = 1024, .arena_bytes = 4096 }, NULL);
+	static char bytes[1024];
+
+	CHECK_OK(shmq_publish(c.pub, bytes, sizeof(bytes)));
+	shmq_pub_close(c.pub);
+	c.f->topic->ring[0].mem->base_seq = UINT64_C(1) << 63 | 1;
+	c.pub = open_pub(c.bus, STANDIN_TOPIC);
+	CHECK_OK(shmq_publish(c.pub, bytes, sizeof(bytes)));
+	tear_down(&c);
+}
+
 TEST(an_arena_is_taken_over_with_what_lies_in_it_at_every_wrap)
 {
 	enum { BYTES = 1024, PIECES = 8 };

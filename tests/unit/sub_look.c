@@ -91,6 +91,30 @@ TEST(holes_are_not_counted_as_lost_unless_they_were_forgotten_and_then_it_is_sai
 	}
 }
 
+/* A word of laps to come, and a hint that leads to before it. */
+TEST(a_mad_publisher_sends_no_reader_back)
+{
+	struct scene c = set_up(&lossy_shared, NULL);
+	uint64_t base = c.f->base_seq, before;
+	struct shmq_msg m;
+
+	publish(&c, 40);
+	for (uint64_t n = 0; n < 20; n++)
+		check_next(&c, n);
+	CHECK_OK(shmq_release(c.sub));
+	store_release(&slot_of(&c, base + 20)->ctrl,
+		      LAY_CTRL(lay_lap(&c.f->geo, base + 20) + 3, c.w.owner, LAY_COMMITTED));
+	store_release(&slot_of(&c, base + 10)->ctrl,
+		      LAY_CTRL(lay_lap(&c.f->geo, base + 10) - 1, c.w.owner, LAY_VOID));
+	store_relaxed(&c.w.mem->tail_hint, base + 5);
+	before = sub_stats(c.sub).lost;
+	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_EOVERRUN);
+	CHECK_EQ(m.lost, 1);
+	CHECK_EQ(sub_stats(c.sub).lost, before + 1);
+	check_next(&c, 21);
+	tear_down(&c);
+}
+
 TEST(messages_whose_bytes_are_gone_are_one_gap)
 {
 	struct scene c = set_up(NULL, NULL);
