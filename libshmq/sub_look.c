@@ -85,21 +85,33 @@ static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t w
 	return sub_hand_out(sub, l, word, msg);
 }
 
-/* With stall = report, the time comes when l's open claim at seq is passed,
- * or said. */
+static uint32_t state_of(const struct rlane *l)
+{
+	return load_acquire(&((struct lay_ring *)(uintptr_t)l->r.mem)->state);
+}
+
+/* With stall = report, or in a ring that ended or was left, the time comes when
+ * l's open claim at seq is passed, or said. */
 static int is_stalled(const struct rlane *l, uint64_t seq)
 {
-	return l->r.geo.stall == SHMQ_STALL_REPORT && l->stuck_since && l->stuck_seq == seq &&
+	return l->stuck_since && l->stuck_seq == seq &&
+	       (l->r.geo.stall == SHMQ_STALL_REPORT || state_of(l) != LAY_RING_LIVE) &&
 	       shmq__clock_monotonic_ns() - l->stuck_since >= STUCK_PASS_NS;
 }
 
-/* A slot that stays CLAIMED.  With stall = report, readers that do not gate
- * pass the hole, counted lost; others are told. */
+/* A slot that stays CLAIMED.  In a ring that ended or was left it is a hole,
+ * since whoever commits there now is told so, and what stands behind it was sent:
+ * 0, look again.  Else, with stall = report, readers that do not gate pass it,
+ * counted lost; others are told. */
 static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	sub->stands_at_claim = 1;
 	if (!is_stalled(l, l->r.next))
 		return SHMQ_EEMPTY;
+	if (state_of(l) != LAY_RING_LIVE) {
+		sub_move_to(sub, l, l->r.next + 1);
+		return 0;
+	}
 	if (sub->gates)
 		return SHMQ_ESTALLED;
 	shmq__sub_count_lost(l, 1, msg);
@@ -157,7 +169,9 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 			return SHMQ_EEMPTY;
 		case RING_CLAIMED:
 			rc = at_claim(sub, l, msg);
-			return rc;
+			if (rc)
+				return rc;
+			continue;
 		case RING_VOID:
 			sub_move_to(sub, l, l->r.next + 1);
 			continue;
@@ -205,7 +219,7 @@ static int had_messages(const struct shmq_sub *sub)
 
 int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 {
-	uint32_t state = load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state);
+	uint32_t state = state_of(&sub->lane[0]);
 	int end = 0, rc;
 
 	if (state == LAY_RING_MOVED)
@@ -220,8 +234,9 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 	}
 	if (!end)
 		return SHMQ_EEMPTY;
+	sub->stands_at_claim = 0;
 	rc = shmq__sub_look(sub, msg);
-	return rc == SHMQ_EEMPTY ? end : rc;
+	return rc == SHMQ_EEMPTY && !sub->stands_at_claim ? end : rc;
 }
 
 int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg)
@@ -273,6 +288,7 @@ int shmq__sub_report_stuck(struct shmq_sub *sub)
 
 int shmq__sub_is_ready(struct shmq_sub *sub)
 {
+	int open = 0;
 	uint32_t i;
 	uint64_t word;
 
@@ -292,9 +308,11 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		    shmq__sub_find_kept(l, next.next) ||
 		    (look == RING_CLAIMED && is_stalled(l, next.next)))
 			return 1;
+		open |= look == RING_CLAIMED;
 	}
-	if (load_acquire(&((struct lay_ring *)(uintptr_t)sub->lane[0].r.mem)->state) !=
-	    LAY_RING_LIVE)
+	if (open) /* no end before it is settled */
+		return 0;
+	if (state_of(&sub->lane[0]) != LAY_RING_LIVE)
 		return 1;
 	if (!(sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS))
 		return 0;
