@@ -490,19 +490,35 @@ TEST(lock_auto_beyond_memlock_is_a_note)
 	place_destroy(p);
 }
 
-TEST(locking_beyond_the_limit_of_this_process_is_refused)
+/* Without privileges, as CAP_IPC_LOCK knows no limit. */
+static void limit_locking(void)
 {
-	struct place *p = make(NULL, NULL);
-	char *mem = mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	CHECK(mem != MAP_FAILED);
-	munmap(mem + MIB, MIB);
 	limit(RLIMIT_MEMLOCK, 64 << 10);
-	/* Without privileges, as CAP_IPC_LOCK knows no limit. */
 	if (geteuid() == 0)
 		CHECK_EQ(setresuid(65534, 65534, 65534), 0);
+}
+
+TEST(a_plan_to_lock_beyond_the_limit_of_this_process_is_refused)
+{
+	struct place *p = make(NULL, NULL);
+
+	limit_locking();
 	CHECK_EQ(PLAN(p, .bytes = MIB, .lock = SHMQ_LOCK_ALWAYS), SHMQ_EMEMLOCK);
-#ifndef __SANITIZE_ADDRESS__ /* which makes mlock() do nothing */
+	place_destroy(p);
+}
+
+TEST(locking_beyond_the_limit_of_this_process_is_refused)
+{
+	struct place *p;
+	char *mem;
+
+	if (test_is_shadowed())
+		SKIP("the sanitizer makes mlock() do nothing");
+	p = make(NULL, NULL);
+	mem = mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(mem != MAP_FAILED);
+	munmap(mem + MIB, MIB);
+	limit_locking();
 	CHECK_EQ(place_lock(mem, MIB, &why), SHMQ_EMEMLOCK);
 	CHECK_STR(why.text, "locking 1.0 MiB, the memlock limit is 64.0 KiB with 0 B locked: "
 			    "raise ulimit -l (LimitMEMLOCK=)");
@@ -510,7 +526,6 @@ TEST(locking_beyond_the_limit_of_this_process_is_refused)
 	CHECK_EQ(PLAN(p, .bytes = 48 << 10, .lock = SHMQ_LOCK_ALWAYS), SHMQ_EMEMLOCK);
 	check_says(why.text, "with 32.0 KiB locked");
 	CHECK_EQ(place_lock(mem + MIB, 4096, NULL), SHMQ_ENOMEMORY);
-#endif
 	munmap(mem, MIB);
 	place_destroy(p);
 }
@@ -528,18 +543,19 @@ TEST(the_file_size_limit_counts_for_the_whole_slab)
 	place_destroy(p);
 }
 
-#ifndef SHMQ_SANITIZE
 TEST(the_address_space_limit_is_named)
 {
-	struct place *p = make(NULL, NULL);
+	struct place *p;
 
+	if (test_is_shadowed())
+		SKIP("the sanitizer needs all the address space there is");
+	p = make(NULL, NULL);
 	limit(RLIMIT_AS, 256 * MIB);
 	CHECK_EQ(PLAN(p, .bytes = 256 * MIB, .pages = SHMQ_PAGES_4K), SHMQ_ELIMIT);
 	check_says(why.text, "the address space limit (RLIMIT_AS) is 256.0 MiB with ");
 	CHECK_OK(PLAN(p, .bytes = 4096));
 	place_destroy(p);
 }
-#endif
 
 /* ---- populating ---------------------------------------------------------- */
 

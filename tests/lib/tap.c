@@ -145,6 +145,15 @@ int test_slowdown(void)
 #endif
 }
 
+int test_is_shadowed(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	return 1;
+#else
+	return 0;
+#endif
+}
+
 const char *test_tmpdir(void)
 {
 	const char *dir = getenv("TMPDIR");

@@ -86,6 +86,7 @@ int test_fd_count(void);       /* descriptors open in this process */
 int64_t test_now_ns(void);     /* CLOCK_MONOTONIC */
 void test_sleep_ms(int ms);    /* not for waiting: test_wait_until() is */
 int test_slowdown(void);       /* factor for deadlines: 1, or 4 under SAN */
+int test_is_shadowed(void);    /* a sanitizer watches memory: it maps as it needs */
 const char *test_tmpdir(void); /* this test's own directory, emptied later */
 void test_remove_tree(const char *path);
 

@@ -378,8 +378,8 @@ TEST(too_little_address_space_is_refused)
 	shmq_bus *bus;
 	int before, rc;
 
-	if (test_slowdown() > 1)
-		SKIP("sanitizers need all the address space there is");
+	if (test_is_shadowed())
+		SKIP("the sanitizer needs all the address space there is");
 	test_bus_start();
 	o.runtime_dir = test_bus_dir();
 	before = test_fd_count();
@@ -455,8 +455,8 @@ TEST(a_full_map_table_in_the_client_is_named_and_leaks_nothing)
 	shmq_sub *sub;
 	shmq_pub *pub;
 
-	if (test_slowdown() > 1)
-		SKIP("sanitizers need maps of their own");
+	if (test_is_shadowed())
+		SKIP("the sanitizer needs maps of its own");
 	test_bus_start();
 	o.runtime_dir = test_bus_dir();
 	before = test_fd_count();
