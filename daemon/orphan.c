@@ -9,10 +9,10 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "clock.h"
 #include "control.h"
+#include "ring.h"
 
 #define FIRST_LOOK_NS UINT64_C(1000000000)
 #define LAST_LOOK_NS UINT64_C(64000000000)
@@ -55,12 +55,16 @@ static int refers(const struct orphan *o, const struct shmq__ring *ring, uint64_
 	uint64_t word = load_acquire(&s->ctrl);
 	const char *payload = (const char *)s + ring->geo.payload_off;
 	struct lay_arena_ref ref;
-	uint16_t flags = s->flags;
+	struct lay_slot head;
 
-	if (LAY_CTRL_STATE(word) != LAY_COMMITTED || !(flags & SHMQ_MSG_ARENA))
+	if (LAY_CTRL_STATE(word) != LAY_COMMITTED)
 		return 0;
-	memcpy(&ref, payload + (flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
-	       sizeof(ref));
+	shmq__copy_racy(&head, s, sizeof(head));
+	if (!(head.flags & SHMQ_MSG_ARENA))
+		return 0;
+	shmq__copy_racy(&ref,
+			payload + (head.flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
+			sizeof(ref));
 	fence_acquire();
 	return load_relaxed(&s->ctrl) == word && ref.id == o->id && ref.gen == (uint32_t)o->gen;
 }
