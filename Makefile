@@ -229,6 +229,7 @@ ANALYZER_LISTS = -Wno-analyzer-double-free -Wno-analyzer-use-after-free -Wno-ana
 lint: build/.deps-optional ## formatter, static analyser, man pages, layers, tests, exports
 	$(call say,LINT,layers)tests/lint/layers
 	$(call say,LINT,tested)tests/lint/tested
+	$(call say,LINT,fences)! grep -n 'atomic_thread_fence(' $(filter-out libshmq/atomics.h,$(wildcard libshmq/*.[ch] daemon/*.[ch]))
 	$(call say,LINT,format)clang-format --dry-run -Werror $(C_FILES)
 	$(call say,LINT,cppcheck)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=tests/lint/cppcheck --error-exitcode=1 -j$(shell nproc) \

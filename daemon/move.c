@@ -55,7 +55,7 @@ static void locked(void *arg, struct topic *t, int error, const struct shmq__why
 static void leave_rings(struct topic *old)
 {
 	shmq__topic_close_rings(old->attached, LAY_RING_MOVED);
-	atomic_thread_fence(memory_order_seq_cst);
+	fence_full();
 	shmq__membarrier();
 }
 

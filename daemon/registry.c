@@ -117,7 +117,7 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 	if (error)
 		return error;
 	head = base;
-	is_fresh = head->magic != LAY_MAGIC_REGISTRY;
+	is_fresh = load_acquire(&head->magic) != LAY_MAGIC_REGISTRY;
 	if (is_fresh)
 		error = place_populate(place, slab[0].fd, 0, LAY_PAGE, 12, SHMQ_NODE_ANY, NULL,
 				       NULL, NULL, why);
@@ -133,8 +133,7 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 		store_relaxed(&head->next_entry_gen, 1);
 		snprintf(head->name, sizeof(head->name), "%s", name);
 		describe_slabs(base, slab);
-		atomic_thread_fence(memory_order_release);
-		*(volatile uint64_t *)&head->magic = LAY_MAGIC_REGISTRY;
+		store_release(&head->magic, LAY_MAGIC_REGISTRY);
 	}
 	shmq__shmem_unmap(base, LAY_REGISTRY_BYTES);
 	return error;

@@ -4,11 +4,11 @@
  * lock-free files goes through these names, so that one place decides
  * how an order is expressed.
  *
- * ThreadSanitizer does not model stand-alone fences.  Under it the
- * fences below stay what they are; the code is written so that every
- * non-atomic access is ordered by an acquire/release pair on a control
- * word, except the speculative payload copies of shmq__copy_racy(), which
- * is the one function that is annotated as racy.
+ * ThreadSanitizer does not model stand-alone fences, so its build has none:
+ * an operation with acquire and release order stands in for each.  The code
+ * is written so that every non-atomic access is ordered by an acquire/release
+ * pair on a control word, except the speculative payload copies of
+ * shmq__copy_racy(), which is the one function that is annotated as racy.
  */
 #ifndef SHMQ_ATOMICS_H
 #define SHMQ_ATOMICS_H
@@ -36,10 +36,11 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 						memory_order_acquire)
 
 #ifdef __SANITIZE_THREAD__
-/* TSan understands neither fence; a read-modify-write on a private word
- * with the same order is its equivalent for code generation here, and
- * no happens-before edge of ours rests on a stand-alone fence (see the
- * top of this file). */
+/* TSan's runtime carries a read-modify-write out with a full barrier, so that
+ * processor and compiler are held as by the fence.  The word is the thread's
+ * own, because a common one would order threads that nothing else orders, and
+ * hide from TSan the control word that fails to: of ours no happens-before
+ * edge of a non-atomic access rests on a fence. */
 static inline void shmq__tsan_fence(void)
 {
 	static __thread _Atomic int word;

@@ -84,7 +84,7 @@ int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 int shmq__layout_check_ring(const struct lay_ring *r, const struct lay_geometry *g,
 			    uint64_t topic_id, uint32_t partition)
 {
-	if (r->magic != LAY_MAGIC_RING)
+	if (load_acquire(&r->magic) != LAY_MAGIC_RING)
 		return SHMQ_ECORRUPT;
 	if (r->version != LAY_VERSION)
 		return SHMQ_EVERSION;
@@ -96,7 +96,7 @@ int shmq__layout_check_ring(const struct lay_ring *r, const struct lay_geometry 
 
 int shmq__layout_check_registry(const struct lay_registry *r)
 {
-	if (r->magic != LAY_MAGIC_REGISTRY)
+	if (load_acquire(&r->magic) != LAY_MAGIC_REGISTRY)
 		return SHMQ_ECORRUPT;
 	if (r->version != LAY_VERSION)
 		return SHMQ_EVERSION;
@@ -127,8 +127,7 @@ void shmq__layout_init_ring(void *mem, const struct lay_geometry *g, uint64_t to
 	for (seq = base_seq; seq != base_seq + g->depth; seq++)
 		store_relaxed(&lay_slot_at(r, g, seq)->ctrl,
 			      LAY_CTRL(lay_lap(g, seq) - 1, 0, LAY_VOID));
-	atomic_thread_fence(memory_order_release);
-	*(volatile uint64_t *)&r->magic = LAY_MAGIC_RING;
+	store_release(&r->magic, LAY_MAGIC_RING);
 }
 
 static int refuse(char *why, size_t bytes, const char *text)

@@ -147,7 +147,7 @@ _Static_assert(sizeof(struct lay_meta) == 4, "meta prefix");
 enum lay_ring_state { LAY_RING_LIVE = 1, LAY_RING_ENDED = 2, LAY_RING_MOVED = 3 };
 
 struct lay_ring {
-	uint64_t magic;   /* supervisor, stored last */
+	shmq_au64 magic;  /* supervisor, stored last */
 	uint32_t version; /* LAY_VERSION */
 	uint32_t partition;
 	uint64_t topic_id;
@@ -261,7 +261,7 @@ enum lay_slab_kind {
 };
 
 struct lay_registry {
-	uint64_t magic; /* stored last */
+	shmq_au64 magic; /* stored last */
 	uint32_t version;
 	uint32_t pad0;
 	uint64_t nonce;        /* of this bus: random at its first start */
