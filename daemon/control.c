@@ -156,12 +156,23 @@ static int spawn_parent(struct control *c)
 	return 0;
 }
 
+static void try_new_parent(struct timer *timer);
+
+/* Parents that end before they have taken over are given time.  How much: ms. */
+static unsigned set_parent_timer(struct control *c)
+{
+	static const unsigned pause_ms[] = { 0, 10, 100, 1000 };
+	unsigned last = sizeof(pause_ms) / sizeof(pause_ms[0]) - 1;
+	unsigned pause = pause_ms[c->parent_tries < last ? c->parent_tries : last];
+
+	loop_set_timer(c->loop, &c->parent_timer,
+		       shmq__clock_monotonic_ns() + pause * MILLISECOND_NS, try_new_parent);
+	return pause;
+}
+
 static void try_new_parent(struct timer *timer)
 {
 	struct control *c = loop_container(timer, struct control, parent_timer);
-	static const uint64_t pause_ms[] = { 10, 100, 1000 };
-	unsigned last = sizeof(pause_ms) / sizeof(pause_ms[0]) - 1;
-	unsigned i = c->parent_tries < last ? c->parent_tries : last;
 	int error;
 
 	reap_new_parent(c);
@@ -169,27 +180,21 @@ static void try_new_parent(struct timer *timer)
 		return;
 	error = spawn_parent(c);
 	c->parent_tries++;
-	if (!error)
-		return;
-	log_error("starting a new parent: %s", strerror(-error));
-	loop_set_timer(c->loop, &c->parent_timer,
-		       shmq__clock_monotonic_ns() + pause_ms[i] * MILLISECOND_NS, try_new_parent);
+	if (error)
+		log_error("starting a new parent: %s; again in %u ms", strerror(-error),
+			  set_parent_timer(c));
 }
 
 /* We hold all it held, so a new one can take it from us. */
 static void parent_gone(struct control *c)
 {
-	uint64_t pause = c->parent_tries ? 100 * MILLISECOND_NS : 0;
-
 	loop_remove(c->loop, &c->link);
 	close(c->link.fd);
 	c->link.fd = -1;
 	store_relaxed(&c->reg->head->parent_pid, 0);
 	if (c->is_over)
 		return;
-	log_warn("the parent is gone: starting another");
-	loop_set_timer(c->loop, &c->parent_timer, shmq__clock_monotonic_ns() + pause,
-		       try_new_parent);
+	log_warn("the parent is gone: starting another in %u ms", set_parent_timer(c));
 }
 
 static void tell_failure(struct control *c, const char *what, const char *text)

@@ -193,16 +193,17 @@ static void worker_died(struct parent *p)
 	if (p->link_fd >= 0)
 		read_link(p);
 	describe_end(p, how, sizeof(how));
-	if (!p->ended)
-		log_warn("control worker (pid %d) %s%s", (int)p->worker, how,
-			 p->was_ready && !p->stop ?
-				 ": starting another; its clients carry on meanwhile" :
-				 "");
 	close_fd(&p->link_fd);
 	close_fd(&p->worker_fd);
-	p->worker = 0;
 	p->retry_ns = p->spawned_ns; /* one that did not come to waiting */
 	choose_delay(p);
+	if (!p->ended && p->was_ready && !p->stop)
+		log_warn("control worker (pid %d) %s: starting another in %u ms; its clients carry "
+			 "on meanwhile",
+			 (int)p->worker, how, (unsigned)(p->delay_ns / MILLISECOND_NS));
+	else if (!p->ended)
+		log_warn("control worker (pid %d) %s", (int)p->worker, how);
+	p->worker = 0;
 }
 
 /* ---- the loop -------------------------------------------------------- */

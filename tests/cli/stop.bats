@@ -85,6 +85,13 @@ load helper
 	[ -z "$(shmq ls)" ]
 }
 
+# pause N: milliseconds from the Nth start of another process to the next.
+pause() {
+	local times
+	times=($(sed -n 's/Z warn .*starting another.*//p' "$DIR/log" | sed -n "$1,$(($1 + 1))p"))
+	echo $(($(date -d "${times[1]}Z" +%s%3N) - $(date -d "${times[0]}Z" +%s%3N)))
+}
+
 # Each of its workers ends before it comes to wait as it was told.
 @test "workers_that_cannot_start_are_not_started_without_pause" {
 	"$BIN/shmqd" --bus "$SHMQ_BUS" --log "$DIR/log" 3>&-
@@ -95,9 +102,21 @@ load helper
 	await '[ "$(grep -c "starting another" "$DIR/log")" -ge 5 ]'
 	kill -KILL "$pid"
 	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
-	times=($(sed -n 's/T/ /; s/Z warn .*starting another.*//p' "$DIR/log" | sed -n '4p;5p' | tr ' ' T))
-	first=$(date -d "${times[0]}Z" +%s%3N) last=$(date -d "${times[1]}Z" +%s%3N)
-	[ $((last - first)) -ge 90 ]
+	[ "$(pause 4)" -ge 90 ]
+	grep -q 'worker .*: starting another in 1000 ms' "$DIR/log"
+}
+
+@test "parents_that_cannot_start_are_not_started_without_pause" {
+	"$BIN/shmqd" --bus "$SHMQ_BUS" --log "$DIR/log" 3>&-
+	pid=$(shmq stat --json | json '$_->{bus}{parent_pid}')
+	worker=$(shmq stat --json | json '$_->{bus}{daemon_pid}')
+	rm -r "$SHMQ_RUNTIME_DIR"
+	kill -KILL "$pid"
+	await '[ "$(grep -c "starting another" "$DIR/log")" -ge 5 ]'
+	kill "$worker"
+	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
+	[ "$(pause 4)" -ge 900 ]
+	grep -q 'parent is gone: starting another in 1000 ms' "$DIR/log"
 }
 
 @test "a_bus_without_descriptors_is_not_started_and_the_limit_is_named" {
