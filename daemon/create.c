@@ -465,8 +465,8 @@ static int refuse_in_use(struct exchange *x, const struct topic *t)
 {
 	return shmq__fail(
 		&x->why, SHMQ_EINUSE,
-		"topic \"%s\" is open by %u publishers and %u subscribers: close them, or "
-		"remove it by force",
+		"topic \"%s\" is open (publishers: %u, subscribers: %u): close them, or remove "
+		"it by force",
 		t->rec->name, load_relaxed(&t->rec->publishers),
 		load_relaxed(&t->rec->subscribers));
 }

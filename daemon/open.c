@@ -96,8 +96,7 @@ static int find_topic(struct control *c, const struct answer *a, struct topic **
 	if (*out)
 		death_hurry(c, *out);
 	if (!*out || (*out)->creation)
-		return shmq__fail(a->why, SHMQ_ENOTOPIC,
-				  "there is no topic \"%s\": create it first", a->req->topic);
+		return shmq__fail(a->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"", a->req->topic);
 	error = check_options(a, *out);
 	return error ? error : check_exclusive(c, a, *out);
 }

@@ -72,7 +72,7 @@ extern "C" {
 	X(EOPTION, -5014, "invalid option") \
 	X(ENOTOPIC, -5015, "no such topic") \
 	X(EEXISTS, -5016, "topic exists already") \
-	X(EINUSE, -5017, "topic is in use") \
+	X(EINUSE, -5017, "still in use") \
 	X(EEXCLUSIVE, -5018, "topic is exclusive and has a publisher already") \
 	X(ETOOBIG, -5019, "message is larger than the topic's maximum") \
 	X(EBUFFER, -5020, "the buffer is smaller than the message") \

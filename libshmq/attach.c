@@ -119,8 +119,9 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	if (sock < 0 && shmq__attach_is_away(sock) && again)
 		offer_slabs(bus);
 	if (sock < 0 && shmq__attach_is_away(sock))
-		return shmq__fail(why, SHMQ_ENODAEMON, "nobody listens at %s: start shmqd --bus %s",
-				  bus->path, bus->name);
+		return shmq__fail(why, SHMQ_ENODAEMON,
+				  "nobody listens at %s: start shmqd --bus %s --runtime-dir %s",
+				  bus->path, bus->name, bus->dir);
 	if (sock == -EAGAIN)
 		return shmq__fail(why, SHMQ_EDAEMON,
 				  "the supervisor at %s does not accept: see %s/%s.log", bus->path,

@@ -117,8 +117,7 @@ static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
 		*index = i;
 		return 0;
 	}
-	return shmq__fail(why, SHMQ_ENOTOPIC,
-			  "no topic \"%s\" on this bus: shmq ls shows what there is", name);
+	return shmq__fail(why, SHMQ_ENOTOPIC, "there is no topic \"%s\"", name);
 }
 
 SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out)

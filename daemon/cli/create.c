@@ -54,7 +54,9 @@ static void print_text(const char *topic, enum outcome outcome, const struct shm
 	       units_size(plan->page_bytes).s, units_node(plan->node).s);
 	printf("  control  %s\n", units_exact(plan->control_bytes).s);
 	printf("  bus      grows by %s%s\n", units_exact(plan->growth_bytes).s,
-	       plan->growth_bytes == plan->ring_bytes ? "" : ", its pools by whole chunks");
+	       !plan->growth_bytes                    ? ", its pools have room" :
+	       plan->growth_bytes == plan->ring_bytes ? "" :
+							", its pools by whole chunks");
 	if (plan->arena_bytes)
 		printf("  arena    %s for each publisher, when it opens\n",
 		       units_exact(plan->arena_bytes).s);

@@ -232,6 +232,8 @@ static int run(struct cli *cli, int argc, char **argv)
 		opts_fail(&cmd_stat, "stat takes one topic, not %d", argc - first);
 	if (stat.interval_ns == SHMQ_FOREVER)
 		opts_fail(&cmd_stat, "--interval must end");
+	if (stat.count && !stat.watch)
+		opts_fail(&cmd_stat, "--count needs --watch");
 	stat.topic = argv[first];
 	choose_interval(&stat);
 	rc = cli_open(cli);

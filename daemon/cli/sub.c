@@ -61,7 +61,7 @@ static const struct opt options[] = {
 	  .help = "end when nothing came for that long (forever);\n"
 		  "0 takes what is there" },
 	{ "end", .kind = OPT_OR, AT(sub_flags), .value = SHMQ_SUB_END_WITH_PUBLISHERS,
-	  .help = "end when the publishers have left" },
+	  .help = "end when the publishers have left (at once if\nthere were some and none are left)" },
 	{ "partition", .kind = OPT_INDEX, AT(partition_plus1), .arg = "N",
 	  .help = "only this partition (all)" },
 	{ "format", .letter = 'o', .kind = OPT_WORD, AT(format), .words = format_words,

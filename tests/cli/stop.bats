@@ -21,6 +21,7 @@ load helper
 @test "stop_without_supervisor_is_exit_5_and_starts_none" {
 	run -5 shmq stop
 	is_said_well "$output"
+	has "$output" "shmqd --bus $SHMQ_BUS --runtime-dir $SHMQ_RUNTIME_DIR"
 	[ ! -e "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.sock" ]
 }
 

@@ -70,6 +70,7 @@ load helper
 		stat a b
 		stat --interval 0
 		stat --interval forever
+		stat --count 3
 		pub
 		pub a b
 		pub a --rate 0
