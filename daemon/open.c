@@ -173,7 +173,8 @@ static void count_handles(struct topic *t, enum shmq_role role, uint32_t by)
 {
 	shmq_au32 *count = role == SHMQ_ROLE_PUBLISHER ? &t->rec->publishers : &t->rec->subscribers;
 
-	store_relaxed(count, load_relaxed(count) + by);
+	/* Release: who finds no publisher any more finds what it left, too. */
+	store_release(count, load_relaxed(count) + by);
 }
 
 static void publish(struct control *c, struct handle *h, const struct proto_request *req)

@@ -404,7 +404,7 @@ TEST(a_set_that_waits_adaptively_spins_as_long_as_the_most_patient)
 	CHECK_ERROR(shmq_waitset_wait(c.set, ready, 1, MILLISECOND), SHMQ_ETIMEOUT);
 	CHECK_EQ(armed(&c, 0), 0);
 	shmq_sub_close(patient);
-	CHECK_ERROR(shmq_waitset_wait(c.set, ready, 1, MILLISECOND), SHMQ_ETIMEOUT);
+	CHECK_ERROR(shmq_waitset_wait(c.set, ready, 1, 200 * MILLISECOND), SHMQ_ETIMEOUT);
 	CHECK_GT(armed(&c, 0), 0);
 	tear_down(&c);
 }
