@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,40 +25,69 @@ static unsigned descriptor_limit(void)
 	return getrlimit(RLIMIT_NOFILE, &limit) ? 0 : (unsigned)limit.rlim_cur;
 }
 
-/* Whoever connected and has said nothing since makes room first. */
-static int drop_silent(struct control *c)
+int conn_refuse_full(struct control *c, int error, struct shmq__why *why)
 {
+	unsigned held;
+
+	if (error == -ENFILE)
+		shmq__fail(why, SHMQ_ELIMIT,
+			   "the machine has no descriptor left for another client: raise "
+			   "fs.file-max");
+	else
+		shmq__fail(why, SHMQ_ELIMIT,
+			   "the supervisor has no descriptor left for another client: raise "
+			   "RLIMIT_NOFILE of shmqd, now %u (LimitNOFILE=, ulimit -n)",
+			   descriptor_limit());
+	if (log_may(&c->accept_limit, &held))
+		log_warn("refused a client: %s%s", why->text,
+			 held ? "; others too in the last second" : "");
+	return SHMQ_ELIMIT;
+}
+
+int conn_has_spare(struct control *c)
+{
+	if (c->spare_fd < 0)
+		c->spare_fd = fcntl(c->listen.fd, F_DUPFD_CLOEXEC, 0);
+	return c->spare_fd >= 0;
+}
+
+void conn_lend_spare(struct control *c)
+{
+	if (c->spare_fd >= 0)
+		close(c->spare_fd);
+	c->spare_fd = -1;
+}
+
+static int is_awaited(const struct control *c)
+{
+	struct pollfd p = { .fd = c->listen.fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/* Out of descriptors, while somebody waits: whoever connected and says
+ * nothing makes room first.  Else the caller gets the spare one, until it
+ * has said hello and was told why it cannot come. */
+static int make_room(struct control *c, int error)
+{
+	struct shmq__why why;
 	struct conn *conn;
 
 	TAILQ_FOREACH (conn, &c->conns, link)
-		if (!conn->peer) {
-			conn_close(conn);
-			return 1;
-		}
-	return 0;
-}
-
-/* Out of descriptors: with the spare one take the caller off the queue and
- * hang up, else it would wait, and the loop would spin. */
-static void refuse_one(struct control *c)
-{
-	unsigned held;
-	int fd;
-
-	if (drop_silent(c))
-		return;
-
-	if (c->spare_fd >= 0)
-		close(c->spare_fd);
-	fd = accept4(c->listen.fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd >= 0)
-		close(fd);
-	c->spare_fd = fcntl(c->listen.fd, F_DUPFD_CLOEXEC, 0);
-	if (log_may(&c->accept_limit, &held))
-		log_warn(
-			"refused a connection: all %u descriptors are in use (RLIMIT_NOFILE: raise "
-			"LimitNOFILE= or ulimit -n)%s",
-			descriptor_limit(), held ? "; others too in the last second" : "");
+		if (!conn->peer && !conn->pending)
+			break;
+	if (!conn && !conn_has_spare(c))
+		return 0;
+	if (!conn) {
+		conn_lend_spare(c);
+		return 1;
+	}
+	conn_ready(&conn->source, 0);
+	if (conn->source.ready && !conn->peer && !conn->pending) {
+		conn_refuse_full(c, error, &why);
+		conn_close(conn);
+	}
+	return 1;
 }
 
 static void add_conn(struct control *c, int fd)
@@ -79,7 +109,7 @@ static void add_conn(struct control *c, int fd)
 void conn_accept(struct source *source, uint32_t events)
 {
 	struct control *c = loop_container(source, struct control, listen);
-	int i, fd;
+	int i, fd, error;
 
 	(void)events;
 	for (i = 0; i < ACCEPTS_AT_ONCE; i++) {
@@ -88,10 +118,14 @@ void conn_accept(struct source *source, uint32_t events)
 			add_conn(c, fd);
 			continue;
 		}
-		if (errno != EMFILE && errno != ENFILE && errno != ECONNABORTED && errno != EINTR)
+		error = -errno;
+		if (error == -ECONNABORTED || error == -EINTR)
+			continue;
+		if (error != -EMFILE && error != -ENFILE)
 			return;
-		if (errno == EMFILE || errno == ENFILE)
-			refuse_one(c);
+		/* Which it also says if nobody is there. */
+		if (!is_awaited(c) || !make_room(c, error))
+			return;
 	}
 }
 
@@ -105,6 +139,7 @@ void conn_close(struct conn *conn)
 	close(conn->source.fd);
 	if (conn->event_fd >= 0)
 		close(conn->event_fd);
+	conn_has_spare(c);
 	if (conn->pending)
 		conn->abandon(conn->pending);
 	if (conn->peer) { /* without a goodbye: is it still there? */

@@ -346,7 +346,7 @@ static int serve(struct control *c)
 		tell_failure(c, "serving", strerror(-error));
 		return EXIT_FAILED;
 	}
-	c->spare_fd = fcntl(c->listen.fd, F_DUPFD_CLOEXEC, 0);
+	conn_has_spare(c);
 	link_send(c->link.fd, &ready, -1);
 	log_info("serving bus \"%s\" at %s", c->o->bus, c->files.sock);
 	control_maybe_idle(c);

@@ -132,6 +132,13 @@ struct conn_later {
 };
 
 void conn_accept(struct source *source, uint32_t events);
+/* A client cannot be taken in for want of descriptors (-EMFILE, -ENFILE):
+ * say so to it and in the log.  SHMQ_ELIMIT. */
+int conn_refuse_full(struct control *c, int error, struct shmq__why *why);
+/* One descriptor is kept for when there is no other: to have it (again), and
+ * to be without it for a moment. */
+int conn_has_spare(struct control *c);
+void conn_lend_spare(struct control *c);
 void conn_close(struct conn *conn);
 
 /* Defer: `later` is filled, `abandon` is called with `pending` if the

@@ -55,21 +55,13 @@ static int open_pidfd(int sock, pid_t pid)
 	return fd;
 }
 
-static int refuse_full(struct shmq__why *why, int error)
-{
-	return shmq__fail(why, SHMQ_ELIMIT,
-			  "the supervisor has no descriptor left (%s): raise RLIMIT_NOFILE of "
-			  "shmqd (LimitNOFILE=, ulimit -n)",
-			  strerror(-error));
-}
-
 static int is_full(int error)
 {
 	return error == -EMFILE || error == -ENFILE;
 }
 
 /* Whom the kernel says is at the other end, watched from here on. */
-static int find_caller(int sock, struct caller *who, struct shmq__why *why)
+static int find_caller(struct control *c, int sock, struct caller *who, struct shmq__why *why)
 {
 	struct ucred cred;
 	socklen_t length = sizeof(cred);
@@ -88,7 +80,7 @@ static int find_caller(int sock, struct caller *who, struct shmq__why *why)
 			"the caller's pid namespace cannot be seen from the supervisor's");
 	who->pidfd = open_pidfd(sock, cred.pid);
 	if (is_full(who->pidfd))
-		return refuse_full(why, who->pidfd);
+		return conn_refuse_full(c, who->pidfd, why);
 	if (who->pidfd < 0)
 		return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) is gone",
 				  (int)cred.pid);
@@ -96,14 +88,17 @@ static int find_caller(int sock, struct caller *who, struct shmq__why *why)
 }
 
 /* Read its identity, then make sure that it was this process's. */
-static int identify(struct shmq__proc_id *id, int pidfd, struct shmq__why *why)
+static int identify(struct control *c, struct shmq__proc_id *id, int pidfd, struct shmq__why *why)
 {
-	int error = shmq__proc_identify(id->pid, id);
+	int error;
 
+	conn_lend_spare(c);
+	error = shmq__proc_identify(id->pid, id);
+	conn_has_spare(c);
 	if (!error && !has_exited(pidfd))
 		return 0;
 	if (is_full(error))
-		return refuse_full(why, error);
+		return conn_refuse_full(c, error, why);
 	return shmq__fail(why, SHMQ_EPEERDEAD, "the caller (pid %d) cannot be identified: %s",
 			  (int)id->pid, error ? strerror(-error) : "it is gone");
 }
@@ -126,7 +121,7 @@ static int find_known(struct exchange *x, struct caller *who, struct peer **out)
 			break;
 	if (!p)
 		return 0;
-	error = identify(&who->id, who->pidfd, &x->why);
+	error = identify(x->c, &who->id, who->pidfd, &x->why);
 	if (!error && (!load_relaxed(&p->rec->pidns) ||
 		       load_relaxed(&p->rec->start_time) == who->id.start_time))
 		*out = p;
@@ -194,7 +189,7 @@ static int open_events(struct exchange *x)
 	int pair[2], room = EVENT_ROOM_BYTES;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-		return refuse_full(&x->why, -errno);
+		return is_full(-errno) ? conn_refuse_full(x->c, -errno, &x->why) : -errno;
 	if (x->conn->event_fd >= 0) /* of the last try, which waited for memory */
 		close(x->conn->event_fd);
 	x->conn->event_fd = pair[0];
@@ -220,8 +215,10 @@ int hello_request(struct exchange *x)
 	struct peer *p = NULL;
 	int error = check_hello(x);
 
+	if (!error && !conn_has_spare(x->c)) /* this connection has it */
+		error = conn_refuse_full(x->c, -EMFILE, &x->why);
 	if (!error)
-		error = find_caller(x->conn->source.fd, &who, &x->why);
+		error = find_caller(x->c, x->conn->source.fd, &who, &x->why);
 	if (error)
 		return error;
 	error = open_events(x);
@@ -256,7 +253,7 @@ void hello_identify(struct control *c, struct peer *p)
 
 	if (load_relaxed(&p->rec->pidns) || death_pidfd(p) < 0)
 		return;
-	if (!identify(&id, death_pidfd(p), &why))
+	if (!identify(c, &id, death_pidfd(p), &why))
 		note_identity(c, p, &id);
 	else if (!has_exited(death_pidfd(p)))
 		log_warn("%s: only the supervisor will know when it dies: %s", conn_peer_text(p),

@@ -326,9 +326,9 @@ TEST(a_full_descriptor_table_in_the_client_is_named_and_leaks_nothing)
 }
 
 /* The hard limit of a process cannot be raised again, so one of its own. */
-static void start_with_few_descriptors(void)
+static void start_with_few_descriptors(rlim_t count)
 {
-	struct rlimit few = { 64, 64 };
+	struct rlimit few = { count, count };
 	pid_t pid = fork();
 
 	CHECK_GE(pid, 0);
@@ -341,23 +341,48 @@ static void start_with_few_descriptors(void)
 	CHECK_EQ(test_join(pid), 0); /* it returns when it accepts */
 }
 
-TEST(a_supervisor_out_of_descriptors_refuses_by_name_and_serves_those_it_has)
+static int log_has(const char *text)
+{
+	char path[PATH_MAX], line[1024];
+	int found = 0;
+	FILE *in;
+
+	snprintf(path, sizeof(path), "%s/%s.log", test_bus_dir(), test_bus_name());
+	in = fopen(path, "re");
+	CHECK(in != NULL);
+	while (!found && fgets(line, sizeof(line), in))
+		found = strstr(line, text) != NULL;
+	fclose(in);
+	return found;
+}
+
+/* With every count of descriptors that are left for the last one to come. */
+static void run_out_of_descriptors(rlim_t limit)
 {
 	enum { CLIENTS = 40 };
 	struct shmq_bus_options o = { .size = sizeof(o), .timeout_ns = 2 * SECOND };
+	char named[64];
 	shmq_bus *bus[CLIENTS];
-	int count = 0, rc = 0;
+	int count = 0;
 
 	test_bus_prepare();
-	start_with_few_descriptors();
+	start_with_few_descriptors(limit);
+	snprintf(named, sizeof(named), "RLIMIT_NOFILE of shmqd, now %u", (unsigned)limit);
 	o.runtime_dir = test_bus_dir();
-	while (count < CLIENTS && !(rc = shmq_bus_open(test_bus_name(), &o, &bus[count])))
-		count++;
+	for (int i = 0; i < CLIENTS; i++) {
+		int rc = shmq_bus_open(test_bus_name(), &o, &bus[count]);
+
+		if (!rc) {
+			count++;
+			continue;
+		}
+		CHECK_ERROR(rc, SHMQ_ELIMIT);
+		if (!strstr(shmq_bus_error(NULL), named))
+			FAIL("\"%s\" does not name \"%s\"", shmq_bus_error(NULL), named);
+	}
 	CHECK_LT(count, CLIENTS);
 	CHECK_GT(count, 3);
-	if (rc != SHMQ_ELIMIT) /* or hung up on: nothing was left to answer with */
-		CHECK_ERROR(rc, SHMQ_ENODAEMON);
-	CHECK(*shmq_bus_error(NULL));
+	CHECK(log_has(named));
 	for (int i = 0; i < count; i++)
 		check_works(bus[i]);
 	shmq_bus_close(bus[--count]);
@@ -367,6 +392,12 @@ TEST(a_supervisor_out_of_descriptors_refuses_by_name_and_serves_those_it_has)
 	while (count)
 		shmq_bus_close(bus[--count]);
 	test_bus_stop();
+}
+
+TEST(a_supervisor_out_of_descriptors_refuses_by_name_and_serves_those_it_has)
+{
+	for (rlim_t limit = 64; limit < 68; limit++)
+		run_out_of_descriptors(limit);
 }
 
 /* ---- address space, maps ---------------------------------------------------------- */
