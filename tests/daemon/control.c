@@ -87,6 +87,7 @@ static void end(void)
 			death_of(&c, p, "ended");
 		turn();
 	}
+	conn_lend_spare(&c);
 	close(c.listen.fd);
 	work_destroy(c.work);
 	registry_close(c.reg);
@@ -153,13 +154,20 @@ static struct proto_reply call(int fd, const struct proto_request *req)
 	return await_reply(fd);
 }
 
-static int join(uint64_t nonce)
+static struct proto_request greeting(uint64_t nonce)
 {
 	struct proto_request req = request(PROTO_HELLO, "");
-	int fd = dial();
 
 	req.hello.layout_version = LAY_VERSION;
 	req.hello.nonce = nonce;
+	return req;
+}
+
+static int join(uint64_t nonce)
+{
+	struct proto_request req = greeting(nonce);
+	int fd = dial();
+
 	CHECK_OK(call(fd, &req).error);
 	return fd;
 }
@@ -181,6 +189,15 @@ static struct proto_reply create(int fd, const char *topic, uint64_t depth)
 	struct proto_request req = creation(topic, depth);
 
 	return call(fd, &req);
+}
+
+static void open_publisher(int fd, const char *topic)
+{
+	struct proto_request req = request(PROTO_OPEN, topic);
+
+	req.open.role = SHMQ_ROLE_PUBLISHER;
+	req.open.partition = -1;
+	CHECK_OK(call(fd, &req).error);
 }
 
 static uint64_t bytes_used(void)
@@ -334,16 +351,48 @@ TEST(a_client_that_could_not_be_watched_is_once_it_comes_back)
 	end();
 }
 
-/* ---- the end of a topic ------------------------------------------------- */
-
-static void open_publisher(int fd, const char *topic)
+static void greet_and_hang_up(uint64_t nonce)
 {
-	struct proto_request req = request(PROTO_OPEN, topic);
+	struct proto_request req = greeting(nonce);
+	int fd = dial();
 
-	req.open.role = SHMQ_ROLE_PUBLISHER;
-	req.open.partition = -1;
-	CHECK_OK(call(fd, &req).error);
+	ask(fd, &req);
+	close(fd);
+	do
+		turn();
+	while (!TAILQ_EMPTY(&c.conns));
 }
+
+/* Its process, which is this one, goes on. */
+TEST(who_hangs_up_before_its_answer_is_forgotten_at_once)
+{
+	begin();
+	close(join(1)); /* so that there is room for another */
+	greet_and_hang_up(2);
+	CHECK_EQ(c.reg->peer_count, 1);
+	CHECK(peer_of_nonce(1) != NULL);
+	end();
+}
+
+TEST(who_is_back_and_hangs_up_before_its_answer_keeps_what_it_had)
+{
+	struct peer *p;
+	int fd;
+
+	begin();
+	fd = join(1);
+	p = peer_of_nonce(1);
+	CHECK_OK(create(fd, "t", 64).error);
+	open_publisher(fd, "t");
+	close(fd);
+	greet_and_hang_up(1);
+	CHECK_EQ(c.reg->peer_count, 1);
+	CHECK(peer_of_nonce(1) == p);
+	CHECK(!LIST_EMPTY(&p->handles));
+	end();
+}
+
+/* ---- the end of a topic ------------------------------------------------- */
 
 TEST(a_topic_that_cannot_be_mapped_is_not_removed_and_that_is_said)
 {
