@@ -212,7 +212,7 @@ TEST(a_moved_exclusive_topic_is_free_for_another_and_asleep_subscribers_are_told
 /* ---- under traffic ------------------------------------------------------------ */
 
 struct traffic {
-	_Atomic int stop, moves;
+	_Atomic int stop, stopped, moves;
 	_Atomic uint64_t sent, received;
 };
 
@@ -240,6 +240,7 @@ static int send_traffic(void *arg)
 		atomic_store(&t->sent, ++n);
 		sched_yield();
 	}
+	atomic_store(&t->stopped, 1);
 	shmq_pub_close(pub);
 	shmq_bus_close(bus);
 	return 0;
@@ -254,7 +255,8 @@ static int receive_traffic(void *arg)
 	struct shmq_msg msg;
 	int rc;
 
-	while (!atomic_load(&t->stop) || next < atomic_load(&t->sent)) {
+	/* Until then the publisher may be about to wait for this subscriber. */
+	while (!atomic_load(&t->stopped) || next < atomic_load(&t->sent)) {
 		rc = shmq_receive(sub, &msg, 10 * MILLISECOND);
 		if (rc == SHMQ_ETIMEOUT)
 			continue;

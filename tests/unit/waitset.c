@@ -148,7 +148,7 @@ TEST(memory_that_is_short_is_said_and_the_set_is_as_it_was)
 	CHECK(scarce_end());
 	CHECK(!other);
 	for (size_t i = 0; i < COUNT(more); i++) {
-		more[i] = open_sub(c.bus, STANDIN_TOPIC);
+		more[i] = open_sub(c.bus, STANDIN_TOPIC, .wait = SHMQ_WAIT_SLEEP);
 		scarce_begin(1);
 		if (shmq_waitset_add(c.set, more[i])) {
 			refused++;
@@ -370,6 +370,17 @@ static uint64_t armed(const struct scene *c, uint32_t p)
 	return load_relaxed(&c->f->topic->ring[p].bells->data.armed);
 }
 
+/* Wait in vain, for as long as who must sleep needs to get to it: a wait whose
+ * time is over before that does not sleep. */
+static void wait_in_vain(struct scene *c, int sleeps)
+{
+	shmq_sub *ready[1];
+
+	do
+		CHECK_ERROR(shmq_waitset_wait(c->set, ready, 1, 2 * MILLISECOND), SHMQ_ETIMEOUT);
+	while (sleeps && !armed(c, 0));
+}
+
 TEST(a_set_sleeps_unless_one_of_its_subscribers_must_not)
 {
 	static const enum shmq_wait modes[] = { SHMQ_WAIT_SPIN, SHMQ_WAIT_YIELD, SHMQ_WAIT_ADAPTIVE,
@@ -380,10 +391,9 @@ TEST(a_set_sleeps_unless_one_of_its_subscribers_must_not)
 		shmq_sub *last = open_sub(c.bus, STANDIN_TOPIC, .wait = modes[i], .spin_ns = 1,
 					  .partition_plus1 = 3);
 		int sleeps = modes[i] == SHMQ_WAIT_ADAPTIVE || modes[i] == SHMQ_WAIT_SLEEP;
-		shmq_sub *ready[1];
 
 		CHECK_OK(shmq_waitset_add(c.set, last));
-		CHECK_ERROR(shmq_waitset_wait(c.set, ready, 1, 2 * MILLISECOND), SHMQ_ETIMEOUT);
+		wait_in_vain(&c, sleeps);
 		for (uint32_t p = 0; p < 3; p++)
 			CHECK_EQ(armed(&c, p) > 0, sleeps);
 		CHECK_EQ(armed(&c, 3), 0);
@@ -398,14 +408,13 @@ TEST(a_set_sleeps_unless_one_of_its_subscribers_must_not)
 TEST(a_set_that_waits_adaptively_spins_as_long_as_the_most_patient)
 {
 	struct scene c = set_up(&seven, 3, SUB_OPTIONS(.spin_ns = 1));
-	shmq_sub *patient = open_sub(c.bus, STANDIN_TOPIC, .spin_ns = PATIENCE), *ready[1];
+	shmq_sub *patient = open_sub(c.bus, STANDIN_TOPIC, .spin_ns = PATIENCE);
 
 	CHECK_OK(shmq_waitset_add(c.set, patient));
-	CHECK_ERROR(shmq_waitset_wait(c.set, ready, 1, MILLISECOND), SHMQ_ETIMEOUT);
+	wait_in_vain(&c, 0);
 	CHECK_EQ(armed(&c, 0), 0);
 	shmq_sub_close(patient);
-	CHECK_ERROR(shmq_waitset_wait(c.set, ready, 1, 200 * MILLISECOND), SHMQ_ETIMEOUT);
-	CHECK_GT(armed(&c, 0), 0);
+	wait_in_vain(&c, 1);
 	tear_down(&c);
 }
 
