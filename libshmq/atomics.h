@@ -38,8 +38,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 #ifdef __SANITIZE_THREAD__
 /* TSan's runtime carries a read-modify-write out with a full barrier, so that
  * processor and compiler are held as by the fence.  The word is the thread's
- * own, because a common one would order threads that nothing else orders, and
- * hide from TSan the control word that fails to: of ours no happens-before
+ * own, because a common one orders threads that nothing else orders, and can
+ * hide from TSan a control word that fails to: of ours no happens-before
  * edge of a non-atomic access rests on a fence. */
 static inline void shmq__tsan_fence(void)
 {
