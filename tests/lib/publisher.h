@@ -24,17 +24,26 @@ struct scene {
 	shmq_au64 *cursor;
 };
 
-static inline struct scene set_up(const struct fake_options *options,
-				  const struct shmq_pub_options *o)
+/* With the library's thread or without it. */
+static inline struct scene set_up_served(const struct fake_options *options,
+					 const struct shmq_pub_options *o,
+					 enum shmq_serve_mode serve)
 {
+	struct shmq_bus_options bo = { .serve = serve };
 	struct scene c = { .s = standin_new(options) };
 
 	c.f = standin_fake(c.s);
-	c.bus = standin_bus(c.s);
+	CHECK_OK(standin_open(c.s, &bo, &c.bus));
 	c.sub = fake_subscriber(c.f, fake_client(c.f, getpid()), SHMQ_FROM_LATEST, 0);
 	c.cursor = &fake_entry(c.f, c.sub, 0)->pos;
 	CHECK_OK(shmq_pub_open(c.bus, STANDIN_TOPIC, o, &c.pub));
 	return c;
+}
+
+static inline struct scene set_up(const struct fake_options *options,
+				  const struct shmq_pub_options *o)
+{
+	return set_up_served(options, o, SHMQ_SERVE_THREAD);
 }
 
 static inline void tear_down(struct scene *c)

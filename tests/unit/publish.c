@@ -139,10 +139,12 @@ TEST(an_aborted_claim_gives_its_bytes_back_at_once_or_when_they_come_round)
 TEST(a_sleeper_is_woken_once_by_whoever_is_to_wake_it)
 {
 	for (int i = 0; i < 3; i++) {
-		struct scene c =
-			set_up(&(struct fake_options){ .flags = i == 2 ? SHMQ_TOPIC_SPIN_ONLY : 0 },
-			       PUB_OPTIONS(.wake = i == 1 ? SHMQ_WAKE_DEFERRED : 0,
-					   .wake_ns = PATIENCE, .wait = SHMQ_WAIT_SLEEP));
+		/* Nobody else looks at the bell: a thread that is woken does. */
+		struct scene c = set_up_served(
+			&(struct fake_options){ .flags = i == 2 ? SHMQ_TOPIC_SPIN_ONLY : 0 },
+			PUB_OPTIONS(.wake = i == 1 ? SHMQ_WAKE_DEFERRED : 0, .wake_ns = PATIENCE,
+				    .wait = SHMQ_WAIT_SLEEP),
+			SHMQ_SERVE_CALLER);
 		struct lay_bell *bell = &c.f->topic->ring[0].bells->data;
 
 		shmq__bell_arm(bell, SHMQ__FENCE_FULL);
