@@ -47,26 +47,14 @@ static void set_timer(struct control *c, uint64_t soonest_ns)
 			       look_at_all);
 }
 
-/* Whether the message at `slot` has its payload in the arena.  What changes
- * while it is looked at is being overwritten, by somebody else. */
+/* Whether the message at `slot` has its payload in the arena. */
 static int refers(const struct orphan *o, const struct shmq__ring *ring, uint64_t slot)
 {
-	struct lay_slot *s = lay_slot_at(ring->mem, &ring->geo, slot);
-	uint64_t word = load_acquire(&s->ctrl);
-	const char *payload = (const char *)s + ring->geo.payload_off;
 	struct lay_arena_ref ref;
 	struct lay_slot head;
 
-	if (LAY_CTRL_STATE(word) != LAY_COMMITTED)
-		return 0;
-	shmq__copy_racy(&head, s, sizeof(head));
-	if (!(head.flags & SHMQ_MSG_ARENA))
-		return 0;
-	shmq__copy_racy(&ref,
-			payload + (head.flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
-			sizeof(ref));
-	fence_acquire();
-	return load_relaxed(&s->ctrl) == word && ref.id == o->id && ref.gen == (uint32_t)o->gen;
+	return shmq__ring_arena_ref(ring->mem, &ring->geo, slot, &head, &ref) && ref.id == o->id &&
+	       ref.gen == (uint32_t)o->gen;
 }
 
 enum need { NEED_NONE, NEED_FOUND, NEED_LOOK_ON };

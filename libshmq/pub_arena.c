@@ -6,7 +6,6 @@
 #include "pub.h"
 
 #include <errno.h>
-#include <string.h>
 
 /* The bytes of the oldest piece, which is `piece`, are free from here on. */
 static void drop_oldest(struct shmq__arena *a, struct lane *l, const struct arena_piece *piece)
@@ -106,21 +105,18 @@ static int adopt_arena(struct shmq_pub *pub, uint32_t p)
 	if (head - n > l->w.geo.depth) /* or mad */
 		n = head - l->w.geo.depth;
 	for (; seq_diff(n, head) < 0; n++) {
-		struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, n);
-		uint64_t word = load_acquire(&s->ctrl);
 		struct lay_arena_ref where;
-		char *at = (char *)s + l->w.geo.payload_off;
+		struct lay_slot s;
+		uint64_t word;
 
-		if (LAY_CTRL_SANS_OWNER(word) !=
-			    LAY_CTRL(lay_lap(&l->w.geo, n), 0, LAY_COMMITTED) ||
-		    !(s->flags & SHMQ_MSG_ARENA))
+		if (!shmq__ring_arena_ref(l->w.mem, &l->w.geo, n, &s, &where) ||
+		    where.id != pub->arena.id || where.gen != pub->arena.gen)
 			continue;
-		memcpy(&where, at + (s->flags & SHMQ_MSG_BATCH ? sizeof(struct lay_batch) : 0),
-		       sizeof(where));
-		if (where.id != pub->arena.id || where.gen != pub->arena.gen)
+		word = load_relaxed(&s.ctrl);
+		if (lay_lap_diff(LAY_CTRL_LAP(word), lay_lap(&l->w.geo, n)))
 			continue;
 		piece = (struct arena_piece){
-			.off = where.off, .bytes = s->len, .seq = n, .word = word, .partition = p
+			.off = where.off, .bytes = s.len, .seq = n, .word = word, .partition = p
 		};
 		error = shmq__arena_adopt(&pub->arena, &piece);
 		if (error)

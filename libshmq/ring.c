@@ -213,6 +213,26 @@ void shmq__ring_gone(struct ring_writer *w, uint64_t seq, uint64_t word)
 	fence_release(); /* R2 */
 }
 
+int shmq__ring_arena_ref(const struct lay_ring *ring, const struct lay_geometry *geo, uint64_t seq,
+			 struct lay_slot *head, struct lay_arena_ref *ref)
+{
+	struct lay_slot *s = lay_slot_at((struct lay_ring *)(uintptr_t)ring, geo, seq);
+	uint64_t word = load_acquire(&s->ctrl);
+	const char *at = (const char *)s + geo->payload_off;
+
+	if (LAY_CTRL_STATE(word) != LAY_COMMITTED)
+		return 0;
+	shmq__copy_racy(head, s, sizeof(*head));
+	if (!(head->flags & SHMQ_MSG_ARENA))
+		return 0;
+	if (head->flags & SHMQ_MSG_BATCH)
+		at += sizeof(struct lay_batch);
+	shmq__copy_racy(ref, at, sizeof(*ref));
+	fence_acquire(); /* A2 */
+	store_relaxed(&head->ctrl, word);
+	return load_relaxed(&s->ctrl) == word;
+}
+
 uint64_t shmq__ring_voids_between(const struct lay_ring *ring, uint64_t from, uint64_t to,
 				  uint32_t *is_bound)
 {

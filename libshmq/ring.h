@@ -243,6 +243,12 @@ static inline void ring_commit(struct ring_writer *w, struct lay_slot *s, uint64
 int shmq__ring_void(struct lay_ring *ring, const struct lay_geometry *geo, uint64_t seq,
 		    uint64_t seen);
 
+/* 1 if what is committed in the slot of seq, of whatever lap, has its payload in
+ * an arena: *head and *ref are its header, control word included, and where.
+ * What changes while it is looked at is being overwritten: 0. */
+int shmq__ring_arena_ref(const struct lay_ring *ring, const struct lay_geometry *geo, uint64_t seq,
+			 struct lay_slot *head, struct lay_arena_ref *ref);
+
 /* Mark a committed message GONE before its arena bytes are reused; `word` is
  * its control word.  Fences. */
 void shmq__ring_gone(struct ring_writer *w, uint64_t seq, uint64_t word);
