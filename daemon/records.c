@@ -289,7 +289,9 @@ void registry_note_removal(struct registry *r, uint64_t nonce, uint64_t token)
 {
 	struct peer *p;
 
+	if (!nonce)
+		return;
 	LIST_FOREACH (p, &r->peers, link)
-		if (nonce && load_relaxed(&p->rec->nonce) == nonce && token > p->removed)
+		if (load_relaxed(&p->rec->nonce) == nonce && token > p->removed)
 			p->removed = token;
 }
