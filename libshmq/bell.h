@@ -47,16 +47,22 @@ enum shmq__fence {
 /* Wake whoever sleeps; returns 1 if a system call was made. */
 int shmq__bell_ring(struct lay_bell *bell);
 
-/* W2 to W4.  The hot half is inline. */
-static inline int bell_look(struct lay_bell *bell, enum shmq__fence fence)
+/* W2 and W3: 1 if there may be sleepers. */
+static inline int bell_is_armed(const struct lay_bell *bell, enum shmq__fence fence)
 {
+	struct lay_bell *b = (struct lay_bell *)(uintptr_t)bell;
+
 	if (unlikely(fence == SHMQ__FENCE_FULL))
 		fence_full();
 	else
 		fence_light();
-	if (likely(load_relaxed(&bell->armed) == load_relaxed(&bell->served)))
-		return 0;
-	return shmq__bell_ring(bell);
+	return unlikely(load_relaxed(&b->armed) != load_relaxed(&b->served));
+}
+
+/* W2 to W4.  The hot half is inline. */
+static inline int bell_look(struct lay_bell *bell, enum shmq__fence fence)
+{
+	return bell_is_armed(bell, fence) ? shmq__bell_ring(bell) : 0;
 }
 
 /* S1 to S3: returns the expectation for shmq__bell_sleep(). */

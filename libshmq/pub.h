@@ -48,6 +48,7 @@ struct shmq_pub {
 	size_t inline_end; /* lengths below it are inline, on a topic without
 			      stamps; 0 with */
 	size_t plain_end;  /* the same on a topic of one lane, else 0 */
+	size_t short_end;  /* the same if short, and a commit needs no fence */
 	int sleeps;        /* the topic lets someone sleep */
 	int invalidates;   /* readers may be lapped: AHEAD before payload */
 	int gates;
@@ -119,12 +120,12 @@ static inline void lane_move_hint(struct lane *l, uint64_t next)
 
 /* After the commit of seq: counters, and now and then the hint.  The count is
  * a release, for deferred wakes are made by it. */
-static inline void lane_account(struct lane *l, uint64_t seq, uint64_t bytes)
+static inline void lane_account(struct lane *l, uint64_t seq, uint64_t bytes, enum shmq_mode mode)
 {
 	struct lay_entry *e = l->entry;
 	uint64_t count = load_relaxed(&e->count) + 1;
 
-	if (l->w.geo.mode == SHMQ_EXCLUSIVE)
+	if (mode == SHMQ_EXCLUSIVE)
 		l->w.next = seq + 1;
 	store_release(&e->count, count);
 	store_relaxed(&e->bytes, load_relaxed(&e->bytes) + bytes);

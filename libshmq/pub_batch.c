@@ -131,7 +131,7 @@ static int publish_atomic(struct shmq_pub *pub, struct shmq_msg *msgs, size_t n)
 	for (i = 0; i < n; i++) {
 		msgs[i].seq = pub->pending[i].seq;
 		msgs[i].partition = (int32_t)(l - pub->lane);
-		lane_account(l, msgs[i].seq, pub->pending[i].parcel.data_bytes);
+		lane_account(l, msgs[i].seq, pub->pending[i].parcel.data_bytes, l->w.geo.mode);
 	}
 	pub_look_at_bell(pub, l);
 	return lane_has_ended(l);

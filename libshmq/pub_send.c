@@ -188,7 +188,7 @@ int shmq__pub_send_parcel(struct shmq_pub *pub, struct lane *l, const struct par
 	ring_commit(&l->w, lay_slot_at(l->w.mem, &l->w.geo, *seq), *seq);
 	if (p->flags & SHMQ_MSG_ARENA)
 		shmq__pub_settle_arena(pub, l, *seq, p->where.off);
-	lane_account(l, *seq, p->data_bytes);
+	lane_account(l, *seq, p->data_bytes, l->w.geo.mode);
 	return 0;
 }
 

@@ -7,13 +7,15 @@
 
 #include <string.h>
 
+#define ALWAYS inline __attribute__((always_inline))
+
 /* Copy up to a few lines without a call. */
 static inline void copy_short(char *to, const char *from, size_t n)
 {
 	size_t i;
 
 	if (n >= 16) {
-		for (i = 0; i + 16 <= n; i += 16)
+		for (i = 0; i + 16 < n; i += 16)
 			memcpy(to + i, from + i, 16);
 		memcpy(to + n - 16, from + n - 16, 16);
 	} else if (n >= 8) {
@@ -24,9 +26,6 @@ static inline void copy_short(char *to, const char *from, size_t n)
 			to[i] = from[i];
 	}
 }
-
-/* Payloads up to here are copied without a call. */
-#define COPY_SHORT_BYTES RING_LONG_BYTES
 
 /* Payload of a slot without stamps.  The first line, which readers poll, is
  * written last and in one go: then it travels once. */
@@ -58,48 +57,48 @@ static __attribute__((noinline)) int after_commit(struct shmq_pub *pub, struct l
 }
 
 /* The slot of a plain message, at once: 1, or 0 if it takes more than that. */
-static inline int take_next(struct lane *l)
+static ALWAYS int take_next(struct lane *l, enum shmq_mode mode)
 {
-	return likely(l->w.geo.mode == SHMQ_EXCLUSIVE) ? ring_has_room(&l->w, 1) :
-							 ring_claim_next(&l->w);
+	return mode == SHMQ_EXCLUSIVE ? ring_has_room(&l->w, 1) : ring_claim_next(&l->w);
 }
 
 /* Header and commit: slot seq has its payload. */
-static inline __attribute__((always_inline)) void commit_slot(struct lane *l, struct lay_slot *s,
-							      uint64_t seq, size_t len,
-							      uint16_t flags, uint16_t type)
+static ALWAYS void commit_slot(struct lane *l, struct lay_slot *s, uint64_t seq, size_t len,
+			       uint16_t flags, uint16_t type, enum shmq_mode mode)
 {
 	s->len = (uint32_t)len;
 	s->flags = flags;
 	s->type = type;
 	store_release(&s->ctrl,
 		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
-	lane_account(l, seq, len);
+	lane_account(l, seq, len, mode);
 }
 
-/* The same, and the bell. */
-static inline __attribute__((always_inline)) int finish_plain(struct shmq_pub *pub, struct lane *l,
-							      struct lay_slot *s, uint64_t seq,
-							      size_t len, uint16_t flags)
+/* W2 to W4, and the end of the ring. */
+static ALWAYS int look_after_commit(struct shmq_pub *pub, struct lane *l, enum shmq__fence fence)
 {
-	commit_slot(l, s, seq, len, flags, 0);
-	fence_light(); /* W2 */
-	if (unlikely(load_relaxed(&l->bell->armed) != load_relaxed(&l->bell->served) ||
-		     load_relaxed(&l->w.mem->state) != LAY_RING_LIVE ||
-		     pub->fence == SHMQ__FENCE_FULL))
+	if (bell_is_armed(l->bell, fence) ||
+	    unlikely(load_relaxed(&l->w.mem->state) != LAY_RING_LIVE))
 		return after_commit(pub, l);
 	return 0;
 }
 
-static inline __attribute__((always_inline)) int publish_plain(
-	struct shmq_pub *pub, struct lane *l, uint64_t seq, const void *data, size_t len,
-	void (*copy)(char *to, const char *from, size_t n))
+/* What may be told at compile time of how a plain message is sent. */
+struct way {
+	enum shmq_mode mode;
+	enum shmq__fence fence;
+	void (*copy)(char *to, const char *from, size_t n);
+};
+
+static ALWAYS int publish_plain(struct shmq_pub *pub, struct lane *l, uint64_t seq,
+				const void *data, size_t len, struct way way)
 {
 	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
 
 	ring_fetch_ahead(&l->w, seq);
-	put_inline(s, data, len, copy);
-	return finish_plain(pub, l, s, seq, len, 0);
+	put_inline(s, data, len, way.copy);
+	commit_slot(l, s, seq, len, 0, 0, way.mode);
+	return look_after_commit(pub, l, way.fence);
 }
 
 /* Everything but what shmq_publish() does itself. */
@@ -109,13 +108,27 @@ static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const vo
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = len };
 	struct shmq_msg m = { .partition = SHMQ_ANY_PARTITION };
 	struct lane *l = &pub->lane[0];
+	enum shmq_mode mode = l->w.geo.mode;
 	uint64_t seq = l->w.next;
 
-	if (len < pub->plain_end && take_next(l)) {
+	if (len < pub->plain_end && take_next(l, mode)) {
 		ring_fetch_long(&l->w, seq, len);
-		return publish_plain(pub, l, seq, data, len, copy_long);
+		return publish_plain(pub, l, seq, data, len,
+				     (struct way){ mode, pub->fence, copy_long });
 	}
 	return shmq__pub_send(pub, &m, &iov, 1, BELL_NOW, &l);
+}
+
+static __attribute__((noinline)) int publish_shared(struct shmq_pub *pub, const void *data,
+						    size_t len)
+{
+	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next;
+
+	if (unlikely(!take_next(l, SHMQ_SHARED)))
+		return publish_long(pub, data, len);
+	return publish_plain(pub, l, seq, data, len,
+			     (struct way){ SHMQ_SHARED, SHMQ__FENCE_LIGHT, copy_short });
 }
 
 /* The short way keeps nothing across a call, so that what stands between a
@@ -127,9 +140,14 @@ SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 
 	if (unlikely(pub_check(pub)))
 		return SHMQ_EFORKED;
-	if (unlikely(len > COPY_SHORT_BYTES || len >= pub->plain_end || !take_next(l)))
+	if (unlikely(len >= pub->short_end))
 		return publish_long(pub, data, len);
-	return publish_plain(pub, l, seq, data, len, copy_short);
+	if (l->w.geo.mode != SHMQ_EXCLUSIVE)
+		return publish_shared(pub, data, len);
+	if (unlikely(!take_next(l, SHMQ_EXCLUSIVE)))
+		return publish_long(pub, data, len);
+	return publish_plain(pub, l, seq, data, len,
+			     (struct way){ SHMQ_EXCLUSIVE, SHMQ__FENCE_LIGHT, copy_short });
 }
 
 struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, const void *data,
@@ -137,6 +155,7 @@ struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, cons
 {
 	struct lane *l = &pub->lane[0];
 	uint32_t lanes = pub->h.topic->geo.partitions;
+	enum shmq_mode mode;
 	struct lay_slot *s;
 	uint64_t seq;
 
@@ -146,15 +165,16 @@ struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, cons
 	if (m->partition > 0)
 		l += m->partition;
 	seq = l->w.next;
-	if (!take_next(l))
+	mode = l->w.geo.mode;
+	if (!take_next(l, mode))
 		return NULL;
 	s = lay_slot_at(l->w.mem, &l->w.geo, seq);
 	ring_fetch_ahead(&l->w, seq);
-	if (len > COPY_SHORT_BYTES)
+	if (len > RING_LONG_BYTES)
 		put_inline(s, data, len, copy_long);
 	else
 		put_inline(s, data, len, copy_short);
-	commit_slot(l, s, seq, len, 0, m->type);
+	commit_slot(l, s, seq, len, 0, m->type, mode);
 	m->seq = seq;
 	m->partition = (int32_t)(l - pub->lane);
 	m->ts_ns = 0;
@@ -208,13 +228,15 @@ static int commit_plain(struct shmq_pub *pub, uint64_t seq)
 {
 	struct lane *l = &pub->lane[0];
 	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
+	enum shmq_mode mode = l->w.geo.mode;
 	size_t len = pub->claim.len;
 	struct lay_arena_ref where;
 	int rc;
 
 	if (pub->claim.kind == CLAIM_STAGED) {
 		pub->claim.kind = CLAIM_NONE;
-		return publish_plain(pub, l, seq, pub->staging, len, copy_long);
+		return publish_plain(pub, l, seq, pub->staging, len,
+				     (struct way){ mode, pub->fence, copy_long });
 	}
 	where = (struct lay_arena_ref){ .id = pub->arena.id,
 					.gen = pub->arena.gen,
@@ -222,7 +244,8 @@ static int commit_plain(struct shmq_pub *pub, uint64_t seq)
 							  pub->arena.mem) };
 	ring_fetch_ahead(&l->w, seq);
 	memcpy(s + 1, &where, sizeof(where));
-	rc = finish_plain(pub, l, s, seq, len, SHMQ_MSG_ARENA);
+	commit_slot(l, s, seq, len, SHMQ_MSG_ARENA, 0, mode);
+	rc = look_after_commit(pub, l, pub->fence);
 	shmq__pub_settle_arena(pub, l, seq, where.off);
 	shmq__pub_prepare_arena(pub, len);
 	pub->claim.kind = CLAIM_NONE;
@@ -242,7 +265,7 @@ SHMQ_EXPORT int shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
 		return error;
 	if (pub->claim.kind == CLAIM_NONE)
 		return SHMQ_ECLAIM;
-	if (!msg && pub->plain_end && take_next(l))
+	if (!msg && pub->plain_end && take_next(l, l->w.geo.mode))
 		return commit_plain(pub, seq);
 	if (!msg)
 		msg = &plain;

@@ -10,9 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LONG_RUN 64u /* so many messages were there when asked for */
-#define FAR_LOOK 32u /* then see whether so many more are, */
-#define LET_PASS 40u /* and if not, pause so often */
+#define LONG_RUN 64u  /* so many messages were there when asked for */
+#define FAR_LOOK 128u /* then see whether so many more are, */
+#define LET_PASS 40u  /* and if not, pause so often */
+#define PASSING 8u    /* again and again, as long as so many come meanwhile */
 
 void shmq__sub_copy_out(struct shmq_msg *m, char *buf)
 {
@@ -85,38 +86,41 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 
 /* The short way: a plain message at the cursor of the only lane, whose
  * control word is w.  1 handed out, 0 look properly. */
-static inline int take_plain(struct shmq_sub *sub, struct rlane *l, struct lay_slot *s, uint64_t w,
-			     struct shmq_msg *msg)
+static inline __attribute__((always_inline)) int take_plain(struct shmq_sub *sub, struct rlane *l,
+							    uint64_t seq, struct lay_slot *s,
+							    uint64_t w, struct shmq_msg *msg)
 {
 	char *data = (char *)s + l->r.geo.payload_off;
-	struct lay_slot_extra extra = { 0 };
+	struct lay_slot_extra extra;
 	struct lay_slot head;
 
 	shmq__copy_racy(&head, s, sizeof(head));
-	if (l->r.geo.payload_off > sizeof(head))
+	if (unlikely(l->r.geo.payload_off > sizeof(head)))
 		shmq__copy_racy(&extra, s + 1, sizeof(extra));
-	if (unlikely(head.flags & SHMQ_MSG_ARENA)) {
+	if (unlikely(head.flags)) {
 		struct lay_arena_ref where;
 
+		if (head.flags != SHMQ_MSG_ARENA)
+			return 0;
 		shmq__copy_racy(&where, data, sizeof(where));
 		data = sub_in_mapped_arena(sub, &where, head.len);
 		if (!data)
 			return 0;
 		prefetch_read(data);
-	} else if (unlikely(head.len > RING_LONG_BYTES)) {
-		if (head.len > l->r.geo.inline_bytes)
-			return 0;
-		if (seq_diff(sub->ahead, l->r.next) > 1)
-			ring_read_long(&l->r, head.len);
 	} else if (unlikely(head.len > l->r.geo.inline_bytes)) {
 		return 0;
+	} else if (unlikely(head.len > RING_LONG_BYTES) && seq_diff(sub->ahead, seq) > 1) {
+		ring_read_long(&l->r, head.len);
 	}
-	if (unlikely(!sub->gates) && !ring_still(&l->r, l->r.next, w)) /* A2 */
-		return 0;
-	if (unlikely(head.flags & ~SHMQ_MSG_ARENA))
-		return 0;
-	sub_fill_msg(l, &head, &extra, data, msg);
-	sub_hand_out(sub, l, w, msg);
+	if (unlikely(!sub->gates)) {
+		if (!ring_still(&l->r, seq, w)) /* A2 */
+			return 0;
+		sub->view_word = w;
+	}
+	sub_fill_msg(l, seq, &head, data, msg);
+	if (unlikely(l->r.geo.payload_off > sizeof(head)))
+		sub_fill_stamps(&extra, msg);
+	sub_count(l, head.len);
 	return 1;
 }
 
@@ -129,45 +133,19 @@ static int is_there(const struct rlane *l, unsigned distance)
 	return ring_look(&at, &word) == RING_MESSAGE;
 }
 
-/* Messages keep being there when they are asked for.  Are the next ones there
- * too, so that their lines may be asked for ahead of need?  If only a few are,
- * we are on the publisher's heels: every line would be taken from it before
- * it is written and travel twice, so it is given a moment to get away.  If
- * none is, messages come one by one, and waiting would only cost time. */
-static __attribute__((noinline)) void look_further(struct shmq_sub *sub, struct rlane *l)
-{
-	unsigned i;
-
-	sub->look_further_at = l->r.next + FAR_LOOK / 2;
-	if (is_there(l, FAR_LOOK))
-		sub->ahead = l->r.next + FAR_LOOK;
-	else if (!is_there(l, 2))
-		sub->run = 0;
-	else
-		for (i = 0; sub->run >= LONG_RUN && sub->quick_looks && i < LET_PASS; i++)
-			cpu_relax();
-}
-
-/* A message was there at the first look. */
-static inline void on_a_run(struct shmq_sub *sub, struct rlane *l)
-{
-	sub->run++;
-	if (seq_diff(sub->ahead, l->r.next) > RING_READ_AHEAD)
-		ring_read_ahead(&l->r);
-	else if (seq_diff(l->r.next, sub->look_further_at) >= 0)
-		look_further(sub, l);
-}
-
-/* Everything but a plain message that is there, or comes at once. */
+/* Everything but a plain message that is there, or comes at once.  The message
+ * handed out before is given back. */
 static __attribute__((noinline)) int receive_long(struct shmq_sub *sub, struct shmq_msg *msg,
 						  int64_t timeout_ns)
 {
 	int rc;
 
+	sub->view = NULL;
 	if (unlikely(sub->held_error)) {
 		rc = sub->held_error;
 		*msg = sub->held_msg;
 		sub->held_error = 0;
+		sub_judge(sub);
 		return rc;
 	}
 	rc = shmq__sub_look(sub, msg);
@@ -180,29 +158,89 @@ static __attribute__((noinline)) int receive_long(struct shmq_sub *sub, struct s
 	return shmq__sub_end_of_stream(sub, msg);
 }
 
+/* The same where giving back takes more than a step. */
+static __attribute__((noinline)) int give_back_and_receive(struct shmq_sub *sub,
+							   struct shmq_msg *msg, int64_t timeout_ns)
+{
+	sub_finish_view(sub);
+	return receive_long(sub, msg, timeout_ns);
+}
+
+/* A publisher may be waiting for the message that was given back. */
+static __attribute__((noinline)) int ring_and_receive(struct shmq_sub *sub, struct shmq_msg *msg,
+						      int64_t timeout_ns)
+{
+	shmq__bell_ring(&sub->lane[0].bells->credit);
+	return receive_long(sub, msg, timeout_ns);
+}
+
+/* Messages keep being there when they are asked for.  Are the next ones there
+ * too, so that their lines may be asked for ahead of need?  If only a few are,
+ * we are on the publisher's heels: every line would be taken from it before
+ * it is written and travel twice, so it is given a moment to get away.  If
+ * none is, messages come one by one, and waiting would only cost time. */
+static __attribute__((noinline)) int look_further(struct shmq_sub *sub, struct lay_slot *s,
+						  uint64_t w, struct shmq_msg *msg,
+						  int64_t timeout_ns)
+{
+	struct rlane *l = &sub->lane[0];
+	uint64_t seq = l->r.next;
+	int long_run = seq - sub->run_start >= LONG_RUN && sub->quick_looks;
+	int far = is_there(l, FAR_LOOK);
+	unsigned near = 2, i;
+
+	if (!far && !is_there(l, near)) {
+		sub->run_start = seq;
+		long_run = 0;
+	}
+	for (; long_run && !far && near < FAR_LOOK && is_there(l, near); near += PASSING) {
+		for (i = 0; i < LET_PASS; i++)
+			cpu_relax();
+		far = is_there(l, FAR_LOOK);
+	}
+	sub->look_further_at = seq + FAR_LOOK / 2;
+	if (far) {
+		sub->ahead = seq + FAR_LOOK;
+		/* where the next look goes: a miss there would stall us */
+		prefetch_read(
+			lay_slot_at(l->r.mem, &l->r.geo, sub->ahead + FAR_LOOK - RING_READ_AHEAD));
+	}
+	return likely(take_plain(sub, l, seq, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
+}
+
+/* What is rare ends in a call of its own, so that a message that is there costs
+ * no registers saved and few stores. */
 SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	struct rlane *l = &sub->lane[0];
+	uint64_t seq = l->r.next, w, expected;
 	struct lay_slot *s;
-	uint64_t w, expected;
 	unsigned looks;
 
 	if (unlikely(sub_check(sub)))
 		return SHMQ_EFORKED;
-	sub_finish_view(sub);
-	if (unlikely(!sub->is_plain || sub->held_error))
-		return receive_long(sub, msg, timeout_ns);
-	s = lay_slot_at(l->r.mem, &l->r.geo, l->r.next);
-	expected = LAY_CTRL(l->r.next >> l->r.geo.depth_shift, 0, LAY_COMMITTED);
+	if (unlikely(!sub->is_plain))
+		return give_back_and_receive(sub, msg, timeout_ns);
+	if (likely(sub->view != NULL)) {
+		sub_step_to(l, ++seq);
+		if (bell_is_armed(&l->bells->credit, SHMQ__FENCE_LIGHT))
+			return ring_and_receive(sub, msg, timeout_ns);
+	}
+	sub->view = l; /* unless there is none */
+	s = lay_slot_at(l->r.mem, &l->r.geo, seq);
+	expected = LAY_CTRL(seq >> l->r.geo.depth_shift, 0, LAY_COMMITTED);
 	w = load_acquire(&s->ctrl); /* A1 */
 	if (likely(LAY_CTRL_SANS_OWNER(w) == expected)) {
-		on_a_run(sub, l);
+		if (seq_diff(sub->ahead, seq) > RING_READ_AHEAD)
+			ring_read_ahead(&l->r, seq);
+		else if (seq_diff(seq, sub->look_further_at) >= 0)
+			return look_further(sub, s, w, msg, timeout_ns);
 	} else {
 		/* The answer to what was just sent comes within a cache miss or
 		 * two: worth a few looks at nothing but the word before the
 		 * clock is asked. */
 		looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
-		sub->run = 0;
+		sub->run_start = seq;
 		do {
 			if (!looks--)
 				return receive_long(sub, msg, timeout_ns);
@@ -210,7 +248,7 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 			w = load_acquire(&s->ctrl); /* A1 */
 		} while (LAY_CTRL_SANS_OWNER(w) != expected);
 	}
-	return likely(take_plain(sub, l, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
+	return likely(take_plain(sub, l, seq, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
 }
 
 SHMQ_EXPORT int shmq_release(shmq_sub *sub)
@@ -240,13 +278,12 @@ SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
 		return rc;
 	if (!sub->view)
 		return SHMQ_EOPTION;
-	if (sub->view_torn)
+	if (sub->view_word == VIEW_TORN)
 		return SHMQ_EOVERRUN;
-	if (sub->gates || !sub->view_word ||
-	    ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
+	if (!sub->view_word || ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
 		return 0;
 	unread(sub, msg);
-	sub->view_torn = 1;
+	sub->view_word = VIEW_TORN;
 	return SHMQ_EOVERRUN;
 }
 
@@ -256,8 +293,7 @@ static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
 	struct shmq_msg whole = *msg;
 
 	shmq__sub_copy_out(&whole, buf);
-	if (!sub->gates && sub->view_word &&
-	    !ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
+	if (sub->view_word && !ring_still(&sub->view->r, sub->view->r.next, sub->view_word))
 		return SHMQ_EOVERRUN;
 	*msg = whole;
 	return 0;
@@ -310,12 +346,13 @@ SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, s
 			if (rc != SHMQ_EEMPTY) {
 				sub->held_error = rc;
 				sub->held_msg = msg;
+				sub_judge(sub);
 			}
 			break;
 		}
 		if (rc)
 			return rc;
-		if (!sub->gates && sub->view_word) {
+		if (sub->view_word) {
 			size_t need = sub_whole_bytes(&msg);
 
 			if (need > sub->copy_bytes) {

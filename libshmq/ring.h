@@ -185,10 +185,10 @@ static inline void ring_fetch_long(const struct ring_writer *w, uint64_t seq, si
 		prefetch_write(slot + k);
 }
 
-/* A reader that is behind asks for a slot that it knows to be there. */
-static inline void ring_read_ahead(const struct ring_reader *r)
+/* A reader that is behind, at seq, asks for a slot that it knows to be there. */
+static inline void ring_read_ahead(const struct ring_reader *r, uint64_t seq)
 {
-	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, r->next + RING_READ_AHEAD);
+	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, seq + RING_READ_AHEAD);
 
 	prefetch_read(slot);
 	if (r->geo.slot_bytes > LAY_LINE)

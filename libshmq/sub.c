@@ -173,7 +173,7 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
 	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
-	sub->is_plain = lanes == 1;
+	sub_judge(sub);
 	sub->ahead = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);

@@ -109,6 +109,7 @@ static int keep_batch(struct shmq_sub *sub, struct rlane *l, const struct lay_ba
 	if (k->count == k->capacity && rc > 0) {
 		k->other = l->kept;
 		l->kept = k;
+		sub_judge(sub);
 		return 1;
 	}
 	free_kept(k);

@@ -61,16 +61,19 @@ int shmq__sub_decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 {
 	const struct lay_geometry *g = &l->r.geo;
 	char *s = (char *)lay_slot_at(l->r.mem, g, l->r.next);
-	struct lay_slot_extra extra = { 0 };
 	char *at = s + g->payload_off;
 	uint32_t room = g->inline_bytes;
 	struct lay_slot head;
 	int rc;
 
 	shmq__copy_racy(&head, s, sizeof(head));
-	if (g->payload_off > sizeof(head))
+	sub_fill_msg(l, l->r.next, &head, at, msg);
+	if (g->payload_off > sizeof(head)) {
+		struct lay_slot_extra extra;
+
 		shmq__copy_racy(&extra, s + sizeof(head), sizeof(extra));
-	sub_fill_msg(l, &head, &extra, at, msg);
+		sub_fill_stamps(&extra, msg);
+	}
 	if (likely(!head.flags))
 		return likely(head.len <= room) ? 0 : SHMQ_ECORRUPT;
 	if (head.flags & SHMQ_MSG_BATCH) {

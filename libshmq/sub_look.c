@@ -59,7 +59,7 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	if (!sub->evicts || l->kept) /* what we copied of a batch comes first */
 		return lost ? SHMQ_EOVERRUN : 0;
 	sub->evicted = 1;
-	sub->is_plain = 0;
+	sub_judge(sub);
 	store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_EVICTED);
 	return SHMQ_EEVICTED;
 }

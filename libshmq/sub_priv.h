@@ -53,6 +53,9 @@ struct arena_map {
 	char *mem; /* NULL: not mapped */
 };
 
+/* No control word of a message: found torn, and counted lost. */
+#define VIEW_TORN 1u
+
 struct shmq_sub {
 	struct shmq__handle h; /* first: close() converts */
 	const struct bus_guard *guard;
@@ -62,21 +65,20 @@ struct shmq_sub {
 	int gates;  /* nobody writes over what is at the cursor */
 	int evicts; /* being lapped is the end */
 	int evicted;
-	int is_plain;        /* one lane that was not evicted: see take_plain() */
+	int is_plain;        /* what comes next may go the short way of receive.c */
 	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;
 	uint32_t turn, lanes;
 
 	struct rlane *view; /* lane of the message handed out, NULL none */
-	uint64_t view_word; /* its control word; 0: a copy */
-	int view_torn;      /* said so once: it is counted lost */
+	uint64_t view_word; /* its control word if it can be lost, or VIEW_TORN */
 
 	struct arena_map *arena;
 	uint32_t arena_count;
 
-	unsigned run;   /* messages that were there at the first look, on end */
-	uint64_t ahead; /* seqs before it are there */
+	uint64_t run_start; /* from there on all were there at the first look */
+	uint64_t ahead;     /* seqs before it are there */
 	uint64_t look_further_at;
 	unsigned quick_looks; /* at the next word before any other waiting */
 
@@ -103,12 +105,23 @@ static inline void sub_add(shmq_au64 *counter, uint64_t n)
 	store_relaxed(counter, load_relaxed(counter) + n);
 }
 
-static inline void sub_move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
+/* One lane that was not evicted, nothing to say or to hand out first. */
+static inline void sub_judge(struct shmq_sub *sub)
+{
+	sub->is_plain = sub->lanes == 1 && !sub->evicted && !sub->held_error &&
+			!sub->lane[0].kept && sub->fence == SHMQ__FENCE_LIGHT;
+}
+
+static inline void sub_step_to(struct rlane *l, uint64_t seq)
 {
 	l->r.next = seq;
 	store_release(&l->entry->pos, seq); /* R3 */
-	if (sub->gates || sub->evicts)
-		bell_look(&l->bells->credit, sub->fence);
+}
+
+static inline void sub_move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
+{
+	sub_step_to(l, seq);
+	bell_look(&l->bells->credit, sub->fence);
 }
 
 /* ---- sub_batch.c --------------------------------------------------------- */
@@ -176,8 +189,10 @@ static inline void sub_finish_view(struct shmq_sub *sub)
 	if (!l)
 		return;
 	sub->view = NULL;
-	if (unlikely(l->kept))
+	if (unlikely(l->kept)) {
 		shmq__sub_drop_read_batches(l);
+		sub_judge(sub);
+	}
 	sub_move_to(sub, l, l->r.next + 1);
 }
 
@@ -196,37 +211,45 @@ static inline char *sub_in_mapped_arena(const struct shmq_sub *sub,
 	return m->mem + where->off;
 }
 
-/* What the slot of l->r.next says.  Field by field: a compound literal makes
- * compilers zero the whole by a string instruction, which takes longer than
- * the rest of a receive. */
-static inline void sub_fill_msg(const struct rlane *l, const struct lay_slot *head,
-				const struct lay_slot_extra *extra, const char *data,
-				struct shmq_msg *msg)
+/* What the slot of seq says, stamps excepted.  Field by field: a compound
+ * literal makes compilers zero the whole by a string instruction, which takes
+ * longer than the rest of a receive. */
+static inline void sub_fill_msg(const struct rlane *l, uint64_t seq, const struct lay_slot *head,
+				const char *data, struct shmq_msg *msg)
 {
 	msg->data = data;
 	msg->len = head->len;
-	msg->key = NULL;
-	msg->key_len = 0;
-	msg->properties = NULL;
-	msg->properties_len = 0;
-	msg->seq = l->r.next;
-	msg->ts_ns = extra->ts;
-	msg->tag = extra->tag;
-	msg->lost = 0;
+	memset(&msg->key, 0, offsetof(struct shmq_msg, seq) - offsetof(struct shmq_msg, key));
+	msg->seq = seq;
+	memset(&msg->ts_ns, 0,
+	       offsetof(struct shmq_msg, partition) - offsetof(struct shmq_msg, ts_ns));
 	msg->partition = (int32_t)l->partition;
 	msg->type = head->type;
 	msg->flags = head->flags;
 	msg->lost_is_bound = 0;
 }
 
+static inline void sub_fill_stamps(const struct lay_slot_extra *extra, struct shmq_msg *msg)
+{
+	msg->ts_ns = extra->ts;
+	msg->tag = extra->tag;
+}
+
+static inline void sub_count(struct rlane *l, uint64_t bytes)
+{
+	struct lay_entry *e = l->entry;
+
+	sub_add(&e->count, 1);
+	sub_add(&e->bytes, bytes);
+}
+
+/* word is the control word of the message, 0 if it was copied. */
 static inline int sub_hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 			       const struct shmq_msg *msg)
 {
 	sub->view = l;
-	sub->view_word = word;
-	sub->view_torn = 0;
-	sub_add(&l->entry->count, 1);
-	sub_add(&l->entry->bytes, msg->len);
+	sub->view_word = sub->gates ? 0 : word;
+	sub_count(l, msg->len);
 	return 0;
 }
 

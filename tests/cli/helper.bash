@@ -26,6 +26,10 @@ teardown() {
 		wait "$pid" 2>/dev/null || :
 	done
 	shmq stop --force >/dev/null 2>&1 || :
+	# The last of its processes may still be on their way out.
+	for pid in $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"); do
+		timeout 30 tail -s 0.05 --pid="$pid" -f /dev/null || :
+	done
 	left=$(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR" || :)
 	[ -z "$left" ] || {
 		echo "left behind: $left" >&2
