@@ -27,7 +27,8 @@ struct arena_piece {
 struct shmq__arena {
 	char *mem; /* NULL: the topic's payloads are all inline */
 	uint64_t bytes;
-	uint64_t pos; /* where the next piece starts */
+	uint64_t pos;      /* where the next piece starts */
+	uint64_t free_end; /* nothing lies from pos up to here; may be before pos */
 	uint32_t id, gen;
 	/* Pieces in the order of their offsets, oldest first: a ring buffer.
 	 * capacity is a power of two, or 0; first runs freely. */
@@ -100,8 +101,27 @@ static inline struct arena_piece *arena_take(struct shmq__arena *a, uint64_t byt
 	p->off = arena_place(a, bytes);
 	p->bytes = bytes;
 	p->word = 0;
+	if (p->off != a->pos) /* what was known is behind us */
+		a->free_end = 0;
 	a->pos = p->off + arena_lines(bytes);
 	return p;
+}
+
+/* Find out now, when nobody waits, that `bytes` are free. */
+static inline void arena_look_ahead(struct shmq__arena *a, uint64_t bytes)
+{
+	if (bytes > a->bytes || arena_in_the_way(a, bytes))
+		return;
+	a->pos = arena_place(a, bytes);
+	a->free_end = a->pos + arena_lines(bytes);
+}
+
+/* Bytes that are known to be free, or NULL. */
+static inline struct arena_piece *arena_take_known(struct shmq__arena *a, uint64_t bytes)
+{
+	if (unlikely(a->pos + bytes > a->free_end || a->count == a->capacity))
+		return NULL;
+	return arena_take(a, bytes);
 }
 
 /* Undo the last take. */

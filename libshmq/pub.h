@@ -36,7 +36,7 @@ struct lane { /* one partition */
 struct open_claim {
 	void *data;
 	size_t len;
-	enum { CLAIM_NONE, CLAIM_STAGED, CLAIM_ARENA } kind;
+	enum claim_kind { CLAIM_NONE, CLAIM_STAGED, CLAIM_ARENA } kind;
 };
 
 struct shmq_pub {

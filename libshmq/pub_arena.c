@@ -56,6 +56,8 @@ void shmq__pub_prepare_arena(struct shmq_pub *pub, size_t bytes)
 	struct lane *l;
 
 	prefetch_write(a->mem + arena_place(a, bytes));
+	if (!piece)
+		arena_look_ahead(a, bytes);
 	if (!pub->gates || !piece || !piece->word || piece->word == PIECE_ABORTED)
 		return;
 	l = &pub->lane[piece->partition];
@@ -64,8 +66,10 @@ void shmq__pub_prepare_arena(struct shmq_pub *pub, size_t bytes)
 		shmq__pub_raise_limit(l, need);
 	/* What all have read goes now, but what is there for whoever joins is
 	 * never nothing; if it may not go yet, the claim waits. */
-	if (seq_diff(l->w.limit, need) >= 0 && a->count > 1)
-		drop_oldest(a, l, piece);
+	if (seq_diff(l->w.limit, need) < 0 || a->count < 2)
+		return;
+	drop_oldest(a, l, piece);
+	arena_look_ahead(a, bytes);
 }
 
 struct arena_piece *shmq__pub_find_piece(struct shmq_pub *pub, uint64_t off)

@@ -95,9 +95,9 @@ static ALWAYS int publish_plain(struct shmq_pub *pub, struct lane *l, uint64_t s
 {
 	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
 
-	ring_fetch_ahead(&l->w, seq);
 	put_inline(s, data, len, way.copy);
 	commit_slot(l, s, seq, len, 0, 0, way.mode);
+	ring_fetch_ahead(&l->w, seq);
 	return look_after_commit(pub, l, way.fence);
 }
 
@@ -183,31 +183,31 @@ struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, cons
 
 /* ---- zero-copy -------------------------------------------------------------- */
 
-/* Bytes that nothing is in the way of, as after a commit; or NULL. */
-static inline struct arena_piece *take_free(struct shmq__arena *a, size_t bytes)
+static ALWAYS void open_claim(struct shmq_pub *pub, void *data, size_t len, enum claim_kind kind)
 {
-	if (!a->mem || bytes > a->bytes || arena_in_the_way(a, bytes))
-		return NULL;
-	return arena_take(a, bytes);
+	pub->claim.data = data;
+	pub->claim.len = len;
+	pub->claim.kind = kind;
 }
 
+/* What shmq__pub_prepare_arena() did not find out beforehand. */
 static __attribute__((noinline)) int claim_arena(struct shmq_pub *pub, size_t len, void **data)
 {
-	struct arena_piece *piece = take_free(&pub->arena, len);
 	struct lay_arena_ref where;
-	int error = piece ? 0 : shmq__pub_take_arena(pub, len, &where);
+	int error = shmq__pub_take_arena(pub, len, &where);
 
 	if (unlikely(error)) {
 		lane_note_refused(&pub->lane[0], error);
 		return error;
 	}
-	*data = pub->arena.mem + (piece ? piece->off : where.off);
-	pub->claim = (struct open_claim){ .data = *data, .len = len, .kind = CLAIM_ARENA };
+	*data = pub->arena.mem + where.off;
+	open_claim(pub, *data, len, CLAIM_ARENA);
 	return 0;
 }
 
 SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 {
+	struct arena_piece *piece;
 	int error = pub_check(pub);
 
 	if (error)
@@ -216,10 +216,16 @@ SHMQ_EXPORT int shmq_claim(shmq_pub *pub, size_t len, void **data)
 		return SHMQ_ECLAIM;
 	if (len > pub->h.topic->geo.max_bytes)
 		return SHMQ_ETOOBIG;
-	if (len > pub->h.topic->geo.inline_bytes)
+	if (len <= pub->h.topic->geo.inline_bytes) {
+		*data = pub->staging;
+		open_claim(pub, pub->staging, len, CLAIM_STAGED);
+		return 0;
+	}
+	piece = arena_take_known(&pub->arena, len);
+	if (unlikely(!piece))
 		return claim_arena(pub, len, data);
-	pub->claim = (struct open_claim){ .data = pub->staging, .len = len, .kind = CLAIM_STAGED };
-	*data = pub->staging;
+	*data = pub->arena.mem + piece->off;
+	open_claim(pub, *data, len, CLAIM_ARENA);
 	return 0;
 }
 
@@ -242,9 +248,9 @@ static int commit_plain(struct shmq_pub *pub, uint64_t seq)
 					.gen = pub->arena.gen,
 					.off = (uint64_t)((char *)pub->claim.data -
 							  pub->arena.mem) };
-	ring_fetch_ahead(&l->w, seq);
 	memcpy(s + 1, &where, sizeof(where));
 	commit_slot(l, s, seq, len, SHMQ_MSG_ARENA, 0, mode);
+	ring_fetch_ahead(&l->w, seq);
 	rc = look_after_commit(pub, l, pub->fence);
 	shmq__pub_settle_arena(pub, l, seq, where.off);
 	shmq__pub_prepare_arena(pub, len);
