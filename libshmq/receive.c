@@ -84,46 +84,6 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 	}
 }
 
-/* The short way: a plain message at the cursor of the only lane, whose
- * control word is w.  1 handed out, 0 look properly. */
-static inline __attribute__((always_inline)) int take_plain(struct shmq_sub *sub, struct rlane *l,
-							    uint64_t seq, struct lay_slot *s,
-							    uint64_t w, struct shmq_msg *msg)
-{
-	char *data = (char *)s + l->r.geo.payload_off;
-	struct lay_slot_extra extra;
-	struct lay_slot head;
-
-	shmq__copy_racy(&head, s, sizeof(head));
-	if (unlikely(l->r.geo.payload_off > sizeof(head)))
-		shmq__copy_racy(&extra, s + 1, sizeof(extra));
-	if (unlikely(head.flags)) {
-		struct lay_arena_ref where;
-
-		if (head.flags != SHMQ_MSG_ARENA)
-			return 0;
-		shmq__copy_racy(&where, data, sizeof(where));
-		data = sub_in_mapped_arena(sub, &where, head.len);
-		if (!data)
-			return 0;
-		prefetch_read(data);
-	} else if (unlikely(head.len > l->r.geo.inline_bytes)) {
-		return 0;
-	} else if (unlikely(head.len > RING_LONG_BYTES) && seq_diff(sub->ahead, seq) > 1) {
-		ring_read_long(&l->r, head.len);
-	}
-	if (unlikely(!sub->gates)) {
-		if (!ring_still(&l->r, seq, w)) /* A2 */
-			return 0;
-		sub->view_word = w;
-	}
-	sub_fill_msg(l, seq, &head, data, msg);
-	if (unlikely(l->r.geo.payload_off > sizeof(head)))
-		sub_fill_stamps(&extra, msg);
-	sub_count(l, head.len);
-	return 1;
-}
-
 static int is_there(const struct rlane *l, unsigned distance)
 {
 	struct ring_reader at = l->r;
@@ -156,6 +116,42 @@ static __attribute__((noinline)) int receive_long(struct shmq_sub *sub, struct s
 	if (unlikely(sub->stands_at_claim))
 		shmq__sub_report_stuck(sub);
 	return shmq__sub_end_of_stream(sub, msg);
+}
+
+/* A message of one slot is at the cursor of the only lane, where *s says w. */
+static __attribute__((noinline)) int take_whole(struct shmq_sub *sub, struct lay_slot *s,
+						uint64_t w, struct shmq_msg *msg,
+						int64_t timeout_ns)
+{
+	struct rlane *l = &sub->lane[0];
+	char *data = (char *)s + l->r.geo.payload_off;
+	struct lay_slot_extra extra;
+	struct lay_slot head;
+
+	shmq__copy_racy(&head, s, sizeof(head));
+	if (l->r.geo.payload_off > sizeof(head))
+		shmq__copy_racy(&extra, s + 1, sizeof(extra));
+	if (head.flags & ~SHMQ_MSG_ARENA)
+		return receive_long(sub, msg, timeout_ns);
+	if (head.flags) {
+		struct lay_arena_ref where;
+
+		shmq__copy_racy(&where, data, sizeof(where));
+		data = sub_in_mapped_arena(sub, &where, head.len);
+		if (!data)
+			return receive_long(sub, msg, timeout_ns);
+		prefetch_read(data);
+	} else if (head.len > l->r.geo.inline_bytes) {
+		return receive_long(sub, msg, timeout_ns);
+	} else if (head.len > RING_LONG_BYTES && seq_diff(sub->far, l->r.next) > 1) {
+		ring_read_long(&l->r, head.len);
+	}
+	if (!sub->gates && !ring_still(&l->r, l->r.next, w)) /* A2 */
+		return receive_long(sub, msg, timeout_ns);
+	sub_fill_msg(l, l->r.next, &head, data, msg);
+	if (l->r.geo.payload_off > sizeof(head))
+		sub_fill_stamps(&extra, msg);
+	return sub_hand_out(sub, l, w, msg);
 }
 
 /* The same where giving back takes more than a step. */
@@ -200,12 +196,12 @@ static __attribute__((noinline)) int look_further(struct shmq_sub *sub, struct l
 	}
 	sub->look_further_at = seq + FAR_LOOK / 2;
 	if (far) {
-		sub->ahead = seq + FAR_LOOK;
+		sub->far = seq + FAR_LOOK;
+		sub->look_further_at = sub->far - FAR_LOOK / 8;
 		/* where the next look goes: a miss there would stall us */
-		prefetch_read(
-			lay_slot_at(l->r.mem, &l->r.geo, sub->ahead + FAR_LOOK - RING_READ_AHEAD));
+		prefetch_read(lay_slot_at(l->r.mem, &l->r.geo, sub->look_further_at + FAR_LOOK));
 	}
-	return likely(take_plain(sub, l, seq, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
+	return take_whole(sub, s, w, msg, timeout_ns);
 }
 
 /* What is rare ends in a call of its own, so that a message that is there costs
@@ -214,7 +210,7 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 {
 	struct rlane *l = &sub->lane[0];
 	uint64_t seq = l->r.next, w, expected;
-	struct lay_slot *s;
+	struct lay_slot *s, head;
 	unsigned looks;
 
 	if (unlikely(sub_check(sub)))
@@ -231,24 +227,29 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 	expected = LAY_CTRL(seq >> l->r.geo.depth_shift, 0, LAY_COMMITTED);
 	w = load_acquire(&s->ctrl); /* A1 */
 	if (likely(LAY_CTRL_SANS_OWNER(w) == expected)) {
-		if (seq_diff(sub->ahead, seq) > RING_READ_AHEAD)
-			ring_read_ahead(&l->r, seq);
-		else if (seq_diff(seq, sub->look_further_at) >= 0)
+		if (unlikely(seq_diff(seq, sub->look_further_at) >= 0))
 			return look_further(sub, s, w, msg, timeout_ns);
 	} else {
 		/* The answer to what was just sent comes within a cache miss or
 		 * two: worth a few looks at nothing but the word before the
-		 * clock is asked. */
+		 * clock is asked.  The second line is asked for with it, so that
+		 * it comes over when it is written, not after the first. */
 		looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
 		sub->run_start = seq;
 		do {
 			if (!looks--)
 				return receive_long(sub, msg, timeout_ns);
+			prefetch_read((const char *)s + LAY_LINE);
 			cpu_relax();
 			w = load_acquire(&s->ctrl); /* A1 */
 		} while (LAY_CTRL_SANS_OWNER(w) != expected);
 	}
-	return likely(take_plain(sub, l, seq, s, w, msg)) ? 0 : receive_long(sub, msg, timeout_ns);
+	shmq__copy_racy(&head, s, sizeof(head));
+	if (unlikely(head.flags || head.len >= sub->short_end))
+		return take_whole(sub, s, w, msg, timeout_ns);
+	sub_fill_msg(l, seq, &head, (const char *)(s + 1), msg);
+	sub_count(l, head.len);
+	return 0;
 }
 
 SHMQ_EXPORT int shmq_release(shmq_sub *sub)

@@ -32,7 +32,6 @@
  * not gate, and how far the next line is fetched for writing. */
 #define RING_AHEAD 8u
 #define RING_PREFETCH 4u
-#define RING_READ_AHEAD 8
 #define RING_LONG_BYTES 256u /* from here on all lines are asked for */
 /* The tail hint and the lower bound move once in so many messages. */
 #define RING_HINT_EVERY 32u
@@ -185,16 +184,7 @@ static inline void ring_fetch_long(const struct ring_writer *w, uint64_t seq, si
 		prefetch_write(slot + k);
 }
 
-/* A reader that is behind, at seq, asks for a slot that it knows to be there. */
-static inline void ring_read_ahead(const struct ring_reader *r, uint64_t seq)
-{
-	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, seq + RING_READ_AHEAD);
-
-	prefetch_read(slot);
-	if (r->geo.slot_bytes > LAY_LINE)
-		prefetch_read(slot + LAY_LINE);
-}
-
+/* The same for a reader that knows the next one to be there. */
 static inline void ring_read_long(const struct ring_reader *r, size_t bytes)
 {
 	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, r->next + 1);

@@ -174,7 +174,12 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
 	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
 	sub_judge(sub);
-	sub->ahead = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
+	if (sub->gates && h.topic->geo.payload_off == sizeof(struct lay_slot))
+		sub->short_end =
+			(h.topic->geo.inline_bytes < RING_LONG_BYTES ? h.topic->geo.inline_bytes :
+								       RING_LONG_BYTES) +
+			1;
+	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
 	for (i = 0; i < lanes; i++)

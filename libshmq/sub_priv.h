@@ -65,7 +65,9 @@ struct shmq_sub {
 	int gates;  /* nobody writes over what is at the cursor */
 	int evicts; /* being lapped is the end */
 	int evicted;
-	int is_plain;        /* what comes next may go the short way of receive.c */
+	int is_plain;        /* what comes next may go the short way of receive.c, */
+	uint32_t short_end;  /* in full if shorter: short, without stamps, and staying
+				until it was read */
 	int stands_at_claim; /* a look since the last report found one open */
 	unsigned flags;
 	int saw_publisher;
@@ -78,7 +80,7 @@ struct shmq_sub {
 	uint32_t arena_count;
 
 	uint64_t run_start; /* from there on all were there at the first look */
-	uint64_t ahead;     /* seqs before it are there */
+	uint64_t far;       /* seqs before it are there */
 	uint64_t look_further_at;
 	unsigned quick_looks; /* at the next word before any other waiting */
 
