@@ -203,11 +203,11 @@ static void close_pub(shmq_pub *pub, shmq_bus *bus)
 	shmq_bus_close(bus);
 }
 
-BENCH_ALWAYS void publish_n(shmq_pub *pub, size_t bytes, uint64_t n)
+BENCH_ALWAYS void publish_n(shmq_pub *pub, size_t bytes, uint64_t from, uint64_t n)
 {
 	uint64_t i;
 
-	for (i = 0; i < n; i++) {
+	for (i = from; i < from + n; i++) {
 		bench_fill(buffer, bytes, i);
 		BENCH_OK(shmq_publish(pub, buffer, bytes));
 	}
@@ -219,7 +219,7 @@ static void publish(void *arg)
 	shmq_bus *bus;
 	shmq_pub *pub = open_pub(s, &bus);
 
-#define CALL(bytes) publish_n(pub, bytes, s->messages)
+#define CALL(bytes) publish_n(pub, bytes, 0, s->messages)
 	BY_LENGTH(s, CALL);
 #undef CALL
 	close_pub(pub, bus);
@@ -277,12 +277,12 @@ static shmq_sub *open_sub(const struct shape *s, shmq_bus **bus, uint64_t *start
 	return sub;
 }
 
-BENCH_ALWAYS void receive_n(shmq_sub *sub, size_t bytes, uint64_t n)
+BENCH_ALWAYS void receive_n(shmq_sub *sub, size_t bytes, uint64_t from, uint64_t n)
 {
 	struct shmq_msg msg;
 	uint64_t i;
 
-	for (i = 0; i < n; i++) {
+	for (i = from; i < from + n; i++) {
 		int rc = shmq_receive(sub, &msg, SHMQ_FOREVER);
 
 		if (rc || msg.len != bytes)
@@ -300,10 +300,45 @@ static void subscribe(void *arg)
 	uint64_t start;
 	shmq_sub *sub = open_sub(s, &bus, &start);
 
-#define CALL(bytes) receive_n(sub, bytes, s->messages)
+#define CALL(bytes) receive_n(sub, bytes, 0, s->messages)
 	BY_LENGTH(s, CALL);
 #undef CALL
 	finish(s->messages, start);
+	shmq_bus_close(bus);
+}
+
+/* Both ends in one process and all in its caches: what publishing and receiving
+ * take by themselves.  A stream cannot be faster than the slower of the two. */
+#define ALONE_BLOCK 256u
+#define ALONE_BEHIND 256u /* the reader stays so far behind, as in a stream */
+
+static void alone(void *arg)
+{
+	const struct shape *s = arg;
+	shmq_bus *bus = bench_open();
+	uint64_t took[2] = { 0, 0 }, i;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	BENCH_OK(shmq_sub_open(bus, s->name, NULL, &sub));
+	BENCH_OK(shmq_pub_open(bus, s->name, NULL, &pub));
+#define CALL(bytes) publish_n(pub, bytes, 0, ALONE_BEHIND)
+	BY_LENGTH(s, CALL);
+#undef CALL
+	for (i = 0; i < s->messages; i += ALONE_BLOCK) {
+		uint64_t start = bench_now(), between;
+
+#define CALL(bytes) publish_n(pub, bytes, i + ALONE_BEHIND, ALONE_BLOCK)
+		BY_LENGTH(s, CALL);
+#undef CALL
+		between = bench_now();
+#define CALL(bytes) receive_n(sub, bytes, i, ALONE_BLOCK)
+		BY_LENGTH(s, CALL);
+#undef CALL
+		took[0] += between - start;
+		took[1] += bench_now() - between;
+	}
+	bench_shared->result[0] = (double)i * 1e3 / (double)(took[0] > took[1] ? took[0] : took[1]);
 	shmq_bus_close(bus);
 }
 
@@ -403,6 +438,7 @@ PEER_USE(peer_in_place, PEER_IN_PLACE)
 
 /* ---- measuring ------------------------------------------------------------- */
 
+/* b may be NULL: then a is alone. */
 static void measure(const struct shape *s, const char *who, void (*a)(void *), void (*b)(void *))
 {
 	struct bench_proc proc[] = { { a, (void *)(uintptr_t)s, 0 },
@@ -410,7 +446,7 @@ static void measure(const struct shape *s, const char *who, void (*a)(void *), v
 	char name[96];
 
 	memset(bench_shared->samples, 0, sizeof(bench_shared->samples)); /* flags */
-	bench_run(proc, 2);
+	bench_run(proc, b ? 2 : 1);
 	snprintf(name, sizeof(name), "%s%s", s->name, who);
 	bench_note(name, "M/s", bench_shared->result[0]);
 }
@@ -439,8 +475,10 @@ static int is_inline(const struct shape *s)
 static void one_round(const struct shape *s)
 {
 	measure(s, ".limit", limit_write, limit_read);
-	if (is_inline(s))
+	if (is_inline(s)) {
 		measure(s, ".lines", lines_write, lines_read);
+		measure(s, ".alone", alone, NULL);
+	}
 	measure(s, ".rate", publish, subscribe);
 	if (s->mode == SHMQ_EXCLUSIVE)
 		measure_peers(s, "", PEER_COPIES);
@@ -484,6 +522,10 @@ int main(int argc, char **argv)
 		bench_ratio(name, of, to);
 		snprintf(to, sizeof(to), "%s.lines", shapes[i].name);
 		snprintf(name, sizeof(name), "%s.vs_lines", shapes[i].name);
+		if (bench_has(to))
+			bench_ratio(name, of, to);
+		snprintf(to, sizeof(to), "%s.alone", shapes[i].name);
+		snprintf(name, sizeof(name), "%s.vs_alone", shapes[i].name);
 		if (bench_has(to))
 			bench_ratio(name, of, to);
 	}
