@@ -195,8 +195,9 @@ demo: deps ## run the demonstration: live telemetry and an order book, with kill
 
 demo-programs: $(DEMO)
 
-torture: deps ## run the multi-process tests ROUNDS=20 times, until one fails
+torture: deps ## larger models, then the multi-process tests ROUNDS=20 times, until one fails
 	@$(MAKE) $(JOBS) test-programs
+	@MODEL_SIZE=large SHMQ_TEST_LIMIT=7200 $(PROVE) tests/model/run
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
 		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) || exit 1; \
