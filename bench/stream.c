@@ -308,7 +308,7 @@ static void subscribe(void *arg)
 }
 
 /* Both ends in one process and all in its caches: what publishing and receiving
- * take by themselves.  A stream cannot be faster than the slower of the two. */
+ * take by themselves.  The slower of the two is about what a stream could be. */
 #define ALONE_BLOCK 256u
 #define ALONE_BEHIND 256u /* the reader stays so far behind, as in a stream */
 

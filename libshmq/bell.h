@@ -48,15 +48,13 @@ enum shmq__fence {
 int shmq__bell_ring(struct lay_bell *bell);
 
 /* W2 and W3: 1 if there may be sleepers. */
-static inline int bell_is_armed(const struct lay_bell *bell, enum shmq__fence fence)
+static inline int bell_is_armed(struct lay_bell *bell, enum shmq__fence fence)
 {
-	struct lay_bell *b = (struct lay_bell *)(uintptr_t)bell;
-
 	if (unlikely(fence == SHMQ__FENCE_FULL))
 		fence_full();
 	else
 		fence_light();
-	return unlikely(load_relaxed(&b->armed) != load_relaxed(&b->served));
+	return unlikely(load_relaxed(&bell->armed) != load_relaxed(&bell->served));
 }
 
 /* W2 to W4.  The hot half is inline. */

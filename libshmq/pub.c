@@ -195,9 +195,8 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 					   h.topic->geo.inline_bytes) +
 				  1;
 	pub->plain_end = h.topic->geo.partitions == 1 ? pub->inline_end : 0;
-	pub->short_end = pub->fence != SHMQ__FENCE_LIGHT  ? 0 :
-			 pub->plain_end > RING_LONG_BYTES ? RING_LONG_BYTES + 1 :
-							    pub->plain_end;
+	if (pub->fence == SHMQ__FENCE_LIGHT)
+		pub->short_end = ring_short_end(pub->plain_end);
 	pub->block_ns = o.block_timeout_ns ? o.block_timeout_ns : rec->block_timeout_ns;
 	pub->evict_ns = rec->evict_ns;
 	for (p = 0; p < h.topic->geo.partitions; p++)

@@ -232,14 +232,13 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 	} else {
 		/* The answer to what was just sent comes within a cache miss or
 		 * two: worth a few looks at nothing but the word before the
-		 * clock is asked.  The second line is asked for with it, so that
-		 * it comes over when it is written, not after the first. */
+		 * clock is asked. */
 		looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
 		sub->run_start = seq;
 		do {
 			if (!looks--)
 				return receive_long(sub, msg, timeout_ns);
-			prefetch_read((const char *)s + LAY_LINE);
+			ring_fetch_far(&l->r, s);
 			cpu_relax();
 			w = load_acquire(&s->ctrl); /* A1 */
 		} while (LAY_CTRL_SANS_OWNER(w) != expected);

@@ -217,7 +217,7 @@ int shmq__ring_arena_ref(const struct lay_ring *ring, const struct lay_geometry 
 			 struct lay_slot *head, struct lay_arena_ref *ref)
 {
 	struct lay_slot *s = lay_slot_at((struct lay_ring *)(uintptr_t)ring, geo, seq);
-	uint64_t word = load_acquire(&s->ctrl);
+	uint64_t word = load_acquire(&s->ctrl); /* A1 */
 	const char *at = (const char *)s + geo->payload_off;
 
 	if (LAY_CTRL_STATE(word) != LAY_COMMITTED)

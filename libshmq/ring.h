@@ -36,6 +36,12 @@
 /* The tail hint and the lower bound move once in so many messages. */
 #define RING_HINT_EVERY 32u
 
+/* Lengths below it are short; end is what all are below. */
+static inline uint32_t ring_short_end(size_t end)
+{
+	return end > RING_LONG_BYTES ? RING_LONG_BYTES + 1 : (uint32_t)end;
+}
+
 /* One partition as its publisher holds it. */
 struct ring_writer {
 	struct lay_ring *mem;
@@ -184,7 +190,15 @@ static inline void ring_fetch_long(const struct ring_writer *w, uint64_t seq, si
 		prefetch_write(slot + k);
 }
 
-/* The same for a reader that knows the next one to be there. */
+/* A reader asks for the second line of the slot that it polls, if it has one, so
+ * that both come over together when they are written, not one after the other. */
+static inline void ring_fetch_far(const struct ring_reader *r, const struct lay_slot *s)
+{
+	if (r->geo.slot_bytes > LAY_LINE)
+		prefetch_read((const char *)s + LAY_LINE);
+}
+
+/* As ring_fetch_long(), for a reader that knows the next slot to be written. */
 static inline void ring_read_long(const struct ring_reader *r, size_t bytes)
 {
 	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, r->next + 1);

@@ -139,13 +139,6 @@ static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 	return SHMQ_EOVERRUN;
 }
 
-/* Ask for the slot's second line with the first, so that both come over
- * together when it is written, not one after the other. */
-static inline void prefetch_far(const struct rlane *l)
-{
-	prefetch_read((const char *)lay_slot_at(l->r.mem, &l->r.geo, l->r.next) + LAY_LINE);
-}
-
 /* What lane l has: 0 and a message, SHMQ_EEMPTY, or what went wrong. */
 static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
@@ -164,8 +157,7 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 				return rc;
 			continue;
 		case RING_NOTHING:
-			if (l->r.geo.slot_bytes > LAY_LINE)
-				prefetch_far(l);
+			ring_fetch_far(&l->r, lay_slot_at(l->r.mem, &l->r.geo, l->r.next));
 			return SHMQ_EEMPTY;
 		case RING_CLAIMED:
 			rc = at_claim(sub, l, msg);

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -30,6 +31,27 @@ const char *test_bus_name(void)
 const char *test_bus_dir(void)
 {
 	return dir;
+}
+
+int test_log_has(const char *path, const char *text)
+{
+	FILE *in = fopen(path, "re");
+	char line[1024];
+	int found = 0;
+
+	CHECK(in != NULL);
+	while (!found && fgets(line, sizeof(line), in))
+		found = strstr(line, text) != NULL;
+	fclose(in);
+	return found;
+}
+
+int test_bus_log_has(const char *text)
+{
+	char path[PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s.log", dir);
+	return test_log_has(path, text);
 }
 
 const char *test_bus_daemon(void)

@@ -41,6 +41,11 @@ const char *test_bus_name(void);
 const char *test_bus_dir(void);
 const char *test_bus_daemon(void); /* path of shmqd */
 
+/* Whether a line of a log has the text: of the supervisor that test_bus_start()
+ * started, or of the file at path. */
+int test_bus_log_has(const char *text);
+int test_log_has(const char *path, const char *text);
+
 /* Attach to it, or fail the test. */
 shmq_bus *test_bus_open(void);
 

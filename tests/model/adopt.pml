@@ -170,7 +170,7 @@ gone:
 
 proctype Worker()
 {
-	byte h = MEMBERS, i;
+	byte h = MEMBERS;
 
 serve:
 	do
@@ -252,7 +252,6 @@ killed:
 #endif
 	goto serve;
 done:
-	assert(!dead || !reads);
 	skip
 }
 

@@ -341,19 +341,13 @@ static void start_with_few_descriptors(rlim_t count)
 	CHECK_EQ(test_join(pid), 0); /* it returns when it accepts */
 }
 
+/* The log of a supervisor in the background is in its runtime directory. */
 static int log_has(const char *text)
 {
-	char path[PATH_MAX], line[1024];
-	int found = 0;
-	FILE *in;
+	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), "%s/%s.log", test_bus_dir(), test_bus_name());
-	in = fopen(path, "re");
-	CHECK(in != NULL);
-	while (!found && fgets(line, sizeof(line), in))
-		found = strstr(line, text) != NULL;
-	fclose(in);
-	return found;
+	return test_log_has(path, text);
 }
 
 /* With every count of descriptors that are left for the last one to come. */

@@ -92,21 +92,6 @@ TEST(a_topic_moves_past_a_publisher_that_stands_inside_its_claim)
 	test_bus_stop();
 }
 
-static int log_has(const char *text)
-{
-	char path[PATH_MAX], line[1024];
-	int found = 0;
-	FILE *in;
-
-	snprintf(path, sizeof(path), "%s.log", test_bus_dir());
-	in = fopen(path, "re");
-	CHECK(in != NULL);
-	while (!found && fgets(line, sizeof(line), in))
-		found = strstr(line, text) != NULL;
-	fclose(in);
-	return found;
-}
-
 static int claim_and_stay(void *arg)
 {
 	struct raw raw;
@@ -138,13 +123,13 @@ TEST_WITHIN(of_one_that_survives_its_sigkill_the_log_says_what_to_do, 60)
 	await(stage, 1);
 	if (ptrace(PTRACE_SEIZE, child, NULL, PTRACE_O_TRACEEXIT))
 		SKIP("no ptrace here: %s", strerror(errno));
-	while (!log_has("got SIGKILL 10 s ago")) {
+	while (!test_bus_log_has("got SIGKILL 10 s ago")) {
 		CHECK_ERROR(shmq_receive(sub, &msg, SECOND / 2), SHMQ_ETIMEOUT);
 		CHECK_LT(test_now_ns(), deadline);
 	}
 	snprintf(command, sizeof(command), "shmq move --bus %s --runtime-dir %s t", test_bus_name(),
 		 test_bus_dir());
-	CHECK(log_has(command));
+	CHECK(test_bus_log_has(command));
 	CHECK_OK(shmq_topic_move(bus, "t"));
 	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_EMOVED);
 	shmq_sub_close(sub);

@@ -80,21 +80,6 @@ static void await_reattached(shmq_bus *bus, int n)
 		FAIL("did not come back %d times", n);
 }
 
-static int log_has(const char *text)
-{
-	char path[PATH_MAX], line[1024];
-	int found = 0;
-	FILE *in;
-
-	snprintf(path, sizeof(path), "%s.log", test_bus_dir());
-	in = fopen(path, "re");
-	CHECK(in != NULL);
-	while (!found && fgets(line, sizeof(line), in))
-		found = strstr(line, text) != NULL;
-	fclose(in);
-	return found;
-}
-
 /* ---- traffic ------------------------------------------------------------------ */
 
 struct traffic {
@@ -294,8 +279,8 @@ TEST(with_no_client_left_the_next_start_is_fresh_and_names_what_is_lost)
 	CHECK_OK(shmq_bus_get_info(bus, &info));
 	CHECK_EQ(info.epoch, 1);
 	CHECK_EQ(info.topics, 0);
-	CHECK(log_has("lost: slab 0 registry"));
-	CHECK(log_has("lost: slab 1 bell"));
+	CHECK(test_bus_log_has("lost: slab 0 registry"));
+	CHECK(test_bus_log_has("lost: slab 1 bell"));
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
@@ -409,8 +394,8 @@ TEST(offers_that_the_manifest_does_not_know_are_refused_by_name)
 	CHECK_EQ(shmq_bus_reattach_count(bus), 1);
 	CHECK_EQ(topic_info(bus, "t").publishers, 1);
 	CHECK_OK(shmq_publish(pub, "on", 2));
-	CHECK(log_has("refused an offer: slab 0 is not in the manifest"));
-	CHECK(log_has("brought every slab back"));
+	CHECK(test_bus_log_has("refused an offer: slab 0 is not in the manifest"));
+	CHECK(test_bus_log_has("brought every slab back"));
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
@@ -437,8 +422,8 @@ TEST(a_bus_that_comes_back_in_part_only_is_lost_by_name)
 	CHECK_OK(reply.error);
 	CHECK_EQ(pthread_join(start, NULL), 0);
 	close(sock);
-	CHECK(log_has("lost: topic \"prices\""));
-	CHECK(log_has("lost: slab 1 bell"));
+	CHECK(test_bus_log_has("lost: topic \"prices\""));
+	CHECK(test_bus_log_has("lost: slab 1 bell"));
 	CHECK_OK(shmq_publish(pub, "alone", 5));
 	CHECK_ERROR(shmq_topic_create(bus, "u", NULL, NULL), SHMQ_ELOST);
 	shmq_bus_close(bus);
