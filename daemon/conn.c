@@ -197,24 +197,12 @@ void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 		void (*abandon)(void *pending))
 {
 	later->conn = x->conn;
+	later->req = *x->req;
 	later->reply = x->reply;
+	later->is_anew = x->is_anew;
 	x->conn->pending = pending;
 	x->conn->abandon = abandon;
 	loop_change(x->c->loop, &x->conn->source, 0);
-}
-
-void conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
-		       const int *fds, unsigned fd_count)
-{
-	struct conn *conn = later->conn;
-
-	if (!conn)
-		return;
-	later->conn = NULL;
-	conn->pending = NULL;
-	loop_change(conn->c->loop, &conn->source, EPOLLIN);
-	put_error(&later->reply, error, why);
-	send_reply(conn, &later->reply, fds, error ? 0 : fd_count);
 }
 
 void conn_give(struct control *c, struct proto_reply *reply, int *fds, unsigned *fd_count,
@@ -318,18 +306,27 @@ struct again {
 	struct conn *conn;
 	struct proto_request req;
 	uint64_t enough; /* as work_freed() counts */
+	int is_anew;
 };
 
-static void answer(struct conn *conn, const struct proto_request *req, struct again *again);
+static void answer(struct exchange *x, struct again *again);
+
+static struct exchange exchange_of(struct conn *conn, const struct proto_request *req)
+{
+	return (struct exchange){ .c = conn->c, .conn = conn, .req = req, .own_fd = -1 };
+}
 
 static void ask_again(struct memory_wait *wait)
 {
 	struct again *again = loop_container(wait, struct again, wait);
 	struct conn *conn = again->conn;
+	struct exchange x = exchange_of(conn, &again->req);
 
+	x.is_anew = again->is_anew;
+	x.is_last = work_freed(conn->c->work) >= again->enough;
 	conn->pending = NULL;
 	loop_change(conn->c->loop, &conn->source, EPOLLIN);
-	answer(conn, &again->req, again);
+	answer(&x, again);
 }
 
 static void abandon_again(void *pending)
@@ -340,16 +337,18 @@ static void abandon_again(void *pending)
 	free(again);
 }
 
-static int put_off(struct conn *conn, const struct proto_request *req, struct again *again)
+static int put_off(const struct exchange *x, struct again *again)
 {
-	struct work *work = conn->c->work;
+	struct conn *conn = x->conn;
+	struct work *work = x->c->work;
 
 	if (!again) {
 		again = malloc(sizeof(*again));
 		if (!again)
 			return -ENOMEM;
 		again->conn = conn;
-		again->req = *req;
+		again->req = *x->req;
+		again->is_anew = x->is_anew;
 		again->enough = work_freed(work) + work_freeing(work, WORK_ALL_PAGES);
 	}
 	conn->pending = again;
@@ -360,41 +359,38 @@ static int put_off(struct conn *conn, const struct proto_request *req, struct ag
 }
 
 /* With `again`, which is taken over, if it was put off before. */
-static void answer(struct conn *conn, const struct proto_request *req, struct again *again)
+static void answer(struct exchange *x, struct again *again)
 {
-	struct exchange x = { .c = conn->c,
-			      .conn = conn,
-			      .req = req,
-			      .own_fd = -1,
-			      .is_last = again && work_freed(conn->c->work) >= again->enough };
-	int error = check_request(conn, req, &x.why);
+	const struct proto_request *req = x->req;
+	struct conn *conn = x->conn;
+	int error = check_request(conn, req, &x->why);
 
 	if (error) {
-		refuse_and_close(conn, req, error, &x.why);
+		refuse_and_close(conn, req, error, &x->why);
 		goto out;
 	}
-	begin_reply(&x.reply, req);
-	error = requests[req->op].handle(&x);
+	begin_reply(&x->reply, req);
+	error = requests[req->op].handle(x);
 	if (error == POOL_COMING) {
-		if (x.own_fd >= 0)
-			close(x.own_fd);
-		x.own_fd = -1;
-		error = put_off(conn, req, again);
+		if (x->own_fd >= 0)
+			close(x->own_fd);
+		x->own_fd = -1;
+		error = put_off(x, again);
 		if (!error)
 			return;
 	}
 	if (error == CONN_LATER)
 		goto out;
-	if (error && !*x.why.text)
-		shmq__fail(&x.why, error, "%s", shmq_strerror(error));
-	put_error(&x.reply, error, &x.why);
-	log_debug("%s %s: %s", requests[req->op].name, req->topic, error ? x.why.text : "ok");
+	if (error && !*x->why.text)
+		shmq__fail(&x->why, error, "%s", shmq_strerror(error));
+	put_error(&x->reply, error, &x->why);
+	log_debug("%s %s: %s", requests[req->op].name, req->topic, error ? x->why.text : "ok");
 	if (conn->source.ready)
-		send_reply(conn, &x.reply, x.fds, error ? 0 : x.fd_count);
-	if (x.own_fd >= 0)
-		close(x.own_fd);
+		send_reply(conn, &x->reply, x->fds, error ? 0 : x->fd_count);
+	if (x->own_fd >= 0)
+		close(x->own_fd);
 	if (req->op == PROTO_HELLO && !error)
-		hello_answered(&x);
+		hello_answered(x);
 	/* Where nothing came of HELLO, or after GOODBYE, there is no more to say. */
 	if (conn->source.ready && (!conn->peer || req->op == PROTO_GOODBYE))
 		conn_close(conn);
@@ -402,10 +398,33 @@ out:
 	free(again);
 }
 
+int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
+		      const int *fds, unsigned fd_count)
+{
+	struct conn *conn = later->conn;
+	struct exchange x;
+
+	if (!conn)
+		return 1;
+	later->conn = NULL;
+	conn->pending = NULL;
+	loop_change(conn->c->loop, &conn->source, EPOLLIN);
+	if (error == SHMQ_ENOHUGE && !later->is_anew) {
+		x = exchange_of(conn, &later->req);
+		x.is_anew = 1;
+		answer(&x, NULL);
+		return 0;
+	}
+	put_error(&later->reply, error, why);
+	send_reply(conn, &later->reply, fds, error ? 0 : fd_count);
+	return 1;
+}
+
 static void conn_ready(struct source *source, uint32_t events)
 {
 	struct conn *conn = loop_container(source, struct conn, source);
 	struct proto_request req;
+	struct exchange x;
 	struct shmq__why why;
 	int fds[WIRE_FDS_MAX], rc = -EAGAIN;
 	unsigned n;
@@ -417,7 +436,8 @@ static void conn_ready(struct source *source, uint32_t events)
 			close(fds[--n]); /* nobody asked for them */
 		if (rc != 1)
 			break;
-		answer(conn, &req, NULL);
+		x = exchange_of(conn, &req);
+		answer(&x, NULL);
 		/* One at a time, so that no client keeps others waiting; but what
 		 * was said before hanging up is heard. */
 		if (!(events & (EPOLLHUP | EPOLLRDHUP)))

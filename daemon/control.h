@@ -117,6 +117,7 @@ struct exchange {
 	unsigned fd_count; /* of fds, which stay open */
 	int own_fd;        /* one that is only for this reply, or -1 */
 	int is_last;       /* no more waiting for what is being freed */
+	int is_anew;       /* planned hugepages were gone when they were taken */
 	struct shmq__why why;
 };
 
@@ -128,7 +129,9 @@ struct exchange {
 /* What conn_answer_later() needs of an exchange. */
 struct conn_later {
 	struct conn *conn; /* NULL once abandoned */
+	struct proto_request req;
 	struct proto_reply reply;
+	int is_anew;
 };
 
 void conn_accept(struct source *source, uint32_t events);
@@ -145,8 +148,11 @@ void conn_close(struct conn *conn);
  * connection goes first. */
 void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 		void (*abandon)(void *pending));
-void conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
-		       const int *fds, unsigned fd_count);
+/* SHMQ_ENOHUGE is not answered the first time: the request is handled anew,
+ * since its plan promised what somebody else then took.  So the caller has
+ * undone all of it before.  0 in that case, else 1. */
+int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
+		      const int *fds, unsigned fd_count);
 
 /* Add slab `id` to the descriptors of a reply. */
 enum conn_give { CONN_GIVE_READ, CONN_GIVE_WRITE };

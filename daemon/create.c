@@ -96,12 +96,13 @@ static int is_shortage(int error)
 }
 
 /* Memory of topics that were just removed may still be on its way back. */
-int create_plan(struct exchange *x, const struct place_ask *ask, struct place_answer *answer)
+int create_plan(struct exchange *x, struct place_ask *ask, struct place_answer *answer)
 {
 	struct control *c = x->c;
 	unsigned freeing = 0;
 	int error;
 
+	ask->is_huge_gone = x->is_anew;
 	if (is_just_planned(c, ask)) {
 		*answer = c->plan.answer;
 		return 0;
@@ -224,16 +225,18 @@ static void init_rings(void *mem, void *arg)
 static void discard(struct creation *cr, int error, const struct shmq__why *why)
 {
 	struct control *c = cr->c;
+	char name[sizeof(cr->t->rec->name)];
 	struct registry_range ring;
 	void *mem;
 
-	log_info("topic \"%s\" was not created: %s", cr->t->rec->name,
-		 *why->text ? why->text : shmq_strerror(error));
+	memcpy(name, cr->t->rec->name, sizeof(name));
 	mem = work_forget(c->work, cr->t);
 	registry_forget_name(c->reg, cr->t);
 	registry_drop_topic(c->reg, cr->t, &ring);
 	work_free(c->work, &ring, mem);
-	conn_answer_later(&cr->later, error, why, NULL, 0);
+	if (conn_answer_later(&cr->later, error, why, NULL, 0))
+		log_info("topic \"%s\" was not created: %s", name,
+			 *why->text ? why->text : shmq_strerror(error));
 	loop_free(c->loop, cr);
 	control_maybe_idle(c);
 }

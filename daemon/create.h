@@ -14,7 +14,7 @@
 
 /* place_plan(); POOL_COMING if it says that there is not enough while some is
  * on its way back. */
-int create_plan(struct exchange *x, const struct place_ask *ask, struct place_answer *answer);
+int create_plan(struct exchange *x, struct place_ask *ask, struct place_answer *answer);
 
 /* Where the pages of a warm range are. */
 int create_read_node(void *mem, uint64_t bytes);

@@ -142,10 +142,9 @@ static void conclude(struct move *m, int error, const struct shmq__why *told)
 		control_await_memory(c, &m->wait, conclude_again);
 		return;
 	}
-	if (error)
+	if (conn_answer_later(&m->later, error, &why, NULL, 0) && error)
 		log_warn("topic \"%s\" was not moved: %s", m->name,
 			 *why.text ? why.text : shmq_strerror(error));
-	conn_answer_later(&m->later, error, &why, NULL, 0);
 	loop_free(c->loop, m);
 	control_maybe_idle(c);
 }

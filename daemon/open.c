@@ -21,7 +21,6 @@ struct opening {
 	struct job job;
 	struct control *c;
 	struct conn_later later;
-	struct proto_request req;
 	struct registry_range range;
 	uint64_t topic_id;
 	struct memory_wait wait;
@@ -273,7 +272,7 @@ static void finish_opening(struct opening *o, int error, const struct shmq__why 
 	struct shmq__why why = *told;
 	int fds[PROTO_FDS_MAX];
 	unsigned fd_count = 0;
-	struct answer a = { o->later.conn, &o->req, &o->later.reply, fds, &fd_count, &why };
+	struct answer a = { o->later.conn, &o->later.req, &o->later.reply, fds, &fd_count, &why };
 	struct topic *t;
 
 	if (!error && !o->later.conn)
@@ -282,7 +281,8 @@ static void finish_opening(struct opening *o, int error, const struct shmq__why 
 	if (!error)
 		error = find_topic(c, &a, &t);
 	if (!error && t->rec->id != o->topic_id)
-		error = shmq__fail(&why, SHMQ_ENOTOPIC, "topic \"%s\" was removed", o->req.topic);
+		error = shmq__fail(&why, SHMQ_ENOTOPIC, "topic \"%s\" was removed",
+				   o->later.req.topic);
 	if (!error)
 		error = grant(c, &a, t, &o->range);
 	if (error == POOL_COMING) {
@@ -325,7 +325,6 @@ static int populate_arena(struct exchange *x, struct topic *t, const struct regi
 	if (!o)
 		return -ENOMEM;
 	o->c = x->c;
-	o->req = *x->req;
 	o->range = *range;
 	o->topic_id = t->rec->id;
 	error = job_start(&o->job, x->c, range, t->rec->node_asked, NULL, NULL, arena_populated,

@@ -225,7 +225,10 @@ static int plan_pages(struct place *p, const struct place_ask *ask, hwloc_obj_t 
 		return plan_huge(p, ask, 21, out, why);
 	if (ask->pages == SHMQ_PAGES_1G)
 		return plan_huge(p, ask, 30, out, why);
-	if (ask->pages == SHMQ_PAGES_AUTO && ask->piece_bytes >= UINT64_C(1) << 21) {
+	if (ask->is_huge_gone && ask->pages == SHMQ_PAGES_AUTO) {
+		add_note(out, "4 KiB pages: ",
+			 "free hugepages were taken by others meanwhile: raise vm.nr_hugepages");
+	} else if (ask->pages == SHMQ_PAGES_AUTO && ask->piece_bytes >= UINT64_C(1) << 21) {
 		if (!plan_huge(p, ask, 21, out, &huge_why))
 			return 0;
 		add_note(out, "4 KiB pages: ", huge_why.text);

@@ -40,6 +40,7 @@ struct place_ask {
 	enum shmq_pages pages; /* 0 is SHMQ_PAGES_AUTO */
 	int node;              /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
 	enum shmq_lock lock;   /* 0 is SHMQ_LOCK_AUTO */
+	int is_huge_gone;      /* auto has tried hugepages: others were faster */
 };
 
 struct place_answer {

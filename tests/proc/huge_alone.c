@@ -6,6 +6,11 @@
  */
 #include "helpers.h"
 
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <sys/mount.h>
+
 #define POOL "/proc/sys/vm/nr_hugepages"
 #define HUGE (UINT64_C(2) << 20)
 
@@ -251,5 +256,60 @@ TEST(a_bus_whose_supervisor_was_killed_gives_its_hugepages_back_with_the_last_cl
 	shmq_bus_close(bus);
 	CHECK(test_wait_until(all_are_free, NULL, 10000));
 	test_bus_restart(); /* finds nobody who has it */
+	test_bus_stop();
+}
+
+/* A plan is old as soon as it is made: here the machine says that it has
+ * pages which, when they are taken, are not there. */
+static void promise_hugepages(void)
+{
+	static const char *file = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+	char lie[PATH_MAX];
+	FILE *out;
+
+	write_pool(0);
+	snprintf(lie, sizeof(lie), "%s/free", test_tmpdir());
+	out = fopen(lie, "we");
+	CHECK(out && fputs("1000\n", out) >= 0 && !fclose(out));
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount(lie, file, NULL, MS_BIND, NULL))
+		SKIP("a file of the kernel's cannot be replaced here: %s", strerror(errno));
+	if (free_pages())
+		SKIP("somebody else's hugepages are free");
+}
+
+TEST(hugepages_that_vanish_between_plan_and_use_are_done_without)
+{
+	struct shmq_topic_info info;
+	struct shmq_plan plan;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	promise_hugepages();
+	test_bus_start();
+	bus = test_bus_open();
+	CHECK_OK(shmq_topic_create(bus, "t",
+				   TOPIC_OPTIONS(.depth = 32768, .max_message_bytes = 1 << 20),
+				   &plan));
+	CHECK_EQ(plan.page_bytes, 4096);
+	CHECK(strstr(plan.note, "vm.nr_hugepages") != NULL);
+	info = topic_info(bus, "t");
+	CHECK_EQ(info.page_bytes, 4096);
+	CHECK_STR(info.note, plan.note);
+	sub = open_sub(bus, "t");
+	pub = open_pub(bus, "t", .arena_bytes = 4 * HUGE);
+	CHECK_OK(shmq_publish(pub, "one", 3));
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	CHECK_ERROR(shmq_publish(pub, "two", 3), SHMQ_EMOVED);
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_EQ(topic_info(bus, "t").page_bytes, 4096);
+	CHECK_ERROR(shmq_topic_create(bus, "must",
+				      TOPIC_OPTIONS(.depth = 32768, .pages = SHMQ_PAGES_2M), NULL),
+		    SHMQ_ENOHUGE);
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
 	test_bus_stop();
 }
