@@ -23,6 +23,7 @@
 #include "clock.h"
 #include "control.h"
 #include "proc.h"
+#include "recover.h"
 
 #define FIRST_LOOK_NS UINT64_C(20000000)
 #define NEXT_LOOK_NS UINT64_C(1000000000)
@@ -192,7 +193,19 @@ static void part_at_once(struct control *c)
 			bury(parting);
 }
 
-/* Nothing of it is heard any more. */
+/* Is somebody kept waiting by it for certain?  Only where that is seen at a
+ * glance. */
+static int sees_claim(struct control *c, const struct handle *h)
+{
+	struct topic *t = h->topic;
+	struct shmq__why why;
+
+	return h->role == SHMQ_ROLE_PUBLISHER && t->rec->mode == SHMQ_SHARED &&
+	       registry_is_mapped(c->reg, t) && !registry_attach(c->reg, t, &why) &&
+	       shmq__recover_sees_claim(t->attached, h->member);
+}
+
+/* Nothing of it is heard any more, and what it holds is given up. */
 static struct parting *begin_parting(struct control *c, struct peer *p, enum shmq_event_kind kind)
 {
 	struct parting *parting = calloc(1, sizeof(*parting));
@@ -213,8 +226,13 @@ static struct parting *begin_parting(struct control *c, struct peer *p, enum shm
 	};
 	p->parting = parting;
 	while ((h = LIST_FIRST(&p->handles))) {
-		enum rank rank = rank_of(c->reg, h);
+		enum rank rank;
 
+		if (sees_claim(c, h)) {
+			detach(parting, h);
+			continue;
+		}
+		rank = rank_of(c->reg, h);
 		LIST_REMOVE(h, of_peer);
 		LIST_INSERT_HEAD(&parting->handles[rank], h, of_peer);
 	}

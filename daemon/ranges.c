@@ -184,10 +184,23 @@ int registry_is_shared_map(const struct registry *r, const void *mem)
 	       (const char *)mem < r->warm + REGISTRY_WARM_MAP;
 }
 
+static int is_in_warm_map(const struct registry *r, const struct registry_range *range)
+{
+	return r->warm && range->is_warm &&
+	       r->slab[LAY_REF_SLAB(range->ref)].kind == LAY_SLAB_RING &&
+	       LAY_REF_OFF(range->ref) + range->bytes <= REGISTRY_WARM_MAP;
+}
+
+int registry_is_mapped(const struct registry *r, const struct topic *t)
+{
+	struct registry_range range = registry_rings_of(r, t->rec);
+
+	return t->attached || is_in_warm_map(r, &range);
+}
+
 int registry_map(struct registry *r, const struct registry_range *range, void **out)
 {
-	if (r->warm && range->is_warm && r->slab[LAY_REF_SLAB(range->ref)].kind == LAY_SLAB_RING &&
-	    LAY_REF_OFF(range->ref) + range->bytes <= REGISTRY_WARM_MAP) {
+	if (is_in_warm_map(r, range)) {
 		*out = r->warm + LAY_REF_OFF(range->ref);
 		return 0;
 	}

@@ -204,6 +204,8 @@ struct registry_range registry_rings_of(const struct registry *r, const struct l
 int registry_attach(struct registry *r, struct topic *t, struct shmq__why *why);
 /* The same even if a publisher has written over its ring's header. */
 int registry_attach_to_end(struct registry *r, struct topic *t, struct shmq__why *why);
+/* 1 if that would map nothing. */
+int registry_is_mapped(const struct registry *r, const struct topic *t);
 void registry_detach(struct registry *r, struct topic *t);
 
 /* The memory of all rings in a range; unmap takes what map gave. */

@@ -81,6 +81,35 @@ static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, un
 	return voided;
 }
 
+/* The owner moves its bound once in so many messages. */
+static int sees_claim(const struct shmq__ring *r, uint64_t from, unsigned client)
+{
+	uint64_t n;
+
+	for (n = from; n != from + RING_HINT_EVERY; n++) {
+		uint64_t w = load_relaxed(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
+
+		if (lay_lap_diff(LAY_CTRL_LAP(w), lay_lap(&r->geo, n)) < 0)
+			return 0;
+		if (LAY_CTRL_STATE(w) == LAY_CLAIMED && LAY_CTRL_OWNER(w) == client)
+			return 1;
+	}
+	return 0;
+}
+
+int shmq__recover_sees_claim(const struct shmq__topic *t, const struct lay_member *m)
+{
+	uint32_t p;
+
+	for (p = 0; p < t->geo.partitions; p++) {
+		struct lay_entry *e = shmq__topic_entry(t, m, p);
+
+		if (e && sees_claim(&t->ring[p], load_acquire(&e->pos), m->client))
+			return 1;
+	}
+	return 0;
+}
+
 unsigned shmq__recover_claims(struct shmq__topic *t, uint32_t p, unsigned client, uint64_t gen)
 {
 	struct shmq__ring *r = &t->ring[p];

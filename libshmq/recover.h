@@ -19,7 +19,12 @@
  * number of slots voided. */
 unsigned shmq__recover_publisher(struct shmq__topic *topic, const struct lay_member *m);
 
-/* The same for what client `id` of the current generation `gen` left in one
+/* 1 if a claim of `m` is seen near its lower bound: by a look at a few slots,
+ * so that who recovers much can begin where others are kept waiting.  It
+ * proves nothing: more publishers may have taken the claim out of sight. */
+int shmq__recover_sees_claim(const struct shmq__topic *topic, const struct lay_member *m);
+
+/* Void what client `id` of the current generation `gen` left in one
  * partition of a shared topic, where no member of the roster tells from
  * which seq on. */
 unsigned shmq__recover_claims(struct shmq__topic *topic, uint32_t partition, unsigned client,

@@ -279,6 +279,29 @@ TEST(an_entry_of_another_generation_hides_no_claim)
 	tear_down(&s);
 }
 
+/* What is to be voided before all else is seen by a few looks. */
+TEST(a_claim_is_seen_behind_the_lower_bound_and_nothing_else_is)
+{
+	for (size_t i = 0; i < COUNT(bases); i++) {
+		struct scene s = shared_at(bases[i]);
+		struct lay_entry *e = fake_entry(s.f, s.dead, 0);
+
+		publish(&s.d, 5);
+		claim(&s.l);
+		CHECK_EQ(shmq__recover_sees_claim(s.f->topic, s.dead), 0);
+		CHECK_EQ(shmq__recover_sees_claim(s.f->topic, s.live), 1);
+		claim(&s.d);
+		publish(&s.l, 5);
+		CHECK_EQ(shmq__recover_sees_claim(s.f->topic, s.dead), 1);
+		CHECK_EQ(shmq__recover_publisher(s.f->topic, s.dead), 1);
+		CHECK_EQ(shmq__recover_sees_claim(s.f->topic, s.dead), 0);
+		/* A mad bound is a look somewhere else. */
+		store_relaxed(&e->pos, bases[i] + (UINT64_C(1) << 63));
+		CHECK_EQ(shmq__recover_sees_claim(s.f->topic, s.dead), 0);
+		tear_down(&s);
+	}
+}
+
 /* ---- batches -------------------------------------------------------------- */
 
 /* Readers that stand at the first of a batch while it is voided: they never
