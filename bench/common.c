@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define LIMIT_MAX_S 86400
+#define START_NS UINT64_C(10000000000)
 
 struct bench bench = { .rounds = 9, .limit_s = 120 };
 struct bench_shared *bench_shared;
@@ -520,6 +521,40 @@ shmq_bus *bench_open_named(const char *name)
 shmq_bus *bench_open(void)
 {
 	return bench_open_named(bench.bus);
+}
+
+pid_t bench_start_supervisor(int cpu)
+{
+	const char *program = getenv("SHMQ_DAEMON");
+	pid_t pid = fork();
+
+	if (pid < 0)
+		bench_fail("fork: %s", strerror(errno));
+	if (!pid) {
+		setpgid(0, 0);
+		watch_signals(SIG_DFL);
+		bench_pin(cpu);
+		/* Nobody is to wait for the end of our output because of it. */
+		dup2(STDERR_FILENO, STDOUT_FILENO);
+		execlp(program ? program : "shmqd", "shmqd", "--bus", bench.bus, "--foreground",
+		       "--log-level", "error", (char *)NULL);
+		bench_fail("starting shmqd: %s", strerror(errno));
+	}
+	setpgid(pid, pid); /* whichever of the two is first */
+	return pid;
+}
+
+shmq_bus *bench_open_started(void)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .start = SHMQ_START_NEVER };
+	uint64_t until = bench_now() + START_NS;
+	shmq_bus *bus;
+	int rc;
+
+	while ((rc = shmq_bus_open(bench.bus, &o, &bus)) && bench_now() < until)
+		usleep(1000);
+	BENCH_OK(rc);
+	return bus;
 }
 
 static int by_u64(const void *a, const void *b)

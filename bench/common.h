@@ -109,6 +109,12 @@ shmq_bus *bench_open(void);
 /* Another private bus: every name is one, and bench_end() stops it too. */
 shmq_bus *bench_open_named(const char *name);
 
+/* A supervisor of that bus that stays on one processor, as those that are
+ * started on demand do not: its process group, in which all of it is.  Whoever
+ * opens the bus then waits until it serves. */
+pid_t bench_start_supervisor(int cpu);
+shmq_bus *bench_open_started(void);
+
 uint64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
 
 /* The cheapest clock there is: the time stamp counter where it is invariant,
@@ -159,6 +165,22 @@ static inline uint64_t bench_tick_ordered(void)
 #else
 	return bench_now();
 #endif
+}
+
+/* Messages at a fixed rate, none of which is skipped: the tick at which the
+ * one numbered i is due, and to be there then.  The tick it was. */
+static inline uint64_t bench_due(uint64_t start, double per_second, uint64_t i)
+{
+	return start + (uint64_t)((double)i * (1e9 / bench_tick_ns / per_second));
+}
+
+static inline uint64_t bench_spin_until(uint64_t tick)
+{
+	uint64_t now;
+
+	while ((int64_t)((now = bench_tick()) - tick) < 0)
+		;
+	return now;
 }
 
 static inline void bench_relax(void)

@@ -58,11 +58,6 @@ static uint64_t messages_of(const struct load *l)
 	return (uint64_t)(l->per_second * l->seconds / (bench.quick ? 5 : 1));
 }
 
-static uint64_t due(const struct load *l, uint64_t start, uint64_t i)
-{
-	return start + (uint64_t)((double)i * (1e9 / bench_tick_ns / l->per_second));
-}
-
 BENCH_ALWAYS void fill(char *buf, uint64_t i, uint64_t tick)
 {
 	memcpy(buf, &tick, sizeof(tick));
@@ -201,10 +196,9 @@ BENCH_ALWAYS void send_all(const struct load *l, end_open *open, end_put *put, e
 	start = bench_tick() + (uint64_t)(1e6 / bench_tick_ns);
 	atomic_store(start_tick(), start);
 	for (i = 0; i < n; i++) {
-		tick = due(l, start, i);
+		tick = bench_due(start, l->per_second, i);
 		fill(buf, i, tick);
-		while ((int64_t)((now = bench_tick()) - tick) < 0)
-			;
+		now = bench_spin_until(tick);
 		if (now - tick > patience && i) { /* hopeless */
 			n = i + 1;
 			bench_say_total(n);
@@ -231,7 +225,7 @@ BENCH_ALWAYS void receive_all(const struct load *l, end_open *open, end_get *get
 		now = bench_tick_after();
 		if (i == 0)
 			start = atomic_load(start_tick());
-		tick = due(l, start, i);
+		tick = bench_due(start, l->per_second, i);
 		verify(buf, i, tick);
 		if (i < warm)
 			continue;
