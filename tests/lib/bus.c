@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "bus.h"
 
+#include "proc.h"
 #include "tap.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 enum { START_MS = 10000, STOP_MS = 10000, ARGUMENT_MAX = 64 };
 
@@ -124,7 +128,7 @@ static int accepts_or_ended(void *arg)
 	return listener() == daemon_pid;
 }
 
-pid_t test_bus_restart_args(const char *const *arguments)
+static pid_t launch(const char *const *arguments)
 {
 	const char *program = test_bus_daemon();
 	const char *argv[ARGUMENT_MAX] = {
@@ -148,6 +152,17 @@ pid_t test_bus_restart_args(const char *const *arguments)
 		execv(program, (char *const *)argv);
 		_exit(127);
 	}
+	return daemon_pid;
+}
+
+pid_t test_bus_launch(void)
+{
+	return launch((const char *const[]){ NULL });
+}
+
+pid_t test_bus_restart_args(const char *const *arguments)
+{
+	launch(arguments);
 	if (!test_wait_until(accepts_or_ended, NULL, START_MS))
 		FAIL("%s/%s.sock did not accept within %d ms", dir, name,
 		     START_MS * test_slowdown());
@@ -217,17 +232,34 @@ static int is_supervisor(const char *proc)
 	return has_word(proc, "cmdline", dir) || has_word(proc, "environ", dir);
 }
 
-static int signal_supervisors(int sig)
+static int is_in_role(const char *proc, const char *role)
+{
+	char argument[32];
+
+	if (!role)
+		return 1;
+	snprintf(argument, sizeof(argument), "--role=%s", role);
+	return has_word(proc, "cmdline", argument) ||
+	       (!strcmp(role, "parent") && !has_word(proc, "cmdline", "--role="));
+}
+
+static pid_t signalled[64]; /* by the last of these calls */
+
+/* In that role, or with NULL in any. */
+static int signal_supervisors(int sig, const char *role)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
 	int count = 0;
 
+	memset(signalled, 0, sizeof(signalled));
 	while (proc && (entry = readdir(proc))) {
 		if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
 			continue;
-		if (!is_supervisor(entry->d_name))
+		if (!is_supervisor(entry->d_name) || !is_in_role(entry->d_name, role))
 			continue;
+		if ((size_t)count < COUNT(signalled))
+			signalled[count] = atoi(entry->d_name);
 		count++;
 		kill(atoi(entry->d_name), sig);
 	}
@@ -241,7 +273,65 @@ static int supervisors_gone(void *arg)
 	(void)arg;
 	if (daemon_pid && waitpid(daemon_pid, NULL, WNOHANG) != 0)
 		daemon_pid = 0;
-	return !daemon_pid && !signal_supervisors(0);
+	return !daemon_pid && !signal_supervisors(0, NULL);
+}
+
+/* Those that are stopped start no others. */
+static int stop_all(void)
+{
+	int before = -1, count = 0;
+
+	while (count != before) {
+		before = count;
+		count = signal_supervisors(SIGSTOP, NULL);
+	}
+	return count;
+}
+
+static void reap_killed(void)
+{
+	int status;
+
+	if (!daemon_pid || waitpid(daemon_pid, &status, WNOHANG) != daemon_pid)
+		return;
+	daemon_pid = 0;
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+		FAIL("shmqd ended by itself: status %x", (unsigned)status);
+}
+
+/* Not when /proc has no program of it any more: it has its descriptors, and
+ * with them its locks, for a while after that. */
+static int has_ended(pid_t pid)
+{
+	struct pollfd end = { .fd = shmq__proc_pidfd(pid), .events = POLLIN };
+	int ended = end.fd == -ESRCH || (end.fd >= 0 && poll(&end, 1, 0) == 1);
+
+	if (end.fd >= 0)
+		close(end.fd);
+	return ended;
+}
+
+static int killed_are_gone(void *arg)
+{
+	(void)arg;
+	reap_killed();
+	for (unsigned i = 0; i < COUNT(signalled) && signalled[i]; i++)
+		if (!has_ended(signalled[i]))
+			return 0;
+	return !daemon_pid;
+}
+
+int test_bus_kill(const char *role)
+{
+	int count;
+
+	reap_killed();
+	if (!role)
+		stop_all();
+	count = signal_supervisors(SIGKILL, role);
+	if (!role && !test_wait_until(killed_are_gone, NULL, STOP_MS))
+		FAIL("what was killed is still there");
+	return count;
 }
 
 static void check_no_socket(void)
@@ -267,9 +357,10 @@ void test_bus_stop(void)
 	if (daemon_pid && waitpid(daemon_pid, NULL, WNOHANG) == 0)
 		kill(daemon_pid, SIGTERM);
 	else
-		signal_supervisors(SIGTERM);
+		signal_supervisors(SIGTERM, NULL);
 	if (!test_wait_until(supervisors_gone, NULL, STOP_MS))
-		FAIL("%d processes of the supervisor were left behind", signal_supervisors(0));
+		FAIL("%d processes of the supervisor were left behind",
+		     signal_supervisors(0, NULL));
 	check_no_socket();
 	snprintf(log, sizeof(log), "%s.log", dir);
 	unlink(log);

@@ -29,6 +29,14 @@ pid_t test_bus_start_args(const char *const *arguments);
 	test_bus_restart_args((const char *const[]){ "", ##__VA_ARGS__, NULL } + 1)
 pid_t test_bus_restart_args(const char *const *arguments);
 
+/* The same without waiting: it may be killed before it accepts. */
+pid_t test_bus_launch(void);
+
+/* SIGKILL for the supervisor's processes in one role, "parent" or a worker's,
+ * or with NULL for all of them at the same moment, which is waited for.  How
+ * many there were.  What this file started must not have ended by itself. */
+int test_bus_kill(const char *role);
+
 /* End the supervisor and remove its directory.  Fails the test if a process
  * of it or a socket is left. */
 void test_bus_stop(void);

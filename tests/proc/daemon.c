@@ -5,9 +5,9 @@
  * it was.
  */
 #include "raw.h"
+#include "traffic.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/prctl.h>
 
 enum { DEPTH = 1024 };
@@ -69,136 +69,13 @@ static void replace_parent(shmq_bus *bus)
 	await_wish(has_other_parent, bus, (uint64_t)pid);
 }
 
-/* ---- traffic ------------------------------------------------------------- */
-
-/* A stream between two processes, while a third one kills. */
-struct traffic {
-	_Atomic int stop;
-	_Atomic uint64_t sent, received;
-	_Atomic int publisher_reattached, subscriber_reattached;
-	int expect; /* re-attachments in the end */
-};
-
-static int send_traffic(void *arg)
-{
-	struct traffic *t = arg;
-	shmq_bus *bus = test_bus_open();
-	shmq_pub *pub = open_pub(bus, "t");
-	static char large[500];
-	uint64_t n = 0;
-
-	CHECK_OK(shmq_pub_wait_subscribers(pub, 1, PATIENCE));
-	while (!atomic_load(&t->stop)) {
-		memcpy(large, &n, sizeof(n));
-		CHECK_OK(shmq_publish(pub, large, n % 3 ? sizeof(n) : sizeof(large)));
-		n++;
-		atomic_store(&t->sent, n);
-		atomic_store(&t->publisher_reattached, shmq_bus_reattach_count(bus));
-		sched_yield();
-	}
-	CHECK_EQ(pub_stats(pub).sent, n);
-	CHECK_EQ(shmq_bus_reattach_count(bus), t->expect);
-	CHECK_EQ(shmq_bus_is_attached(bus), 1);
-	shmq_pub_close(pub);
-	shmq_bus_close(bus);
-	return 0;
-}
-
-static int receive_traffic(void *arg)
-{
-	struct traffic *t = arg;
-	shmq_bus *bus = test_bus_open();
-	shmq_sub *sub = open_sub(bus, "t", .flags = SHMQ_SUB_END_WITH_PUBLISHERS);
-	struct shmq_msg msg;
-	uint64_t next = 0, n;
-	int rc;
-
-	while (!(rc = shmq_receive(sub, &msg, PATIENCE))) {
-		memcpy(&n, msg.data, sizeof(n));
-		CHECK_EQ(n, next);
-		CHECK_EQ(msg.seq, n);
-		next++;
-		atomic_store(&t->received, next);
-		atomic_store(&t->subscriber_reattached, shmq_bus_reattach_count(bus));
-	}
-	CHECK_ERROR(rc, SHMQ_EENDED);
-	CHECK_EQ(sub_stats(sub).lost, 0);
-	CHECK_EQ(next, atomic_load(&t->sent));
-	CHECK_EQ(shmq_bus_reattach_count(bus), t->expect);
-	shmq_sub_close(sub);
-	shmq_bus_close(bus);
-	return 0;
-}
-
-struct pair {
-	struct traffic *t;
-	pid_t publisher, subscriber;
-};
-
-static struct pair start_traffic(shmq_bus *bus, int expect)
-{
-	struct pair p = { .t = shared_memory(sizeof(struct traffic)) };
-
-	p.t->expect = expect;
-	create(bus, "t", .depth = DEPTH, .max_message_bytes = 500);
-	p.publisher = test_spawn(send_traffic, p.t);
-	p.subscriber = test_spawn(receive_traffic, p.t);
-	return p;
-}
-
-/* Some more messages went through. */
-static void await_flow(struct pair *p)
-{
-	int64_t deadline = test_now_ns() + PATIENCE;
-	uint64_t from = atomic_load(&p->t->received);
-
-	while (atomic_load(&p->t->received) < from + 2 * DEPTH) {
-		if (test_now_ns() > deadline)
-			FAIL("the stream stands at %llu of %llu",
-			     (unsigned long long)atomic_load(&p->t->received),
-			     (unsigned long long)atomic_load(&p->t->sent));
-		test_sleep_ms(1);
-	}
-}
-
-static void stop_traffic(struct pair *p)
-{
-	await_flow(p);
-	atomic_store(&p->t->stop, 1);
-	CHECK_EQ(test_join(p->publisher), 0);
-	CHECK_EQ(test_join(p->subscriber), 0);
-	CHECK_GT(atomic_load(&p->t->sent), 0);
-}
-
-/* Opening, publishing and closing work, by an old and by a new client. */
-static void check_opens(shmq_bus *old)
-{
-	shmq_bus *fresh = test_bus_open();
-	shmq_bus *buses[2] = { old, fresh };
-	struct shmq_msg msg;
-
-	for (int i = 0; i < 2; i++) {
-		shmq_sub *sub;
-		shmq_pub *pub;
-
-		create(buses[i], "probe", .depth = DEPTH, .max_message_bytes = 1000);
-		sub = open_sub(buses[1 - i], "probe");
-		pub = open_pub(buses[i], "probe");
-		CHECK_OK(shmq_publish(pub, "probe", 5));
-		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
-		CHECK_MEM(msg.data, "probe", 5);
-		shmq_pub_close(pub);
-		shmq_sub_close(sub);
-		CHECK_OK(shmq_topic_remove(buses[i], "probe", 0));
-	}
-	shmq_bus_close(fresh);
-}
+/* ---- killed --------------------------------------------------------------- */
 
 TEST(a_killed_worker_is_replaced_and_its_clients_do_not_notice)
 {
 	enum { DEATHS = 4 }; /* deaths in quick succession are answered more slowly */
 	struct shmq_event event;
-	struct pair p;
+	struct traffic *t;
 	shmq_bus *bus;
 	shmq_sub *watch;
 
@@ -206,8 +83,8 @@ TEST(a_killed_worker_is_replaced_and_its_clients_do_not_notice)
 	bus = test_bus_open();
 	create(bus, "watch", .depth = DEPTH);
 	watch = open_sub(bus, "watch"); /* a handle, so that this client re-attaches itself */
-	p = start_traffic(bus, DEATHS);
-	await_flow(&p);
+	t = traffic_start(bus, .start = SHMQ_START_NEVER);
+	traffic_await_flow(t);
 	for (int n = 1; n <= DEATHS; n++) {
 		kill_worker(bus);
 		event = await_event(bus, SHMQ_EVENT_DETACHED, 0);
@@ -216,14 +93,15 @@ TEST(a_killed_worker_is_replaced_and_its_clients_do_not_notice)
 		CHECK_EQ(shmq_bus_is_attached(bus), 1);
 		CHECK_EQ(shmq_bus_reattach_count(bus), n);
 		CHECK_EQ(epoch_of(bus), n + 1);
-		await(&p.t->publisher_reattached, n);
-		await(&p.t->subscriber_reattached, n);
-		await_flow(&p);
+		traffic_await_reattached(t, n);
+		traffic_await_flow(t);
 		CHECK_EQ(topic_info(bus, "t").publishers, 1);
 		CHECK_EQ(topic_info(bus, "t").subscribers, 1);
-		check_opens(bus);
+		traffic_check_opens(bus);
 	}
-	stop_traffic(&p);
+	traffic_stop(t);
+	CHECK_EQ(atomic_load(&t->reattached[0]), DEATHS);
+	CHECK_EQ(atomic_load(&t->reattached[1]), DEATHS);
 	CHECK_EQ(topic_info(bus, "t").publishers, 0);
 	CHECK_EQ(topic_info(bus, "t").subscribers, 0);
 	CHECK_OK(shmq_topic_remove(bus, "t", 0));
@@ -234,71 +112,74 @@ TEST(a_killed_worker_is_replaced_and_its_clients_do_not_notice)
 
 TEST(a_killed_parent_is_replaced_by_its_worker)
 {
-	struct pair p;
+	struct traffic *t;
 	shmq_bus *bus;
 	pid_t worker;
 
 	test_bus_start();
 	bus = test_bus_open();
-	p = start_traffic(bus, 0);
-	await_flow(&p);
+	t = traffic_start(bus, .start = SHMQ_START_NEVER);
+	traffic_await_flow(t);
 	worker = test_bus_worker_pid(bus);
 	for (int n = 0; n < 5; n++) {
 		replace_parent(bus);
 		CHECK_EQ(test_bus_worker_pid(bus), worker);
-		await_flow(&p);
-		check_opens(bus);
+		traffic_await_flow(t);
+		traffic_check_opens(bus);
 	}
 	CHECK_EQ(epoch_of(bus), 1);
-	stop_traffic(&p); /* which never was detached */
+	traffic_stop(t); /* who never was detached */
+	CHECK_EQ(atomic_load(&t->reattached[0]), 0);
+	CHECK_EQ(atomic_load(&t->reattached[1]), 0);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
 
 TEST(parent_and_worker_may_be_killed_in_turn)
 {
-	struct pair p;
+	struct traffic *t;
 	shmq_bus *bus;
 
 	test_bus_start();
 	bus = test_bus_open();
-	p = start_traffic(bus, 4);
-	await_flow(&p);
+	t = traffic_start(bus, .start = SHMQ_START_NEVER);
+	traffic_await_flow(t);
 	for (int n = 1; n <= 4; n++) {
 		replace_parent(bus);
 		kill_worker(bus); /* the new parent starts its successor */
 		await_wish(has_epoch, bus, (uint64_t)n + 1);
-		await(&p.t->publisher_reattached, n);
-		await(&p.t->subscriber_reattached, n);
-		await_flow(&p);
-		check_opens(bus);
+		traffic_await_reattached(t, n);
+		traffic_await_flow(t);
+		traffic_check_opens(bus);
 	}
-	stop_traffic(&p);
+	traffic_stop(t);
+	CHECK_EQ(atomic_load(&t->reattached[0]), 4);
+	CHECK_EQ(atomic_load(&t->reattached[1]), 4);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
 
 TEST(a_worker_killed_again_and_again_while_it_starts_recovers_in_the_end)
 {
-	struct pair p;
+	struct traffic *t;
 	shmq_bus *bus;
 
 	test_bus_start();
 	bus = test_bus_open();
-	p = start_traffic(bus, 0);
-	await_flow(&p);
+	t = traffic_start(bus, .start = SHMQ_START_NEVER);
+	traffic_await_flow(t);
 	for (int n = 0; n < 6; n++) {
 		pid_t pid = test_bus_worker_pid(bus);
 
 		kill(pid, SIGKILL); /* may be dead already */
 		usleep((useconds_t)(mix((uint64_t)n) % 4000));
 	}
-	await_flow(&p);
-	check_opens(bus);
+	traffic_await_flow(t);
+	traffic_check_opens(bus);
 	/* How often each of them came back depends on chance.  The subscriber
 	 * first, or it would see the end of the stream. */
-	CHECK_EQ(test_kill_wait(p.subscriber, SIGKILL), 128 + SIGKILL);
-	CHECK_EQ(test_kill_wait(p.publisher, SIGKILL), 128 + SIGKILL);
+	CHECK_EQ(test_kill_wait(t->subscriber, SIGKILL), 128 + SIGKILL);
+	CHECK_EQ(test_kill_wait(t->publisher, SIGKILL), 128 + SIGKILL);
 	while (topic_info(bus, "t").publishers || topic_info(bus, "t").subscribers)
 		test_sleep_ms(1);
 	CHECK_OK(shmq_topic_remove(bus, "t", 0));
@@ -741,7 +622,7 @@ TEST(a_second_supervisor_on_the_same_bus_refuses)
 	CHECK_EQ(test_bus_worker_pid(bus), worker);
 	CHECK_EQ(epoch_of(bus), 1);
 	CHECK_EQ(shmq_bus_is_attached(bus), 1);
-	check_opens(bus);
+	traffic_check_opens(bus);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
@@ -773,19 +654,6 @@ TEST(on_sigterm_the_bus_ends_by_name)
 	test_bus_stop();
 }
 
-static shmq_bus *open_on_demand(void)
-{
-	struct shmq_bus_options o = { .size = sizeof(o), .start = SHMQ_START_ON_DEMAND };
-	shmq_bus *bus;
-	int rc;
-
-	o.runtime_dir = test_bus_dir();
-	rc = shmq_bus_open(test_bus_name(), &o, &bus);
-	if (rc)
-		FAIL("%s: %s", shmq_errname(rc), shmq_bus_error(NULL));
-	return bus;
-}
-
 static int open_at_once(void *arg)
 {
 	_Atomic int *stage = arg;
@@ -793,7 +661,7 @@ static int open_at_once(void *arg)
 	shmq_bus *bus;
 
 	await(stage, 1);
-	bus = open_on_demand();
+	bus = open_with(.start = SHMQ_START_ON_DEMAND);
 	CHECK_OK(shmq_bus_get_info(bus, &info));
 	atomic_store(stage + 1, info.parent_pid);
 	CHECK_EQ(info.epoch, 1);

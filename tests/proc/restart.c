@@ -4,30 +4,18 @@
  * bus back to the next start by offering the descriptors they hold.
  */
 #include "raw.h"
+#include "traffic.h"
 #include "wire.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 enum { DEPTH = 1024 };
 
 /* ---- killing and starting -------------------------------------------------- */
-
-/* The parent, stopped, cannot replace the worker. */
-static void kill_all(shmq_bus *bus)
-{
-	pid_t parent = test_bus_parent_pid(bus), worker = test_bus_worker_pid(bus);
-
-	CHECK_OK(kill(parent, SIGSTOP));
-	CHECK_OK(kill(worker, SIGKILL));
-	CHECK_OK(kill(parent, SIGKILL));
-	while (kill(parent, 0) == 0 && waitpid(parent, NULL, WNOHANG) != parent)
-		test_sleep_ms(1);
-}
 
 static void *restart(void *arg)
 {
@@ -44,21 +32,6 @@ static pthread_t begin_restart(void)
 	CHECK_EQ(pthread_create(&thread, NULL, restart, NULL), 0);
 	return thread;
 }
-
-static shmq_bus *open_bus(struct shmq_bus_options o)
-{
-	shmq_bus *bus;
-	int rc;
-
-	o.size = sizeof(o);
-	o.runtime_dir = test_bus_dir();
-	rc = shmq_bus_open(test_bus_name(), &o, &bus);
-	if (rc)
-		FAIL("%s: %s", shmq_errname(rc), shmq_bus_error(NULL));
-	return bus;
-}
-
-#define open_with(...) open_bus((struct shmq_bus_options){ __VA_ARGS__ })
 
 struct wish {
 	shmq_bus *bus;
@@ -80,92 +53,15 @@ static void await_reattached(shmq_bus *bus, int n)
 		FAIL("did not come back %d times", n);
 }
 
-/* ---- traffic ------------------------------------------------------------------ */
-
-struct traffic {
-	enum shmq_start_mode start;
-	_Atomic int stop;
-	_Atomic uint64_t sent, received;
-	_Atomic int reattached[2];
-};
-
-static int send_traffic(void *arg)
-{
-	struct traffic *t = arg;
-	shmq_bus *bus = open_with(.start = t->start);
-	shmq_pub *pub = open_pub(bus, "t");
-	static char large[500];
-	uint64_t n = 0;
-
-	CHECK_OK(shmq_pub_wait_subscribers(pub, 1, PATIENCE));
-	while (!atomic_load(&t->stop)) {
-		memcpy(large, &n, sizeof(n));
-		CHECK_OK(shmq_publish(pub, large, n % 3 ? sizeof(n) : sizeof(large)));
-		atomic_store(&t->sent, ++n);
-		atomic_store(&t->reattached[0], shmq_bus_reattach_count(bus));
-		sched_yield();
-	}
-	shmq_pub_close(pub);
-	shmq_bus_close(bus);
-	return 0;
-}
-
-static int receive_traffic(void *arg)
-{
-	struct traffic *t = arg;
-	shmq_bus *bus = open_with(.start = t->start);
-	shmq_sub *sub = open_sub(bus, "t", .flags = SHMQ_SUB_END_WITH_PUBLISHERS);
-	struct shmq_msg msg;
-	uint64_t next = 0, n;
-	int rc;
-
-	while (!(rc = shmq_receive(sub, &msg, PATIENCE))) {
-		memcpy(&n, msg.data, sizeof(n));
-		CHECK_EQ(n, next);
-		CHECK_EQ(msg.seq, n);
-		atomic_store(&t->received, ++next);
-		atomic_store(&t->reattached[1], shmq_bus_reattach_count(bus));
-	}
-	CHECK_ERROR(rc, SHMQ_EENDED);
-	CHECK_EQ(sub_stats(sub).lost, 0);
-	CHECK_EQ(next, atomic_load(&t->sent));
-	shmq_sub_close(sub);
-	shmq_bus_close(bus);
-	return 0;
-}
-
-static void await_flow(struct traffic *t)
-{
-	uint64_t from = atomic_load(&t->received);
-	int64_t deadline = test_now_ns() + PATIENCE;
-
-	while (atomic_load(&t->received) < from + 2 * DEPTH) {
-		if (test_now_ns() > deadline)
-			FAIL("the stream stands");
-		test_sleep_ms(1);
-	}
-}
+/* ---- under traffic ------------------------------------------------------------- */
 
 static void check_opens(shmq_bus *old)
 {
-	shmq_bus *fresh = test_bus_open(), *buses[2] = { old, fresh };
-	struct shmq_msg msg;
 	shmq_pub *pub;
-	shmq_sub *sub;
 
-	CHECK_ERROR(shmq_pub_open(fresh, "t", NULL, &pub), SHMQ_EEXCLUSIVE);
-	CHECK_ERROR(shmq_topic_create(fresh, "t", NULL, NULL), SHMQ_EEXISTS);
-	for (int i = 0; i < 2; i++) {
-		create(buses[i], "probe", .depth = DEPTH, .max_message_bytes = 1000);
-		sub = open_sub(buses[1 - i], "probe");
-		pub = open_pub(buses[i], "probe");
-		CHECK_OK(shmq_publish(pub, "probe", 5));
-		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
-		shmq_pub_close(pub);
-		shmq_sub_close(sub);
-		CHECK_OK(shmq_topic_remove(buses[i], "probe", 0));
-	}
-	shmq_bus_close(fresh);
+	CHECK_ERROR(shmq_pub_open(old, "t", NULL, &pub), SHMQ_EEXCLUSIVE);
+	CHECK_ERROR(shmq_topic_create(old, "t", NULL, NULL), SHMQ_EEXISTS);
+	traffic_check_opens(old);
 }
 
 enum starter { WE_START, CLIENTS_START };
@@ -173,29 +69,26 @@ enum starter { WE_START, CLIENTS_START };
 static void die_under_traffic(enum starter starter)
 {
 	enum { DEATHS = 3 };
-	struct traffic *t = shared_memory(sizeof(*t));
-	pid_t publisher, subscriber;
+	enum shmq_start_mode start =
+		starter == CLIENTS_START ? SHMQ_START_ON_DEMAND : SHMQ_START_NEVER;
 	struct shmq_bus_info info;
+	struct traffic *t;
 	shmq_bus *bus;
 
-	t->start = starter == CLIENTS_START ? SHMQ_START_ON_DEMAND : SHMQ_START_NEVER;
 	if (starter == CLIENTS_START)
 		test_bus_prepare();
 	else
 		test_bus_start();
-	bus = open_with(.start = t->start);
-	create(bus, "t", .depth = DEPTH, .max_message_bytes = 500);
-	publisher = test_spawn(send_traffic, t);
-	subscriber = test_spawn(receive_traffic, t);
-	await_flow(t);
+	bus = open_with(.start = start);
+	t = traffic_start(bus, .start = start);
+	traffic_await_flow(t);
 	for (int n = 1; n <= DEATHS; n++) {
-		kill_all(bus);
-		await_flow(t);
+		test_bus_kill(NULL);
+		traffic_await_flow(t);
 		if (starter == WE_START)
 			test_bus_restart();
-		await(&t->reattached[0], n);
-		await(&t->reattached[1], n);
-		await_flow(t);
+		traffic_await_reattached(t, n);
+		traffic_await_flow(t);
 		CHECK_EQ(topic_info(bus, "t").publishers, 1);
 		CHECK_EQ(topic_info(bus, "t").subscribers, 1);
 		check_opens(bus);
@@ -203,9 +96,7 @@ static void die_under_traffic(enum starter starter)
 		CHECK_OK(shmq_bus_get_info(bus, &info));
 		CHECK_EQ(info.epoch, n + 1);
 	}
-	atomic_store(&t->stop, 1);
-	CHECK_EQ(test_join(publisher), 0);
-	CHECK_EQ(test_join(subscriber), 0);
+	traffic_stop(t);
 	CHECK_OK(shmq_topic_remove(bus, "t", 0));
 	shmq_bus_close(bus);
 	test_bus_stop();
@@ -252,7 +143,7 @@ TEST(who_died_while_there_was_nobody_is_repaired)
 	sub = open_sub(bus, "t");
 	child = test_spawn(claim_and_wait_to_die, (void *)stage);
 	await(stage, 1);
-	kill_all(bus);
+	test_bus_kill(NULL);
 	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
 	CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
 	test_bus_restart();
@@ -272,7 +163,7 @@ TEST(with_no_client_left_the_next_start_is_fresh_and_names_what_is_lost)
 	test_bus_start();
 	bus = test_bus_open();
 	create(bus, "t", .depth = DEPTH);
-	kill_all(bus);
+	test_bus_kill(NULL);
 	shmq_bus_close(bus);
 	test_bus_restart();
 	bus = test_bus_open();
@@ -362,7 +253,7 @@ TEST(offers_that_the_manifest_does_not_know_are_refused_by_name)
 	bus = open_with(.serve = SHMQ_SERVE_CALLER); /* offers when we say so */
 	create(bus, "t", .depth = DEPTH);
 	pub = open_pub(bus, "t");
-	kill_all(bus);
+	test_bus_kill(NULL);
 	start = begin_restart();
 	sock = connect_back();
 	other = memory_of(LAY_REGISTRY_BYTES);
@@ -413,7 +304,7 @@ TEST(a_bus_that_comes_back_in_part_only_is_lost_by_name)
 	bus = open_with(.serve = SHMQ_SERVE_CALLER);
 	create(bus, "prices", .depth = DEPTH);
 	pub = open_pub(bus, "prices");
-	kill_all(bus);
+	test_bus_kill(NULL);
 	start = begin_restart();
 	sock = connect_back();
 	fd = shmq__slabs_fd(bus->slabs, 0, SHMQ__SLAB_READ);
