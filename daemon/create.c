@@ -207,7 +207,8 @@ struct creation {
 	struct conn_later later;
 	struct lay_geometry geo;
 	uint64_t first_seq;
-	uint64_t topic_id; /* a copy: the registry is not mapped in the child */
+	uint64_t topic_id; /* copies: the registry is not mapped in the child */
+	uint32_t version;
 	int is_to_lock;
 };
 
@@ -218,8 +219,8 @@ static void init_rings(void *mem, void *arg)
 	uint32_t count = cr->geo.partitions, p;
 
 	for (p = 0; p < count; p++)
-		shmq__layout_init_ring((char *)mem + (count - 1 - p) * cr->geo.ring_bytes, &cr->geo,
-				       cr->topic_id, p, cr->first_seq);
+		shmq__layout_init_ring((char *)mem + (count - 1 - p) * cr->geo.ring_bytes,
+				       cr->version, &cr->geo, cr->topic_id, p, cr->first_seq);
 }
 
 static void discard(struct creation *cr, int error, const struct shmq__why *why)
@@ -374,6 +375,7 @@ static int begin(struct exchange *x, struct shape *s)
 	cr->c = c;
 	cr->first_seq = ring.base_seq;
 	cr->topic_id = cr->t->rec->id;
+	cr->version = c->reg->head->version;
 	cr->is_to_lock = s->answer.lock;
 	cr->t->creation = cr;
 	conn_defer(x, &cr->later, cr, abandon);

@@ -170,12 +170,15 @@ static void give_slabs(struct exchange *x)
 
 static int check_hello(struct exchange *x)
 {
-	if (x->req->hello.layout_version != LAY_VERSION)
+	uint32_t version = x->c->reg->head->version, newest = x->req->hello.layout_version,
+		 oldest = x->req->hello.layout_oldest;
+
+	if (version < oldest || version > newest)
 		return shmq__fail(
 			&x->why, SHMQ_EVERSION,
-			"client knows layout %u, this bus has layout %u: use the libshmq that "
-			"came with shmqd %s",
-			x->req->hello.layout_version, LAY_VERSION, shmq_version());
+			"client knows layouts %u to %u, this bus has layout %u: use a libshmq "
+			"that knows it, as that which came with shmqd %s",
+			oldest, newest, version, shmq_version());
 	if (!x->req->hello.nonce)
 		return shmq__fail(&x->why, SHMQ_EPROTO, "HELLO without a nonce");
 	if (!memchr(x->req->hello.name, 0, sizeof(x->req->hello.name)))

@@ -68,8 +68,9 @@ static void begin_rings(struct move *m, const struct topic *old, const struct to
 
 	for (p = 0; p < count; p++) {
 		part[p].base_seq = shmq__topic_head(&old->attached->ring[p]);
-		shmq__layout_init_ring(mem + (count - 1 - p) * geo->ring_bytes, geo, fresh->rec->id,
-				       p, part[p].base_seq);
+		shmq__layout_init_ring(mem + (count - 1 - p) * geo->ring_bytes,
+				       m->c->reg->head->version, geo, fresh->rec->id, p,
+				       part[p].base_seq);
 	}
 }
 

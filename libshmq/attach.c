@@ -131,6 +131,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 				  shmq_strerror(sock));
 	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
 	req.hello.layout_version = LAY_VERSION;
+	req.hello.layout_oldest = LAY_OLDEST;
 	req.hello.nonce = bus->nonce;
 	req.hello.bus_nonce = bus->bus_nonce;
 	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));

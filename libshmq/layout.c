@@ -81,12 +81,17 @@ int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 	return 0;
 }
 
+static int is_served(uint32_t version)
+{
+	return version >= LAY_OLDEST && version <= LAY_VERSION;
+}
+
 int shmq__layout_check_ring(const struct lay_ring *r, const struct lay_geometry *g,
 			    uint64_t topic_id, uint32_t partition)
 {
 	if (load_acquire(&r->magic) != LAY_MAGIC_RING)
 		return SHMQ_ECORRUPT;
-	if (r->version != LAY_VERSION)
+	if (!is_served(r->version))
 		return SHMQ_EVERSION;
 	if (r->topic_id != topic_id || r->partition != partition || r->depth != g->depth ||
 	    r->slot_bytes != g->slot_bytes)
@@ -98,7 +103,7 @@ int shmq__layout_check_registry(const struct lay_registry *r)
 {
 	if (load_acquire(&r->magic) != LAY_MAGIC_REGISTRY)
 		return SHMQ_ECORRUPT;
-	if (r->version != LAY_VERSION)
+	if (!is_served(r->version))
 		return SHMQ_EVERSION;
 	if (load_relaxed(&r->client_count) > LAY_CLIENT_MAX + 1 ||
 	    load_relaxed(&r->topic_count) > LAY_TOPICS_MAX ||
@@ -108,14 +113,14 @@ int shmq__layout_check_registry(const struct lay_registry *r)
 	return 0;
 }
 
-void shmq__layout_init_ring(void *mem, const struct lay_geometry *g, uint64_t topic_id,
-			    uint32_t partition, uint64_t base_seq)
+void shmq__layout_init_ring(void *mem, uint32_t version, const struct lay_geometry *g,
+			    uint64_t topic_id, uint32_t partition, uint64_t base_seq)
 {
 	struct lay_ring *r = mem;
 	uint64_t seq;
 
 	memset(r, 0, sizeof(*r));
-	r->version = LAY_VERSION;
+	r->version = version;
 	r->partition = partition;
 	r->topic_id = topic_id;
 	r->depth = g->depth;

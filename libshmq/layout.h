@@ -25,7 +25,17 @@
 #include "atomics.h"
 #include "shmq.h"
 
-#define LAY_VERSION 1u
+/* A bus has the layout that it began with for as long as it lives, and a
+ * build serves its own and the one before, so that a supervisor can be
+ * replaced under its clients: where two layouts differ, the code goes by the
+ * version in the registry.  Any other is refused by name, for which magic and
+ * version stand where they are in every layout.  LAY_SKEW makes newer builds
+ * for tests. */
+#ifndef LAY_SKEW
+#define LAY_SKEW 0u
+#endif
+#define LAY_VERSION (1u + LAY_SKEW)
+#define LAY_OLDEST (LAY_VERSION > 1 ? LAY_VERSION - 1 : 1u)
 #define LAY_MAGIC_REGISTRY UINT64_C(0x31676572514d4853) /* "SMHQreg1" */
 #define LAY_MAGIC_RING UINT64_C(0x316e6972514d4853)     /* "SMHQrin1" */
 
@@ -448,10 +458,11 @@ int shmq__layout_check_ring(const struct lay_ring *ring, const struct lay_geomet
 /* Check a mapped registry.  0, SHMQ_ECORRUPT or SHMQ_EVERSION. */
 int shmq__layout_check_registry(const struct lay_registry *registry);
 
-/* Write a fresh ring: every slot is {lap - 1, 0, VOID} for the first seq at
- * or after base_seq that falls on it.  mem is writable, ring_bytes long. */
-void shmq__layout_init_ring(void *mem, const struct lay_geometry *geo, uint64_t topic_id,
-			    uint32_t partition, uint64_t base_seq);
+/* Write a fresh ring of a bus of that version: every slot is {lap - 1, 0,
+ * VOID} for the first seq at or after base_seq that falls on it.  mem is
+ * writable, ring_bytes long. */
+void shmq__layout_init_ring(void *mem, uint32_t version, const struct lay_geometry *geo,
+			    uint64_t topic_id, uint32_t partition, uint64_t base_seq);
 
 /* Validate creation options, fill in defaults, round.  On failure writes one
  * line to why.  0, SHMQ_EOPTION. */

@@ -72,8 +72,8 @@ struct proto_request {
 	char topic[SHMQ_NAME_MAX + 1];
 	union {
 		struct {
-			uint32_t layout_version;
-			uint32_t pad;
+			uint32_t layout_version; /* the newest it knows */
+			uint32_t layout_oldest;
 			uint64_t nonce;     /* of this client, random, not 0 */
 			uint64_t bus_nonce; /* of the bus it was on, 0 if new */
 			char name[32];

@@ -75,7 +75,7 @@ static void init_rings(const struct topic *t, void *mem)
 	CHECK_OK(shmq__layout_geometry(t->rec, &geo));
 	for (p = 0; p < geo.partitions; p++)
 		shmq__layout_init_ring((char *)mem + (geo.partitions - 1 - p) * geo.ring_bytes,
-				       &geo, t->rec->id, p, 0);
+				       LAY_VERSION, &geo, t->rec->id, p, 0);
 }
 
 /* A topic in state CREATING with small, initialised rings. */

@@ -58,7 +58,7 @@ struct lay_ring *fake_ring(const struct lay_geometry *geo, uint64_t base_seq)
 	CHECK(mem != MAP_FAILED);
 	CHECK_EQ(mprotect(mem, LAY_PAGE, PROT_NONE), 0);
 	CHECK_EQ(mprotect(mem + LAY_PAGE + geo->ring_bytes, LAY_PAGE, PROT_NONE), 0);
-	shmq__layout_init_ring(mem + LAY_PAGE, geo, TOPIC_ID, 0, base_seq);
+	shmq__layout_init_ring(mem + LAY_PAGE, LAY_VERSION, geo, TOPIC_ID, 0, base_seq);
 	return (struct lay_ring *)(void *)(mem + LAY_PAGE);
 }
 
@@ -139,7 +139,7 @@ static void add_rings(struct fake *f)
 		part->base_seq = f->base_seq;
 		CHECK_OK(shmq__slabs_map(f->slabs, part->ring, f->geo.ring_bytes, SHMQ__SLAB_WRITE,
 					 &mem));
-		shmq__layout_init_ring(mem, &f->geo, TOPIC_ID, p, f->base_seq);
+		shmq__layout_init_ring(mem, LAY_VERSION, &f->geo, TOPIC_ID, p, f->base_seq);
 		shmq__slabs_unmap(f->slabs, part->ring, f->geo.ring_bytes, mem);
 	}
 }

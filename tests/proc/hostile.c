@@ -128,6 +128,7 @@ TEST(a_client_of_another_layout_is_refused_by_name)
 	test_bus_start();
 	fd = raw_connect();
 	req.hello.layout_version = LAY_VERSION + 1;
+	req.hello.layout_oldest = LAY_VERSION + 1;
 	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
 	CHECK_ERROR(reply.error, SHMQ_EVERSION);
 	CHECK(strstr(reply.why, "layout") != NULL);
