@@ -134,6 +134,26 @@ $(UNIT) $(PROC): %: %.o $(B)/tests/lib.a $(A)
 $(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
 
+# ---- newer builds, for tests of what meets them --------------------------------
+
+# By one layout version and by two; only what goes by the version differs.
+SKEWED  := $(patsubst %.c,$(B)/%.o,$(shell grep -l 'LAY_VERSION\|LAY_OLDEST' libshmq/*.c daemon/*.c))
+skewed   = $(foreach o,$(2),$(if $(filter $o,$(SKEWED)),$(o:$(B)/%=$(B)/skew$(1)/%),$o))
+SKEWS   := 1 2
+SKEW_O  := $(foreach n,$(SKEWS),$(SKEWED:$(B)/%=$(B)/skew$(n)/%))
+SKEW    := $(foreach n,$(SKEWS),$(B)/skew$(n)/shmqd $(B)/skew$(n)/shmq)
+
+define skew
+$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/skew$(1)/%.o: %.c Makefile
+	$$(call say,CC,$$@)mkdir -p $$(@D) && $$(COMPILE) -DLAY_SKEW=$(1)u -c -o $$@ $$<
+$(B)/skew$(1)/shmqd: $(call skewed,$(1),$(DAEMON_O) $(LIB_O))
+	$$(link) $(HWLOC_LIBS) $(SHMQ_LIBS)
+$(B)/skew$(1)/shmq: $(call skewed,$(1),$(CLI_O) $(LIB_O))
+	$$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
+endef
+$(foreach n,$(SKEWS),$(eval $(call skew,$(n))))
+
 # ---- peers of the benchmarks: a shared object each --------------------------
 
 PEER_DIR := $(B)/bench/peers
@@ -187,7 +207,7 @@ check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(EXAMPLES)) $(if $(SAN),,$(BENCH) $(MUTANTS)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES)) $(if $(SAN),,$(BENCH) $(MUTANTS)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
@@ -296,4 +316,4 @@ help: ## this text
 
 -include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O)) \
 	$(wildcard $(PEER_DIR)/*.d) \
-	$(B)/tests/bench/mutant.d $(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)
+	$(B)/tests/bench/mutant.d $(SKEW_O:.o=.d) $(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)

@@ -328,7 +328,8 @@ static int watch(struct control *c)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGCHLD); /* ignored, but it ends a wait: a parent of ours died */
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGINT, SIG_IGN); /* of the terminal: the parent hears it too */
+	signal(SIGINT, SIG_IGN);  /* of the terminal: the parent hears it too */
+	signal(SIGUSR2, SIG_IGN); /* the parent's, but some signal all of a service */
 	signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	error = fd < 0 ? -errno : loop_add(c->loop, &c->signals, fd, EPOLLIN, signalled);
@@ -382,7 +383,7 @@ int control_run(const struct options *o)
 	if (!error)
 		error = watch(c);
 	if (!error)
-		error = link_take(c->link.fd, &c->listen.fd, c->slab, &start);
+		error = link_take(c->link.fd, &c->listen.fd, &c->lock_fd, c->slab, &start);
 	if (error) {
 		tell_failure(c, "starting", strerror(-error));
 		return EXIT_FAILED;

@@ -14,6 +14,7 @@
 #include "log.h"
 #include "manifest.h"
 #include "proto.h"
+#include "registry.h"
 #include "shmem.h"
 #include "wire.h"
 
@@ -27,6 +28,7 @@ struct gather {
 	struct pollfd poll[2 + CALLERS]; /* signals, the socket, callers */
 	unsigned callers;
 	struct log_limit refuse_limit;
+	struct shmq__why foreign; /* why this build cannot serve the bus; "" if it can */
 };
 
 /* ---- one descriptor -------------------------------------------------- */
@@ -48,27 +50,6 @@ static int check_memory(const struct manifest_slab *want, unsigned id, int fd,
 	if (!shmq__shmem_is_sealed(fd, want->is.bytes))
 		return shmq__fail(why, SHMQ_EPROTO, "slab %u is not sealed", id);
 	return 0;
-}
-
-/* An inode number may be given twice, a nonce not. */
-static int check_registry(const struct gather *g, int fd, struct shmq__why *why)
-{
-	const struct lay_registry *head;
-	void *mem;
-	int error = shmq__shmem_map(fd, 0, LAY_REGISTRY_BYTES, PROT_READ, &mem);
-
-	if (error)
-		return shmq__fail(why, error, "mapping the registry: %s", strerror(-error));
-	head = mem;
-	error = shmq__layout_check_registry(head);
-	if (error)
-		shmq__fail(why, error, "the registry: %s", shmq_strerror(error));
-	else if (head->nonce != g->m.nonce)
-		error = shmq__fail(why, SHMQ_EPROTO, "the registry is that of another bus");
-	else if (!load_relaxed(&((struct lay_registry *)mem)->control_pid))
-		error = shmq__fail(why, SHMQ_EENDED, "that bus was ended in order");
-	shmq__shmem_unmap(mem, LAY_REGISTRY_BYTES);
-	return error;
 }
 
 /* A description of our own: clients are given most of them for reading only. */
@@ -95,8 +76,11 @@ static int take(struct gather *g, unsigned id, int fd, struct shmq__why *why)
 	again = reopen(fd, why);
 	if (again < 0)
 		return again;
-	error = id ? 0 : check_registry(g, again, why);
+	/* An inode number may be given twice, a nonce not. */
+	error = id ? 0 : registry_check(again, g->m.nonce, why);
 	if (error) {
+		if (error == SHMQ_EVERSION)
+			g->foreign = *why;
 		close(again);
 		return error;
 	}
@@ -206,13 +190,13 @@ static void accept_caller(struct gather *g)
 	g->poll[2 + g->callers++] = (struct pollfd){ .fd = fd, .events = POLLIN };
 }
 
-/* 1, 0 or -ECANCELED. */
+/* 1, 0, -ECANCELED or SHMQ_EVERSION. */
 static int listen_to_clients(struct gather *g)
 {
 	uint64_t deadline = shmq__clock_deadline(GATHER_NS);
 	unsigned i;
 
-	while (!is_complete(g) && shmq__clock_left(deadline)) {
+	while (!is_complete(g) && !*g->foreign.text && shmq__clock_left(deadline)) {
 		if (poll(g->poll, 2 + g->callers, shmq__clock_left_ms(deadline)) < 0)
 			continue;
 		if (g->poll[0].revents)
@@ -223,7 +207,7 @@ static int listen_to_clients(struct gather *g)
 		if (g->poll[1].revents)
 			accept_caller(g);
 	}
-	return is_complete(g);
+	return *g->foreign.text ? SHMQ_EVERSION : is_complete(g);
 }
 
 /* ---- what does not come back ----------------------------------------- */
@@ -258,8 +242,8 @@ static void let_go(struct gather *g)
 	}
 }
 
-int gather_run(const struct files *f, int signal_fd, struct link_slab slab[LINK_SLABS_MAX],
-	       uint64_t *nonce)
+int gather_run(const struct files *f, const char *bus, int signal_fd,
+	       struct link_slab slab[LINK_SLABS_MAX], uint64_t *nonce, struct shmq__why *why)
 {
 	struct gather g = { .slab = slab };
 	uint64_t from = shmq__clock_monotonic_ns();
@@ -295,5 +279,10 @@ int gather_run(const struct files *f, int signal_fd, struct link_slab slab[LINK_
 		manifest_mourn(f);
 	}
 	let_go(&g);
+	if (rc == SHMQ_EVERSION)
+		shmq__fail(why, rc,
+			   "bus \"%s\" is held by its clients, but its %s: start the shmqd that it "
+			   "was left by, or end its clients",
+			   bus, g.foreign.text);
 	return rc;
 }

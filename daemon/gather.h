@@ -17,8 +17,9 @@
 
 /* 1: slab[] and *nonce are what the last parent held.  0: there is nothing to
  * wait for, or not all of it came; what is lost is in the log and the
- * manifest gone.  -ECANCELED: a signal came, and everything is as it was. */
-int gather_run(const struct files *f, int signal_fd, struct link_slab slab[LINK_SLABS_MAX],
-	       uint64_t *nonce);
+ * manifest gone.  With everything as it was: -ECANCELED if a signal came, and
+ * SHMQ_EVERSION with why if it is there but in a layout of another build. */
+int gather_run(const struct files *f, const char *bus, int signal_fd,
+	       struct link_slab slab[LINK_SLABS_MAX], uint64_t *nonce, struct shmq__why *why);
 
 #endif

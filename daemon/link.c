@@ -90,7 +90,8 @@ int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t no
 	return error ? error : link_send(sock, &msg, -1);
 }
 
-int link_take(int sock, int *listen_fd, struct link_slab *slab, struct link_msg *start)
+int link_take(int sock, int *listen_fd, int *lock_fd, struct link_slab *slab,
+	      struct link_msg *start)
 {
 	struct link_msg msg;
 	int fd, rc;
@@ -102,6 +103,8 @@ int link_take(int sock, int *listen_fd, struct link_slab *slab, struct link_msg 
 		}
 		if (msg.kind == LINK_LISTEN && fd >= 0) {
 			*listen_fd = fd;
+		} else if (msg.kind == LINK_LOCK && fd >= 0) {
+			*lock_fd = fd;
 		} else if (msg.kind == LINK_SLAB && fd >= 0 && msg.slab < LINK_SLABS_MAX &&
 			   slab[msg.slab].fd < 0) {
 			slab[msg.slab] =

@@ -6,6 +6,8 @@
  *   from who holds descriptors to who is started (parent to worker, or a
  *   surviving worker to a new parent):
  *       LISTEN fd, SLAB fd ..., START
+ *   from a parent to what it becomes (upgrade.h):
+ *       LOCK fd, then the same
  *   worker to parent:
  *       SLAB fd        made a slab; goes on after ACK
  *       READY          clients are being served
@@ -35,6 +37,7 @@ enum link_kind {
 	LINK_STOP,
 	LINK_STOPPING,
 	LINK_FAILED,
+	LINK_LOCK,
 };
 
 struct link_msg {
@@ -68,9 +71,10 @@ int link_send_slab(int sock, unsigned id, const struct link_slab *slab);
 int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns);
 
 /* Hand over everything, slab[LINK_SLABS_MAX], or take it until START: 0 or -errno (-EPIPE if the
- * other end went before it was done). */
+ * other end went before it was done).  *lock_fd is as it was if none came. */
 int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce,
 	      uint64_t delay_ns);
-int link_take(int sock, int *listen_fd, struct link_slab *slab, struct link_msg *start);
+int link_take(int sock, int *listen_fd, int *lock_fd, struct link_slab *slab,
+	      struct link_msg *start);
 
 #endif

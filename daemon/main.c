@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * shmqd: the supervisor of one bus, a small parent and its control worker.
- * One program in three roles (options.h); only the first is for people.
+ * One program in several roles (options.h); only the first is for people.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "options.h"
 #include "parent.h"
 #include "ready.h"
+#include "upgrade.h"
 
 /* A bus takes some 30 for itself and each client three. */
 #define DESCRIPTORS_MIN 64u
@@ -117,6 +119,7 @@ int main(int argc, char **argv)
 			(unsigned)descriptors, DESCRIPTORS_MIN);
 		return EXIT_FAILED;
 	}
+	prctl(PR_SET_NAME, "shmqd"); /* not after how it was executed */
 	if (o.fd >= 0)
 		fcntl(o.fd, F_SETFD, FD_CLOEXEC);
 	switch (o.role) {
@@ -124,6 +127,8 @@ int main(int argc, char **argv)
 		return control_run(&o);
 	case ROLE_PARENT:
 		return parent_run(&o, -1);
+	case ROLE_TRIAL:
+		return upgrade_trial(&o);
 	default:
 		return start(&o);
 	}

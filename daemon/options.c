@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "name.h"
@@ -33,7 +34,8 @@ static const char help[] =
 	"  --help, --version\n"
 	"\n"
 	"Without --foreground it returns when the bus accepts clients.\n"
-	"SIGTERM and SIGINT end the bus: its topics end by name.\n"
+	"SIGTERM and SIGINT end the bus: its topics end by name.  SIGUSR2 executes the\n"
+	"program again, which may be another build by then, and the bus goes on.\n"
 	"\n"
 	"exit codes: 0 done, 1 failed, 2 usage, 3 the bus is running already\n";
 
@@ -50,6 +52,7 @@ enum long_option {
 	OPT_ROLE,
 	OPT_PARENT_FD,
 	OPT_ADOPT_FD,
+	OPT_PROGRAM,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -67,12 +70,13 @@ static const struct option long_options[] = {
 	{ "role", required_argument, NULL, OPT_ROLE },
 	{ "parent-fd", required_argument, NULL, OPT_PARENT_FD },
 	{ "adopt-fd", required_argument, NULL, OPT_ADOPT_FD },
+	{ "program", required_argument, NULL, OPT_PROGRAM },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
 };
 
-static const char *const role_names[] = { "start", "parent", "control" };
+static const char *const role_names[] = { "start", "parent", "control", "trial" };
 
 static int misuse(const char *what, const char *value)
 {
@@ -154,6 +158,9 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 		if (rc < 0)
 			o->fd = (int)n;
 		return rc;
+	case OPT_PROGRAM:
+		o->program = value;
+		return -1;
 	case OPT_HELP:
 		fputs(help, stdout);
 		return EXIT_OK;
@@ -185,6 +192,26 @@ static int resolve_dir(struct options *o, const char *given)
 	return -1;
 }
 
+/* As it was named, so that a link is followed anew by whoever executes it
+ * again; one that was executed by descriptor has no other name than this. */
+static void find_program(struct options *o)
+{
+	static char found[PATH_MAX];
+	const char *name = (const char *)getauxval(AT_EXECFN);
+	size_t used = 0;
+	ssize_t n;
+
+	if (!name || !strncmp(name, "/dev/fd/", 8)) {
+		n = readlink("/proc/self/exe", found, sizeof(found) - 1);
+		found[n < 0 ? 0 : n] = 0;
+	} else {
+		if (*name != '/' && getcwd(found, sizeof(found)))
+			used = strlen(found);
+		snprintf(found + used, sizeof(found) - used, "%s%s", used ? "/" : "", name);
+	}
+	o->program = found;
+}
+
 int options_parse(int argc, char **argv, struct options *o)
 {
 	struct shmq__why why = { "" };
@@ -205,20 +232,22 @@ int options_parse(int argc, char **argv, struct options *o)
 		fprintf(stderr, "shmqd: %s\n", why.text);
 		return EXIT_USAGE;
 	}
+	if (!o->program)
+		find_program(o);
 	if ((o->role == ROLE_START) != (o->fd < 0))
 		return misuse("--role is for shmqd's own use", role_names[o->role]);
 	return resolve_dir(o, dir);
 }
 
-_Noreturn static void become(const struct options *o, enum role role, int fd)
+/* Of what is open as `program`, or of this program if that is -1. */
+static int become(const struct options *o, enum role role, int fd, int program)
 {
 	char fd_text[48], linger[32], first_seq[24], name[] = "shmqd", role_text[24];
 	char *argv[24];
-	sigset_t none;
 	int n = 0;
 
 	snprintf(role_text, sizeof(role_text), "--role=%s", role_names[role]);
-	snprintf(fd_text, sizeof(fd_text), "--%s-fd=%d", role == ROLE_PARENT ? "adopt" : "parent",
+	snprintf(fd_text, sizeof(fd_text), "--%s-fd=%d", role == ROLE_CONTROL ? "parent" : "adopt",
 		 fd);
 	snprintf(linger, sizeof(linger), "%.3f", (double)o->linger_ns / 1e9);
 	snprintf(first_seq, sizeof(first_seq), "%" PRIu64, o->first_seq);
@@ -235,6 +264,8 @@ _Noreturn static void become(const struct options *o, enum role role, int fd)
 	argv[n++] = linger;
 	argv[n++] = (char *)(uintptr_t) "--first-seq";
 	argv[n++] = first_seq;
+	argv[n++] = (char *)(uintptr_t) "--program";
+	argv[n++] = (char *)(uintptr_t)o->program;
 	if (o->on_demand)
 		argv[n++] = (char *)(uintptr_t) "--on-demand";
 	if (o->topology) {
@@ -242,20 +273,38 @@ _Noreturn static void become(const struct options *o, enum role role, int fd)
 		argv[n++] = (char *)(uintptr_t)o->topology;
 	}
 	argv[n] = NULL;
+	fcntl(fd, F_SETFD, 0);
+	if (program < 0)
+		execv("/proc/self/exe", argv);
+	else
+		execveat(program, "", argv, environ, AT_EMPTY_PATH);
+	return -errno;
+}
+
+int options_become_other(const struct options *o, enum role role, int fd, int program)
+{
+	int error = become(o, role, fd, program);
+
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return error;
+}
+
+pid_t options_spawn_other(const struct options *o, enum role role, int fd, int program)
+{
+	pid_t pid = fork();
+	sigset_t none;
+
+	if (pid < 0)
+		return -errno;
+	if (pid)
+		return pid;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	fcntl(fd, F_SETFD, 0);
-	execv("/proc/self/exe", argv);
+	become(o, role, fd, program);
 	_exit(127);
 }
 
 pid_t options_spawn(const struct options *o, enum role role, int fd)
 {
-	pid_t pid = fork();
-
-	if (pid < 0)
-		return -errno;
-	if (!pid)
-		become(o, role, fd);
-	return pid;
+	return options_spawn_other(o, role, fd, -1);
 }

@@ -18,6 +18,7 @@ enum role {
 	ROLE_START = 0, /* what the user runs: becomes the parent */
 	ROLE_PARENT,    /* a parent that takes over from a surviving worker */
 	ROLE_CONTROL,   /* the control worker */
+	ROLE_TRIAL,     /* another build: can it take over?  (upgrade.h) */
 };
 
 struct options {
@@ -28,6 +29,7 @@ struct options {
 	int foreground, on_demand;
 	int64_t linger_ns;
 	const char *log;
+	const char *program; /* absolute: what an upgrade executes */
 	enum log_level level;
 	const char *topology;
 	uint64_t first_seq; /* of new topics: tests start near a wrap */
@@ -39,5 +41,10 @@ int options_parse(int argc, char **argv, struct options *out);
 /* Start this program again in another role, holding `fd`.  Process id or
  * -errno. */
 pid_t options_spawn(const struct options *o, enum role role, int fd);
+
+/* The same of what is open as `program`, which may be another build; and to
+ * become that instead, by a call that returns only if it fails: -errno. */
+pid_t options_spawn_other(const struct options *o, enum role role, int fd, int program);
+int options_become_other(const struct options *o, enum role role, int fd, int program);
 
 #endif

@@ -19,6 +19,7 @@
 #include "manifest.h"
 #include "proc.h"
 #include "ready.h"
+#include "upgrade.h"
 
 #define MILLISECOND_NS INT64_C(1000000)
 #define SECOND_NS INT64_C(1000000000)
@@ -221,12 +222,51 @@ static void stop(struct parent *p)
 	ask_worker_to_stop(p);
 }
 
+/* No instruction of the worker's is a bad one to be killed at. */
+static void end_worker(const struct parent *p)
+{
+	struct pollfd gone = { .fd = p->worker_fd, .events = POLLIN };
+
+	if (p->worker_fd < 0)
+		return;
+	syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+	while (poll(&gone, 1, -1) <= 0)
+		;
+	waitpid(p->worker, NULL, WNOHANG); /* if it is our child */
+}
+
+static void upgrade(struct parent *p)
+{
+	struct upgrade u = { p->o, p->listen_fd, p->lock_fd, p->slab, p->nonce };
+	struct shmq__why why = { "" };
+	int program, error;
+
+	if (p->stop || !p->was_ready) {
+		log_warn("SIGUSR2: bus \"%s\" is not served%s", p->o->bus,
+			 p->stop ? " much longer" : " yet");
+		return;
+	}
+	program = upgrade_try(&u, &why);
+	if (program < 0) {
+		log_error("not upgraded, shmqd %s goes on: %s", shmq_version(), why.text);
+		return;
+	}
+	log_info("shmqd %s goes on as %s", shmq_version(), p->o->program);
+	end_worker(p);
+	error = upgrade_go(&u, program);
+	log_error("executing %s: %s: shmqd %s goes on", p->o->program, strerror(-error),
+		  shmq_version());
+	close(program);
+}
+
 static void read_signals(struct parent *p)
 {
 	struct signalfd_siginfo info;
 
 	while (read(p->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-		if (info.ssi_signo != SIGCHLD)
+		if (info.ssi_signo == SIGUSR2)
+			upgrade(p);
+		else if (info.ssi_signo != SIGCHLD)
 			stop(p);
 }
 
@@ -350,8 +390,11 @@ static int yield_to_survivor(struct parent *p)
 /* Nobody survived, but the clients hold what there was. */
 static int bring_back(struct parent *p)
 {
-	int rc = gather_run(&p->files, p->signal_fd, p->slab, &p->nonce);
+	struct shmq__why why = { "" };
+	int rc = gather_run(&p->files, p->o->bus, p->signal_fd, p->slab, &p->nonce, &why);
 
+	if (rc == SHMQ_EVERSION)
+		return say_start_failed(p, EXIT_FAILED, why.text);
 	if (rc != -ECANCELED)
 		return -1;
 	return say_start_failed(p, EXIT_FAILED, "asked to stop before the bus was served again");
@@ -379,6 +422,16 @@ static int begin(struct parent *p)
 	return say_start_failed(p, EXIT_FAILED, text);
 }
 
+/* What this process was before it executed another build. */
+static int resume(struct parent *p)
+{
+	close_fd(&p->worker_fd);
+	close_fd(&p->link_fd);
+	write_manifest(p);
+	log_info("bus \"%s\" goes on under shmqd %s", p->o->bus, shmq_version());
+	return -1;
+}
+
 /* Everything comes from the worker that started us; what it queued outlives
  * it.  The order matters: hold all there is to hold, then wait for the lock,
  * then tell. */
@@ -390,18 +443,20 @@ static int take_over(struct parent *p)
 
 	p->worker_fd = shmq__proc_pidfd(worker);
 	p->link_fd = p->o->fd;
-	error = link_take(p->link_fd, &p->listen_fd, p->slab, &start);
+	error = link_take(p->link_fd, &p->listen_fd, &p->lock_fd, p->slab, &start);
 	if (error) {
-		log_error("taking over from control worker %d: %s", (int)worker, strerror(-error));
+		log_error("taking over from %d: %s", (int)worker, strerror(-error));
 		return EXIT_FAILED;
 	}
+	p->nonce = start.nonce;
+	p->was_ready = p->nonce != 0;
+	if (p->lock_fd >= 0)
+		return resume(p);
 	p->lock_fd = files_lock(p->files.lock, 2 * START_TIMEOUT_NS);
 	if (p->lock_fd < 0) {
 		log_error("locking %s: %s", p->files.lock, strerror(-p->lock_fd));
 		return EXIT_FAILED;
 	}
-	p->nonce = start.nonce;
-	p->was_ready = p->nonce != 0;
 	p->spawned_ns = shmq__clock_monotonic_ns();
 	if (getppid() == worker && p->worker_fd >= 0) {
 		p->worker = worker;
@@ -425,6 +480,7 @@ static int watch_signals(struct parent *p)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGUSR2);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, NULL);

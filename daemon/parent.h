@@ -8,6 +8,8 @@
  *     parent <--- slabs ---             ROLE_PARENT, which takes the
  *     worker dies: spawn another,       lock, receives everything from
  *     give it everything                that worker and watches it on
+ *     SIGUSR2: executes another build
+ *     of itself (upgrade.h)
  */
 #ifndef SHMQ_PARENT_H
 #define SHMQ_PARENT_H

@@ -139,6 +139,29 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 	return error;
 }
 
+int registry_check(int fd, uint64_t nonce, struct shmq__why *why)
+{
+	struct lay_registry *head;
+	void *mem;
+	int error = shmq__shmem_map(fd, 0, LAY_PAGE, PROT_READ, &mem);
+
+	if (error)
+		return shmq__fail(why, error, "mapping the registry: %s", strerror(-error));
+	head = mem;
+	error = shmq__layout_check_registry(head);
+	if (error == SHMQ_EVERSION)
+		shmq__fail(why, error, "layout is %u, and shmqd %s serves %u to %u", head->version,
+			   shmq_version(), LAY_OLDEST, LAY_VERSION);
+	else if (error)
+		shmq__fail(why, error, "the registry: %s", shmq_strerror(error));
+	else if (head->nonce != nonce)
+		error = shmq__fail(why, SHMQ_EPROTO, "the registry is that of another bus");
+	else if (!load_relaxed(&head->control_pid))
+		error = shmq__fail(why, SHMQ_EENDED, "that bus was ended in order");
+	shmq__shmem_unmap(mem, LAY_PAGE);
+	return error;
+}
+
 /* ---- opening --------------------------------------------------------- */
 
 /* Both descriptions of each slab: ours to write, and one to hand out. */

@@ -197,6 +197,10 @@ void registry_forget_name(struct registry *r, struct topic *t);
 void registry_drop_topic(struct registry *r, struct topic *t, struct registry_range *ring);
 struct registry_range registry_rings_of(const struct registry *r, const struct lay_topic *rec);
 
+/* 0 if what is behind fd is the registry of the bus with this nonce, and not
+ * one that ended; else why not, SHMQ_EVERSION if this build cannot serve it. */
+int registry_check(int fd, uint64_t nonce, struct shmq__why *why);
+
 /* Make t->attached, mapped for writing, good until another topic is attached;
  * the last REGISTRY_ATTACHED stay, because every mapping makes a fork slower.
  * 0 or as shmq__topic_attach, with why. */

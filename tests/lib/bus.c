@@ -227,6 +227,7 @@ static int is_supervisor(const char *proc)
 	snprintf(path, sizeof(path), "/proc/%s/exe", proc);
 	n = readlink(path, exe, sizeof(exe) - 1);
 	exe[n < 0 ? 0 : n] = 0;
+	*(strstr(exe, " (deleted)") ?: exe + strlen(exe)) = 0; /* or replaced */
 	if (!realpath(test_bus_daemon(), ours) || strcmp(exe, ours) != 0)
 		return 0;
 	return has_word(proc, "cmdline", dir) || has_word(proc, "environ", dir);
