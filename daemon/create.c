@@ -67,7 +67,7 @@ static void fill_record(struct shape *s)
 	rec->block_timeout_ns = o->block_timeout_ns;
 	rec->arena_bytes = shmq__layout_arena_bytes(rec->max_bytes, rec->inline_bytes, rec->depth);
 	rec->ring_bytes = s->answer.piece_bytes;
-	snprintf(rec->note, sizeof(rec->note), "%.127s", s->answer.note);
+	snprintf(rec->note, sizeof(rec->note), "%s", s->answer.note);
 }
 
 /* Asking the machine for all its limits takes longer than all the rest of a
@@ -177,7 +177,7 @@ static void fill_plan(struct exchange *x, const struct shape *s)
 	reply->plan.inline_bytes = s->rec.inline_bytes;
 	reply->plan.node = s->answer.node;
 	snprintf(reply->plan.source, sizeof(reply->plan.source), "%s", s->answer.source);
-	snprintf(reply->plan.note, sizeof(reply->plan.note), "%.127s", s->answer.note);
+	snprintf(reply->plan.note, sizeof(reply->plan.note), "%s", s->answer.note);
 }
 
 static int refuse_existing(struct exchange *x)

@@ -540,7 +540,7 @@ struct shmq_topic_info {
 	unsigned publishers, subscribers;
 	uint64_t head;     /* messages of all partitions so far, voids included */
 	uint64_t sleepers; /* subscribers asleep now */
-	char note[128];    /* fall-backs taken, "" if none */
+	char note[256];    /* fall-backs taken, "" if none */
 };
 
 struct shmq_partition_info {

@@ -354,8 +354,8 @@ struct lay_topic {
 	uint64_t creator_token;  /* creation, so that a retry is recognised */
 	shmq_au32 publishers;    /* open handles */
 	shmq_au32 subscribers;
-	char note[128];
-	uint8_t pad[1024 - 264 - 256];
+	char note[256];
+	uint8_t pad[1024 - 392 - 256];
 	char name[SHMQ_NAME_MAX + 1];
 };
 _Static_assert(sizeof(struct lay_topic) == 1024, "topic record");

@@ -139,7 +139,7 @@ struct proto_reply {
 			uint32_t inline_bytes;
 			int32_t node;
 			char source[128];
-			char note[128];
+			char note[256];
 		} plan; /* PLAN, CREATE */
 		struct {
 			uint32_t topic_index; /* in the registry's topic table */

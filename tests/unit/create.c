@@ -117,7 +117,7 @@ TEST(a_plan_is_what_the_supervisor_answered_and_its_texts_end)
 		CHECK_EQ(plan[i].inline_bytes, 7);
 		CHECK_EQ(plan[i].node, -8);
 		CHECK_EQ(strnlen(plan[i].source, sizeof(plan[i].source)), 127);
-		CHECK_EQ(strnlen(plan[i].note, sizeof(plan[i].note)), 127);
+		CHECK_EQ(strnlen(plan[i].note, sizeof(plan[i].note)), 255);
 	}
 	shmq_bus_close(bus);
 	standin_free(s);
