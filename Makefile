@@ -75,6 +75,10 @@ BENCH    := $(call programs,bench,bench)
 UNIT     := $(call programs,tests/unit,tests/unit)
 PROC     := $(call programs,tests/proc,tests/proc)
 DAEMON_T := $(call programs,tests/daemon,tests/daemon)
+# In an emulated machine of two nodes (tests/guest/boot), where what a sanitizer
+# could see is seen elsewhere; that of placement once more.
+GUEST    := $(call programs,tests/guest,tests/guest)
+GUEST_T  := $(GUEST) $(B)/tests/guest/place
 # The benchmarks once more, for tests of them: on a ring that is at fault.
 MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)
 SCRIPTS  := $(wildcard examples/*.t tests/cli/*.bats)
@@ -83,8 +87,8 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
 TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T))
-TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(HOUSE))
-PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T)
+TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
+PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST)
 
 # ---- build ----------------------------------------------------------------
 
@@ -129,10 +133,12 @@ $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filte
 	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
 # Tests allocate and map by tests/lib/memory.c.
 TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap,-Wl,--wrap=$(f))
-$(UNIT) $(PROC): %: %.o $(B)/tests/lib.a $(A)
+$(UNIT) $(PROC) $(GUEST): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
 $(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
+$(B)/tests/guest/place: $(B)/tests/daemon/place
+	$(call say,LN,$@)mkdir -p $(@D) && ln -sf ../daemon/place $@
 
 # ---- newer builds, for tests of what meets them --------------------------------
 
@@ -203,11 +209,13 @@ deps: build/.deps-required ## install the Debian packages that are missing (.ci/
 build/.deps-%: .ci/packages .ci/deps
 	@.ci/deps $* && mkdir -p build && touch $@
 
+deps-guest: build/.deps-guest ## install what boots the emulated machine of tests/guest
+	
 check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES)) $(if $(SAN),,$(BENCH) $(MUTANTS)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES)) $(if $(SAN),,$(BENCH) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
@@ -309,7 +317,7 @@ clean: ## remove build/
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps check test-programs demo demo-programs torture bench bench-quick bench-programs bench-peers lint install \
+.PHONY: all deps deps-guest check test-programs demo demo-programs torture bench bench-quick bench-programs bench-peers lint install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -1,12 +1,13 @@
 #!/bin/sh
 # make deps: silent when all is there, names what is missing without the right
-# to install it, installs it with that right.
+# to install it, installs it with that right.  A kernel's image is unpacked.
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 mkdir "$dir/ci" "$dir/bin"
 cp .ci/deps "$dir/ci"
 printf '%s\n' '# required: x' 'here  # is there' '# optional: y' 'extra # is not' \
-	'# bench: z' 'peer # is not either' >"$dir/ci/packages"
+	'# bench: z' 'peer # is not either' \
+	'# guest: w' 'linux-image-none # is only read' >"$dir/ci/packages"
 
 # A dpkg that knows the packages in $dir/installed, an apt-get that adds to them.
 cat >"$dir/bin/dpkg-query" <<END
@@ -16,8 +17,14 @@ END
 cat >"$dir/bin/apt-get" <<END
 #!/bin/sh
 echo "\$*" >>"$dir/apt"
+case \$* in *download*) touch linux-image-9-none.deb ;; esac
 [ "\$1" != install ] || for p; do case \$p in [a-z]*) echo "\$p" >>"$dir/installed" ;; esac; done
 END
+# A kernel of version 9.
+printf '#!/bin/sh\necho "  Depends: linux-image-9-none"\n' >"$dir/bin/apt-cache"
+mkdir -p "$dir/kernel/boot" "$dir/kernel/lib"
+touch "$dir/kernel/boot/vmlinuz-9-none" "$dir/kernel/boot/config-9-none" "$dir/kernel/lib/module"
+printf '#!/bin/sh\nexec tar -C "%s/kernel" -c .\n' "$dir" >"$dir/bin/dpkg-deb"
 # A sudo that has no rights without a password.
 cat >"$dir/bin/sudo" <<END
 #!/bin/sh
@@ -47,7 +54,7 @@ at_terminal() {
 	code=$?
 }
 
-echo 1..14
+echo 1..18
 echo 1000 >"$dir/uid"
 echo here >"$dir/installed"
 deps
@@ -72,5 +79,14 @@ echo 0 >"$dir/uid"
 deps optional
 check root_installs [ $code -eq 0 ]
 check only_what_is_missing_is_installed grep -q -- '--no-install-recommends extra$' "$dir/apt"
+rm "$dir/apt"
+echo 1000 >"$dir/uid"
+deps guest
+check an_image_is_unpacked_without_any_right [ $code -eq 0 -a -e "$dir/build/guest/vmlinuz-9-none" ]
+check nothing_else_of_its_package_is_kept [ "$(ls "$dir/build/guest")" = vmlinuz-9-none ]
+check it_is_that_of_the_version_there_is grep -q 'download linux-image-9-none$' "$dir/apt"
+rm "$dir/apt"
+deps guest
+check an_image_that_is_there_is_not_fetched_again [ $code -eq 0 -a ! -e "$dir/apt" ]
 check the_list_names_every_package sh -c '! grep -vE "^(#.*|[a-z0-9.+-]+ +# .+|)$" .ci/packages'
 exit $failed

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Where memory really lies, on a machine of two nodes: what a topic shows is
+ * compared with what the kernel counts for each node.
+ */
+#include "guest.h"
+
+#include <sys/stat.h>
+
+#define HUGE (UINT64_C(2) << 20)
+
+/* A ring of 4 MiB of slots and a header. */
+enum { DEPTH = 32768, RING_PAGES = 3, PLENTY = 24, MESSAGES = 2000 };
+
+#define ring_of(...) .depth = DEPTH, ##__VA_ARGS__
+
+static void set_pools(unsigned first, unsigned second)
+{
+	set_pool(0, first);
+	set_pool(1, second);
+}
+
+static int are_free(void *arg)
+{
+	const unsigned *want = arg;
+
+	return free_pages(0) == want[0] && free_pages(1) == want[1];
+}
+
+/* What is removed comes back a moment later. */
+static void await_free(unsigned first, unsigned second)
+{
+	unsigned want[NODES] = { first, second };
+
+	if (!test_wait_until(are_free, want, 20000))
+		FAIL("%u and %u hugepages are free, not %u and %u", free_pages(0), free_pages(1),
+		     first, second);
+}
+
+static void check_free(unsigned first, unsigned second)
+{
+	CHECK_EQ(free_pages(0), first);
+	CHECK_EQ(free_pages(1), second);
+}
+
+static void check_topic(shmq_bus *bus, const char *topic, int node, uint64_t page_bytes)
+{
+	struct shmq_topic_info info = topic_info(bus, topic);
+
+	CHECK_EQ(info.node_actual, node);
+	CHECK_EQ(info.page_bytes, page_bytes);
+}
+
+static void check_note(shmq_bus *bus, const char *topic, const char *text)
+{
+	struct shmq_topic_info info = topic_info(bus, topic);
+
+	if (!strstr(info.note, text))
+		FAIL("the note \"%s\" does not say \"%s\"", info.note, text);
+}
+
+/* ---- traffic ----------------------------------------------------------------- */
+
+struct stream {
+	const char *topic;
+	int node;
+};
+
+static int publish(void *arg)
+{
+	const struct stream *s = arg;
+	char buf[100];
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	run_on(s->node);
+	bus = test_bus_open();
+	pub = open_pub(bus, s->topic);
+	CHECK_OK(shmq_pub_wait_subscribers(pub, 1, PATIENCE));
+	for (uint64_t n = 0; n < MESSAGES; n++) {
+		fill(buf, sizeof(buf), n);
+		CHECK_OK(shmq_publish(pub, buf, sizeof(buf)));
+	}
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* From a publisher on that node to this process. */
+static void check_stream(shmq_bus *bus, const char *topic, int node)
+{
+	struct stream s = { topic, node };
+	shmq_sub *sub = open_sub(bus, topic);
+	pid_t child = test_spawn(publish, &s);
+	struct shmq_msg msg;
+
+	for (uint64_t n = 0; n < MESSAGES; n++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.len, 100);
+		CHECK(is_filled(msg.data, msg.len, n));
+	}
+	CHECK_EQ(test_join(child), 0);
+	shmq_sub_close(sub);
+}
+
+/* ---- an explicit node --------------------------------------------------------- */
+
+TEST(a_topic_of_hugepages_lies_on_the_node_it_names)
+{
+	shmq_bus *bus;
+
+	set_pools(PLENTY, PLENTY);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "first", ring_of(.node = SHMQ_NODE(0)));
+	check_topic(bus, "first", SHMQ_NODE(0), HUGE);
+	check_free(PLENTY - RING_PAGES, PLENTY);
+	create(bus, "second", ring_of(.node = SHMQ_NODE(1)));
+	check_topic(bus, "second", SHMQ_NODE(1), HUGE);
+	check_free(PLENTY - RING_PAGES, PLENTY - RING_PAGES);
+	check_stream(bus, "first", 1);
+	check_stream(bus, "second", 0);
+	CHECK_OK(shmq_topic_remove(bus, "second", 0));
+	await_free(PLENTY - RING_PAGES, PLENTY);
+	shmq_bus_close(bus);
+	test_bus_stop();
+	check_free(PLENTY, PLENTY);
+}
+
+TEST(a_topic_of_small_pages_lies_on_the_node_it_names)
+{
+	static const char *const topic[NODES] = { "first", "second" };
+	uint64_t before[NODES], ring_bytes;
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	for (int n = 0; n < NODES; n++) {
+		before[0] = shmem_bytes(0);
+		before[1] = shmem_bytes(1);
+		/* Large beside what the bus itself may grow by. */
+		create(bus, topic[n], .depth = 4 * DEPTH, .node = SHMQ_NODE(n),
+		       .pages = SHMQ_PAGES_4K);
+		check_topic(bus, topic[n], SHMQ_NODE(n), 4096);
+		ring_bytes = topic_info(bus, topic[n]).ring_bytes;
+		/* Each processor counts a few pages for itself. */
+		CHECK_GT(shmem_bytes(n), before[n] + ring_bytes - ring_bytes / 8);
+		CHECK_LT(shmem_bytes(1 - n), before[1 - n] + ring_bytes / 2);
+		check_stream(bus, topic[n], 1 - n);
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_small_topic_lies_on_the_node_it_names)
+{
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "first", .depth = 1024, .node = SHMQ_NODE(0));
+	create(bus, "second", .depth = 1024, .node = SHMQ_NODE(1));
+	check_topic(bus, "first", SHMQ_NODE(0), 4096);
+	check_topic(bus, "second", SHMQ_NODE(1), 4096);
+	/* Memory that is used again forgets where it was. */
+	for (int n = 0; n < 4; n++) {
+		CHECK_OK(shmq_topic_remove(bus, "second", 0));
+		create(bus, "second", .depth = 1024, .node = SHMQ_NODE(n % 2));
+		check_topic(bus, "second", SHMQ_NODE(n % 2), 4096);
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(the_arena_of_a_publisher_lies_on_the_node_of_its_topic)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = 1024, .max_message_bytes = 1 << 20, .node = SHMQ_NODE(1));
+	pub = open_pub(bus, "t", .arena_bytes = 4 * HUGE);
+	check_free(PLENTY, PLENTY - 4);
+	shmq_pub_close(pub);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	await_free(PLENTY, PLENTY);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_topic_that_is_moved_stays_on_its_node)
+{
+	shmq_bus *bus;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", ring_of(.node = SHMQ_NODE(1)));
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	check_topic(bus, "t", SHMQ_NODE(1), HUGE);
+	await_free(PLENTY, PLENTY - RING_PAGES);
+	check_stream(bus, "t", 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- a node that runs dry ------------------------------------------------------ */
+
+TEST(a_node_without_hugepages_is_named_and_the_topic_gets_small_pages_there)
+{
+	char pool[128];
+	shmq_bus *bus;
+
+	snprintf(pool, sizeof(pool), POOL "nr_hugepages", 1);
+	set_pools(PLENTY, RING_PAGES + 1);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "fits", ring_of(.node = SHMQ_NODE(1), .pages = SHMQ_PAGES_2M));
+	check_free(PLENTY, 1);
+	/* Another is not put elsewhere without a word, whatever it asks for. */
+	CHECK_ERROR(shmq_topic_create(bus, "asked",
+				      TOPIC_OPTIONS(.depth = DEPTH, .node = SHMQ_NODE(1),
+						    .pages = SHMQ_PAGES_2M),
+				      NULL),
+		    SHMQ_ENOHUGE);
+	check_says(pool);
+	check_free(PLENTY, 1);
+	create(bus, "auto", ring_of(.node = SHMQ_NODE(1)));
+	check_topic(bus, "auto", SHMQ_NODE(1), 4096);
+	check_note(bus, "auto", pool);
+	check_free(PLENTY, 1);
+	check_stream(bus, "auto", 1);
+	/* What the note says is the way out. */
+	set_pool(1, 3 * RING_PAGES);
+	create(bus, "asked", ring_of(.node = SHMQ_NODE(1), .pages = SHMQ_PAGES_2M));
+	check_topic(bus, "asked", SHMQ_NODE(1), HUGE);
+	check_free(PLENTY, RING_PAGES);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_node_without_memory_is_refused_by_name_though_the_other_has_some)
+{
+	struct shmq_topic_options *o =
+		TOPIC_OPTIONS(.depth = 131072, .slot_bytes = 4096, .pages = SHMQ_PAGES_4K,
+			      .lock = SHMQ_LOCK_NEVER, .node = SHMQ_NODE(1));
+	struct shmq_bus_info before, after;
+	struct shmq_plan plan;
+	shmq_bus *bus;
+
+	set_pools(0, 0);
+	test_bus_start();
+	bus = test_bus_open();
+	CHECK_OK(shmq_bus_get_info(bus, &before));
+	CHECK_ERROR(shmq_topic_create(bus, "t", o, NULL), SHMQ_ENOMEMORY);
+	check_says("NUMA node 1 has ");
+	CHECK_OK(shmq_bus_get_info(bus, &after));
+	CHECK_EQ(after.bytes, before.bytes);
+	o->node = SHMQ_NODE_ANY;
+	CHECK_OK(shmq_topic_plan(bus, "t", o, &plan));
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(without_a_node_pages_come_from_where_there_are_some_and_that_is_shown)
+{
+	shmq_bus *bus;
+
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	set_pools(PLENTY, PLENTY);
+	create(bus, "near", ring_of());
+	check_topic(bus, "near", SHMQ_NODE(0), HUGE);
+	set_pools(RING_PAGES + 1, PLENTY);
+	create(bus, "both", ring_of());
+	check_topic(bus, "both", SHMQ_NODE_ANY, HUGE);
+	check_free(0, PLENTY - RING_PAGES + 1);
+	create(bus, "far", ring_of());
+	check_topic(bus, "far", SHMQ_NODE(1), HUGE);
+	check_stream(bus, "both", 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_node_that_is_not_there_is_refused_with_those_that_are)
+{
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	CHECK_ERROR(shmq_topic_create(bus, "t", TOPIC_OPTIONS(.node = SHMQ_NODE(2)), NULL),
+		    SHMQ_ENONODE);
+	check_says("NUMA node 2");
+	check_says("0-1");
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- a bus on the other node ---------------------------------------------------- */
+
+TEST(a_bus_restarted_on_the_other_node_keeps_its_rings_where_they_are)
+{
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "any", ring_of());
+	create(bus, "second", ring_of(.node = SHMQ_NODE(1)));
+	sub = open_sub(bus, "any");
+	pub = open_pub(bus, "any");
+	CHECK_OK(shmq_publish(pub, "before", 6));
+	check_free(PLENTY - RING_PAGES, PLENTY - RING_PAGES);
+	kill_supervisor(bus);
+	CHECK_OK(shmq_publish(pub, "meanwhile", 9));
+	run_on(1);
+	test_bus_restart();
+	check_topic(bus, "any", SHMQ_NODE(0), HUGE);
+	check_topic(bus, "second", SHMQ_NODE(1), HUGE);
+	check_free(PLENTY - RING_PAGES, PLENTY - RING_PAGES);
+	CHECK_OK(shmq_publish(pub, "after", 5));
+	for (int n = 0; n < 3; n++)
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_MEM(msg.data, "after", 5);
+	check_stream(bus, "second", 0);
+	/* What is new lies where it is now, or where it is told to. */
+	create(bus, "new", ring_of());
+	check_topic(bus, "new", SHMQ_NODE(1), HUGE);
+	create(bus, "told", ring_of(.node = SHMQ_NODE(0)));
+	check_topic(bus, "told", SHMQ_NODE(0), HUGE);
+	CHECK_OK(shmq_topic_remove(bus, "second", 0));
+	await_free(PLENTY - 2 * RING_PAGES, PLENTY - RING_PAGES);
+	shmq_bus_close(bus);
+	test_bus_stop();
+	check_free(PLENTY, PLENTY);
+}
+
+#define GROUP "/sys/fs/cgroup/second"
+
+/* Who has a handle brings the bus back. */
+static int hold(void *arg)
+{
+	_Atomic int *stage = arg;
+	shmq_bus *bus = test_bus_open();
+
+	open_sub(bus, "first");
+	reach(stage, 1);
+	await(stage, 2);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_bus_restarted_where_it_may_use_the_other_node_only_says_so)
+{
+	_Atomic int *stage = shared_memory(sizeof(*stage));
+	shmq_bus *bus;
+	pid_t holder;
+
+	set_pools(PLENTY, PLENTY);
+	CHECK_OK(mkdir(GROUP, 0700));
+	put(GROUP "/cpuset.cpus", "1");
+	put(GROUP "/cpuset.mems", "1");
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "first", ring_of(.node = SHMQ_NODE(0)));
+	holder = test_spawn(hold, stage);
+	await(stage, 1);
+	kill_supervisor(bus);
+	/* Who enters the group takes along what it has mapped. */
+	shmq_bus_close(bus);
+	put(GROUP "/cgroup.procs", "0");
+	test_bus_restart();
+	put("/sys/fs/cgroup/cgroup.procs", "0");
+	bus = test_bus_open();
+	check_topic(bus, "first", SHMQ_NODE(0), HUGE);
+	check_free(PLENTY - RING_PAGES, PLENTY);
+	check_stream(bus, "first", 0);
+	CHECK_ERROR(shmq_topic_create(bus, "t", TOPIC_OPTIONS(.depth = DEPTH, .node = SHMQ_NODE(0)),
+				      NULL),
+		    SHMQ_ENONODE);
+	check_says("there is no NUMA node 0 that this process may use: choose from 1");
+	create(bus, "t", ring_of());
+	check_topic(bus, "t", SHMQ_NODE(1), HUGE);
+	reach(stage, 2);
+	CHECK_EQ(test_join(holder), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
