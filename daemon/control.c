@@ -309,7 +309,7 @@ static int adopt(struct control *c)
 	registry_prepare(c->reg);
 	registry_serve(c->reg, c->loop, control_memory_came, c);
 	work_on_freed(c->work, control_memory_came, c);
-	create_relock(c);
+	create_relock_all(c);
 	if (epoch)
 		log_info(
 			"adopted %u topics, %u clients, %u handles, %u arenas; discarded %u unfinished; in "

@@ -9,6 +9,7 @@
  *   create.c  plan, create, remove
  *   move.c    a topic goes on in fresh rings
  *   open.c    open and close handles
+ *   settle.c  a topic goes to the node of its first publisher
  *   orphan.c  arenas that outlived their publisher
  *   death.c   noticing and repairing
  *   stall.c   reports of stalled and evicted peers
@@ -195,8 +196,10 @@ int create_end_topic(struct control *c, struct topic *t, const struct peer *by,
 		     struct shmq__why *why);
 /* Free an ended topic that nobody has open any more. */
 void create_reap_topic(struct control *c, struct topic *t);
-/* Lock the rings again that the last worker had locked. */
-void create_relock(struct control *c);
+/* Lock the rings again that were locked: of one topic, or all that the last
+ * worker had locked. */
+void create_relock(struct control *c, struct topic *t);
+void create_relock_all(struct control *c);
 
 /* ---- open.c ---------------------------------------------------------- */
 

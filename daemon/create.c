@@ -14,6 +14,12 @@
 
 #define PLAN_NS UINT64_C(50000000)
 
+/* Until its first publisher comes such a topic is anywhere (settle.c). */
+static int node_now(int asked)
+{
+	return asked == SHMQ_NODE_PUBLISHER ? SHMQ_NODE_ANY : asked;
+}
+
 /* ---- shape: what a request asks for, and where it would come from ---- */
 
 struct shape {
@@ -135,7 +141,7 @@ static int find_shape(struct exchange *x, struct shape *s)
 	ask.piece_bytes = shmq__layout_ring_bytes(s->o.depth, s->o.slot_bytes, 12);
 	ask.slab_bytes = LAY_BULK_SLAB_BYTES;
 	ask.pages = s->o.pages;
-	ask.node = s->o.node;
+	ask.node = node_now(s->o.node);
 	ask.lock = s->o.lock;
 	ask.bytes = ask.piece_bytes * s->o.partitions;
 	if (ask.bytes > REGISTRY_BIG_BASE)
@@ -175,7 +181,7 @@ static void fill_plan(struct exchange *x, const struct shape *s)
 	reply->plan.page_bytes = UINT64_C(1) << s->answer.page_shift;
 	reply->plan.available_bytes = s->answer.available_bytes;
 	reply->plan.inline_bytes = s->rec.inline_bytes;
-	reply->plan.node = s->answer.node;
+	reply->plan.node = s->o.node;
 	snprintf(reply->plan.source, sizeof(reply->plan.source), "%s", s->answer.source);
 	snprintf(reply->plan.note, sizeof(reply->plan.note), "%s", s->answer.note);
 }
@@ -383,7 +389,8 @@ static int begin(struct exchange *x, struct shape *s)
 		init_warm(cr, &ring);
 		return CONN_LATER;
 	}
-	error = job_start(&cr->job, c, &ring, s->o.node, init_rings, cr, populated, &x->why);
+	error = job_start(&cr->job, c, &ring, node_now(s->o.node), init_rings, cr, populated,
+			  &x->why);
 	if (error)
 		discard(cr, error, &x->why);
 	return CONN_LATER;
@@ -455,7 +462,8 @@ void create_reap_topic(struct control *c, struct topic *t)
 	struct registry_range ring;
 	void *mem;
 
-	if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED || !LIST_EMPTY(&t->handles))
+	if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED || !LIST_EMPTY(&t->handles) ||
+	    t->is_settling)
 		return;
 	log_info("topic \"%s\" is gone", t->rec->name);
 	stall_forget_topic(c, t);
@@ -517,14 +525,17 @@ static void relocked(void *arg, struct topic *t, int error, const struct shmq__w
 	log_warn("topic \"%s\" is no longer locked in memory: %s", t->rec->name, why->text);
 }
 
-void create_relock(struct control *c)
+void create_relock(struct control *c, struct topic *t)
+{
+	if (t->rec->locked)
+		work_lock(c->work, t, WORK_LATER, relocked, NULL);
+}
+
+void create_relock_all(struct control *c)
 {
 	uint32_t i;
 
-	for (i = 0; i < c->reg->topic_capacity; i++) {
-		struct topic *t = c->reg->topic[i];
-
-		if (t && t->rec->locked)
-			work_lock(c->work, t, WORK_LATER, relocked, NULL);
-	}
+	for (i = 0; i < c->reg->topic_capacity; i++)
+		if (c->reg->topic[i])
+			create_relock(c, c->reg->topic[i]);
 }

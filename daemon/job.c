@@ -15,6 +15,20 @@ static void child_done(struct source *source, uint32_t events)
 	job->done(job, error, &result, &why);
 }
 
+static int watch(struct job *job, struct control *c, int fd, struct shmq__why *why)
+{
+	int error = loop_add(c->loop, &job->source, fd, EPOLLIN, child_done);
+
+	if (error) {
+		place_populate_finish(job->child, fd, NULL, NULL);
+		return shmq__fail(why, error, "watching the populating child: %s",
+				  shmq_strerror(error));
+	}
+	job->c = c;
+	c->jobs++;
+	return 0;
+}
+
 int job_start(struct job *job, struct control *c, const struct registry_range *range, int node,
 	      void (*init)(void *mem, void *arg), void *arg,
 	      void (*done)(struct job *job, int error, const struct place_result *result,
@@ -28,16 +42,21 @@ int job_start(struct job *job, struct control *c, const struct registry_range *r
 				     LAY_REF_OFF(range->ref), range->bytes,
 				     c->reg->slab[slab].page_shift, node, init, arg, &job->child,
 				     &fd, why);
-	if (error)
-		return error;
-	job->c = c;
 	job->done = done;
-	error = loop_add(c->loop, &job->source, fd, EPOLLIN, child_done);
-	if (error) {
-		place_populate_finish(job->child, fd, NULL, NULL);
-		return shmq__fail(why, error, "watching the populating child: %s",
-				  shmq_strerror(error));
-	}
-	c->jobs++;
-	return 0;
+	return error ? error : watch(job, c, fd, why);
+}
+
+int job_bring(struct job *job, struct control *c, const struct registry_range *range, int node,
+	      void (*done)(struct job *job, int error, const struct place_result *result,
+			   const struct shmq__why *why),
+	      struct shmq__why *why)
+{
+	unsigned slab = LAY_REF_SLAB(range->ref);
+	int fd, error;
+
+	error = place_bring_start(c->place, registry_slab_fd(c->reg, slab), LAY_REF_OFF(range->ref),
+				  range->bytes, c->reg->slab[slab].page_shift, node, &job->child,
+				  &fd, why);
+	job->done = done;
+	return error ? error : watch(job, c, fd, why);
 }

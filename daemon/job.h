@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * job: a child that populates a big range while the loop goes on.
+ * job: a child that populates a big range, or moves it, while the loop goes on.
  */
 #ifndef SHMQ_JOB_H
 #define SHMQ_JOB_H
@@ -15,10 +15,16 @@ struct job {
 		     const struct shmq__why *why);
 };
 
-/* Populate `range`; the child runs init(mem, arg).  `done` is called from the
- * loop.  0, or as place_populate_start(), with why. */
+/* Populate `range` on `node`, if that is not SHMQ_NODE_ANY; the child runs init(mem, arg).  `done`
+ * is called from the loop.  0, or as place_populate_start(), with why. */
 int job_start(struct job *job, struct control *c, const struct registry_range *range, int node,
 	      void (*init)(void *mem, void *arg), void *arg,
+	      void (*done)(struct job *job, int error, const struct place_result *result,
+			   const struct shmq__why *why),
+	      struct shmq__why *why);
+
+/* The same for a range that is populated: bring it to the node. */
+int job_bring(struct job *job, struct control *c, const struct registry_range *range, int node,
 	      void (*done)(struct job *job, int error, const struct place_result *result,
 			   const struct shmq__why *why),
 	      struct shmq__why *why);

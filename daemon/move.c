@@ -17,6 +17,7 @@
 #include "create.h"
 #include "futex.h"
 #include "job.h"
+#include "settle.h"
 
 struct move {
 	struct job job;
@@ -26,7 +27,7 @@ struct move {
 	uint64_t topic_id;
 	struct lay_topic rec;
 	struct registry_range range;
-	int is_to_lock;
+	int is_to_lock, node;
 	struct memory_wait wait;
 };
 
@@ -189,11 +190,11 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	ask.bytes = ask.piece_bytes * m->rec.partitions;
 	ask.slab_bytes = LAY_BULK_SLAB_BYTES;
 	ask.pages = (enum shmq_pages)m->rec.pages_asked;
-	ask.node = m->rec.node_asked;
 	ask.lock = (enum shmq_lock)m->rec.lock_asked;
-	error = create_plan(x, &ask, &answer);
+	error = settle_plan(x, &m->rec, &ask, &answer);
 	if (error)
 		return error;
+	m->node = ask.node;
 	m->is_to_lock = answer.lock;
 	m->rec.page_shift = (uint8_t)answer.page_shift;
 	m->rec.ring_bytes = answer.piece_bytes;
@@ -205,7 +206,7 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	memcpy(m->rec.note, answer.note, strnlen(answer.note, sizeof(m->rec.note) - 1));
 	m->rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
 	m->rec.creator_token = x->req->token;
-	return registry_take_range(x->c->reg, LAY_SLAB_RING, answer.page_shift, ask.node,
+	return registry_take_range(x->c->reg, LAY_SLAB_RING, answer.page_shift, m->rec.node_asked,
 				   answer.bytes, &m->range, &x->why);
 }
 
@@ -232,8 +233,7 @@ int move_request(struct exchange *x)
 		conclude(m, 0, &x->why);
 		return CONN_LATER;
 	}
-	error = job_start(&m->job, x->c, &m->range, m->rec.node_asked, NULL, NULL, populated,
-			  &x->why);
+	error = job_start(&m->job, x->c, &m->range, m->node, NULL, NULL, populated, &x->why);
 	if (error)
 		conclude(m, error, &x->why);
 	return CONN_LATER;

@@ -13,6 +13,7 @@
 #include "create.h"
 #include "job.h"
 #include "recover.h"
+#include "settle.h"
 
 #define NO_ARENA UINT32_MAX
 
@@ -317,7 +318,8 @@ static void abandon(void *pending)
 	o->later.conn = NULL;
 }
 
-static int populate_arena(struct exchange *x, struct topic *t, const struct registry_range *range)
+static int populate_arena(struct exchange *x, struct topic *t, const struct registry_range *range,
+			  int node)
 {
 	struct opening *o = calloc(1, sizeof(*o));
 	int error;
@@ -327,8 +329,7 @@ static int populate_arena(struct exchange *x, struct topic *t, const struct regi
 	o->c = x->c;
 	o->range = *range;
 	o->topic_id = t->rec->id;
-	error = job_start(&o->job, x->c, range, t->rec->node_asked, NULL, NULL, arena_populated,
-			  &x->why);
+	error = job_start(&o->job, x->c, range, node, NULL, NULL, arena_populated, &x->why);
 	if (error) {
 		free(o);
 		return error;
@@ -344,19 +345,18 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 		.bytes = bytes,
 		.slab_bytes = LAY_BULK_SLAB_BYTES,
 		.pages = t->rec->pages_asked == SHMQ_PAGES_4K ? SHMQ_PAGES_4K : SHMQ_PAGES_AUTO,
-		.node = t->rec->node_asked,
 		.lock = SHMQ_LOCK_NEVER,
 	};
 	struct place_answer where;
 	struct registry_range range;
-	int error = create_plan(x, &ask, &where);
+	int error = settle_plan(x, t->rec, &ask, &where);
 
 	if (!error)
 		error = registry_take_range(x->c->reg, LAY_SLAB_ARENA, where.page_shift, ask.node,
 					    where.bytes, &range, &x->why);
 	if (error)
 		return error;
-	error = range.is_warm ? grant(x->c, a, t, &range) : populate_arena(x, t, &range);
+	error = range.is_warm ? grant(x->c, a, t, &range) : populate_arena(x, t, &range, ask.node);
 	if (error && error != CONN_LATER)
 		registry_free_range(x->c->reg, &range);
 	return error;
@@ -396,6 +396,8 @@ int open_request(struct exchange *x)
 	error = find_topic(x->c, &a, &t);
 	if (!error)
 		error = arena_wanted(&a, t, &arena_bytes);
+	if (!error && x->req->open.role == SHMQ_ROLE_PUBLISHER)
+		error = settle_topic(x, t);
 	if (error)
 		return error;
 	if (!arena_bytes)

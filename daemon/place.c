@@ -321,10 +321,11 @@ struct pending {
 	pid_t child;
 	int fd;
 	uint64_t off, bytes;
+	int is_kept; /* it held something before */
 };
 static struct pending *pending;
 
-static struct pending *pending_create(int fd, uint64_t off, uint64_t bytes)
+static struct pending *pending_create(const struct populate *populate)
 {
 	struct pending *job = malloc(sizeof(*job));
 
@@ -332,7 +333,10 @@ static struct pending *pending_create(int fd, uint64_t off, uint64_t bytes)
 		errno = ENOMEM;
 		return NULL;
 	}
-	*job = (struct pending){ .fd = fcntl(fd, F_DUPFD_CLOEXEC, 3), .off = off, .bytes = bytes };
+	*job = (struct pending){ .fd = fcntl(populate->fd, F_DUPFD_CLOEXEC, 3),
+				 .off = populate->off,
+				 .bytes = populate->bytes,
+				 .is_kept = populate->is_there };
 	if (job->fd >= 0)
 		return job;
 	free(job);
@@ -363,7 +367,7 @@ static struct pending *pending_remove(pid_t child)
 
 static int start(struct populate *populate, pid_t *child, int *result_fd)
 {
-	struct pending *job = pending_create(populate->fd, populate->off, populate->bytes);
+	struct pending *job = pending_create(populate);
 	int error;
 
 	if (!job)
@@ -380,36 +384,30 @@ static int start(struct populate *populate, pid_t *child, int *result_fd)
 	return 0;
 }
 
-int place_populate_start(struct place *p, int fd, uint64_t off, uint64_t bytes, unsigned page_shift,
-			 int node, void (*init)(void *mem, void *arg), void *arg, pid_t *child,
-			 int *result_fd, struct shmq__why *why)
+static int start_on(struct place *p, struct populate *job, int node, pid_t *child, int *result_fd,
+		    struct shmq__why *why)
 {
-	uint64_t mask = (UINT64_C(1) << page_shift) - 1;
-	struct populate job = { .root = p->root,
-				.bound_node = BOUNDS_NODE_ANY,
-				.fd = fd,
-				.off = off,
-				.bytes = bytes,
-				.page_shift = page_shift,
-				.init = init,
-				.arg = arg };
+	uint64_t mask = (UINT64_C(1) << job->page_shift) - 1;
 	hwloc_obj_t object;
 	int error = find_node(p, node, &object, why);
 
 	if (error)
 		return error;
-	if (!bytes || ((off | bytes) & mask))
+	if (!job->bytes || ((job->off | job->bytes) & mask))
 		return shmq__fail(why, SHMQ_EOPTION,
 				  "%" PRIu64 " bytes at %" PRIu64 " are not whole pages of %s",
-				  bytes, off, bounds_page_name(page_shift));
+				  job->bytes, job->off, bounds_page_name(job->page_shift));
+	job->root = p->root;
+	job->bound_node = BOUNDS_NODE_ANY;
 	/* A topology of another machine is for decisions only. */
 	if (object && hwloc_topology_is_thissystem(p->topology)) {
-		job.bound_node = node - 1;
-		job.topology = p->topology;
-		job.nodes = object->nodeset;
-		job.is_single_node = hwloc_get_nbobjs_by_type(p->topology, HWLOC_OBJ_NUMANODE) == 1;
+		job->bound_node = node - 1;
+		job->topology = p->topology;
+		job->nodes = object->nodeset;
+		job->is_single_node =
+			hwloc_get_nbobjs_by_type(p->topology, HWLOC_OBJ_NUMANODE) == 1;
 	}
-	error = start(&job, child, result_fd);
+	error = start(job, child, result_fd);
 	if (error == -EAGAIN)
 		return shmq__fail(why, SHMQ_ELIMIT,
 				  "no process can be started: raise ulimit -u or pids.max of the "
@@ -421,6 +419,30 @@ int place_populate_start(struct place *p, int fd, uint64_t off, uint64_t bytes, 
 		return shmq__fail(why, error, "starting the populating child: %s",
 				  shmq_strerror(error));
 	return 0;
+}
+
+int place_populate_start(struct place *p, int fd, uint64_t off, uint64_t bytes, unsigned page_shift,
+			 int node, void (*init)(void *mem, void *arg), void *arg, pid_t *child,
+			 int *result_fd, struct shmq__why *why)
+{
+	struct populate job = { .fd = fd,
+				.off = off,
+				.bytes = bytes,
+				.page_shift = page_shift,
+				.init = init,
+				.arg = arg };
+
+	return start_on(p, &job, node, child, result_fd, why);
+}
+
+int place_bring_start(struct place *p, int fd, uint64_t off, uint64_t bytes, unsigned page_shift,
+		      int node, pid_t *child, int *result_fd, struct shmq__why *why)
+{
+	struct populate job = {
+		.fd = fd, .off = off, .bytes = bytes, .page_shift = page_shift, .is_there = 1
+	};
+
+	return start_on(p, &job, node, child, result_fd, why);
 }
 
 static int read_result(int fd, struct place_result *out)
@@ -468,7 +490,7 @@ int place_populate_finish(pid_t child, int result_fd, struct place_result *out,
 		pid = waitpid(child, &status, 0);
 	while (pid < 0 && errno == EINTR);
 	/* Before anything that takes memory: see place.h. */
-	if (job && (!is_told || result.error))
+	if (job && !job->is_kept && (!is_told || result.error))
 		shmq__shmem_punch(job->fd, job->off, job->bytes);
 	if (job)
 		pending_destroy(job);

@@ -79,10 +79,17 @@ int place_populate_start(struct place *p, int fd, uint64_t off, uint64_t bytes, 
 			 int node, void (*init)(void *mem, void *arg), void *arg, pid_t *child,
 			 int *result_fd, struct shmq__why *why);
 
+/* The same for pages that are there already: the child moves them to the node.
+ * Those that somebody else has mapped too stay where they are, unless this
+ * process may move them (CAP_SYS_NICE): node_actual says what came of it.
+ * Whatever becomes of the child, the range keeps what is in it. */
+int place_bring_start(struct place *p, int fd, uint64_t off, uint64_t bytes, unsigned page_shift,
+		      int node, pid_t *child, int *result_fd, struct shmq__why *why);
+
 /* Collect the child's result, close result_fd, reap the child.  Blocks until
  * the child is done.  0, or what went wrong: SHMQ_ENOMEMORY also if it was
- * killed or met a SIGBUS.  On failure the whole range has been punched, first
- * of all: while a full cgroup keeps a dead child's pages, the next to be
+ * killed or met a SIGBUS.  On failure to populate the whole range has been
+ * punched, first of all: while a full cgroup keeps a dead child's pages, the next to be
  * killed is the daemon.  out may be NULL. */
 int place_populate_finish(pid_t child, int result_fd, struct place_result *out,
 			  struct shmq__why *why);

@@ -223,24 +223,60 @@ static void make_real(const struct populate *job, char *mem)
 	}
 }
 
-/* ---- reading back ---------------------------------------------------- */
+/* ---- pages that are there ---------------------------------------------- */
 
 enum { CHUNK = 1024 };
 
+/* move_pages(2) for pages at, at + 1, and so on; returns for how many, 0 if it
+ * cannot be asked.  Without targets it only reports. */
+static size_t move_pages(const struct populate *job, void *mem, uint64_t at, const int *nodes,
+			 int *status, int flags)
+{
+	uint64_t left = (job->bytes >> job->page_shift) - at;
+	size_t n = left < CHUNK ? (size_t)left : CHUNK, i;
+	void *pages[CHUNK];
+
+	for (i = 0; i < n; i++)
+		pages[i] = (char *)mem + ((at + i) << job->page_shift);
+	return syscall(SYS_move_pages, 0, n, pages, nodes, status, flags) < 0 ? 0 : n;
+}
+
+/* They move under the hands of who uses them.  For what is swapped out and
+ * comes back, the node is a preference. */
+static void bring(const struct populate *job, void *mem)
+{
+	enum { WORD = 8 * sizeof(unsigned long), NODES_MAX = 1024 };
+	uint64_t count = job->bytes >> job->page_shift, at;
+	unsigned long mask[NODES_MAX / WORD] = { 0 };
+	int nodes[CHUNK], status[CHUNK];
+	size_t n;
+
+	if (job->bound_node < 0 || job->bound_node >= NODES_MAX)
+		return;
+	for (n = 0; n < CHUNK; n++)
+		nodes[n] = job->bound_node;
+	for (at = 0; at < count; at += n) {
+		n = move_pages(job, mem, at, nodes, status, MPOL_MF_MOVE_ALL);
+		if (!n)
+			n = move_pages(job, mem, at, nodes, status, MPOL_MF_MOVE);
+		if (!n)
+			return;
+	}
+	mask[job->bound_node / WORD] = 1UL << job->bound_node % WORD;
+	syscall(SYS_mbind, mem, job->bytes, MPOL_PREFERRED, mask, NODES_MAX + 1, 0);
+}
+
 /* SHMQ_NODE(n) if every page is on n, 0 if they are spread or it cannot be
- * asked.  move_pages(2) without targets only reports. */
+ * asked. */
 static int read_node(const struct populate *job, void *mem)
 {
 	uint64_t count = job->bytes >> job->page_shift, at;
-	void *pages[CHUNK];
 	int status[CHUNK], node = -1;
 	size_t i, n;
 
 	for (at = 0; at < count; at += n) {
-		n = count - at < CHUNK ? (size_t)(count - at) : CHUNK;
-		for (i = 0; i < n; i++)
-			pages[i] = (char *)mem + ((at + i) << job->page_shift);
-		if (syscall(SYS_move_pages, 0, n, pages, NULL, status, 0))
+		n = move_pages(job, mem, at, NULL, status, 0);
+		if (!n)
 			return SHMQ_NODE_ANY;
 		for (i = 0; i < n; i++) {
 			if (status[i] < 0 || (node >= 0 && status[i] != node))
@@ -277,8 +313,11 @@ _Noreturn static void run_child(const struct populate *job, pid_t parent)
 
 	become_disposable(job, parent);
 	mem = map(job);
-	bind_to_nodes(job, mem);
+	if (!job->is_there)
+		bind_to_nodes(job, mem);
 	make_real(job, mem);
+	if (job->is_there)
+		bring(job, mem);
 	self.stage = "initialising";
 	if (job->init)
 		job->init(mem, job->arg);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * populate: the disposable child that makes a range of a memfd real.  Used
- * through place.h, which decides; this only does.
+ * populate: the disposable child that makes a range of a memfd real, or
+ * moves one to another node.  Used through place.h, which decides; this only does.
  */
 #ifndef SHMQ_POPULATE_H
 #define SHMQ_POPULATE_H
@@ -19,6 +19,7 @@ struct populate {
 	hwloc_topology_t topology;  /* bind with it ... */
 	hwloc_const_bitmap_t nodes; /* ... to these; NULL: as the kernel likes */
 	int is_single_node;         /* a refused bind then changes nothing */
+	int is_there;               /* populated before: bring it to bound_node */
 	void (*init)(void *mem, void *arg);
 	void *arg;
 };

@@ -248,9 +248,11 @@ enum shmq_pages {
 
 enum shmq_lock { SHMQ_LOCK_AUTO = 1, SHMQ_LOCK_NEVER, SHMQ_LOCK_ALWAYS };
 
-#define SHMQ_NODE_ANY 0        /* let the kernel place pages where they are first used */
+#define SHMQ_NODE_ANY 0        /* where the kernel likes: near the supervisor, if it can */
 #define SHMQ_NODE(n) ((n) + 1) /* NUMA node n */
-
+/* The node on which the first publisher runs when it opens the topic: pages
+ * are moved there then, if they can be; else the topic's note says why not. */
+#define SHMQ_NODE_PUBLISHER (-1)
 #define SHMQ_TOPIC_TAG 1u  /* slots carry a 64-bit tag (8 bytes) and a */
 #define SHMQ_TOPIC_TIME 2u /* timestamp (8 bytes); either takes 16 */
 /* Nobody may sleep on it: publishers are then never interrupted by a
@@ -273,7 +275,7 @@ struct shmq_topic_options {
 	enum shmq_wait wait;        /* hint, taken by handles that choose none */
 	enum shmq_pages pages;      /* default SHMQ_PAGES_AUTO */
 	enum shmq_lock lock;        /* default SHMQ_LOCK_AUTO: when it fits */
-	int node;                   /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	int node;                   /* SHMQ_NODE_* */
 	unsigned flags;             /* SHMQ_TOPIC_* */
 	int64_t evict_ns;           /* SHMQ_EVICT: patience; default 100 ms */
 	int64_t block_timeout_ns;   /* SHMQ_BLOCK: how long a publish waits;
@@ -292,7 +294,7 @@ struct shmq_plan {
 	uint64_t depth;           /* after rounding */
 	uint32_t inline_bytes;    /* payload that fits a slot */
 	uint64_t page_bytes;      /* page size the rings will have */
-	int node;                 /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	int node;                 /* as asked */
 	uint64_t available_bytes; /* what the source has free now */
 	char source[128];         /* where it comes from, for people */
 	char note[256];           /* fall-backs, each with what fixes it; or "" */
@@ -534,7 +536,7 @@ struct shmq_topic_info {
 	int ended;           /* removed, memory kept for handles still open */
 	uint64_t ring_bytes; /* shared memory of all rings */
 	uint64_t page_bytes; /* page size actually used */
-	int node_asked;      /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	int node_asked;      /* SHMQ_NODE_* */
 	int node_actual;     /* where the pages are: SHMQ_NODE(n), 0 if spread */
 	int locked;          /* 1 if locked in memory */
 	unsigned publishers, subscribers;

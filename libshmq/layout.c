@@ -196,8 +196,9 @@ int shmq__layout_defaults(struct shmq_topic_options *o, char *why, size_t n)
 		o->lock = SHMQ_LOCK_AUTO;
 	if (o->lock < SHMQ_LOCK_AUTO || o->lock > SHMQ_LOCK_ALWAYS)
 		return refuse(why, n, "lock must be auto, never or always");
-	if (o->node < 0)
-		return refuse(why, n, "node must be SHMQ_NODE_ANY or SHMQ_NODE(n)");
+	if (o->node < SHMQ_NODE_PUBLISHER)
+		return refuse(why, n,
+			      "node must be SHMQ_NODE_ANY, SHMQ_NODE_PUBLISHER or SHMQ_NODE(n)");
 	if (o->evict_ns < 0)
 		return refuse(why, n, "evict time must not be negative");
 	if (!o->evict_ns)

@@ -342,7 +342,7 @@ struct lay_topic {
 	uint32_t flags; /* SHMQ_TOPIC_* */
 	uint8_t mode, policy, stall, wait;
 	uint8_t pages_asked, lock_asked, page_shift, locked;
-	int32_t node_asked;  /* SHMQ_NODE_ANY or SHMQ_NODE(n) */
+	int32_t node_asked;  /* SHMQ_NODE_* */
 	int32_t node_actual; /* SHMQ_NODE(n), 0 spread or unknown */
 	int64_t evict_ns;
 	int64_t block_timeout_ns;
@@ -355,7 +355,8 @@ struct lay_topic {
 	shmq_au32 publishers;    /* open handles */
 	shmq_au32 subscribers;
 	char note[256];
-	uint8_t pad[1024 - 392 - 256];
+	int32_t node_home; /* with SHMQ_NODE_PUBLISHER: that of the first one, 0 before */
+	uint8_t pad[1024 - 396 - 256];
 	char name[SHMQ_NAME_MAX + 1];
 };
 _Static_assert(sizeof(struct lay_topic) == 1024, "topic record");

@@ -86,7 +86,7 @@ struct proto_request {
 			uint32_t role;     /* enum shmq_role */
 			uint32_t from;     /* enum shmq_from */
 			int32_t partition; /* -1 all */
-			uint32_t pad;
+			int32_t node;      /* publisher: SHMQ_NODE(n) it runs on, 0 unknown */
 			uint64_t seq;
 			uint64_t arena_bytes; /* 0: the topic's default */
 		} open;

@@ -9,6 +9,7 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 /* Limit that proves everything below w.next was read: limit - depth is the
@@ -139,6 +140,14 @@ static int check_options(const struct shmq_pub_options *o, struct shmq__why *why
 	return 0;
 }
 
+/* Where this thread runs; 0 if that cannot be told. */
+static int own_node(void)
+{
+	unsigned cpu, node;
+
+	return getcpu(&cpu, &node) ? SHMQ_NODE_ANY : SHMQ_NODE((int)node);
+}
+
 SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 			      const struct shmq_pub_options *options, shmq_pub **out)
 {
@@ -165,6 +174,7 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	req.open.role = SHMQ_ROLE_PUBLISHER;
 	req.open.partition = -1;
 	req.open.arena_bytes = o.arena_bytes;
+	req.open.node = own_node();
 	/* Room for the lanes is known once the topic is: open on a copy, then
 	 * move it, which is allowed as only the list of handles points to it. */
 	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_WRITE, why);

@@ -98,7 +98,7 @@ enum opt_kind {
 	OPT_SIZE,     /* k, M, G are powers of 1024 */
 	OPT_DURATION, /* int64_t nanoseconds; "forever" is SHMQ_FOREVER */
 	OPT_RATE,     /* double, per second */
-	OPT_INDEX,    /* n is stored as n + 1: zero stays "not given" */
+	OPT_INDEX,    /* n is stored as n + 1: zero stays "not given"; or one of .words */
 	OPT_WORD,     /* value of one of .words */
 };
 
@@ -259,6 +259,7 @@ struct topics {
 int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out);
 void topics_clear(struct topics *topics);
 json_t *topics_json(const struct shmq_topic_info *topic);
+json_t *topics_json_node(int node);
 
 struct peers {
 	struct shmq_peer_info *all; /* sorted by client */

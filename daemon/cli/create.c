@@ -36,8 +36,7 @@ static void print_json(const char *topic, enum outcome outcome, const struct shm
 		json_put_u64(object, "depth", plan->depth);
 		json_put_u64(object, "inline_bytes", plan->inline_bytes);
 		json_put_u64(object, "page_bytes", plan->page_bytes);
-		json_put(object, "node",
-			 plan->node == SHMQ_NODE_ANY ? json_null() : json_integer(plan->node - 1));
+		json_put(object, "node", topics_json_node(plan->node));
 		json_put_u64(object, "available_bytes", plan->available_bytes);
 		json_put_text(object, "source", plan->source);
 		json_put_text(object, "note", plan->note);

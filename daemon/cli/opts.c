@@ -160,14 +160,22 @@ static void check_range(const struct command *command, const struct opt *option,
 			  largest(option), text);
 }
 
-static void take_word(const struct command *command, const struct opt *option, void *into,
-		      const char *text)
+/* Its last one, without text, if there is no such word. */
+static const struct opt_word *find_word(const struct opt *option, const char *text)
 {
 	const struct opt_word *word = option->words;
-	char words[128] = "";
 
 	while (word->text && strcmp(word->text, text))
 		word++;
+	return word;
+}
+
+static void take_word(const struct command *command, const struct opt *option, void *into,
+		      const char *text)
+{
+	const struct opt_word *word = find_word(option, text);
+	char words[128] = "";
+
 	if (!word->text) {
 		join_words(option->words, words, sizeof(words));
 		opts_fail(command, "--%s takes %s, not \"%s\"", option->name, words, text);
@@ -208,6 +216,10 @@ static void take_number(const struct command *command, const struct opt *option,
 	uint64_t value = 0;
 	double rate = 0;
 
+	if (option->words && find_word(option, text)->text) {
+		take_word(command, option, into, text);
+		return;
+	}
 	if (parse_value(option, text, &value, &rate) < 0)
 		opts_fail(command, "--%s takes %s, %s, not \"%s\"", option->name,
 			  kinds[option->kind].noun, kinds[option->kind].examples, text);

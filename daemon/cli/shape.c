@@ -37,6 +37,8 @@ const struct opt_word shape_locks[] = {
 	{ NULL, 0 },
 };
 
+static const struct opt_word nodes[] = { { "publisher", SHMQ_NODE_PUBLISHER }, { NULL, 0 } };
+
 #define AT(member) OPT_AT(struct shmq_topic_options, member)
 
 /* Zero means the default in the API, so it is no value here. */
@@ -64,8 +66,8 @@ const struct opt shape_options[] = {
 	  .help = "policy block: how long a publish waits (forever)" },
 	{ "stall", .kind = OPT_WORD, AT(stall), .words = shape_stalls,
 	  .help = "what is done about a publisher stopped inside a\nclaim on a shared topic (kill)" },
-	{ "node", .kind = OPT_INDEX, AT(node), .arg = "N",
-	  .help = "NUMA node of the rings (where the kernel likes)" },
+	{ "node", .kind = OPT_INDEX, AT(node), .arg = "N|publisher", .words = nodes,
+	  .help = "NUMA node of the rings, or that of the first\npublisher (where the kernel likes)" },
 	{ "pages", .kind = OPT_WORD, AT(pages), .words = shape_pages,
 	  .help = "page size; auto takes hugepages if there are" },
 	{ "lock", .kind = OPT_WORD, AT(lock), .words = shape_locks,

@@ -59,8 +59,10 @@ void topics_clear(struct topics *topics)
 	*topics = (struct topics){ 0 };
 }
 
-static json_t *json_node(int node)
+json_t *topics_json_node(int node)
 {
+	if (node == SHMQ_NODE_PUBLISHER)
+		return json_string(units_node(node).s);
 	return node == SHMQ_NODE_ANY ? json_null() : json_integer(node - 1);
 }
 
@@ -85,8 +87,8 @@ json_t *topics_json(const struct shmq_topic_info *topic)
 	json_put(object, "ended", json_boolean(topic->ended));
 	json_put_u64(object, "ring_bytes", topic->ring_bytes);
 	json_put_u64(object, "page_bytes", topic->page_bytes);
-	json_put(object, "node_asked", json_node(topic->node_asked));
-	json_put(object, "node", json_node(topic->node_actual));
+	json_put(object, "node_asked", topics_json_node(topic->node_asked));
+	json_put(object, "node", topics_json_node(topic->node_actual));
 	json_put(object, "locked", json_boolean(topic->locked));
 	json_put_u64(object, "publishers", topic->publishers);
 	json_put_u64(object, "subscribers", topic->subscribers);

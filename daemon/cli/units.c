@@ -229,6 +229,8 @@ struct units_text units_node(int node)
 
 	if (node == SHMQ_NODE_ANY)
 		snprintf(text.s, sizeof(text.s), "any");
+	else if (node == SHMQ_NODE_PUBLISHER)
+		snprintf(text.s, sizeof(text.s), "publisher");
 	else
 		snprintf(text.s, sizeof(text.s), "%d", node - 1);
 	return text;

@@ -151,6 +151,14 @@ field() { # TOPIC EXPRESSION: of stat --json
 	[ "$(shmq stat t --json | json '$_->{node_asked}')" = 0 ]
 }
 
+@test "a_topic_on_the_node_of_its_first_publisher_says_so" {
+	shmq create t -q --node publisher
+	[ "$(shmq stat t --json | json '$_->{node_asked}')" = publisher ]
+	shmq stat t | grep -q '(asked publisher)'
+	echo m | shmq pub t
+	shmq stat t | grep -Eq 'node [0-9]+ \(asked publisher\)'
+}
+
 @test "hugepages_that_are_not_free_are_exit_7" {
 	[ "$(cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null || echo 0)" = 0 ] ||
 		skip "there are free hugepages"

@@ -700,6 +700,63 @@ TEST(a_killed_child_is_a_shortage_of_memory_and_its_range_is_punched)
 	place_destroy(p);
 }
 
+static void init_fill(void *mem, void *arg)
+{
+	memset(mem, 'k', MIB);
+}
+
+static void check_kept(int fd)
+{
+	static char got[MIB], want[MIB];
+
+	memset(want, 'k', sizeof(want));
+	CHECK_EQ(pread(fd, got, sizeof(got), 0), (ssize_t)sizeof(got));
+	CHECK_MEM(got, want, sizeof(got));
+}
+
+TEST(pages_that_are_brought_to_a_node_keep_what_is_in_them)
+{
+	struct place *p = make(NULL, NULL);
+	struct place_result result;
+	int fd = make_slab(2 * MIB, 12), result_fd;
+	pid_t child;
+
+	CHECK_OK(place_populate(p, fd, 0, MIB, 12, 0, init_fill, NULL, &result, &why));
+	/* There and back, as far as there are nodes. */
+	for (int n = 0; n < 4; n++) {
+		int node = SHMQ_NODE(n % 2);
+		int error = place_bring_start(p, fd, 0, MIB, 12, node, &child, &result_fd, &why);
+
+		if (error == SHMQ_ENONODE)
+			continue;
+		CHECK_OK(error);
+		CHECK_OK(place_populate_finish(child, result_fd, &result, &why));
+		CHECK_EQ(result.node_actual, node);
+		check_kept(fd);
+	}
+	CHECK_EQ(used_bytes(fd), MIB);
+	close(fd);
+	place_destroy(p);
+}
+
+TEST(pages_whose_mover_is_killed_keep_what_is_in_them)
+{
+	struct place *p = make(NULL, NULL);
+	int fd = make_slab(2 * MIB, 12), result_fd, error;
+	pid_t child;
+
+	CHECK_OK(place_populate(p, fd, 0, MIB, 12, 0, init_fill, NULL, NULL, &why));
+	error = place_bring_start(p, fd, 0, MIB, 12, SHMQ_NODE(0), &child, &result_fd, &why);
+	if (error == SHMQ_ENONODE)
+		SKIP("this process may not use node 0");
+	CHECK_OK(error);
+	CHECK_OK(kill(child, SIGKILL));
+	place_populate_finish(child, result_fd, NULL, &why);
+	check_kept(fd);
+	close(fd);
+	place_destroy(p);
+}
+
 /* A memfd that is shorter than the range: what a full machine looks like to a
  * page fault. */
 static void populate_meets_sigbus(const char *expected)

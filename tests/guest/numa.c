@@ -207,6 +207,176 @@ TEST(a_topic_that_is_moved_stays_on_its_node)
 	test_bus_stop();
 }
 
+/* ---- the node of the first publisher --------------------------------------------- */
+
+static int publish_one(void *arg)
+{
+	const struct stream *s = arg;
+	shmq_bus *bus;
+
+	run_on(s->node);
+	bus = test_bus_open();
+	CHECK_OK(shmq_publish(open_pub(bus, s->topic), "one", 3));
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static void publish_from(const char *topic, int node)
+{
+	struct stream s = { topic, node };
+
+	CHECK_EQ(test_join(test_spawn(publish_one, &s)), 0);
+}
+
+TEST(a_topic_follows_its_first_publisher_to_its_node_and_stays_there)
+{
+	shmq_bus *bus;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "huge", ring_of(.node = SHMQ_NODE_PUBLISHER));
+	create(bus, "small", .depth = 1024, .node = SHMQ_NODE_PUBLISHER);
+	check_topic(bus, "huge", SHMQ_NODE(0), HUGE);
+	check_topic(bus, "small", SHMQ_NODE(0), 4096);
+	CHECK(topic_info(bus, "small").locked);
+	publish_from("huge", 1);
+	publish_from("small", 1);
+	check_topic(bus, "huge", SHMQ_NODE(1), HUGE);
+	check_topic(bus, "small", SHMQ_NODE(1), 4096);
+	CHECK(topic_info(bus, "small").locked);
+	check_free(PLENTY, PLENTY - RING_PAGES);
+	check_stream(bus, "huge", 0);
+	check_stream(bus, "small", 0);
+	check_topic(bus, "huge", SHMQ_NODE(1), HUGE);
+	check_topic(bus, "small", SHMQ_NODE(1), 4096);
+	CHECK_OK(shmq_topic_move(bus, "huge"));
+	check_topic(bus, "huge", SHMQ_NODE(1), HUGE);
+	check_note(bus, "huge", "");
+	CHECK_OK(shmq_topic_remove(bus, "huge", 0));
+	await_free(PLENTY, PLENTY);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(the_arena_of_a_first_publisher_lies_on_its_node)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = 1024, .max_message_bytes = 1 << 20, .node = SHMQ_NODE_PUBLISHER);
+	run_on(1);
+	pub = open_pub(bus, "t", .arena_bytes = 4 * HUGE);
+	check_topic(bus, "t", SHMQ_NODE(1), 4096);
+	check_free(PLENTY, PLENTY - 4);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(messages_of_a_topic_that_follows_reach_who_was_there_before)
+{
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", ring_of(.node = SHMQ_NODE_PUBLISHER));
+	sub = open_sub(bus, "t");
+	publish_from("t", 1);
+	check_topic(bus, "t", SHMQ_NODE(1), HUGE); /* by root, whoever has it mapped */
+	check_free(PLENTY, PLENTY - RING_PAGES);
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_MEM(msg.data, "one", 3);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_topic_that_may_not_follow_says_why)
+{
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	set_pools(PLENTY, PLENTY);
+	CHECK_OK(chown(test_tmpdir(), 65534, 65534));
+	CHECK_OK(setgid(65534));
+	CHECK_OK(setuid(65534));
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "free", ring_of(.node = SHMQ_NODE_PUBLISHER));
+	publish_from("free", 1);
+	check_topic(bus, "free", SHMQ_NODE(1), HUGE);
+	create(bus, "held", ring_of(.node = SHMQ_NODE_PUBLISHER));
+	sub = open_sub(bus, "held");
+	publish_from("held", 1);
+	CHECK_NE(topic_info(bus, "held").node_actual, SHMQ_NODE(1));
+	check_note(bus, "held", "not on node 1 of its first publisher: ");
+	check_note(bus, "held", "CAP_SYS_NICE");
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_MEM(msg.data, "one", 3);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_topic_stays_where_it_is_if_the_node_of_its_first_publisher_is_dry)
+{
+	char pool[128];
+	shmq_bus *bus;
+
+	snprintf(pool, sizeof(pool), POOL "nr_hugepages", 1);
+	set_pools(PLENTY, RING_PAGES - 1);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", ring_of(.node = SHMQ_NODE_PUBLISHER, .max_message_bytes = 1 << 20));
+	publish_from("t", 1);
+	check_topic(bus, "t", SHMQ_NODE(0), HUGE);
+	check_note(bus, "t", pool);
+	check_stream(bus, "t", 1);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_worker_killed_while_a_topic_follows_loses_nothing)
+{
+	shmq_bus *bus;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", ring_of(.node = SHMQ_NODE_PUBLISHER));
+	for (int round = 0; round < 5; round++) {
+		struct stream s = { "t", 1 };
+		pid_t child = test_spawn(publish_one, &s);
+		struct shmq_msg msg;
+		shmq_sub *sub;
+
+		CHECK_OK(kill(test_bus_worker_pid(bus), SIGKILL));
+		CHECK_EQ(test_join(child), 0);
+		check_topic(bus, "t", SHMQ_NODE(1), HUGE);
+		sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_MEM(msg.data, "one", 3);
+		shmq_sub_close(sub);
+		CHECK_OK(shmq_topic_remove(bus, "t", 0));
+		create(bus, "t", ring_of(.node = SHMQ_NODE_PUBLISHER));
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+	await_free(PLENTY, PLENTY);
+}
+
 /* ---- a node that runs dry ------------------------------------------------------ */
 
 TEST(a_node_without_hugepages_is_named_and_the_topic_gets_small_pages_there)

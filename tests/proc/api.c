@@ -621,7 +621,7 @@ TEST(bad_topic_options_are_refused_without_effect)
 		{ "wait", { .wait = 5 }, SHMQ_EOPTION },
 		{ "pages", { .pages = 5 }, SHMQ_EOPTION },
 		{ "lock", { .lock = 4 }, SHMQ_EOPTION },
-		{ "node", { .node = -1 }, SHMQ_EOPTION },
+		{ "node", { .node = -2 }, SHMQ_EOPTION },
 		{ "node 4000", { .node = SHMQ_NODE(4000) }, SHMQ_ENONODE },
 		{ "flags", { .flags = 8 }, SHMQ_EOPTION },
 		{ "evict_ns", { .evict_ns = -1 }, SHMQ_EOPTION },

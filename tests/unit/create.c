@@ -174,7 +174,7 @@ TEST(what_cannot_be_is_refused_here_and_nobody_is_asked)
 		{ { .wait = SHMQ_WAIT_SLEEP, .flags = SHMQ_TOPIC_SPIN_ONLY }, "spin-only" },
 		{ { .pages = (enum shmq_pages)5 }, "pages" },
 		{ { .lock = (enum shmq_lock)4 }, "lock" },
-		{ { .node = -1 }, "node" },
+		{ { .node = -2 }, "node" },
 		{ { .flags = 8 }, "flag" },
 		{ { .evict_ns = -1 }, "evict" },
 		{ { .block_timeout_ns = -2 }, "block timeout" },

@@ -119,7 +119,7 @@ TEST(options_out_of_range_are_refused_with_the_reason)
 		.wait = SHMQ_WAIT_SLEEP);
 	REFUSED("pages must be auto, 4k, 2m or 1g", .pages = (enum shmq_pages)5);
 	REFUSED("lock must be auto, never or always", .lock = (enum shmq_lock)4);
-	REFUSED("node must be SHMQ_NODE_ANY or SHMQ_NODE(n)", .node = -1);
+	REFUSED("node must be SHMQ_NODE_ANY, SHMQ_NODE_PUBLISHER or SHMQ_NODE(n)", .node = -2);
 	REFUSED("evict time must not be negative", .evict_ns = -1);
 	REFUSED("block timeout must be SHMQ_FOREVER or positive", .block_timeout_ns = -2);
 }
