@@ -58,8 +58,8 @@ static const char *find_daemon(const struct shmq_bus *bus, char *out, size_t byt
 	return "shmqd";
 }
 
-/* 0 or a positive errno. */
-static int spawn_daemon(struct shmq_bus *bus, const char *path, pid_t *pid)
+/* Its standard error goes to `said` if that is not -1.  0 or a positive errno. */
+static int spawn_daemon(struct shmq_bus *bus, const char *path, int said, pid_t *pid)
 {
 	char *argv[] = { (char *)(uintptr_t) "shmqd",
 			 (char *)(uintptr_t) "--bus",
@@ -68,41 +68,77 @@ static int spawn_daemon(struct shmq_bus *bus, const char *path, pid_t *pid)
 			 bus->dir,
 			 (char *)(uintptr_t) "--on-demand",
 			 NULL };
+	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none;
 	int error = posix_spawnattr_init(&attr);
 
 	if (error)
 		return error;
+	error = posix_spawn_file_actions_init(&actions);
+	if (error)
+		goto out;
+	if (said >= 0)
+		error = posix_spawn_file_actions_adddup2(&actions, said, STDERR_FILENO);
 	/* The library's thread has all signals blocked. */
 	sigemptyset(&none);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-	error = posix_spawnp(pid, path, NULL, &attr, argv, environ);
+	if (!error)
+		error = posix_spawnp(pid, path, &actions, &attr, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+out:
 	posix_spawnattr_destroy(&attr);
 	return error;
+}
+
+/* The first line of what it said has the reason: its log may not be there. */
+static int explain_failure(const struct shmq_bus *bus, const char *path, int said,
+			   struct shmq__why *why)
+{
+	static const char voice[] = "shmqd: ";
+	char text[256], *reason = text;
+	ssize_t n = said < 0 ? 0 : read(said, text, sizeof(text) - 1);
+
+	text[n > 0 ? n : 0] = 0;
+	text[strcspn(text, "\n")] = 0;
+	if (!strncmp(text, voice, strlen(voice)))
+		reason += strlen(voice);
+	if (!*reason)
+		return shmq__fail(why, SHMQ_ENODAEMON, "%s failed to start: see %s/%s.log", path,
+				  bus->dir, bus->name);
+	return shmq__fail(why, SHMQ_ENODAEMON, "%s failed to start: %s", path, reason);
 }
 
 int shmq__start_daemon(struct shmq_bus *bus, struct shmq__why *why)
 {
 	char found[4096 + 32];
 	const char *path = find_daemon(bus, found, sizeof(found));
-	int status = 0, error;
+	int status = 0, said[2] = { -1, -1 }, error;
 	pid_t pid;
 
-	error = spawn_daemon(bus, path, &pid);
-	if (error)
-		return shmq__fail(why, SHMQ_ENODAEMON,
-				  "starting %s: %s: install shmqd or set SHMQ_DAEMON", path,
-				  strerror(error));
+	/* Not waited for: a daemon may keep its end. */
+	if (pipe2(said, O_CLOEXEC | O_NONBLOCK))
+		said[0] = said[1] = -1;
+	error = spawn_daemon(bus, path, said[1], &pid);
+	if (said[1] >= 0)
+		close(said[1]);
+	if (error) {
+		error = shmq__fail(why, SHMQ_ENODAEMON,
+				   "starting %s: %s: install shmqd or set SHMQ_DAEMON", path,
+				   strerror(error));
+		goto out;
+	}
 	/* It daemonises: the child returns when the socket accepts. */
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
-			return 0; /* the program reaps its children itself */
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	return shmq__fail(why, SHMQ_ENODAEMON, "%s failed to start: see %s/%s.log", path, bus->dir,
-			  bus->name);
+			goto out; /* the program reaps its children itself */
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		error = explain_failure(bus, path, said[0], why);
+out:
+	if (said[0] >= 0)
+		close(said[0]);
+	return error;
 }
 
 void shmq__start_reap(struct shmq_bus *bus, int patience_ms)
@@ -144,6 +180,6 @@ void shmq__start_again(struct shmq_bus *bus)
 	bus->next_start_ns = now + (uint64_t)bus->start_pause_ns;
 	if (bus->start_pause_ns < start_pause_max_ns)
 		bus->start_pause_ns *= 2;
-	if (spawn_daemon(bus, find_daemon(bus, found, sizeof(found)), &bus->starter))
+	if (spawn_daemon(bus, find_daemon(bus, found, sizeof(found)), -1, &bus->starter))
 		bus->starter = 0;
 }

@@ -76,6 +76,21 @@ TEST(the_supervisor_to_start_is_found_by_name_environment_or_path)
 	CHECK_EQ(count_starts(NULL), 3);
 }
 
+TEST(what_keeps_a_supervisor_from_starting_is_named)
+{
+	int before = test_fd_count();
+	shmq_bus *bus;
+
+	install_shmqd("echo shmqd: no room here >&2\necho more >&2\nexit 1");
+	CHECK_ERROR(open_on_demand(NULL, &bus), SHMQ_ENODAEMON);
+	check_says("shmqd failed to start: no room here");
+	CHECK(!strstr(shmq_bus_error(NULL), "more"));
+	install_shmqd("kill -KILL $$");
+	CHECK_ERROR(open_on_demand(NULL, &bus), SHMQ_ENODAEMON);
+	check_says("shmqd failed to start: see");
+	CHECK_EQ(test_fd_count(), before);
+}
+
 TEST(a_supervisor_that_says_it_started_but_does_not_listen_is_given_its_time)
 {
 	shmq_bus *bus;
