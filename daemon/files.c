@@ -43,7 +43,8 @@ int files_lock(const char *path, int64_t timeout_ns)
 	uint64_t deadline = shmq__clock_deadline(timeout_ns);
 
 	for (;;) {
-		int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), error;
+		/* For reading, as a directory may become read-only meanwhile. */
+		int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), error;
 
 		if (fd < 0)
 			return -errno;
