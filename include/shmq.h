@@ -14,7 +14,8 @@
  *            every call refuses with SHMQ_EFORKED; open a bus anew there.
  *   signals  No call may be made on a handle from a signal handler that
  *            interrupted a call on the same handle.  Nothing else about
- *            a publish is unsafe: no lock is held at any instruction.
+ *            a publish is unsafe: no lock is held at any instruction, and
+ *            it takes nothing from malloc; a receive sometimes does.
  *   SIGKILL  May hit any process anywhere.  Whatever was committed stays
  *            readable, whatever was not is never seen.
  *   threads  bus: any thread at any time.  publisher, subscriber, wait

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "arena.h"
+#include "mem.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,9 +11,14 @@ void shmq__arena_init(struct shmq__arena *a, void *mem, uint64_t bytes, uint32_t
 	*a = (struct shmq__arena){ .mem = mem, .bytes = bytes, .id = id, .gen = gen };
 }
 
+static void put(struct arena_piece *piece, unsigned capacity)
+{
+	shmq__mem_put(piece, capacity * sizeof(*piece));
+}
+
 void shmq__arena_fini(struct shmq__arena *a)
 {
-	free(a->piece);
+	put(a->piece, a->capacity);
 	*a = (struct shmq__arena){ 0 };
 }
 
@@ -21,12 +27,12 @@ int shmq__arena_grow(struct shmq__arena *a)
 	unsigned capacity = a->capacity ? 2 * a->capacity : 64, i;
 	struct arena_piece *fresh;
 
-	fresh = malloc(capacity * sizeof(*fresh));
+	fresh = shmq__mem_get(capacity * sizeof(*fresh));
 	if (!fresh)
 		return -ENOMEM;
 	for (i = 0; i < a->count; i++)
 		fresh[i] = *arena_at(a, i);
-	free(a->piece);
+	put(a->piece, a->capacity);
 	a->piece = fresh;
 	a->first = 0;
 	a->capacity = capacity;
@@ -65,14 +71,14 @@ void shmq__arena_adopt_done(struct shmq__arena *a)
 	a->pos = a->piece[newest].off + arena_lines(a->piece[newest].bytes);
 	if (a->pos > a->bytes)
 		a->pos = a->bytes;
-	turned = malloc(a->capacity * sizeof(*turned));
+	turned = shmq__mem_get(a->capacity * sizeof(*turned));
 	if (!turned) { /* start over at the front: only the order suffers */
 		a->pos = 0;
 		return;
 	}
 	for (i = 0; i < a->count; i++)
 		turned[i] = a->piece[(newest + 1 + i) % a->count];
-	free(a->piece);
+	put(a->piece, a->capacity);
 	a->piece = turned;
 }
 

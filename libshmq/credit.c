@@ -7,9 +7,10 @@
  *      of ring.h.
  */
 #include "credit.h"
+#include "mem.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <string.h>
 
 void shmq__credit_init(struct shmq__credit *c, struct shmq__topic *topic, uint32_t partition,
 		       struct lay_entry *own)
@@ -17,9 +18,15 @@ void shmq__credit_init(struct shmq__credit *c, struct shmq__topic *topic, uint32
 	*c = (struct shmq__credit){ .topic = topic, .partition = partition, .own = own };
 }
 
+static void put(struct credit_gater *gater, unsigned capacity)
+{
+	if (capacity > CREDIT_FEW)
+		shmq__mem_put(gater, capacity * sizeof(*gater));
+}
+
 void shmq__credit_fini(struct shmq__credit *c)
 {
-	free(c->gater);
+	put(c->gater, c->capacity);
 	c->gater = NULL;
 	c->count = c->capacity = 0;
 }
@@ -40,8 +47,8 @@ static int was_absent(const struct credit_gater *old, unsigned n, const struct l
 static int list(struct shmq__credit *c, uint32_t epoch)
 {
 	struct shmq__roster_iter it = { 0 };
-	struct credit_gater *fresh = NULL;
-	unsigned count = 0, capacity = 0;
+	struct credit_gater few[CREDIT_FEW], *fresh = few;
+	unsigned count = 0, capacity = CREDIT_FEW;
 	struct lay_member *m;
 
 	while ((m = shmq__topic_next_member(c->topic, &it))) {
@@ -53,15 +60,15 @@ static int list(struct shmq__credit *c, uint32_t epoch)
 		if (!e)
 			continue;
 		if (count == capacity) {
-			struct credit_gater *more;
+			struct credit_gater *more = shmq__mem_get(2 * capacity * sizeof(*more));
 
-			capacity = capacity ? 2 * capacity : 8;
-			more = realloc(fresh, capacity * sizeof(*fresh));
-			if (!more) {
-				free(fresh);
+			if (more)
+				memcpy(more, fresh, count * sizeof(*more));
+			put(fresh, capacity);
+			if (!more)
 				return -ENOMEM;
-			}
 			fresh = more;
+			capacity *= 2;
 		}
 		fresh[count++] = (struct credit_gater){
 			.entry = e,
@@ -72,8 +79,10 @@ static int list(struct shmq__credit *c, uint32_t epoch)
 			.absent = was_absent(c->gater, c->count, e, m->entry_gen),
 		};
 	}
-	free(c->gater);
-	c->gater = fresh;
+	put(c->gater, c->capacity);
+	if (fresh == few)
+		memcpy(c->few, few, count * sizeof(few[0]));
+	c->gater = fresh == few ? c->few : fresh;
 	c->count = count;
 	c->capacity = capacity;
 	c->epoch = epoch;

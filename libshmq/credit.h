@@ -17,6 +17,9 @@ struct credit_gater {
 	int absent; /* evicted, or proved dead, by this publisher */
 };
 
+enum { CREDIT_FEW = 4 };
+
+/* It stays where it is once it was asked. */
 struct shmq__credit {
 	struct shmq__topic *topic;
 	struct lay_entry *own; /* where the limit is kept; writable */
@@ -24,7 +27,8 @@ struct shmq__credit {
 	uint32_t epoch; /* of the roster when it was listed */
 	int listed;
 	unsigned count, capacity;
-	struct credit_gater *gater;
+	struct credit_gater *gater; /* here as long as they are few */
+	struct credit_gater few[CREDIT_FEW];
 };
 
 void shmq__credit_init(struct shmq__credit *c, struct shmq__topic *topic, uint32_t partition,

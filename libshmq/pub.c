@@ -6,6 +6,7 @@
 #include "pub.h"
 #include "clock.h"
 #include "futex.h"
+#include "mem.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -127,7 +128,7 @@ static void close_pub(struct shmq__handle *h)
 		shmq__bus_close_handle(h);
 	}
 	shmq__arena_fini(&pub->arena);
-	free(pub->pending);
+	shmq__mem_put(pub->pending, pub->pending_capacity * sizeof(*pub->pending));
 	free(pub->staging);
 	free(pub);
 }

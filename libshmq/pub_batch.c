@@ -4,9 +4,9 @@
  */
 #include "pub.h"
 #include "clock.h"
+#include "mem.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 static int grow_pending(struct shmq_pub *pub, size_t n)
 {
@@ -14,9 +14,10 @@ static int grow_pending(struct shmq_pub *pub, size_t n)
 
 	if (n <= pub->pending_capacity)
 		return 0;
-	more = realloc(pub->pending, n * sizeof(*more));
+	more = shmq__mem_get(n * sizeof(*more));
 	if (!more)
 		return -ENOMEM;
+	shmq__mem_put(pub->pending, pub->pending_capacity * sizeof(*more));
 	pub->pending = more;
 	pub->pending_capacity = n;
 	return 0;
