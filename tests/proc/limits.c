@@ -181,6 +181,30 @@ TEST(memory_that_may_not_be_locked_is_refused_if_that_was_asked_for)
 	test_bus_stop();
 }
 
+TEST(where_no_memory_may_be_locked_nothing_is_and_the_note_says_what_to_raise)
+{
+	struct rlimit none = { 0, 0 };
+	struct shmq_topic_info info;
+	shmq_bus *bus;
+
+	become_nobody();
+	CHECK_OK(setrlimit(RLIMIT_MEMLOCK, &none));
+	test_bus_start();
+	bus = test_bus_open();
+	check_refused(bus, TOPIC_OPTIONS(.lock = SHMQ_LOCK_ALWAYS, .pages = SHMQ_PAGES_4K),
+		      SHMQ_EMEMLOCK, "memlock limit is 0 B");
+	create(bus, "small", .depth = DEPTH, .pages = SHMQ_PAGES_4K);
+	create(bus, "large", .depth = 65536, .pages = SHMQ_PAGES_4K);
+	info = topic_info(bus, "small");
+	CHECK_EQ(info.locked, 0);
+	CHECK_STR(info.note, "not locked: the memlock limit is 0 B with 0 B locked: "
+			     "raise ulimit -l (LimitMEMLOCK=)");
+	CHECK_EQ(topic_info(bus, "large").locked, 0);
+	check_works(bus);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(memory_that_may_be_locked_is)
 {
 	struct rlimit limit;
