@@ -174,6 +174,8 @@ TEST(a_clock_that_is_set_by_a_day_to_and_fro_changes_stamps_and_nothing_else)
 		if (last)
 			CHECK_EQ(msg.ts_ns > last, step[i] > 0);
 		last = msg.ts_ns;
+		if (i % 2)
+			continue;
 		/* A new worker knows its clients, whose start is long ago or to
 		 * come by the clock. */
 		worker = test_bus_worker_pid(bus);
