@@ -79,14 +79,14 @@ int settle_topic(struct exchange *x, struct topic *t)
 {
 	struct registry_range rings = registry_rings_of(x->c->reg, t->rec);
 	struct shmq__why why = { "" };
-	int node = x->req->open.node, error;
+	int node = x->req->open.node, was = t->rec->node_actual, error;
 	struct settling *s;
 
 	if (t->is_settling)
 		return POOL_COMING;
 	if (t->rec->node_asked != SHMQ_NODE_PUBLISHER || t->rec->node_home || node <= 0)
 		return 0;
-	if (t->rec->node_actual == node) {
+	if (was == node) {
 		t->rec->node_home = node;
 		return 0;
 	}
@@ -96,9 +96,13 @@ int settle_topic(struct exchange *x, struct topic *t)
 		s->topic = t;
 		s->node = node;
 		let_go(x->c, t, &rings);
+		/* A worker that comes in between finds them on both. */
+		t->rec->node_actual = SHMQ_NODE_ANY;
 		error = job_bring(&s->job, x->c, &rings, node, settled, &why);
-		if (error)
+		if (error) {
+			t->rec->node_actual = was;
 			create_relock(x->c, t);
+		}
 	}
 	if (!error) {
 		t->is_settling = 1;

@@ -377,6 +377,34 @@ TEST(a_worker_killed_while_a_topic_follows_loses_nothing)
 	await_free(PLENTY, PLENTY);
 }
 
+TEST(a_topic_whose_way_was_cut_short_is_not_taken_to_be_where_it_was)
+{
+	struct stream s = { "t", 1 };
+	uint64_t ring_bytes, before;
+	pid_t child;
+	shmq_bus *bus;
+
+	set_pools(0, 0);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	before = shmem_bytes(1);
+	create(bus, "t", .depth = 8 * DEPTH, .pages = SHMQ_PAGES_4K, .node = SHMQ_NODE_PUBLISHER);
+	check_topic(bus, "t", SHMQ_NODE(0), 4096);
+	ring_bytes = topic_info(bus, "t").ring_bytes;
+	child = test_spawn(publish_one, &s);
+	while (shmem_bytes(1) < before + ring_bytes / 8)
+		;
+	CHECK_OK(kill(child, SIGKILL));
+	CHECK_OK(kill(test_bus_worker_pid(bus), SIGKILL));
+	test_join(child);
+	publish_from("t", 0);
+	check_topic(bus, "t", SHMQ_NODE(0), 4096);
+	CHECK_LT(shmem_bytes(1), before + ring_bytes / 8);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- a node that runs dry ------------------------------------------------------ */
 
 TEST(a_node_without_hugepages_is_named_and_the_topic_gets_small_pages_there)
