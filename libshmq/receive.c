@@ -138,10 +138,10 @@ static __attribute__((noinline)) int take_whole(struct shmq_sub *sub, struct lay
 
 		shmq__copy_racy(&where, data, sizeof(where));
 		data = sub_in_mapped_arena(sub, &where, head.len);
-		if (!data)
+		if (!data || head.len > l->r.geo.max_bytes)
 			return receive_long(sub, msg, timeout_ns);
 		prefetch_read(data);
-	} else if (head.len > l->r.geo.inline_bytes) {
+	} else if (head.len > sub->inline_max) {
 		return receive_long(sub, msg, timeout_ns);
 	} else if (head.len > RING_LONG_BYTES && seq_diff(sub->far, l->r.next) > 1) {
 		ring_read_long(&l->r, head.len);

@@ -174,8 +174,11 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
 	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
 	sub_judge(sub);
+	sub->inline_max = h.topic->geo.inline_bytes;
+	if (h.topic->geo.max_bytes < sub->inline_max)
+		sub->inline_max = (uint32_t)h.topic->geo.max_bytes;
 	if (sub->gates && h.topic->geo.payload_off == sizeof(struct lay_slot))
-		sub->short_end = ring_short_end(h.topic->geo.inline_bytes + 1);
+		sub->short_end = ring_short_end(sub->inline_max + 1);
 	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);

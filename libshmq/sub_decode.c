@@ -75,7 +75,9 @@ int shmq__sub_decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 		sub_fill_stamps(&extra, msg);
 	}
 	if (likely(!head.flags))
-		return likely(head.len <= room) ? 0 : SHMQ_ECORRUPT;
+		return likely(head.len <= sub->inline_max) ? 0 : SHMQ_ECORRUPT;
+	if (head.len > g->max_bytes)
+		return SHMQ_ECORRUPT;
 	if (head.flags & SHMQ_MSG_BATCH) {
 		shmq__copy_racy(batch, at, sizeof(*batch));
 		at += sizeof(*batch);

@@ -69,6 +69,7 @@ struct shmq_sub {
 	uint32_t short_end;  /* in full if shorter: short, without stamps, and staying
 				until it was read */
 	int stands_at_claim; /* a look since the last report found one open */
+	uint32_t inline_max; /* most bytes of a message in its slot, key and all */
 	unsigned flags;
 	int saw_publisher;
 	uint32_t turn, lanes;

@@ -85,6 +85,41 @@ TEST(a_slot_that_lies_costs_one_message_and_is_said)
 	}
 }
 
+/* Whoever has a buffer for the largest there may be would never get past it. */
+TEST(a_message_larger_than_its_topic_allows_is_corrupt)
+{
+	static const enum shmq_policy policies[] = { SHMQ_BLOCK, SHMQ_LOSSY };
+
+	for (size_t i = 0; i < 2 * COUNT(policies); i++) {
+		struct fake_options o = { .policy = policies[i / 2],
+					  .max_bytes = i % 2 ? 40 : 100 };
+		struct scene c = set_up(&o, NULL);
+		uint32_t arena = fake_arena(c.f, c.pub, 4096);
+		struct lay_arena_ref where = { .id = arena, .gen = 700 + arena };
+		uint32_t len = (uint32_t)o.max_bytes;
+		struct shmq_msg m;
+		char buf[100];
+
+		/* Twice: the second time its arena is mapped. */
+		for (uint32_t n = 0; n < 4; n++) {
+			memcpy(write_slot(&c, SHMQ_MSG_ARENA, len + n % 2), &where, sizeof(where));
+			commit(&c);
+			CHECK_ERROR(shmq_receive_copy(c.sub, buf, len, &m, SHMQ_NOWAIT),
+				    n % 2 ? SHMQ_ECORRUPT : 0);
+		}
+		if (len < c.f->geo.inline_bytes) {
+			write_slot(&c, 0, len + 1);
+			commit(&c);
+			CHECK_ERROR(shmq_receive_copy(c.sub, buf, len, &m, SHMQ_NOWAIT),
+				    SHMQ_ECORRUPT);
+			write_slot(&c, 0, len);
+			commit(&c);
+			CHECK_OK(shmq_receive_copy(c.sub, buf, len, &m, SHMQ_NOWAIT));
+		}
+		tear_down(&c);
+	}
+}
+
 TEST(what_fits_to_the_byte_is_no_lie)
 {
 	struct scene c = set_up(NULL, NULL);
