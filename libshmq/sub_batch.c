@@ -28,12 +28,14 @@ void shmq__sub_free_kept(struct rlane *l)
 	}
 }
 
+/* And those that were read past: of two that had a member in common, which no
+ * honest ones have, one is left over. */
 void shmq__sub_drop_read_batches(struct rlane *l)
 {
 	struct kept **at = &l->kept, *k;
 
 	while ((k = *at)) {
-		if (k->next < k->count) {
+		if (k->next < k->count && seq_diff(k->member[k->next].msg.seq, l->r.next) > 0) {
 			at = &k->other;
 			continue;
 		}
@@ -52,11 +54,31 @@ struct kept *shmq__sub_find_kept(const struct rlane *l, uint64_t seq)
 	return NULL;
 }
 
+/* Members that share their bytes would take memory without end: copies are no
+ * more than publishers can have at a time.  Batches that interleave are each
+ * another publisher's, and begin within a lap of each other. */
+static int is_too_much(const struct shmq_sub *sub, const struct rlane *l, const struct kept *k)
+{
+	uint64_t bytes = k->bytes, most = 2 * l->r.geo.ring_bytes;
+	uint32_t i;
+
+	for (k = l->kept; k; k = k->other)
+		bytes += k->bytes;
+	for (i = 0; i < sub->arena_count && bytes > most; i++)
+		if (sub->arena[i].mem)
+			most += sub->arena[i].bytes;
+	return bytes > most;
+}
+
 /* Copy the member at l->r.next.  1 done, 0 lapped, negative error. */
-static int keep_member(struct rlane *l, struct kept *k, uint64_t word, const struct shmq_msg *msg)
+static int keep_member(const struct shmq_sub *sub, struct rlane *l, struct kept *k, uint64_t word,
+		       const struct shmq_msg *msg)
 {
 	struct kept_msg *m = &k->member[k->count];
 
+	k->bytes += sub_whole_bytes(msg);
+	if (is_too_much(sub, l, k))
+		return SHMQ_ECORRUPT;
 	m->bytes = malloc(sub_whole_bytes(msg) + 1);
 	if (!m->bytes)
 		return -ENOMEM;
@@ -81,7 +103,7 @@ static int keep_if_member(struct shmq_sub *sub, struct rlane *l, struct kept *k,
 		return rc;
 	if (!(msg.flags & SHMQ_MSG_BATCH) || batch.first_seq != first || batch.index != k->count)
 		return 1;
-	return keep_member(l, k, word, &msg);
+	return keep_member(sub, l, k, word, &msg);
 }
 
 /* At member 0 of a batch: copy all of it.  1 kept, 0 some of it is lost. */
@@ -91,7 +113,7 @@ static int keep_batch(struct shmq_sub *sub, struct rlane *l, const struct lay_ba
 	struct kept *k;
 	int rc = 1;
 
-	if (!batch->count || batch->count > l->r.geo.depth / 4)
+	if (!batch->count || batch->count > l->r.geo.depth / 4 || batch->first_seq != at)
 		return SHMQ_ECORRUPT;
 	k = calloc(1, sizeof(*k) + batch->count * sizeof(k->member[0]));
 	if (!k)

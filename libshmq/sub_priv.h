@@ -40,6 +40,7 @@ struct rlane { /* one partition */
 struct kept {
 	struct kept *other;
 	uint32_t next, count, capacity;
+	uint64_t bytes;
 	struct kept_msg {
 		struct shmq_msg msg;
 		char *bytes;

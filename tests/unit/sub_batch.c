@@ -97,6 +97,119 @@ TEST(a_batch_that_never_ends_is_given_up)
 	tear_down(&c);
 }
 
+/* 256 members of 4000 bytes each, in an arena that has room for 16. */
+TEST(a_batch_whose_members_share_their_bytes_is_corrupt)
+{
+	enum { MEMBERS = FAKE_DEPTH / 4, BYTES = 4000 };
+	struct fake_options o = { .policy = SHMQ_LOSSY, .max_bytes = BYTES };
+	struct scene c = set_up(&o, NULL);
+	uint32_t arena = fake_arena(c.f, c.pub, 65536);
+	struct lay_arena_ref where = { .id = arena, .gen = 700 + arena };
+	struct shmq_msg m;
+
+	for (uint32_t n = 0; n < MEMBERS; n++) {
+		struct lay_batch batch = { .first_seq = 0, .index = n, .count = MEMBERS };
+		char *at = write_slot(&c, SHMQ_MSG_BATCH | SHMQ_MSG_ARENA, BYTES);
+
+		memcpy(at, &batch, sizeof(batch));
+		memcpy(at + sizeof(batch), &where, sizeof(where));
+		commit(&c);
+	}
+	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_ECORRUPT);
+	for (uint32_t n = 1; n < MEMBERS; n++)
+		check_lost(&c, 1);
+	publish(&c, 1);
+	check_next(&c, MEMBERS);
+	tear_down(&c);
+}
+
+/* Member index of 2 of the batch that began at first: BYTES bytes that all of
+ * them share. */
+enum { SHARED_BYTES = 4000, ARENA_BYTES = 65536 };
+
+static void publish_shared(struct scene *c, uint32_t arena, uint64_t first, uint32_t index)
+{
+	struct lay_batch batch = { .first_seq = first, .index = index, .count = 2 };
+	struct lay_arena_ref where = { .id = arena, .gen = 700 + arena };
+	char *at = write_slot(c, SHMQ_MSG_BATCH | SHMQ_MSG_ARENA, SHARED_BYTES);
+
+	memcpy(at, &batch, sizeof(batch));
+	memcpy(at + sizeof(batch), &where, sizeof(where));
+	commit(c);
+}
+
+/* 100 batches of 8000 bytes that interleave, where no more can be than two rings
+ * and an arena hold. */
+TEST(batches_that_share_their_bytes_take_no_more_than_there_is)
+{
+	enum { BATCHES = 100 };
+	struct fake_options o = { .policy = SHMQ_LOSSY, .max_bytes = SHARED_BYTES };
+	struct scene c = set_up(&o, NULL);
+	uint32_t arena = fake_arena(c.f, c.pub, ARENA_BYTES);
+	unsigned got[2] = { 0 }, lost = 0;
+	struct shmq_msg m;
+
+	for (uint32_t index = 0; index < 2; index++)
+		for (uint64_t n = 0; n < BATCHES; n++)
+			publish_shared(&c, arena, n, index);
+	for (unsigned n = 0; n < 2 * BATCHES; n++) {
+		int rc = shmq_receive(c.sub, &m, SHMQ_NOWAIT);
+
+		CHECK(rc == 0 || rc == (n < BATCHES ? SHMQ_ECORRUPT : SHMQ_EOVERRUN));
+		if (rc)
+			lost++;
+		else
+			got[n / BATCHES]++;
+	}
+	CHECK_EQ(got[0], got[1]);
+	CHECK_LE(got[0] * 2 * SHARED_BYTES, 2 * c.f->geo.ring_bytes + ARENA_BYTES);
+	CHECK_GT(got[0] * 2 * SHARED_BYTES, c.f->geo.ring_bytes);
+	CHECK_EQ(got[0] + got[1] + lost, 2 * BATCHES);
+	publish(&c, 1);
+	check_next(&c, 2 * BATCHES);
+	tear_down(&c);
+}
+
+TEST(a_batch_that_says_it_began_elsewhere_is_corrupt)
+{
+	struct scene c = set_up(&lossy, NULL);
+	struct shmq_msg m;
+
+	publish(&c, 1);
+	publish_member(&c, 0, 0, 2);
+	publish_member(&c, 0, 1, 2);
+	check_next(&c, 0);
+	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_ECORRUPT);
+	check_lost(&c, 1);
+	publish(&c, 1);
+	check_next(&c, 3);
+	tear_down(&c);
+}
+
+/* Its member is rewritten between their heads: each was copied, and one of the
+ * copies is never handed out. */
+TEST(two_batches_that_had_a_member_in_common_hold_nobody_back)
+{
+	struct scene c = set_up(&lossy, NULL);
+	struct shmq_msg m;
+	int rc;
+
+	publish_member(&c, 0, 0, 2);
+	publish_member(&c, 1, 0, 2);
+	publish_member(&c, 0, 1, 2);
+	check_member(&c, 0, 0);
+	c.w.next--;
+	publish_member(&c, 1, 1, 2);
+	check_member(&c, 1, 0);
+	check_member(&c, 2, 1);
+	publish(&c, 3 * FAKE_DEPTH);
+	rc = shmq_receive(c.sub, &m, SHMQ_NOWAIT);
+	CHECK_ERROR(rc, SHMQ_EOVERRUN);
+	CHECK_GT(m.lost, FAKE_DEPTH);
+	CHECK_OK(shmq_receive(c.sub, &m, SHMQ_NOWAIT));
+	tear_down(&c);
+}
+
 TEST(a_member_that_lies_costs_its_batch_but_is_said_itself)
 {
 	struct scene c = set_up(&lossy, NULL);
