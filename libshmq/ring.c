@@ -114,9 +114,10 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 {
 	uint64_t n = w->next, steps;
 
-	/* Words that stand still are passed within a few laps; more steps are
-	 * those of others who are faster than we are, and that lasts only until
-	 * one of them is interrupted. */
+	/* Words that stand still are passed within a few laps, or, if they are
+	 * mad, lead on until laps wrap and round again; more steps are those of
+	 * others who are faster than we are, and that lasts only until one of
+	 * them is interrupted. */
 	for (steps = 0; steps < 4 * w->geo.depth + CONTENDED_STEPS; steps++) {
 		struct lay_slot *s = lay_slot_at(w->mem, &w->geo, n);
 		uint64_t word = load_acquire(&s->ctrl);
@@ -124,6 +125,8 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 		int64_t d = lay_lap_diff(LAY_CTRL_LAP(word), lap);
 
 		if (d >= 0) { /* taken, maybe laps ago */
+			if (d > 0 && lay_lap_diff(lap + (uint64_t)d, lay_lap(&w->geo, w->next)) < 0)
+				break;
 			n += (uint64_t)d * w->geo.depth + 1;
 			hint = load_relaxed(&w->mem->tail_hint); /* R5 */
 			if (seq_diff(hint, n) > 0 && is_borne_out(w->mem, &w->geo, hint))
