@@ -135,29 +135,34 @@ static uint64_t lowest(struct shmq__credit *c, uint64_t next, uint64_t want)
 	return open - depth;
 }
 
+/* What joiners go by.  0 says that there is none, so one more stands there for
+ * it: whoever joins starts a seq later, or at the head. */
+static void tell(struct shmq__credit *c, uint64_t limit)
+{
+	store_release(&c->own->limit, limit ? limit : 1);
+}
+
 uint64_t shmq__credit_refresh(struct shmq__credit *c, uint64_t next, uint64_t want, int *error)
 {
-	uint64_t depth = c->topic->geo.depth, old = load_relaxed(&c->own->limit), first, second;
+	uint64_t depth = c->topic->geo.depth, old = c->is_limited ? c->limit : next, first, second;
 
 	*error = update(c);
 	if (*error)
 		return old;
 	first = lowest(c, next, want) + depth;
-	if (!first) /* 0 means "no limit yet"; one less is always safe */
-		first--;
-	if (old && seq_diff(first, old) <= 0)
+	if (c->is_limited && seq_diff(first, old) <= 0)
 		return old;
-	store_release(&c->own->limit, first); /* C1 */
-	fence_full();                         /* C2 */
-	*error = update(c);                   /* C3 */
+	tell(c, first);     /* C1 */
+	fence_full();       /* C2 */
+	*error = update(c); /* C3 */
 	second = *error ? old : lowest(c, next, want) + depth;
 	if (seq_diff(second, first) > 0)
 		second = first;
-	if (old && seq_diff(second, old) < 0)
+	if (c->is_limited && seq_diff(second, old) < 0)
 		second = old;
-	if (!second)
-		second--;
-	store_release(&c->own->limit, second);
+	tell(c, second);
+	c->limit = second;
+	c->is_limited = 1;
 	return second;
 }
 

@@ -22,7 +22,9 @@ enum { CREDIT_FEW = 4 };
 /* It stays where it is once it was asked. */
 struct shmq__credit {
 	struct shmq__topic *topic;
-	struct lay_entry *own; /* where the limit is kept; writable */
+	struct lay_entry *own; /* where others see the limit; writable */
+	uint64_t limit;        /* once there is one */
+	int is_limited;
 	uint32_t partition;
 	uint32_t epoch; /* of the roster when it was listed */
 	int listed;

@@ -49,20 +49,20 @@ static void tear_down(struct scene *s)
 	fake_free(s->f);
 }
 
+/* 0 means "none yet", so others are told one more. */
+static uint64_t told(uint64_t limit)
+{
+	return limit ? limit : 1;
+}
+
 static uint64_t refresh(struct scene *s, uint64_t next, uint64_t want)
 {
 	int error;
 	uint64_t limit = shmq__credit_refresh(&s->credit, next, want, &error);
 
 	CHECK_OK(error);
-	CHECK_EQ(load_relaxed(&s->own->limit), limit);
+	CHECK_EQ(load_relaxed(&s->own->limit), told(limit));
 	return limit;
-}
-
-/* 0 means "none yet", so a limit of 0 is one less. */
-static uint64_t not_zero(uint64_t limit)
-{
-	return limit ? limit : limit - 1;
 }
 
 /* A subscriber that stands at `at`. */
@@ -84,9 +84,9 @@ TEST(without_subscribers_an_eighth_of_the_ring_is_given_at_a_time)
 
 		start(&s);
 		CHECK_EQ(load_relaxed(&s.own->limit), 0);
-		CHECK_EQ(refresh(&s, base, 0), not_zero(base + EIGHTH));
-		CHECK_EQ(refresh(&s, base, 0), not_zero(base + EIGHTH));
-		CHECK_EQ(refresh(&s, base + 5, 0), not_zero(base + EIGHTH + 5));
+		CHECK_EQ(refresh(&s, base, 0), base + EIGHTH);
+		CHECK_EQ(refresh(&s, base, 0), base + EIGHTH);
+		CHECK_EQ(refresh(&s, base + 5, 0), base + EIGHTH + 5);
 		CHECK_EQ(shmq__credit_gaters(&s.credit), 0);
 		CHECK(!shmq__credit_holder(&s.credit));
 		tear_down(&s);
@@ -114,14 +114,14 @@ TEST(the_slowest_subscriber_gates)
 		struct lay_entry *a = subscriber(&s, base), *b = subscriber(&s, base);
 
 		start(&s);
-		CHECK_EQ(refresh(&s, base, 0), not_zero(base + FAKE_DEPTH));
+		CHECK_EQ(refresh(&s, base, 0), base + FAKE_DEPTH);
 		store_release(&a->pos, base + 200);
-		CHECK_EQ(refresh(&s, base + 500, 0), not_zero(base + FAKE_DEPTH));
+		CHECK_EQ(refresh(&s, base + 500, 0), base + FAKE_DEPTH);
 		store_release(&b->pos, base + 50);
-		CHECK_EQ(refresh(&s, base + 500, 0), not_zero(base + FAKE_DEPTH + 50));
+		CHECK_EQ(refresh(&s, base + 500, 0), base + FAKE_DEPTH + 50);
 		CHECK(shmq__credit_holder(&s.credit)->entry == b);
 		store_release(&b->pos, base + 300);
-		CHECK_EQ(refresh(&s, base + 500, 0), not_zero(base + FAKE_DEPTH + 200));
+		CHECK_EQ(refresh(&s, base + 500, 0), base + FAKE_DEPTH + 200);
 		CHECK(shmq__credit_holder(&s.credit)->entry == a);
 		CHECK_EQ(shmq__credit_gaters(&s.credit), 2);
 		tear_down(&s);
@@ -133,11 +133,26 @@ TEST(a_limit_that_comes_to_zero_is_not_taken_for_none)
 	struct scene s = set_up(UINT64_C(0) - FAKE_DEPTH);
 
 	start(&s);
-	CHECK_EQ(refresh(&s, UINT64_C(0) - EIGHTH, 0), UINT64_MAX);
+	CHECK_EQ(refresh(&s, UINT64_C(0) - EIGHTH, 0), 0);
 	subscriber(&s, UINT64_C(0) - FAKE_DEPTH);
-	CHECK_EQ(refresh(&s, UINT64_C(0) - EIGHTH, 0), UINT64_MAX);
+	CHECK_EQ(refresh(&s, UINT64_C(0) - EIGHTH, 0), 0);
+	CHECK_EQ(refresh(&s, 0, 0), 0);
 	shmq__credit_holder(&s.credit)->absent = 1;
 	CHECK_EQ(refresh(&s, 0, 0), EIGHTH);
+	tear_down(&s);
+}
+
+/* Another process of the uid may write the page. */
+TEST(what_others_write_into_the_page_gives_a_publisher_no_credit)
+{
+	struct scene s = set_up(0);
+	struct lay_entry *e = subscriber(&s, 0);
+
+	start(&s);
+	CHECK_EQ(refresh(&s, 0, 0), FAKE_DEPTH);
+	store_release(&s.own->limit, 3 * FAKE_DEPTH);
+	store_release(&e->pos, 1);
+	CHECK_EQ(refresh(&s, 1, 0), FAKE_DEPTH + 1);
 	tear_down(&s);
 }
 
@@ -150,7 +165,7 @@ TEST(a_limit_never_goes_back)
 
 		start(&s);
 		limit = refresh(&s, base + 500, 0);
-		CHECK_EQ(limit, not_zero(base + FAKE_DEPTH + 100));
+		CHECK_EQ(limit, base + FAKE_DEPTH + 100);
 		store_release(&e->pos, base);
 		CHECK_EQ(refresh(&s, base + 500, 0), limit);
 		subscriber(&s, base); /* joins at its lowest */
@@ -363,12 +378,12 @@ struct publisher {
 /* More credit, if there is; a limit never goes back. */
 static void raise_limit(struct publisher *me)
 {
-	uint64_t old = load_relaxed(&me->credit.own->limit), limit;
-	int error;
+	int is_limited = me->credit.is_limited, error;
+	uint64_t old = me->credit.limit, limit;
 
 	limit = shmq__credit_refresh(&me->credit, me->w.next, me->w.next + 1, &error);
 	CHECK_OK(error);
-	if (old)
+	if (is_limited)
 		CHECK_GE(seq_diff(limit, old), 0);
 	me->w.limit = limit;
 	if (seq_diff(limit, me->w.next) <= 0)
@@ -531,7 +546,7 @@ static void join_at_any_instruction(uint64_t base, enum shmq_from from)
 		reached = fake_step_end();
 		CHECK_OK(error);
 		CHECK_GE(seq_diff(limit, before), 0);
-		CHECK_EQ(limit, load_relaxed(&s.own->limit));
+		CHECK_EQ(told(limit), load_relaxed(&s.own->limit));
 		if (reached)
 			CHECK_LE(seq_diff(limit, load_relaxed(&e->pos) + FAKE_DEPTH), 0);
 		tear_down(&s);

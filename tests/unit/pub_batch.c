@@ -59,6 +59,26 @@ TEST(a_shared_batch_that_meets_its_limit_gives_back_what_it_claimed)
 	tear_down(&c);
 }
 
+/* A limit of 0 was taken for none, and never came. */
+TEST(where_the_sequence_wraps_a_batch_needs_nobody_and_a_flush_ends)
+{
+	struct fake_options o = { .base_seq = UINT64_C(0) - 200 };
+	struct scene c = set_up(&o, PUB_OPTIONS(.flags = SHMQ_DONTWAIT));
+	struct shmq_msg batch[200];
+
+	fill_batch(batch, COUNT(batch), 1);
+	shmq__topic_remove_member(c.f->topic, c.sub);
+	CHECK_EQ(shmq_publish_batch(c.pub, batch, 200, SHMQ_ATOMIC), 200);
+	CHECK_EQ(batch[199].seq, UINT64_MAX);
+	tear_down(&c);
+	o.base_seq = UINT64_C(0) - FAKE_DEPTH - 1;
+	c = set_up(&o, NULL);
+	CHECK_EQ(publish_seq(c.pub), o.base_seq);
+	store_release(c.cursor, o.base_seq + 1);
+	CHECK_OK(shmq_flush(c.pub, SHMQ_NOWAIT));
+	tear_down(&c);
+}
+
 TEST(a_batch_that_finds_no_memory_sends_nothing_and_the_next_goes)
 {
 	struct scene c =
