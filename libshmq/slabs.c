@@ -21,6 +21,7 @@
 struct held {
 	int fd[2];  /* by enum shmq__slabs_mode, -1 none */
 	char *base; /* whole map or NULL */
+	int base_prot;
 	uint64_t bytes;
 	uint32_t kind, page_shift;
 };
@@ -197,6 +198,7 @@ int shmq__slabs_add(struct shmq__slabs *s, unsigned id, int fd, enum shmq__slabs
 		if (error)
 			goto out;
 		h.base = base;
+		h.base_prot = prot;
 		mapped = 1;
 	}
 	if (id == 0 && mapped) {
@@ -234,6 +236,12 @@ void *shmq__slabs_at(const struct shmq__slabs *s, lay_ref ref, uint64_t bytes)
 	if (!ref || !h.base || !in_bounds(&h, LAY_REF_OFF(ref), bytes))
 		return NULL;
 	return h.base + LAY_REF_OFF(ref);
+}
+
+void *shmq__slabs_at_writable(const struct shmq__slabs *s, lay_ref ref, uint64_t bytes)
+{
+	return find(s, LAY_REF_SLAB(ref)).base_prot & PROT_WRITE ? shmq__slabs_at(s, ref, bytes) :
+								   NULL;
 }
 
 /* The whole pages around a range. */

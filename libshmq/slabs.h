@@ -38,6 +38,9 @@ struct lay_registry *shmq__slabs_registry(const struct shmq__slabs *slabs);
 /* Memory of [ref, ref + bytes) in a slab that is mapped whole; NULL if the
  * reference is none, unknown, misaligned for 8 or out of bounds. */
 void *shmq__slabs_at(const struct shmq__slabs *slabs, lay_ref ref, uint64_t bytes);
+/* The same for memory that is to be written: NULL, too, if the slab was mapped
+ * for reading. */
+void *shmq__slabs_at_writable(const struct shmq__slabs *slabs, lay_ref ref, uint64_t bytes);
 
 /* Map the pages that hold [ref, ref + bytes); *out is where ref is.
  * `shmq__slabs_unmap` takes the same ref and bytes.  0, SHMQ_ECORRUPT (bad

@@ -152,6 +152,15 @@ TEST(references_into_whole_slabs_are_checked)
 	CHECK(!shmq__slabs_at(s, LAY_REF(1, LAY_BELL_SLAB_BYTES), 0));
 	CHECK(!shmq__slabs_at(s, LAY_REF(1, 8), UINT64_MAX));
 	CHECK(!shmq__slabs_at(s, UINT64_MAX & ~UINT64_C(7), 8));
+	CHECK(shmq__slabs_at_writable(s, LAY_REF(1, 64), 64) ==
+	      shmq__slabs_at(s, LAY_REF(1, 64), 64));
+	CHECK(!shmq__slabs_at_writable(s, LAY_REF(1, LAY_BELL_SLAB_BYTES), 8));
+	CHECK(!shmq__slabs_at_writable(s, LAY_REF(9, 4096), 64));
+	describe(s, 3, LAY_SLAB_BELL, LAY_BELL_SLAB_BYTES);
+	CHECK_OK(shmq__slabs_add(s, 3, memory(LAY_BELL_SLAB_BYTES), SHMQ__SLAB_READ));
+	CHECK_OK(shmq__slabs_add(s, 3, memory(LAY_BELL_SLAB_BYTES), SHMQ__SLAB_WRITE));
+	CHECK(shmq__slabs_at(s, LAY_REF(3, 64), 64)); /* as it was mapped first */
+	CHECK(!shmq__slabs_at_writable(s, LAY_REF(3, 64), 64));
 	shmq__slabs_destroy(s);
 }
 
