@@ -106,6 +106,20 @@ void shmq__topic_detach(struct shmq__topic *t)
 	free(t);
 }
 
+/* A chain that leads back to itself ends there: the chunk marked last, at twice
+ * the distance each time, is met again then. */
+static lay_ref follow(struct shmq__roster_iter *it, lay_ref next)
+{
+	if (next == it->marked)
+		return 0;
+	if (++it->steps >= it->span) {
+		it->marked = next;
+		it->span = 2 * it->steps;
+		it->steps = 0;
+	}
+	return next;
+}
+
 struct lay_member *shmq__topic_next_member(const struct shmq__topic *t,
 					   struct shmq__roster_iter *it)
 {
@@ -129,7 +143,7 @@ struct lay_member *shmq__topic_next_member(const struct shmq__topic *t,
 			if (c && load_acquire(&c->gen) == m->client_gen)
 				return m;
 		}
-		it->chunk = load_acquire(&chunk->next);
+		it->chunk = follow(it, load_acquire(&chunk->next));
 		it->next = 0;
 	}
 	return NULL;

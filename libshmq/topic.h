@@ -55,8 +55,8 @@ static inline int shmq__topic_has_ended(const struct shmq__topic *t)
 /* Walk the roster: the next member that is not free and whose client's
  * generation is current; NULL at the end.  Start with a zeroed iterator. */
 struct shmq__roster_iter {
-	lay_ref chunk;
-	unsigned next;
+	lay_ref chunk, marked; /* a chunk passed before; none comes again */
+	unsigned next, steps, span;
 	int started;
 };
 struct lay_member *shmq__topic_next_member(const struct shmq__topic *topic,

@@ -80,6 +80,8 @@ TEST(attach_refuses_a_record_or_a_ring_that_cannot_be)
 	ref = f->partition[2].bells;
 	f->partition[2].bells = LAY_REF(FAKE_BELLS, LAY_BELL_SLAB_BYTES - 8);
 	CHECK_EQ(attach(f, 0, id), SHMQ_ECORRUPT);
+	f->partition[2].bells = LAY_REF(FAKE_RINGS, 0); /* not mapped as a whole */
+	CHECK_EQ(attach(f, 0, id), SHMQ_ECORRUPT);
 	f->partition[2].bells = ref;
 	ref = f->partition[2].ring;
 	f->partition[2].ring = f->partition[1].ring;
@@ -193,6 +195,56 @@ TEST(the_roster_is_walked_over_all_its_chunks)
 		CHECK(seen == m[i]);
 	}
 	CHECK(!shmq__topic_next_member(f->topic, &it));
+	fake_free(f);
+}
+
+/* From any of its chunks to any before. */
+TEST(a_roster_that_leads_back_to_itself_has_an_end)
+{
+	enum { CHUNKS = 9, MEMBERS = CHUNKS * LAY_ROSTER_MEMBERS };
+	struct fake *f = fake_new(NULL);
+	unsigned client = fake_client(f, getpid());
+	struct lay_roster *chunk[CHUNKS];
+	lay_ref ref[CHUNKS];
+
+	for (int i = 0; i < MEMBERS; i++)
+		fake_subscriber(f, client, SHMQ_FROM_LATEST, 0);
+	ref[0] = f->rec->roster;
+	for (int i = 0; i < CHUNKS; i++) {
+		chunk[i] = shmq__slabs_at(f->slabs, ref[i], sizeof(*chunk[i]));
+		if (i + 1 < CHUNKS)
+			ref[i + 1] = load_relaxed(&chunk[i]->next);
+	}
+	for (int from = 0; from < CHUNKS; from++) {
+		lay_ref next = load_relaxed(&chunk[from]->next);
+
+		for (int to = 0; to <= from; to++) {
+			struct shmq__roster_iter it = { 0 };
+			int seen = 0;
+
+			store_relaxed(&chunk[from]->next, ref[to]);
+			while (shmq__topic_next_member(f->topic, &it))
+				CHECK_LE(++seen, 4 * MEMBERS);
+			CHECK_GE(seen, (from + 1) * (int)LAY_ROSTER_MEMBERS);
+		}
+		store_relaxed(&chunk[from]->next, next);
+	}
+	fake_free(f);
+}
+
+TEST(bells_that_cannot_be_rung_are_refused)
+{
+	struct fake *f = fake_new(NULL);
+	struct shmq__topic *topic;
+	struct shmq__slabs *slabs;
+
+	topic = fake_attach_readonly(f, &slabs);
+	f->partition[0].bells = LAY_REF(FAKE_ENTRIES, 0); /* which it may only read */
+	CHECK_EQ(attach(f, 0, f->topic->id), 0);
+	CHECK_EQ(shmq__topic_attach(slabs, 0, f->topic->id, SHMQ__SLAB_READ,
+				    &(struct shmq__topic *){ NULL }),
+		 SHMQ_ECORRUPT);
+	fake_detach_readonly(topic, slabs);
 	fake_free(f);
 }
 
