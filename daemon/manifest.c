@@ -58,6 +58,16 @@ out:
 	return error;
 }
 
+/* A start maps what it is offered by what is said of it here. */
+static int is_possible(unsigned id, const struct link_slab *slab, unsigned page)
+{
+	if (page & (page - 1) || slab->page_shift < 12 || slab->page_shift > 30)
+		return 0;
+	if (slab->kind == LAY_SLAB_REGISTRY || !id)
+		return slab->kind == LAY_SLAB_REGISTRY && !id && slab->bytes == LAY_REGISTRY_BYTES;
+	return slab->bytes <= LAY_BULK_SLAB_BYTES;
+}
+
 static int read_slab(const char *line, struct manifest *m)
 {
 	char kind[16] = "";
@@ -74,6 +84,8 @@ static int read_slab(const char *line, struct manifest *m)
 	if (k > LAY_SLAB_ARENA)
 		return -EPROTO;
 	m->slab[id].is = (struct link_slab){ -1, k, (uint32_t)__builtin_ctz(page), bytes };
+	if (!is_possible(id, &m->slab[id].is, page))
+		return -EPROTO;
 	m->slab[id].dev = dev;
 	m->slab[id].ino = ino;
 	return 0;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "layout.h"
@@ -28,4 +30,39 @@ TEST(a_manifest_is_written_where_another_was_begun)
 	CHECK_EQ(m.slab[0].is.kind, LAY_SLAB_REGISTRY);
 	CHECK_LT(access(f.scratch, F_OK), 0);
 	close(slab[0].fd);
+}
+
+static int read_back(const struct files *f, const char *slab)
+{
+	FILE *out = fopen(f->manifest, "we");
+	struct manifest m;
+
+	CHECK(out);
+	fprintf(out, "shmq manifest 1\nbus unit\nnonce 1234\nslab %s\n", slab);
+	fclose(out);
+	return manifest_read(f, &m);
+}
+
+/* What a start is offered it maps by these numbers. */
+TEST(a_slab_that_cannot_be_is_refused)
+{
+	static const char *const slabs[] = {
+		"0 registry page 4096 dev 1 ino 2 bytes 4096",
+		"0 ring page 4096 dev 1 ino 2 bytes 68719476736",
+		"1 registry page 4096 dev 1 ino 2 bytes 68719476736",
+		"1 bell page 4097 dev 1 ino 2 bytes 4294967296",
+		"1 bell page 12288 dev 1 ino 2 bytes 4294967296",
+		"1 bell page 2048 dev 1 ino 2 bytes 4294967296",
+		"1 bell page 2147483648 dev 1 ino 2 bytes 4294967296",
+		"3 ring page 4096 dev 1 ino 2 bytes 18446744073709551615",
+		"16 ring page 4096 dev 1 ino 2 bytes 4096",
+		"3 rings page 4096 dev 1 ino 2 bytes 4096",
+	};
+	struct files f;
+
+	files_name(&f, test_tmpdir(), "unit");
+	CHECK_OK(read_back(&f, "0 registry page 4096 dev 1 ino 2 bytes 68719476736"));
+	CHECK_OK(read_back(&f, "3 ring page 2097152 dev 1 ino 2 bytes 70368744177664"));
+	for (size_t i = 0; i < sizeof(slabs) / sizeof(slabs[0]); i++)
+		CHECK_EQ(read_back(&f, slabs[i]), -EPROTO);
 }
