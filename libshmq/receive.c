@@ -36,9 +36,10 @@ static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadl
 	int rc;
 
 	shmq__sub_show_asleep(sub, 1);
+	sub->gave_up = 0;
 	shmq__park_arm(sub->park);
 	rc = shmq__sub_look_once(sub, msg); /* S4 */
-	if (rc == SHMQ_EEMPTY) {
+	if (rc == SHMQ_EEMPTY && !sub->gave_up) {
 		/* Whoever is inside a claim may be dead or stalled. */
 		if (shmq__sub_report_stuck(sub)) {
 			uint64_t soon = shmq__clock_deadline(SHMQ__SUB_STUCK_NS);
@@ -314,12 +315,25 @@ static void take_back(struct shmq_sub *sub, const struct shmq_msg *msg)
 	sub->turn = (uint32_t)(l - sub->lane);
 }
 
+/* The message handed out was torn while it was copied.  The next look counts
+ * what was written over it; but no word honestly comes back, so that it was torn
+ * before says that it is not to be had.  0 to look again. */
+static int after_tear(struct shmq_sub *sub, struct shmq_msg *msg, unsigned tears)
+{
+	struct rlane *l = sub->view;
+
+	take_back(sub, msg);
+	return tears ? shmq__sub_pass_corrupt(sub, l, msg) : 0;
+}
+
 SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg *msg,
 				  int64_t timeout_ns)
 {
-	for (;;) {
-		int rc = shmq_receive(sub, msg, timeout_ns);
+	unsigned tears = 0;
+	int rc;
 
+	do {
+		rc = shmq_receive(sub, msg, timeout_ns);
 		if (rc)
 			return rc;
 		if (sub_whole_bytes(msg) > capacity) {
@@ -328,9 +342,38 @@ SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, str
 		}
 		if (!copy_view(sub, msg, buf))
 			return 0;
-		/* Overwritten while we copied: the next look counts it. */
-		take_back(sub, msg);
-	}
+		rc = after_tear(sub, msg, tears++);
+	} while (!rc);
+	return rc;
+}
+
+/* As shmq_receive(); what may be written over meanwhile is a copy. */
+static int receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+{
+	unsigned tears = 0;
+	size_t need;
+	int rc;
+
+	do {
+		rc = shmq_receive(sub, msg, timeout_ns);
+		if (rc || !sub->view_word)
+			return rc;
+		need = sub_whole_bytes(msg) + 1; /* nothing has its place, too */
+		if (need > sub->copy_bytes) {
+			char *more = realloc(sub->copy, need);
+
+			if (!more) {
+				take_back(sub, msg);
+				return -ENOMEM;
+			}
+			sub->copy = more;
+			sub->copy_bytes = need;
+		}
+		if (!copy_view(sub, msg, sub->copy))
+			return 0;
+		rc = after_tear(sub, msg, tears++);
+	} while (!rc);
+	return rc;
 }
 
 SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max,
@@ -340,36 +383,19 @@ SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, s
 
 	while (done < max) {
 		struct shmq_msg msg;
-		int rc = shmq_receive(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
+		int rc = receive_whole(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
 
-		if (rc && done) {
-			if (rc != SHMQ_EEMPTY) {
-				sub->held_error = rc;
-				sub->held_msg = msg;
-				sub_judge(sub);
-			}
+		if (rc && !done)
+			return rc;
+		if (rc == -ENOMEM) /* the message stays */
 			break;
+		if (rc && rc != SHMQ_EEMPTY) {
+			sub->held_error = rc;
+			sub->held_msg = msg;
+			sub_judge(sub);
 		}
 		if (rc)
-			return rc;
-		if (sub->view_word) {
-			size_t need = sub_whole_bytes(&msg);
-
-			if (need > sub->copy_bytes) {
-				char *more = realloc(sub->copy, need);
-
-				if (!more) {
-					take_back(sub, &msg);
-					return done ? (ssize_t)done : -ENOMEM;
-				}
-				sub->copy = more;
-				sub->copy_bytes = need;
-			}
-			if (copy_view(sub, &msg, sub->copy)) {
-				take_back(sub, &msg);
-				continue;
-			}
-		}
+			break;
 		done++;
 		if (handler(arg, &msg))
 			break;

@@ -168,11 +168,8 @@ int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 	if (sub->gates || batch->index)
 		return skip_member(sub, l, batch->first_seq, msg);
 	rc = keep_batch(sub, l, batch);
-	if (rc == SHMQ_ECORRUPT) {
-		shmq__sub_count_lost(l, 1, msg);
-		sub_move_to(sub, l, l->r.next + 1);
-		return rc;
-	}
+	if (rc == SHMQ_ECORRUPT)
+		return shmq__sub_pass_corrupt(sub, l, msg);
 	if (rc || !ring_still(&l->r, l->r.next, word))
 		return rc < 0 ? rc : SHMQ_EEMPTY;
 	return skip_member(sub, l, batch->first_seq, msg);

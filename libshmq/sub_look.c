@@ -18,16 +18,23 @@ void shmq__sub_count_lost(struct rlane *l, uint64_t n, struct shmq_msg *msg)
 	msg->seq = l->r.next;
 }
 
+int shmq__sub_pass_corrupt(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	shmq__sub_count_lost(l, 1, msg);
+	sub_move_to(sub, l, l->r.next + 1);
+	return SHMQ_ECORRUPT;
+}
+
 /* Overrun: find where to go on, with room to breathe but never past a
  * claim whose outcome is open, and count exactly what was missed. */
 static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 {
 	uint64_t from = l->r.next, depth = l->r.geo.depth;
 	uint64_t target = shmq__topic_oldest(l->ring, from + 1);
-	uint64_t head = shmq__topic_head(l->ring), room = head - depth + depth / 8, lost;
+	uint64_t head = shmq__topic_head(l->ring), room = head - depth + depth / 8, lost, steps;
 	struct kept *k;
 
-	for (; seq_diff(target, room) < 0; target++) {
+	for (steps = 0; steps < depth && seq_diff(target, room) < 0; steps++, target++) {
 		uint64_t w = load_acquire(&lay_slot_at(l->r.mem, &l->r.geo, target)->ctrl);
 
 		if (LAY_CTRL_LAP(w) == lay_lap(&l->r.geo, target) &&
@@ -73,13 +80,8 @@ static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t w
 
 	if (unlikely(!sub->gates) && !ring_still(&l->r, l->r.next, word)) /* A2 */
 		return SHMQ_EEMPTY;
-	if (unlikely(rc)) {
-		if (rc != SHMQ_ECORRUPT)
-			return rc;
-		shmq__sub_count_lost(l, 1, msg);
-		sub_move_to(sub, l, l->r.next + 1);
-		return rc;
-	}
+	if (unlikely(rc))
+		return rc == SHMQ_ECORRUPT ? shmq__sub_pass_corrupt(sub, l, msg) : rc;
 	if (unlikely(msg->flags & SHMQ_MSG_BATCH))
 		return shmq__sub_take_member(sub, l, word, &batch, msg);
 	return sub_hand_out(sub, l, word, msg);
@@ -133,7 +135,7 @@ static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 	do {
 		l->r.next++;
 		n++;
-	} while (!is_kept(l) && ring_look(&l->r, &word) == RING_GONE);
+	} while (n < l->r.geo.depth && !is_kept(l) && ring_look(&l->r, &word) == RING_GONE);
 	shmq__sub_count_lost(l, n, msg);
 	sub_move_to(sub, l, l->r.next);
 	return SHMQ_EOVERRUN;
@@ -142,11 +144,13 @@ static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 /* What lane l has: 0 and a message, SHMQ_EEMPTY, or what went wrong. */
 static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
+	uint64_t word, left = 2 * l->r.geo.depth;
 	struct kept *k;
-	uint64_t word;
 	int rc;
 
-	for (;;) {
+	/* Publishers that void, or write over, as fast as we look would keep us
+	 * here: after two laps whoever called looks whether time is up. */
+	while (left--) {
 		k = is_kept(l);
 		if (k)
 			return shmq__sub_hand_out_kept(sub, l, k, msg);
@@ -176,6 +180,8 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 			continue;
 		}
 	}
+	sub->gave_up = 1;
+	return SHMQ_EEMPTY;
 }
 
 int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg)
@@ -226,9 +232,9 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 	}
 	if (!end)
 		return SHMQ_EEMPTY;
-	sub->stands_at_claim = 0;
+	sub->stands_at_claim = sub->gave_up = 0;
 	rc = shmq__sub_look(sub, msg);
-	return rc == SHMQ_EEMPTY && !sub->stands_at_claim ? end : rc;
+	return rc == SHMQ_EEMPTY && !sub->stands_at_claim && !sub->gave_up ? end : rc;
 }
 
 int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg)
@@ -289,15 +295,16 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 	for (i = 0; i < sub->lanes; i++) {
 		struct rlane *l = &sub->lane[i];
 		struct ring_reader next = l->r;
+		uint64_t left = l->r.geo.depth;
 		enum ring_look look;
 
 		/* The message handed out counts as read. */
 		if (sub->view == l)
 			next.next++;
-		while ((look = ring_look(&next, &word)) == RING_VOID)
+		while ((look = ring_look(&next, &word)) == RING_VOID && left--)
 			next.next++;
-		if (look == RING_MESSAGE || look == RING_GONE || look == RING_LAPPED ||
-		    shmq__sub_find_kept(l, next.next) ||
+		if (look == RING_VOID || look == RING_MESSAGE || look == RING_GONE ||
+		    look == RING_LAPPED || shmq__sub_find_kept(l, next.next) ||
 		    (look == RING_CLAIMED && is_stalled(l, next.next)))
 			return 1;
 		open |= look == RING_CLAIMED;

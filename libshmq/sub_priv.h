@@ -69,8 +69,9 @@ struct shmq_sub {
 	int is_plain;        /* what comes next may go the short way of receive.c, */
 	uint32_t short_end;  /* in full if shorter: short, without stamps, and staying
 				until it was read */
-	int stands_at_claim; /* a look since the last report found one open */
 	uint32_t inline_max; /* most bytes of a message in its slot, key and all */
+	int stands_at_claim; /* a look since the last report found one open */
+	int gave_up;         /* a look that matters ended before it had an answer */
 	unsigned flags;
 	int saw_publisher;
 	uint32_t turn, lanes;
@@ -161,6 +162,10 @@ int shmq__sub_decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 
 /* n messages of lane l were lost: count them, and say so in *msg. */
 void shmq__sub_count_lost(struct rlane *l, uint64_t n, struct shmq_msg *msg);
+
+/* What is at the cursor of l can't be: it is counted lost, and passed.
+ * SHMQ_ECORRUPT. */
+int shmq__sub_pass_corrupt(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg);
 
 /* What any lane has, in turn: 0 and a message, SHMQ_EEMPTY, or what is wrong. */
 int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg);
