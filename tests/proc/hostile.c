@@ -3,6 +3,7 @@
  * Clients of another version, of another program, or of no good will: each
  * is answered by name or hung up on, and the bus is there for the others.
  */
+#include "clock.h"
 #include "raw.h"
 #include "wire.h"
 
@@ -11,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 enum { DEPTH = 1024 };
@@ -519,6 +521,113 @@ TEST(a_client_that_does_not_read_its_events_holds_nobody_up)
 	test_bus_stop();
 }
 
+/* A client of good will asks while another process does its worst, round after
+ * round: how many rounds went by for each answer it got. */
+struct storm {
+	_Atomic uint64_t rounds;
+	_Atomic int over;
+	uint64_t every_ns; /* 0: as fast as it comes */
+};
+
+#define STARVED 4096 /* a few for the scheduler's turns; for ever, if it were */
+
+/* How long these took together, to be told; nothing is made of it. */
+static double ask(shmq_bus *bus, unsigned answers)
+{
+	uint64_t from = shmq__clock_monotonic_ns();
+	struct shmq_plan plan;
+
+	for (unsigned i = 0; i < answers; i++)
+		CHECK_OK(shmq_topic_plan(bus, "t", NULL, &plan));
+	return (double)(shmq__clock_monotonic_ns() - from) / 1e9;
+}
+
+static double ask_in_storm(struct storm *storm, int (*rage)(void *storm), unsigned answers)
+{
+	shmq_bus *bus = test_bus_open();
+	double calm = ask(bus, answers), took;
+	pid_t child = test_spawn(rage, storm);
+	uint64_t from;
+
+	while ((from = atomic_load(&storm->rounds)) < 100)
+		cpu_relax();
+	took = ask(bus, answers);
+	from = atomic_load(&storm->rounds) - from;
+	NOTE("an answer takes %.0f us, and %.0f us beside %.0f rounds a second",
+	     1e6 * calm / answers, 1e6 * took / answers, (double)from / took);
+	atomic_store(&storm->over, 1);
+	CHECK_EQ(test_join(child), 0);
+	shmq_bus_close(bus);
+	return (double)from / answers;
+}
+
+static int connect_for_ever(void *arg)
+{
+	struct storm *storm = arg;
+	uint64_t next = shmq__clock_monotonic_ns();
+
+	while (!atomic_load(&storm->over)) {
+		if (shmq__clock_monotonic_ns() < next)
+			continue;
+		next += storm->every_ns;
+		close(raw_connect());
+		atomic_fetch_add(&storm->rounds, 1);
+	}
+	return 0;
+}
+
+/* Each turn of the supervisor's takes in 64 at most, and one request of each who
+ * has said something. */
+TEST(ten_thousand_connections_a_second_keep_nobody_waiting)
+{
+	static const uint64_t every_ns[] = { 100000, 0 };
+	double rounds;
+
+	test_bus_start();
+	for (size_t i = 0; i < COUNT(every_ns); i++) {
+		struct storm *storm = shared_memory(sizeof(*storm));
+
+		storm->every_ns = every_ns[i];
+		rounds = ask_in_storm(storm, connect_for_ever, 2000);
+		NOTE("%.1f connections went by for each answer", rounds);
+		CHECK_LT(rounds, STARVED);
+	}
+	check_up();
+	test_bus_stop();
+}
+
+static int say_half_for_ever(void *arg)
+{
+	struct proto_request req = request(PROTO_HELLO);
+	struct storm *storm = arg;
+	int fd = raw_connect();
+
+	while (!atomic_load(&storm->over)) {
+		int rc = shmq__wire_send(fd, &req, sizeof(req) / 2, NULL, 0);
+
+		atomic_fetch_add(&storm->rounds, 1);
+		if (!rc)
+			continue;
+		close(fd); /* it was hung up on */
+		fd = raw_connect();
+	}
+	close(fd);
+	return 0;
+}
+
+TEST(who_sends_half_requests_for_ever_keeps_nobody_waiting)
+{
+	struct storm *storm = shared_memory(sizeof(*storm));
+	double rounds;
+
+	test_bus_start();
+	rounds = ask_in_storm(storm, say_half_for_ever, 2000);
+	NOTE("%.1f halves went by for each answer", rounds);
+	CHECK_LT(rounds, STARVED);
+	check_up();
+	test_bus_stop();
+}
+
 /* ---- what stands in shared memory --------------------------------------------------- */
 
 static void publish_wrong(struct raw *r, uint32_t len, uint16_t flags, const void *bytes, size_t n)
@@ -721,5 +830,244 @@ TEST(segments_cannot_be_resized_nor_the_registry_reopened_for_writing)
 	CHECK_GE(sealed, 3);
 	CHECK_GE(readonly, 2);
 	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- peers that do not keep to it ------------------------------------------------------ */
+
+struct victims {
+	_Atomic int stage;
+	_Atomic uint64_t sent, received, refused;
+};
+
+/* Whatever it is told, it is told; and it is there to be told. */
+static int publish_until(struct victims *v, unsigned flags)
+{
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t", .flags = flags);
+	char bytes[2000] = { 0 };
+
+	for (unsigned n = 0; atomic_load(&v->stage) < 2; n++) {
+		int rc = shmq_publish(pub, bytes, n % 64 ? 8 : sizeof(bytes));
+
+		if (rc)
+			CHECK(rc == SHMQ_EFULL || rc == SHMQ_EENDED || rc == SHMQ_EMOVED ||
+			      rc == SHMQ_ECORRUPT || rc == SHMQ_ESTALLED);
+		atomic_fetch_add(rc ? &v->refused : &v->sent, 1);
+	}
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static int publish_for_ever(void *v)
+{
+	return publish_until(v, SHMQ_DONTWAIT);
+}
+
+static int publish_on(void *v)
+{
+	return publish_until(v, 0);
+}
+
+static int receive_for_ever(void *arg)
+{
+	static const int expected[] = {
+		0,           SHMQ_EEMPTY, SHMQ_EOVERRUN, SHMQ_ECORRUPT, SHMQ_ESTALLED,
+		SHMQ_EENDED, SHMQ_EMOVED, SHMQ_EEVICTED
+	};
+	struct victims *v = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_sub *sub = open_sub(bus, "t");
+	struct shmq_msg msg;
+	char bytes[2000];
+
+	while (atomic_load(&v->stage) < 2) {
+		int rc = shmq_receive_copy(sub, bytes, sizeof(bytes), &msg, SHMQ_NOWAIT), i = 0;
+
+		while (rc != expected[i])
+			CHECK_LT(++i, (int)COUNT(expected));
+		if (!rc)
+			CHECK_LE(msg.len, sizeof(bytes));
+		atomic_fetch_add(&v->received, 1);
+	}
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static void punch_all(void)
+{
+	char path[64], target[64];
+	struct dirent *entry;
+	DIR *dir = opendir("/proc/self/fd");
+
+	CHECK(dir != NULL);
+	while ((entry = readdir(dir))) {
+		int fd = atoi(entry->d_name);
+		struct stat st;
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%.20s", entry->d_name);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n < 7 || strncmp(target, "/memfd:", 7) ||
+		    (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+			continue;
+		CHECK_EQ(fstat(fd, &st), 0);
+		CHECK_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size),
+			 0);
+	}
+	closedir(dir);
+}
+
+/* Wait until both have done so much more. */
+static void let_go_on(struct victims *v, uint64_t count)
+{
+	uint64_t published = atomic_load(&v->sent) + atomic_load(&v->refused);
+	uint64_t received = atomic_load(&v->received);
+
+	while (atomic_load(&v->sent) + atomic_load(&v->refused) < published + count ||
+	       atomic_load(&v->received) < received + count)
+		test_sleep_ms(1);
+}
+
+/* The peers of one who has ring, arenas, bells and client pages open for writing:
+ * with(handle) is what it does to them. */
+static void suffer(enum shmq_policy policy, void (*with)(struct shmq__handle *h))
+{
+	struct victims *v = shared_memory(sizeof(*v));
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t a, b;
+
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .policy = policy,
+	       .stall = SHMQ_STALL_REPORT, .max_message_bytes = 2000);
+	pub = open_pub(bus, "t");
+	a = test_spawn(publish_for_ever, v);
+	b = test_spawn(receive_for_ever, v);
+	let_go_on(v, 1000);
+	with((struct shmq__handle *)pub);
+	let_go_on(v, 1000);
+	atomic_store(&v->stage, 2);
+	CHECK_EQ(test_join(a), 0);
+	CHECK_EQ(test_join(b), 0);
+	NOTE("%llu sent, %llu refused, %llu looks", (unsigned long long)v->sent,
+	     (unsigned long long)v->refused, (unsigned long long)v->received);
+	shmq_pub_close(pub);
+	CHECK_OK(shmq_topic_remove(bus, "t", SHMQ_FORCE));
+	shmq_bus_close(bus);
+	check_up();
+}
+
+static void punch(struct shmq__handle *h)
+{
+	for (int i = 0; i < 20; i++)
+		punch_all();
+}
+
+TEST(holes_punched_by_a_peer_kill_nobody)
+{
+	static const enum shmq_policy policies[] = { SHMQ_BLOCK, SHMQ_DROP_NEW, SHMQ_LOSSY,
+						     SHMQ_EVICT };
+
+	test_bus_start();
+	for (size_t i = 0; i < COUNT(policies); i++)
+		suffer(policies[i], punch);
+	test_bus_stop();
+}
+
+/* Bytes, and words that are almost right, of all that a publisher can write: slots
+ * most of all, but header, bells and everybody's client pages, too. */
+static void flip(struct shmq__handle *h)
+{
+	enum { PAGES_BYTES = 64 << 10 };
+	const struct shmq__ring *ring = &h->topic->ring[0];
+	const struct lay_geometry *geo = &ring->geo;
+	int fd = shmq__slabs_fd(h->bus->slabs, LAY_REF_SLAB(h->entry_ref), SHMQ__SLAB_WRITE);
+	char *header = (char *)ring->mem, *bells = (char *)ring->bells, *pages;
+	uint64_t n;
+
+	pages = mmap(NULL, PAGES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(pages != MAP_FAILED);
+	for (n = 0; n < 3000000; n++) {
+		uint64_t r = mix(n), seq = r % 4096;
+		shmq_au64 *ctrl = &lay_slot_at(ring->mem, geo, seq)->ctrl;
+		char byte = (char)(r >> 8);
+
+		r >>= 32;
+		switch (r % 8) {
+		case 0: /* not what says that it is one, nor that it has ended */
+			header[48 + (r >> 8) % (LAY_RING_HEADER_BYTES - 48)] ^= byte;
+			break;
+		case 1:
+			bells[(r >> 8) % sizeof(struct lay_bells)] ^= byte;
+			break;
+		case 2:
+			pages[(r >> 8) % PAGES_BYTES] ^= byte;
+			break;
+		case 3:
+			store_relaxed(ctrl, load_relaxed(ctrl) ^ 1u << (r >> 8) % 20);
+			break;
+		case 4:
+			store_relaxed(ctrl, LAY_CTRL(lay_lap(geo, seq) + (r >> 8) % 3,
+						     (r >> 10) & LAY_CLIENT_MAX, (r >> 24) % 8));
+			break;
+		default:
+			header[LAY_RING_HEADER_BYTES + (r >> 8) % (geo->depth * geo->slot_bytes)] ^=
+				byte;
+		}
+	}
+	munmap(pages, PAGES_BYTES);
+}
+
+TEST(a_publisher_that_flips_bytes_meanwhile_kills_nobody)
+{
+	test_bus_start();
+	suffer(SHMQ_BLOCK, flip);
+	suffer(SHMQ_LOSSY, flip);
+	test_bus_stop();
+}
+
+/* Until so many were sent meanwhile. */
+static void go_mad(struct shmq__handle *h, const struct victims *v)
+{
+	struct lay_entry *e = h->entry;
+
+	for (uint64_t n = 0; atomic_load(&v->sent) + atomic_load(&v->refused) < 100000; n++) {
+		store_relaxed(&e->pos, mix(n));
+		if (n % 64 == 0)
+			store_relaxed(&e->gen, load_relaxed(&e->gen) ^ 1);
+		if (n % 16 == 0)
+			add_relaxed(&h->topic->ring[0].bells->data.armed, mix(n));
+	}
+}
+
+/* Publishers of topics that wait for nobody for ever are told nothing at all. */
+TEST(a_subscriber_whose_cursor_is_noise_keeps_no_publisher_from_publishing)
+{
+	static const enum shmq_policy policies[] = { SHMQ_LOSSY, SHMQ_EVICT };
+
+	test_bus_start();
+	for (size_t i = 0; i < COUNT(policies); i++) {
+		struct victims *v = shared_memory(sizeof(*v));
+		shmq_bus *bus = test_bus_open();
+		shmq_sub *sub;
+		pid_t pid;
+
+		create(bus, "t", .depth = DEPTH, .policy = policies[i], .max_message_bytes = 2000,
+		       .evict_ns = MILLISECOND);
+		sub = open_sub(bus, "t");
+		pid = test_spawn(publish_on, v);
+		go_mad((struct shmq__handle *)sub, v);
+		atomic_store(&v->stage, 2);
+		CHECK_EQ(test_join(pid), 0);
+		NOTE("%llu sent", (unsigned long long)v->sent);
+		CHECK_EQ(v->refused, 0);
+		shmq_sub_close(sub);
+		CHECK_OK(shmq_topic_remove(bus, "t", 0));
+		shmq_bus_close(bus);
+	}
+	check_up();
 	test_bus_stop();
 }
