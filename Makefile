@@ -4,6 +4,7 @@
 # make V=1        shows the commands
 # make SAN=x      builds and checks under a sanitizer: address, thread, undefined
 # make check T=x  runs the tests whose paths match the pattern x
+# make fuzz T=x   drives the fuzz targets that match x, for FUZZ_SECONDS each
 
 PREFIX     ?= /usr/local
 BINDIR     ?= $(PREFIX)/bin
@@ -14,6 +15,7 @@ MANDIR     ?= $(PREFIX)/share/man
 CFLAGS     ?= -O2 -g
 TEST_JOBS  ?= 2
 ROUNDS     ?= 20
+FUZZ_SECONDS ?= 60
 
 VERSION := $(shell sed -n 's/^.define SHMQ_VERSION_[A-Z]* //p' include/shmq.h | paste -sd.)
 SONAME  := libshmq.so.0
@@ -38,6 +40,8 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wf
 SAN_address   := -fsanitize=address -fno-omit-frame-pointer
 SAN_thread    := -fsanitize=thread
 SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=all
+SAN_fuzzer    := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer
 # tests/lib/tap.c needs it; clang does it without being asked.
 SAN_LINK_address := $(if $(findstring clang,$(CC)),,-static-libasan)
 SANFLAGS      := $(if $(SAN),$(or $(SAN_$(SAN)),$(error SAN is address, thread or undefined)) \
@@ -79,6 +83,8 @@ DAEMON_T := $(call programs,tests/daemon,tests/daemon)
 # could see is seen elsewhere; that of placement once more.
 GUEST    := $(call programs,tests/guest,tests/guest)
 GUEST_T  := $(GUEST) $(B)/tests/guest/place
+# Fuzz targets; replay.c makes tests of them.
+FUZZ     := $(filter-out %/replay,$(call programs,tests/fuzz,tests/fuzz))
 # The benchmarks once more, for tests of them: on a ring that is at fault.
 MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)
 SCRIPTS  := $(wildcard examples/*.t tests/cli/*.bats)
@@ -86,9 +92,9 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
-TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T))
+TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ))
 TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
-PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST)
+PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ)
 
 # ---- build ----------------------------------------------------------------
 
@@ -100,7 +106,8 @@ $(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
 $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
 $(B)/bench/%:         INCLUDES = -Iinclude -Ibench
-$(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) \
+	$(if $(filter %/words.o,$@),$(JANSSON_CFLAGS))
 
 $(B)/%.o: %.c Makefile
 	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
@@ -159,6 +166,41 @@ $(B)/skew$(1)/shmq: $(call skewed,$(1),$(CLI_O) $(LIB_O))
 	$$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
 endef
 $(foreach n,$(SKEWS),$(eval $(call skew,$(n))))
+
+# ---- fuzz targets -----------------------------------------------------------
+
+# What they test is built so that it counts its steps (tests/fuzz/fuzz.h).
+
+STEPPED := $(LIB_O:$(B)/%=$(B)/stepped/%) $(filter-out %/main.o,$(DAEMON_O:$(B)/%=$(B)/stepped/%))
+STEPPED_CLI := $(CLI_O:$(B)/%=$(B)/stepped/%)
+
+$(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
+$(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
+$(B)/stepped/daemon/cli/main.o: override CPPFLAGS += -Dmain=cli_main -Wno-missing-prototypes
+$(B)/stepped/%.o: %.c Makefile
+	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -fsanitize-coverage=trace-pc -c -o $@ $<
+
+$(B)/stepped/lib.a: $(filter $(B)/stepped/libshmq/%,$(STEPPED))
+$(B)/stepped/daemon.a: $(filter $(B)/stepped/daemon/%,$(STEPPED))
+$(B)/stepped/cli.a: $(STEPPED_CLI)
+$(B)/stepped/lib.a $(B)/stepped/daemon.a $(B)/stepped/cli.a:
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
+
+FUZZ_LIBS := $(B)/stepped/daemon.a $(B)/stepped/cli.a $(B)/tests/lib.a $(B)/stepped/lib.a
+FUZZ_O    := $(B)/tests/fuzz/fuzz.o $(B)/tests/fuzz/replay.o
+SCENE_O   := $(B)/tests/fuzz/scene.o
+ON_SCENE  := $(patsubst %,$(B)/tests/fuzz/%,subscriber publisher recover registry)
+FUZZ_WRAP  = $(TEST_WRAP) $(foreach f,__sanitizer_cov_trace_pc clock_gettime poll ppoll \
+	shmq__futex_wait shmq__futex_waitv tap_fail $(WRAPPED),-Wl,--wrap=$(f))
+$(ON_SCENE): $(SCENE_O)
+$(ON_SCENE): WRAPPED = shmq__bus_request shmq__bus_notify shmq__bus_ready
+$(B)/tests/fuzz/client: WRAPPED = connect
+$(B)/tests/fuzz/words:  WRAPPED = exit mkdir
+$(B)/tests/fuzz/gather: WRAPPED = files_listen
+$(FUZZ): SAN_LINK_fuzzer = -fsanitize=fuzzer
+$(FUZZ): %: %.o $(FUZZ_O) $(FUZZ_LIBS)
+	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(JANSSON_LIBS) $(SHMQ_LIBS) -lm
 
 # ---- peers of the benchmarks: a shared object each --------------------------
 
@@ -223,13 +265,20 @@ demo: deps ## run the demonstration: live telemetry and an order book, with kill
 
 demo-programs: $(DEMO)
 
-torture: deps ## larger models, then the multi-process tests ROUNDS=20 times, until one fails
+torture: deps ## larger models, then multi-process tests and fuzzing ROUNDS=20 times, until one fails
 	@$(MAKE) $(JOBS) test-programs
 	@MODEL_SIZE=large SHMQ_TEST_LIMIT=7200 $(PROVE) tests/model/run
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
-		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) || exit 1; \
+		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(FUZZ) || exit 1; \
 	done
+
+fuzz: build/.deps-fuzz ## drive the fuzz targets by coverage (libFuzzer), or those that match T=pattern
+	@$(MAKE) $(JOBS) CC=clang SAN=fuzzer fuzz-programs
+	@for target in $(notdir $(FUZZ)); do case $$target in *$(T)*) \
+		tests/fuzz/run $$target $(FUZZ_SECONDS) || exit 1 ;; esac; done
+
+fuzz-programs: $(FUZZ)
 
 bench: deps ## run the benchmarks and report on them, under 10 minutes
 bench-quick: deps ## only what the promised ratios need, under 45 seconds
@@ -317,11 +366,12 @@ clean: ## remove build/
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps deps-guest check test-programs demo demo-programs torture bench bench-quick bench-programs bench-peers lint install \
+.PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-programs bench-peers lint install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O)) \
+-include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O) $(STEPPED) $(STEPPED_CLI) \
+	$(FUZZ_O) $(SCENE_O)) \
 	$(wildcard $(PEER_DIR)/*.d) \
 	$(B)/tests/bench/mutant.d $(SKEW_O:.o=.d) $(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)

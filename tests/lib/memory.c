@@ -42,6 +42,13 @@ void memory_is_one(void)
 	store_relaxed(&is_one, 1);
 }
 
+static _Atomic int is_guarded;
+
+void guard_maps(void)
+{
+	store_relaxed(&is_guarded, 1);
+}
+
 static int is_refused(void)
 {
 	if (!scarce || --scarce)
@@ -177,14 +184,41 @@ int __wrap_munmap(void *at, size_t bytes)
 
 #else
 
+#define GUARD_BYTES 4096u
+
+/* In the middle of a range that is kept free. */
+static void *map_guarded(size_t bytes, int prot, int flags, int fd, off_t off)
+{
+	size_t whole = bytes + 2 * GUARD_BYTES;
+	char *range = __real_mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *mem = MAP_FAILED;
+
+	if (range == MAP_FAILED)
+		return range;
+	mem = __real_mmap(range + GUARD_BYTES, bytes, prot, flags | MAP_FIXED, fd, off);
+	if (mem == MAP_FAILED) {
+		int error = errno;
+
+		__real_munmap(range, whole);
+		errno = error;
+	}
+	return mem;
+}
+
 int __wrap_munmap(void *at, size_t bytes)
 {
+	if (load_relaxed(&is_guarded))
+		return __real_munmap((char *)at - GUARD_BYTES, bytes + 2 * GUARD_BYTES);
 	return __real_munmap(at, bytes);
 }
 
 void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off)
 {
-	return is_map_refused(fd) ? MAP_FAILED : __real_mmap(at, bytes, prot, flags, fd, off);
+	if (is_map_refused(fd))
+		return MAP_FAILED;
+	if (!at && load_relaxed(&is_guarded))
+		return map_guarded(bytes, prot, flags, fd, off);
+	return __real_mmap(at, bytes, prot, flags, fd, off);
 }
 
 #endif

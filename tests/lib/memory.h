@@ -13,6 +13,9 @@
  * by its address, a file that is mapped again is found where it is already,
  * writable, so that what one handle stores and another loads is seen to be the
  * same.  Elsewhere every map is what it was asked to be.
+ *
+ * Guards: after guard_maps(), every map stands between two pages that nobody
+ * may touch.  Called before the first of them, once and for all.
  */
 #ifndef TEST_MEMORY_H
 #define TEST_MEMORY_H
@@ -21,5 +24,6 @@ void scarce_begin(unsigned k);
 int scarce_end(void);
 void scarce_maps(int on);
 void memory_is_one(void);
+void guard_maps(void);
 
 #endif
