@@ -85,6 +85,7 @@ GUEST    := $(call programs,tests/guest,tests/guest)
 GUEST_T  := $(GUEST) $(B)/tests/guest/place
 # Fuzz targets; replay.c makes tests of them.
 FUZZ     := $(filter-out %/replay,$(call programs,tests/fuzz,tests/fuzz))
+STEP     := $(call programs,tests/step,tests/step)
 # The benchmarks once more, for tests of them: on a ring that is at fault.
 MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)
 SCRIPTS  := $(wildcard examples/*.t tests/cli/*.bats)
@@ -92,9 +93,10 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
-TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ))
+TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP))
 TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
-PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ)
+PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ) \
+	$(STEP)
 
 # ---- build ----------------------------------------------------------------
 
@@ -142,7 +144,7 @@ $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filte
 TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap,-Wl,--wrap=$(f))
 $(UNIT) $(PROC) $(GUEST): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
-$(DAEMON_T): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
+$(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
 $(B)/tests/guest/place: $(B)/tests/daemon/place
 	$(call say,LN,$@)mkdir -p $(@D) && ln -sf ../daemon/place $@
