@@ -717,8 +717,10 @@ void cast_bury(struct cast *c)
 	}
 	m = member_of(c->f, c->subject);
 	/* Another publisher may be the first to have proof. */
-	if (c->pub.pub && m && load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER && c->buried % 2)
+	if (c->pub.pub && m && load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER && c->buried % 2) {
 		shmq__recover_publisher(c->pub.pub->h.topic, m);
+		check_woken(c);
+	}
 	if (c->victim && c->buried % 2)
 		cast_take_out(c->f, c->victim);
 	cast_take_out(c->f, c->subject);
@@ -741,7 +743,7 @@ void cast_end(struct cast *c, unsigned sent)
 	note_committed(c);
 	for (i = 0; i < c->scene.count && !c->victim; i++)
 		CHECK_EQ(c->must[i], i < sent);
-	if (sent && c->scene.sleepers)
+	if ((sent || c->victim) && c->scene.sleepers)
 		CHECK_NE(load_relaxed(&c->ring->bells->data.word), c->asleep_at[0]);
 	read_to_head(c, &c->reader[0]);
 	if (!c->victim)

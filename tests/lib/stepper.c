@@ -88,8 +88,10 @@ static enum stepper_at judge(struct stepper *s, int status)
 		s->pid = 0;
 		return STEPPER_ENDED;
 	}
-	if (WSTOPSIG(status) != SIGTRAP)
-		FAIL("the process that is traced got signal %d", WSTOPSIG(status));
+	if (WSTOPSIG(status) != SIGTRAP) {
+		s->signal = WSTOPSIG(status);
+		return STEPPER_STEP;
+	}
 	CHECK_EQ(ptrace(PTRACE_GETSIGINFO, s->pid, NULL, &info), 0);
 	if (IS_STEP(info)) {
 		s->steps++;
@@ -108,6 +110,14 @@ static enum stepper_at await_stop(struct stepper *s)
 	return judge(s, status);
 }
 
+static void resume(struct stepper *s, int how)
+{
+	int sig = s->signal;
+
+	s->signal = 0;
+	CHECK_EQ(ptrace(how, s->pid, NULL, (void *)(intptr_t)sig), 0);
+}
+
 void stepper_go(struct stepper *s)
 {
 	enum stepper_at at;
@@ -117,9 +127,10 @@ void stepper_go(struct stepper *s)
 		close(s->go);
 		s->go = -1;
 	} else {
-		CHECK_EQ(ptrace(PTRACE_CONT, s->pid, NULL, NULL), 0);
+		resume(s, PTRACE_CONT);
 	}
-	at = await_stop(s);
+	while ((at = await_stop(s)) == STEPPER_STEP)
+		resume(s, PTRACE_CONT);
 	if (at == STEPPER_ENDED)
 		FAIL("the process that is traced ended before its mark: %d", s->ended);
 	CHECK_EQ(at, STEPPER_MARKED);
@@ -154,7 +165,7 @@ enum stepper_at stepper_step(struct stepper *s)
 {
 	int may_sleep = is_at_syscall(s), looks, status;
 
-	CHECK_EQ(ptrace(PTRACE_SINGLESTEP, s->pid, NULL, NULL), 0);
+	resume(s, PTRACE_SINGLESTEP);
 	if (!may_sleep)
 		return await_stop(s);
 	for (looks = 0;; looks++) {
@@ -177,7 +188,7 @@ enum stepper_at stepper_await(struct stepper *s)
 int stepper_finish(struct stepper *s)
 {
 	while (s->pid) {
-		CHECK_EQ(ptrace(PTRACE_CONT, s->pid, NULL, NULL), 0);
+		resume(s, PTRACE_CONT);
 		await_stop(s);
 	}
 	return s->ended;

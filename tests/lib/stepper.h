@@ -21,7 +21,7 @@
 #endif
 
 enum stepper_at {
-	STEPPER_STEP,   /* one more instruction was run */
+	STEPPER_STEP,   /* one more instruction was run, or a signal came */
 	STEPPER_MARKED, /* it came to a mark */
 	STEPPER_ASLEEP, /* it sleeps in a system call: stepper_await() it */
 	STEPPER_ENDED,  /* it ended; stepper->ended says how, as test_join() */
@@ -31,6 +31,7 @@ struct stepper {
 	pid_t pid;
 	int go; /* descriptor: what it waits for before it runs fn */
 	int ended;
+	int signal;     /* that it is about to get */
 	uint64_t steps; /* so far, since the last mark */
 };
 

@@ -59,7 +59,7 @@ static const struct name bell_names[] = {
 	{ 0 },
 };
 static const struct name registry_names[] = {
-	{ LAY_HEAP_OFF, 1 << 20, "partitions" },
+	{ LAY_HEAP_OFF, 1 << 20, "heap" },
 	{ LAY_TOPICS_OFF, LAY_HEAP_OFF - LAY_TOPICS_OFF, "topic" },
 	{ LAY_ARENAS_OFF, LAY_TOPICS_OFF - LAY_ARENAS_OFF, "arena" },
 	{ LAY_SLABS_OFF, LAY_ARENAS_OFF - LAY_SLABS_OFF, "slab" },

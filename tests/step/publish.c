@@ -161,8 +161,7 @@ static void run_all(enum shmq_mode mode)
 			for (size_t k = 0; k < COUNT(policies) * COUNT(bases) * COUNT(preludes) * 2;
 			     k++)
 				run(&ops[i], mode, policies[k % 4], bases[k / 4 % COUNT(bases)],
-				    preludes[k / 4 / COUNT(bases) % 3],
-				    k / 4 / COUNT(bases) / 3 % 2, &tally);
+				    preludes[k / 4 / COUNT(bases) % 3], (k + k / 4) % 2, &tally);
 		} else {
 			for (int k = 0; k < 4; k++)
 				run(&ops[i], mode, policies[k],
