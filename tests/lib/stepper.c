@@ -17,9 +17,6 @@
 
 #if defined(__x86_64__)
 
-/* What a single step ends with; a mark ends with SI_KERNEL. */
-#define IS_STEP(info) ((info).si_code == TRAP_TRACE || (info).si_code == TRAP_BRKPT)
-
 static int try_to_be_traced(void *arg)
 {
 	(void)arg;
@@ -93,7 +90,7 @@ static enum stepper_at judge(struct stepper *s, int status)
 		return STEPPER_STEP;
 	}
 	CHECK_EQ(ptrace(PTRACE_GETSIGINFO, s->pid, NULL, &info), 0);
-	if (IS_STEP(info)) {
+	if (info.si_code != SI_KERNEL) { /* which is what a mark ends with */
 		s->steps++;
 		return STEPPER_STEP;
 	}
@@ -185,6 +182,12 @@ enum stepper_at stepper_await(struct stepper *s)
 	return await_stop(s);
 }
 
+enum stepper_at stepper_syscall(struct stepper *s)
+{
+	resume(s, PTRACE_SYSCALL);
+	return await_stop(s);
+}
+
 int stepper_finish(struct stepper *s)
 {
 	while (s->pid) {
@@ -244,6 +247,11 @@ enum stepper_at stepper_step(struct stepper *s)
 }
 
 enum stepper_at stepper_await(struct stepper *s)
+{
+	return stepper_step(s);
+}
+
+enum stepper_at stepper_syscall(struct stepper *s)
 {
 	return stepper_step(s);
 }

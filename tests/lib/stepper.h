@@ -50,6 +50,9 @@ enum stepper_at stepper_step(struct stepper *s);
 /* It was asleep, and whatever it waits for has been done: until it is back. */
 enum stepper_at stepper_await(struct stepper *s);
 
+/* To where its next system call begins, or the one that it is in ends. */
+enum stepper_at stepper_syscall(struct stepper *s);
+
 /* Let it run freely until it ends; how, as test_join(). */
 int stepper_finish(struct stepper *s);
 
