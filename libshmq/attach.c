@@ -106,8 +106,8 @@ static int is_resumed(const struct shmq_bus *bus, const struct proto_reply *repl
 }
 
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
- * what the supervisor refused us with. */
-static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
+ * what the supervisor refused us with.  *is_there: somebody listens. */
+static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct shmq__why *why)
 {
 	struct proto_request req;
 	struct proto_reply reply;
@@ -116,6 +116,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why
 	unsigned n = 0, i;
 	int sock = connect_socket(bus->path, deadline);
 
+	*is_there = sock >= 0;
 	if (sock < 0 && shmq__attach_is_away(sock) && again)
 		offer_slabs(bus);
 	if (sock < 0 && shmq__attach_is_away(sock))
@@ -218,10 +219,10 @@ static int has_ended(struct shmq_bus *bus)
 
 int shmq__attach_until(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
-	int started = 0, error;
+	int started = 0, is_there, error;
 
 	for (;;) {
-		error = attach(bus, deadline, why);
+		error = attach(bus, deadline, &is_there, why);
 		if (error != SHMQ_ENODAEMON)
 			return error;
 		if (has_ended(bus))
@@ -230,15 +231,16 @@ int shmq__attach_until(struct shmq_bus *bus, uint64_t deadline, struct shmq__why
 					  bus->name);
 		if (bus->bus_nonce)
 			shmq__start_again(bus);
-		else if (bus->start == SHMQ_START_ON_DEMAND && !started) {
+		else if (bus->start == SHMQ_START_ON_DEMAND && !started && !is_there) {
 			error = shmq__start_daemon(bus, why);
 			if (error)
 				return error;
 			started = 1;
 			continue;
 		}
-		/* A supervisor that we know of may be restarting. */
-		if ((!started && !bus->bus_nonce) || shmq__clock_left(deadline) == 0)
+		/* A supervisor that we know of may be restarting; where one listens,
+		 * it is its worker, which died before it could answer. */
+		if ((!started && !bus->bus_nonce && !is_there) || shmq__clock_left(deadline) == 0)
 			return error;
 		poll(NULL, 0, 1);
 	}
@@ -246,7 +248,7 @@ int shmq__attach_until(struct shmq_bus *bus, uint64_t deadline, struct shmq__why
 
 int shmq__attach_come_back(struct shmq_bus *bus, uint64_t *retry_at)
 {
-	int error = 0;
+	int error = 0, is_there;
 
 	pthread_mutex_lock(&bus->lock);
 	if (shmq__event_read(bus) == -EPIPE) {
@@ -254,7 +256,7 @@ int shmq__attach_come_back(struct shmq_bus *bus, uint64_t *retry_at)
 		error = attach(bus,
 			       shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 :
 										 1000000000),
-			       NULL);
+			       &is_there, NULL);
 		if (error == SHMQ_ENODAEMON && !has_ended(bus))
 			shmq__start_again(bus);
 		if (error && bus->retry_ns < retry_max_ns)

@@ -181,6 +181,8 @@ static void *impersonate(void *arg)
 	}
 	if (im->bytes)
 		CHECK_OK(shmq__wire_send(fd, &im->reply, (size_t)im->bytes, NULL, 0));
+	else
+		shutdown(im->listen_fd, SHUT_RDWR); /* it is gone for good */
 	close(fd);
 	return NULL;
 }

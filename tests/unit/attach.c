@@ -152,10 +152,14 @@ TEST(a_supervisor_that_greets_with_a_lie_is_refused_by_name_and_nothing_of_it_is
 	int fds = count_fds(s);
 
 	for (size_t i = 0; i < COUNT(lies); i++) {
+		/* Who hangs up may be back, and is given the time. */
+		struct shmq_bus_options o = { .timeout_ns = lies[i].error == SHMQ_ENODAEMON ?
+								    20 * MILLISECOND :
+								    0 };
 		shmq_bus *bus;
 
 		standin_change_answers(s, PROTO_HELLO, lies[i].change, NULL);
-		CHECK_ERROR(standin_open(s, NULL, &bus), lies[i].error);
+		CHECK_ERROR(standin_open(s, &o, &bus), lies[i].error);
 		CHECK(!bus);
 		check_says(lies[i].says);
 		CHECK_LT(strlen(shmq_bus_error(NULL)), SHMQ_ERROR_TEXT_MAX);
@@ -168,6 +172,20 @@ TEST(a_supervisor_that_greets_with_a_lie_is_refused_by_name_and_nothing_of_it_is
 		shmq_bus_close(bus);
 		standin_cut(s);
 	}
+	standin_free(s);
+}
+
+TEST(who_comes_while_a_worker_dies_before_its_answer_is_taken_in_by_the_next)
+{
+	struct standin *s = standin_new(NULL);
+	unsigned deaths = 3;
+	shmq_bus *bus;
+
+	standin_change_answers(s, PROTO_HELLO, die_once, &deaths);
+	CHECK_OK(standin_open(s, NULL, &bus));
+	CHECK_EQ(deaths, 0);
+	check_works(bus);
+	shmq_bus_close(bus);
 	standin_free(s);
 }
 
