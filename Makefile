@@ -86,6 +86,7 @@ GUEST_T  := $(GUEST) $(B)/tests/guest/place
 # Fuzz targets; replay.c makes tests of them.
 FUZZ     := $(filter-out %/replay,$(call programs,tests/fuzz,tests/fuzz))
 STEP     := $(call programs,tests/step,tests/step)
+HISTORY  := $(call programs,tests/history,tests/history)
 # The benchmarks once more, for tests of them: on a ring that is at fault.
 MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)
 SCRIPTS  := $(wildcard examples/*.t tests/cli/*.bats)
@@ -93,10 +94,10 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
-TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP))
+TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY))
 TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
 PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ) \
-	$(STEP)
+	$(STEP) $(HISTORY)
 
 # ---- build ----------------------------------------------------------------
 
@@ -142,7 +143,7 @@ $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filte
 	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
 # Tests allocate and map by tests/lib/memory.c.
 TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap,-Wl,--wrap=$(f))
-$(UNIT) $(PROC) $(GUEST): %: %.o $(B)/tests/lib.a $(A)
+$(UNIT) $(PROC) $(GUEST) $(HISTORY): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
 $(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
@@ -275,6 +276,7 @@ torture: deps ## larger models, every step, then the multi-process tests ROUNDS=
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
 		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(FUZZ) || exit 1; \
+		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(HISTORY) || exit 1; \
 	done
 
 fuzz: build/.deps-fuzz ## drive the fuzz targets by coverage (libFuzzer), or those that match T=pattern
