@@ -12,10 +12,11 @@
 #include "cast.h"
 #include "helpers.h"
 #include "steps.h"
+#include "victim.h"
 
 #include <dirent.h>
 
-enum { DEPTH = 1024, LARGE = 1500, LOG = 1 << 16 };
+enum { DEPTH = 1024, LOG = 1 << 16 };
 enum { LAST = 99 }; /* type of the message after which nothing comes */
 
 /* ---- peers ---------------------------------------------------------------------- */
@@ -73,78 +74,11 @@ static int receive_asleep(void *arg)
 
 /* ---- victims ---------------------------------------------------------------------- */
 
-struct scene {
-	const char *name;
-	int (*live)(void *arg);
-	enum shmq_mode mode;
-	enum shmq_policy policy;
-	size_t bytes;
-	unsigned count;
-	int is_atomic;
-};
-
-struct victim {
-	const struct scene *scene;
-	_Atomic unsigned client;
-	_Atomic uint64_t number; /* of this one: who its messages are from */
-};
-
-static char bytes[8][CAST_MESSAGE_MAX];
-static struct shmq_msg many[8];
-
-static shmq_pub *begin_to_publish(struct victim *v)
-{
-	shmq_bus *bus = test_bus_open();
-	shmq_pub *pub = open_pub(bus, "t");
-
-	atomic_store(&v->client, shmq_bus_client_id(bus));
-	for (unsigned i = 0; i < v->scene->count; i++) {
-		cast_fill(bytes[i], v->scene->bytes, v->number, i);
-		many[i] = (struct shmq_msg){ .data = bytes[i], .len = v->scene->bytes };
-	}
-	return pub;
-}
-
-static int publish(void *arg)
-{
-	shmq_pub *pub = begin_to_publish(arg);
-
-	STEPPER_MARK();
-	shmq_publish(pub, many[0].data, many[0].len);
-	STEPPER_MARK();
-	return 0;
-}
-
-static int publish_batch(void *arg)
-{
-	struct victim *v = arg;
-	shmq_pub *pub = begin_to_publish(v);
-
-	STEPPER_MARK();
-	shmq_publish_batch(pub, many, v->scene->count, v->scene->is_atomic ? SHMQ_ATOMIC : 0);
-	STEPPER_MARK();
-	return 0;
-}
-
-static int claim_and_commit(void *arg)
-{
-	shmq_pub *pub = begin_to_publish(arg);
-	void *data;
-
-	STEPPER_MARK();
-	if (shmq_claim(pub, many[0].len, &data))
-		return 1;
-	memcpy(data, many[0].data, many[0].len);
-	shmq_commit(pub, NULL);
-	STEPPER_MARK();
-	return 0;
-}
-
 static int receive(void *arg)
 {
 	struct victim *v = arg;
 	shmq_bus *bus = test_bus_open();
-	shmq_sub *sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	shmq_sub *sub = open_sub(bus, v->topic, .from = SHMQ_FROM_OLDEST);
 	struct shmq_msg m;
 
 	atomic_store(&v->client, shmq_bus_client_id(bus));
@@ -156,17 +90,33 @@ static int receive(void *arg)
 	return 0;
 }
 
-static const struct scene scenes[] = {
-	{ "publish, exclusive", publish, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 40, 1, 0 },
-	{ "publish, exclusive and lossy", publish, SHMQ_EXCLUSIVE, SHMQ_LOSSY, 40, 1, 0 },
-	{ "publish, shared", publish, SHMQ_SHARED, SHMQ_BLOCK, 40, 1, 0 },
-	{ "publish through the arena", publish, SHMQ_EXCLUSIVE, SHMQ_DROP_NEW, LARGE, 1, 0 },
-	{ "publish through the arena, shared", publish, SHMQ_SHARED, SHMQ_EVICT, LARGE, 1, 0 },
-	{ "publish an atomic batch", publish_batch, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 40, 4, 1 },
-	{ "publish an atomic batch, shared", publish_batch, SHMQ_SHARED, SHMQ_BLOCK, 40, 4, 1 },
-	{ "publish a batch, shared", publish_batch, SHMQ_SHARED, SHMQ_LOSSY, 40, 3, 0 },
-	{ "claim and commit in the arena", claim_and_commit, SHMQ_SHARED, SHMQ_BLOCK, LARGE, 1, 0 },
-	{ "receive", receive, SHMQ_SHARED, SHMQ_BLOCK, 40, 0, 0 },
+static const struct scene {
+	struct victim_act act;
+	enum shmq_mode mode;
+	enum shmq_policy policy;
+} scenes[] = {
+	{ { "publish, exclusive", victim_publish, 40, 1, 0 }, SHMQ_EXCLUSIVE, SHMQ_BLOCK },
+	{ { "publish, exclusive and lossy", victim_publish, 40, 1, 0 },
+	  SHMQ_EXCLUSIVE,
+	  SHMQ_LOSSY },
+	{ { "publish, shared", victim_publish, 40, 1, 0 }, SHMQ_SHARED, SHMQ_BLOCK },
+	{ { "publish through the arena", victim_publish, VICTIM_LARGE, 1, 0 },
+	  SHMQ_EXCLUSIVE,
+	  SHMQ_DROP_NEW },
+	{ { "publish through the arena, shared", victim_publish, VICTIM_LARGE, 1, 0 },
+	  SHMQ_SHARED,
+	  SHMQ_EVICT },
+	{ { "publish an atomic batch", victim_publish_batch, 40, 4, 1 },
+	  SHMQ_EXCLUSIVE,
+	  SHMQ_BLOCK },
+	{ { "publish an atomic batch, shared", victim_publish_batch, 40, 4, 1 },
+	  SHMQ_SHARED,
+	  SHMQ_BLOCK },
+	{ { "publish a batch, shared", victim_publish_batch, 40, 3, 0 }, SHMQ_SHARED, SHMQ_LOSSY },
+	{ { "claim and commit in the arena", victim_claim_and_commit, VICTIM_LARGE, 1, 0 },
+	  SHMQ_SHARED,
+	  SHMQ_BLOCK },
+	{ { "receive", receive, 40, 0, 0 }, SHMQ_SHARED, SHMQ_BLOCK },
 };
 
 /* ---- one scene ------------------------------------------------------------------------ */
@@ -203,7 +153,7 @@ static unsigned count_daemon_fds(shmq_bus *bus)
 static void send_one(struct stage *g, shmq_pub *pub, unsigned type)
 {
 	static char buf[CAST_MESSAGE_MAX];
-	struct shmq_msg m = { .data = buf, .len = g->scene->bytes, .type = (uint16_t)type };
+	struct shmq_msg m = { .data = buf, .len = g->scene->act.bytes, .type = (uint16_t)type };
 
 	cast_fill(buf, m.len, CAST_OTHERS, g->sent++);
 	CHECK_OK(shmq_publish_msg(pub, &m));
@@ -226,59 +176,20 @@ static unsigned read_on(struct stage *g)
 	return n;
 }
 
-static struct lay_member *member_of_victim(struct stage *g)
-{
-	struct shmq__roster_iter it = { 0 };
-	struct lay_member *m;
-
-	while ((m = shmq__topic_next_member(g->sub->h.topic, &it)))
-		if (m->client == atomic_load(&g->victim->client))
-			return m;
-	FAIL("the victim is not in the roster");
-}
-
-/* The ring, the bells, and what is the victim's own. */
-static void begin_to_watch(struct stage *g)
-{
-	struct shmq__topic *t = g->sub->h.topic;
-	struct lay_member *m = member_of_victim(g);
-
-	watch_add(&g->watch, WATCH_RING, t->ring[0].mem, t->geo.ring_bytes, 0, &t->geo);
-	watch_add(&g->watch, WATCH_BELLS, t->ring[0].bells, sizeof(struct lay_bells), 0, NULL);
-	watch_add(&g->watch, WATCH_ENTRIES, shmq__topic_entry(t, m, 0), sizeof(struct lay_entry), 0,
-		  NULL);
-}
-
 static struct stepper begin_victim(struct stage *g)
 {
 	struct stepper s;
 
 	g->victim->number++;
-	stepper_fork(&s, g->scene->live, g->victim);
+	stepper_fork(&s, g->scene->act.live, g->victim);
 	stepper_go(&s);
-	begin_to_watch(g);
+	victim_watch(g->victim, g->sub->h.topic, &g->watch);
 	return s;
-}
-
-/* Those that others must get: 1 bit each. */
-static unsigned committed(struct stage *g, uint64_t head)
-{
-	struct shmq__ring *r = &g->sub->h.topic->ring[0];
-	unsigned i, mask = 0;
-
-	for (i = 0; i < g->scene->count; i++) {
-		struct ring_reader at = { .mem = r->mem, .geo = r->geo, .next = head + i };
-		uint64_t word;
-
-		if (ring_look(&at, &word) == RING_MESSAGE)
-			mask |= 1u << i;
-	}
-	return g->scene->is_atomic && !(mask & 1) ? 0 : mask;
 }
 
 static void kill_victim(struct stage *g, struct stepper *s, uint64_t head)
 {
-	unsigned must = committed(g, head), n, i, got = 0;
+	unsigned must = victim_look(g->victim, g->sub->h.topic, head).committed, n, i, got = 0;
 	uint64_t from = atomic_load(&g->seen->count);
 	struct shmq_topic_info info;
 	shmq_pub *pub = g->pub;
@@ -340,7 +251,8 @@ static struct stage *set_up(const struct scene *scene, shmq_bus *bus)
 	g->victim = shared_memory(sizeof(*g->victim));
 	g->peer = shared_memory(sizeof(*g->peer));
 	g->seen = calloc(1, sizeof(*g->seen));
-	g->victim->scene = scene;
+	g->victim->act = &scene->act;
+	g->victim->topic = "t";
 	g->victim->number = 100;
 	g->peer->topic = "t";
 	create(bus, "t", .depth = DEPTH, .mode = scene->mode, .policy = scene->policy,
@@ -389,7 +301,7 @@ static void run(const struct scene *scene, shmq_bus *bus, uint64_t *random)
 		kill_at(g, i, UINT64_MAX);
 	for (unsigned i = 0; i < sample; i++)
 		kill_at(g, UINT64_MAX, fake_random(random) % (g->tally.instructions + 1));
-	steps_report(scene->name, &g->tally);
+	steps_report(scene->act.name, &g->tally);
 	tear_down(g);
 }
 
@@ -420,7 +332,7 @@ enum { STEPS_INTO_IT = 300 };
 static int come_and_go(void *arg)
 {
 	uint64_t head[2] = { CAST_SUBJECT, 0 };
-	static char large[LARGE];
+	static char large[VICTIM_LARGE];
 	shmq_pub *only, *one_of;
 	struct shmq_msg m;
 	shmq_bus *bus;
@@ -508,7 +420,8 @@ TEST_WITHIN(a_client_may_be_killed_anywhere_from_coming_to_leaving, 600)
 	test_bus_start();
 	bus = test_bus_open();
 	create(bus, "exclusive", .depth = DEPTH);
-	create(bus, "shared", .depth = DEPTH, .mode = SHMQ_SHARED, .max_message_bytes = LARGE);
+	create(bus, "shared", .depth = DEPTH, .mode = SHMQ_SHARED,
+	       .max_message_bytes = VICTIM_LARGE);
 	exclusive = open_sub(bus, "exclusive");
 	shared = open_sub(bus, "shared");
 	stops = kill_while_it_comes_and_goes(UINT32_MAX, 0);
