@@ -412,6 +412,7 @@ void cast_begin(struct cast *c, unsigned subject)
 	unsigned i;
 
 	world_close_below(c->w);
+	standin_hold_others(c->w->s);
 	world_look(c->w);
 	world_copy_up(c->w);
 	c->subject = subject;
@@ -466,6 +467,12 @@ void cast_send_one(struct cast *c)
 	end_act(c);
 }
 
+void cast_answer(struct cast *c)
+{
+	begin_act(c);
+	world_answer(c->w);
+}
+
 /* ---- death ------------------------------------------------------------------------------ */
 
 static struct lay_member *member_of(struct fake *f, unsigned client)
@@ -500,6 +507,20 @@ unsigned cast_take_out(struct fake *f, unsigned client)
 	store_relaxed(&rec->state, LAY_CLIENT_FREE);
 	add_relaxed(&rec->gen, 1);
 	return voided;
+}
+
+/* No arena stays with nobody. */
+static void check_arenas(struct fake *f)
+{
+	struct shmq__roster_iter it = { 0 };
+	unsigned owned = 0, has = 0, i;
+	struct lay_member *m;
+
+	for (i = 0; i < f->arenas; i++)
+		owned += load_relaxed(&shmq__slabs_arena(f->slabs, i)->state) == LAY_ARENA_OWNED;
+	while ((m = shmq__topic_next_member(f->topic, &it)))
+		has += m->arena != 0;
+	CHECK_EQ(owned, has);
 }
 
 /* What of the operation must arrive, as the words say before anybody does
@@ -729,7 +750,9 @@ void cast_bury(struct cast *c)
 	CHECK(!member_of(c->f, c->subject) && !member_of(c->f, c->victim));
 	check_woken(c);
 	check_slots(c);
+	check_arenas(c->f);
 	go_on(c);
+	check_arenas(c->f);
 	c->sent = sent;
 	c->buried++;
 }

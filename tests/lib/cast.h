@@ -13,7 +13,8 @@
  *   of an atomic batch all or nothing arrives
  *   nothing of the dead gates; the others go round the whole ring
  *   who is lapped is told exactly how many it lost
- *   who slept is woken; the arena of the dead is given on, and turns over
+ *   who slept is woken; the arena of the dead is given on, and turns over: no
+ *   other is owned than those of publishers
  */
 #ifndef CAST_H
 #define CAST_H
@@ -70,6 +71,9 @@ void cast_end(struct cast *c, unsigned sent);
 void cast_read_on(struct cast *c, unsigned n);
 void cast_read_all(struct cast *c);
 void cast_send_one(struct cast *c);
+
+/* The subject asked the supervisor for something, and gets it. */
+void cast_answer(struct cast *c);
 
 /* As the supervisor takes a client out; what was voided. */
 unsigned cast_take_out(struct fake *f, unsigned client);

@@ -17,11 +17,12 @@
 
 enum { CONNS_MAX = 16, CLIENTS_MAX = 128, HANDLES_MAX = 256, OPS = PROTO_OFFER + 1 };
 
-enum command { NOTHING, CUT, LEAVE, RETURN, STOP };
+enum command { NOTHING, CUT, LEAVE, RETURN, HOLD, ANSWER_ONE, STOP };
 
 struct conn {
 	int sock, events;
 	unsigned client; /* 0: has not said hello */
+	int is_other;    /* of another process */
 };
 
 struct handle {
@@ -42,6 +43,7 @@ struct standin {
 	enum command command;
 	struct conn conn[CONNS_MAX];
 	unsigned conns;
+	int holds_others;
 	uint64_t nonce[CLIENTS_MAX]; /* by client */
 	struct handle handle[HANDLES_MAX];
 	struct {
@@ -298,6 +300,10 @@ static void obey(struct standin *s)
 	uint64_t n;
 
 	CHECK_EQ(read(s->kick, &n, sizeof(n)), sizeof(n));
+	if (s->command == HOLD || s->command == ANSWER_ONE) {
+		s->holds_others = s->command == HOLD;
+		return;
+	}
 	if (s->command == RETURN)
 		begin_listening(s);
 	else
@@ -309,6 +315,25 @@ static void obey(struct standin *s)
 			close(s->listener);
 		s->listener = -1;
 	}
+}
+
+static void welcome(struct standin *s)
+{
+	struct conn c = { .sock = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC), .events = -1 };
+	struct ucred who;
+	socklen_t bytes = sizeof(who);
+
+	CHECK_GE(c.sock, 0);
+	CHECK_EQ(getsockopt(c.sock, SOL_SOCKET, SO_PEERCRED, &who, &bytes), 0);
+	c.is_other = who.pid != getpid();
+	CHECK_LT(s->conns, CONNS_MAX);
+	s->conn[s->conns++] = c;
+}
+
+static void done(struct standin *s)
+{
+	s->command = NOTHING;
+	pthread_cond_broadcast(&s->changed);
 }
 
 static void *serve(void *arg)
@@ -324,28 +349,35 @@ static void *serve(void *arg)
 		p[1] = (struct pollfd){ .fd = s->listener, .events = POLLIN };
 		n = s->conns; /* only this thread changes it */
 		for (i = 0; i < n; i++)
-			p[2 + i] = (struct pollfd){ .fd = s->conn[i].sock, .events = POLLIN };
+			p[2 + i] = (struct pollfd){
+				.fd = s->holds_others && s->conn[i].is_other ? -1 : s->conn[i].sock,
+				.events = POLLIN,
+			};
 		if (poll(p, 2 + n, -1) < 0)
 			continue; /* a signal of the test's */
 		pthread_mutex_lock(&s->lock);
 		if (p[0].revents) {
 			last = s->command;
 			obey(s);
-			s->command = NOTHING;
-			pthread_cond_broadcast(&s->changed);
+			if (last != ANSWER_ONE)
+				done(s);
 			pthread_mutex_unlock(&s->lock);
 			continue;
 		}
-		for (i = n; i-- > 0;) /* drop() fills the place with the last */
-			if (p[2 + i].revents && !answer(s, &s->conn[i]))
-				drop(s, &s->conn[i]);
-		if (p[1].revents) {
-			int sock = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+		for (i = n; i-- > 0;) { /* drop() fills the place with the last */
+			int is_one = s->command == ANSWER_ONE && s->conn[i].is_other;
 
-			CHECK_GE(sock, 0);
-			CHECK_LT(s->conns, CONNS_MAX);
-			s->conn[s->conns++] = (struct conn){ .sock = sock, .events = -1 };
+			if (!p[2 + i].revents || (s->holds_others && s->conn[i].is_other))
+				continue;
+			if (!answer(s, &s->conn[i]))
+				drop(s, &s->conn[i]);
+			if (is_one) {
+				s->holds_others = 1;
+				done(s);
+			}
 		}
+		if (p[1].revents)
+			welcome(s);
 		pthread_mutex_unlock(&s->lock);
 	}
 	return NULL;
@@ -478,6 +510,16 @@ void standin_push(struct standin *s, unsigned client, const void *bytes, size_t 
 	CHECK_LT(i, s->conns);
 	CHECK_OK(shmq__wire_send(s->conn[i].events, bytes, count, &fd, fd >= 0));
 	pthread_mutex_unlock(&s->lock);
+}
+
+void standin_hold_others(struct standin *s)
+{
+	tell(s, HOLD);
+}
+
+void standin_answer_one(struct standin *s)
+{
+	tell(s, ANSWER_ONE);
 }
 
 void standin_cut(struct standin *s)

@@ -63,6 +63,11 @@ void standin_await(struct standin *s, enum proto_op op, unsigned count);
  * is not negative. */
 void standin_push(struct standin *s, unsigned client, const void *bytes, size_t count, int fd);
 
+/* From now on what other processes ask is not answered, but one request of
+ * theirs each time; standin_answer_one() returns once that was. */
+void standin_hold_others(struct standin *s);
+void standin_answer_one(struct standin *s);
+
 /* Hang up on everybody; stop listening too; listen again. */
 void standin_cut(struct standin *s);
 void standin_leave(struct standin *s);

@@ -54,7 +54,7 @@ void steps_run(const struct steps_part *part, struct steps_tally *tally)
 	stepper_fork(&s, live, (void *)(uintptr_t)part);
 	c = cast_new(part->scene);
 	stepper_go(&s);
-	cast_begin(c, cast_world(c)->f->clients);
+	cast_begin(c, cast_world(c)->f->clients + !!part->comes);
 	cast_bury(c);
 	tally->scenes++;
 	tally->deaths++;
@@ -78,6 +78,8 @@ void steps_run(const struct steps_part *part, struct steps_tally *tally)
 			FAIL("%s: the subject sleeps", part->scene->name);
 		part->wake(c);
 		CHECK_NE(stepper_await(&s), STEPPER_ENDED);
+		cast_bury(c);
+		tally->deaths++;
 	}
 	cast_end(c, part->sent);
 	stepper_kill(&s);

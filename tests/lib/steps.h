@@ -20,6 +20,7 @@ struct steps_part {
 	/* Above, when the subject has gone to sleep: what wakes it. */
 	void (*wake)(struct cast *c);
 	unsigned sent; /* messages of the operation, once it is done */
+	int comes;     /* it attaches as a part of it */
 };
 
 struct steps_tally {

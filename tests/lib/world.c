@@ -112,16 +112,31 @@ static void give_below(struct standin_answer *a, void *arg)
 	world_copy_down(w);
 }
 
+static void change_answers(struct world *w, standin_change *fn)
+{
+	static const enum proto_op ops[] = { PROTO_HELLO, PROTO_OPEN, PROTO_CLOSE, PROTO_GOODBYE };
+
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
+		standin_change_answers(w->s, ops[i], fn, w);
+}
+
 void world_open_below(struct world *w)
 {
-	standin_change_answers(w->s, PROTO_HELLO, give_below, w);
-	standin_change_answers(w->s, PROTO_OPEN, give_below, w);
+	add_all(w);
+	world_copy_down(w);
+	change_answers(w, give_below);
 }
 
 void world_close_below(struct world *w)
 {
-	standin_change_answers(w->s, PROTO_HELLO, NULL, NULL);
-	standin_change_answers(w->s, PROTO_OPEN, NULL, NULL);
+	change_answers(w, NULL);
+}
+
+void world_answer(struct world *w)
+{
+	world_open_below(w);
+	standin_answer_one(w->s);
+	world_close_below(w);
 }
 
 int world_look(struct world *w)

@@ -40,6 +40,10 @@ void world_open_below(struct world *w);
 /* Who comes now gets what is above. */
 void world_close_below(struct world *w);
 
+/* Who asked for something on what is below, and is held, gets it; what is above
+ * is what below was. */
+void world_answer(struct world *w);
+
 /* 1 if what is below has changed since the last look; world->watch.label is
  * the last change. */
 int world_look(struct world *w);
