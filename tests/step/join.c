@@ -139,10 +139,11 @@ TEST_WITHIN(a_client_may_die_at_any_instruction_of_coming_and_going, 600)
 		if (steps_is_torture()) {
 			for (size_t k = 0; k < COUNT(policies) * COUNT(bases); k++)
 				run(&ops[i], policies[k % 4], bases[k / 4], &tally);
-		} else {
+		} else if (fake_random(&random) % 2) {
 			run(&ops[i], policies[fake_random(&random) % 4],
 			    bases[fake_random(&random) % COUNT(bases)], &tally);
 		}
-		steps_report(ops[i].name, &tally);
+		if (tally.scenes)
+			steps_report(ops[i].name, &tally);
 	}
 }

@@ -292,7 +292,7 @@ static void tear_down(struct stage *g)
 
 static void run(const struct scene *scene, shmq_bus *bus, uint64_t *random)
 {
-	unsigned sample = steps_is_torture() ? 60 : 2, stride = steps_is_torture() ? 1 : 4;
+	unsigned sample = steps_is_torture() ? 60 : 2, stride = steps_is_torture() ? 1 : 6;
 	struct stage *g = set_up(scene, bus);
 
 	count_steps(g);
@@ -410,7 +410,7 @@ static unsigned kill_while_it_comes_and_goes(unsigned stops, unsigned instructio
 
 TEST_WITHIN(a_client_may_be_killed_anywhere_from_coming_to_leaving, 600)
 {
-	unsigned kills = steps_is_torture() ? 1500 : 60, stops, fds = 0;
+	unsigned kills = steps_is_torture() ? 1500 : 40, stops, fds = 0;
 	uint64_t random = steps_seed();
 	struct shmq_bus_info before, after;
 	shmq_sub *exclusive, *shared;

@@ -205,9 +205,11 @@ TEST_WITHIN(a_publisher_that_waits_for_room_may_die_at_any_instruction, 600)
 	uint64_t random = steps_seed();
 
 	stepper_need();
-	for (int k = 0; k < 4; k++)
-		run_blocked(k % 2 ? SHMQ_SHARED : SHMQ_EXCLUSIVE,
-			    bases[fake_random(&random) % COUNT(bases)], k / 2, &tally);
+	for (int k = 0; k < (steps_is_torture() ? 2 * (int)COUNT(bases) : 1); k++)
+		for (int shared = 0; shared < 2; shared++)
+			run_blocked(shared ? SHMQ_SHARED : SHMQ_EXCLUSIVE,
+				    bases[fake_random(&random) % COUNT(bases)],
+				    (int)(fake_random(&random) % 2), &tally);
 	steps_report("publish and sleep for room", &tally);
 }
 
