@@ -123,7 +123,7 @@ static void send_some(struct stage *g, shmq_pub *pub, unsigned life, uint64_t *r
 	unsigned way = (unsigned)draw(r, 8), is_atomic = way == 7;
 	size_t count = way < 6 ? 1 : 2 + (size_t)draw(r, BATCH - 1);
 	ssize_t rc;
-	void *data;
+	void *room;
 
 	for (i = 0; i < count; i++) {
 		size_t len = history_fill(bytes[i], g->plan.most, life + 1, first + i);
@@ -137,8 +137,8 @@ static void send_some(struct stage *g, shmq_pub *pub, unsigned life, uint64_t *r
 		};
 	}
 	atomic_store(&book->begun, first + count);
-	if (way == 0 && !shmq_claim(pub, m[0].len, &data)) {
-		memcpy(data, bytes[0], m[0].len);
+	if (way == 0 && !shmq_claim(pub, m[0].len, &room)) {
+		memcpy(room, bytes[0], m[0].len);
 		rc = shmq_commit(pub, &m[0]);
 		if (rc)
 			CHECK_OK(shmq_abort(pub));

@@ -52,6 +52,9 @@ static int live(void *arg)
 	return birth->fn(birth->arg);
 }
 
+static cpu_set_t allowed;
+static int is_bound;
+
 /* On one processor: the two never run at the same time, and a switch costs a
  * tenth of a wake on another. */
 static void stay_here(void)
@@ -59,9 +62,18 @@ static void stay_here(void)
 	cpu_set_t one;
 	int cpu = sched_getcpu();
 
+	is_bound = is_bound || !sched_getaffinity(0, sizeof(allowed), &allowed);
 	CPU_ZERO(&one);
 	CPU_SET(cpu < 0 ? 0 : cpu, &one);
 	sched_setaffinity(0, sizeof(one), &one);
+}
+
+/* Until the next: another test may have bound itself to the same. */
+static void may_move(void)
+{
+	if (is_bound)
+		sched_setaffinity(0, sizeof(allowed), &allowed);
+	is_bound = 0;
 }
 
 void stepper_fork(struct stepper *s, int (*fn)(void *arg), void *arg)
@@ -209,6 +221,7 @@ void stepper_kill(struct stepper *s)
 	while (waitpid(s->pid, &status, 0) == s->pid && WIFSTOPPED(status))
 		;
 	s->pid = 0;
+	may_move();
 }
 
 void stepper_leave_stopped(struct stepper *s)
@@ -218,6 +231,7 @@ void stepper_leave_stopped(struct stepper *s)
 	CHECK_EQ(ptrace(PTRACE_DETACH, s->pid, NULL, SIGSTOP), 0);
 	while (waitid(P_PID, (id_t)s->pid, &info, WSTOPPED | WNOWAIT) < 0)
 		CHECK_EQ(errno, EINTR);
+	may_move();
 }
 
 #else
