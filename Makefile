@@ -85,7 +85,8 @@ GUEST    := $(call programs,tests/guest,tests/guest)
 GUEST_T  := $(GUEST) $(B)/tests/guest/place
 # Fuzz targets; replay.c makes tests of them.
 FUZZ     := $(filter-out %/replay,$(call programs,tests/fuzz,tests/fuzz))
-STEP     := $(call programs,tests/step,tests/step)
+# What waits longest begins first.
+STEP     := $(B)/tests/step/stall $(filter-out %/stall,$(call programs,tests/step,tests/step))
 HISTORY  := $(call programs,tests/history,tests/history)
 # The benchmarks once more, for tests of them: on a ring that is at fault.
 MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)

@@ -420,7 +420,7 @@ TEST_WITHIN(runs_with_kills_are_histories_that_can_be, 600)
 {
 	const char *torture = getenv("SHMQ_TORTURE"), *given = getenv("SHMQ_SEED");
 	const char *runs = getenv("SHMQ_RUNS");
-	unsigned count = runs ? (unsigned)atoi(runs) : torture ? 100 : 20;
+	unsigned count = runs ? (unsigned)atoi(runs) : torture ? 100 : 15;
 	uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) * 1000;
 
 	for (unsigned i = 0; i < count; i++)
