@@ -269,15 +269,13 @@ demo: deps ## run the demonstration: live telemetry and an order book, with kill
 
 demo-programs: $(DEMO)
 
-torture: deps ## larger models, then multi-process tests and fuzzing ROUNDS=20 times, until one fails
-torture: deps ## larger models, every step, then the multi-process tests ROUNDS=20 times, until one fails
+torture: deps ## larger models, every step, then processes and fuzzing ROUNDS=20 times, until one fails
 	@$(MAKE) $(JOBS) test-programs
 	@MODEL_SIZE=large SHMQ_TEST_LIMIT=7200 $(PROVE) tests/model/run
 	@SHMQ_TORTURE=1 SHMQ_TEST_LIMIT=3600 $(PROVE) -v $(STEP)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
-		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(FUZZ) || exit 1; \
-		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(HISTORY) || exit 1; \
+		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(FUZZ) $(HISTORY) || exit 1; \
 	done
 
 fuzz: build/.deps-fuzz ## drive the fuzz targets by coverage (libFuzzer), or those that match T=pattern

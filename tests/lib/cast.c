@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "cast.h"
+#include "mem.h"
 
 #include "../../libshmq/pub.h"
 #include "../../libshmq/sub_priv.h"
@@ -181,16 +182,18 @@ static void restore_pub(struct kept_pub *k)
 	struct pending *pending = k->pub->pending;
 	size_t capacity = k->pub->pending_capacity;
 	struct shmq_pub *pub = k->pub;
+	size_t bytes;
 
 	forget_credit(pub);
-	free(pub->arena.piece);
+	shmq__mem_put(pub->arena.piece, pub->arena.capacity * sizeof(*k->piece));
 	memcpy((char *)pub + PUB_BEGIN, k->copy, k->bytes);
 	pub->pending = pending;
 	pub->pending_capacity = capacity;
-	pub->arena.piece = calloc(pub->arena.capacity + 1, sizeof(*k->piece));
-	CHECK(pub->arena.piece);
-	if (pub->arena.capacity)
-		memcpy(pub->arena.piece, k->piece, pub->arena.capacity * sizeof(*k->piece));
+	bytes = pub->arena.capacity * sizeof(*k->piece);
+	pub->arena.piece = bytes ? shmq__mem_get(bytes) : NULL;
+	CHECK(pub->arena.piece || !bytes);
+	if (bytes)
+		memcpy(pub->arena.piece, k->piece, bytes);
 }
 
 static void drop_pub(struct kept_pub *k)
