@@ -14,7 +14,7 @@ int shmq__bell_ring(struct lay_bell *bell)
 
 	if (a == load_relaxed(&bell->served))
 		return 0;
-	atomic_fetch_add_explicit(&bell->word, 1, memory_order_release); /* W4 */
+	add_release(&bell->word, 1); /* W4 */
 	shmq__futex_wake(&bell->word);
 	store_release(&bell->served, a);
 	return 1;
@@ -24,10 +24,9 @@ uint32_t shmq__bell_arm(struct lay_bell *bell, enum shmq__fence fence)
 {
 	uint32_t e = load_relaxed(&bell->word); /* S1 */
 
-	/* A full barrier here is what keeps S1 before S2 and S2 before S4
-	 * for this processor; membarrier does the same on the others. */
-	atomic_signal_fence(memory_order_seq_cst);
-	atomic_fetch_add_explicit(&bell->armed, 1, memory_order_seq_cst); /* S2 */
+	/* Release keeps S1 before S2, the full fence S2 before S4 for this
+	 * processor; membarrier does that on the others. */
+	add_acqrel(&bell->armed, 1); /* S2 */
 	if (fence == SHMQ__FENCE_LIGHT)
 		shmq__membarrier(); /* S3 */
 	fence_full();

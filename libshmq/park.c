@@ -96,8 +96,8 @@ static void *relay_main(void *arg)
 			continue;
 		}
 		relay_wait(r);
-		store_release(&r->state, RELAY_IDLE);                         /* Q2 */
-		atomic_fetch_add_explicit(&p->word, 1, memory_order_release); /* Q3 */
+		store_release(&r->state, RELAY_IDLE); /* Q2 */
+		add_release(&p->word, 1);             /* Q3 */
 		shmq__futex_wake(&p->word);
 	}
 	return NULL;
@@ -164,8 +164,8 @@ void shmq__park_arm(struct shmq__park *p)
 	unsigned i;
 
 	for (i = 0; i < p->n; i++) {
-		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word));        /* S1 */
-		atomic_fetch_add_explicit(&p->bell[i]->armed, 1, memory_order_acq_rel); /* S2 */
+		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word)); /* S1 */
+		add_acqrel(&p->bell[i]->armed, 1);                               /* S2 */
 	}
 	if (p->fence == SHMQ__FENCE_LIGHT)
 		shmq__membarrier(); /* S3 */

@@ -203,7 +203,7 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *r, uint64_t floor)
 
 void shmq__topic_announce(struct lay_topic *rec)
 {
-	atomic_fetch_add_explicit(&rec->epoch, 1, memory_order_release);
+	add_release(&rec->epoch, 1);
 	shmq__futex_wake(&rec->epoch);
 }
 
