@@ -88,6 +88,7 @@ FUZZ     := $(filter-out %/replay,$(call programs,tests/fuzz,tests/fuzz))
 # What waits longest begins first.
 STEP     := $(B)/tests/step/stall $(filter-out %/stall,$(call programs,tests/step,tests/step))
 HISTORY  := $(call programs,tests/history,tests/history)
+WEAVE    := $(B)/tests/weave/weave
 # The benchmarks once more, for tests of them: on a ring that is at fault.
 MUTANTS  := $(BENCH:$(B)/bench/%=$(B)/tests/bench/%)
 SCRIPTS  := $(wildcard examples/*.t tests/cli/*.bats)
@@ -95,7 +96,7 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
-TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY))
+TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY)) $(if $(SAN),,$(WEAVE))
 TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
 PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ) \
 	$(STEP) $(HISTORY)
@@ -112,6 +113,17 @@ $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
 $(B)/bench/%:         INCLUDES = -Iinclude -Ibench
 $(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) \
 	$(if $(filter %/words.o,$@),$(JANSSON_CFLAGS))
+
+# Under the scheduler of tests/weave the library's lock-free files see none of
+# their own atomics, and a compiler that tells of every other access.
+WOVEN       := pub sub ring credit topic bell park arena pub_arena recover publish pub_send pub_batch pub_wait \
+	receive sub_look sub_decode sub_batch wait layout error
+WEAVE_FLAGS := -include tests/weave/weave.h -fsanitize=thread -U__SANITIZE_THREAD__
+WEAVE_O     := $(call objects,tests/weave/*.c)
+WOVEN_O     := $(WOVEN:%=$(B)/tests/weave/libshmq/%.o)
+$(WOVEN_O) $(filter-out %/weave.o,$(WEAVE_O)): override CFLAGS += $(WEAVE_FLAGS)
+$(B)/tests/weave/libshmq/%.o: libshmq/%.c Makefile
+	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
 
 $(B)/%.o: %.c Makefile
 	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
@@ -146,6 +158,8 @@ $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filte
 TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap,-Wl,--wrap=$(f))
 $(UNIT) $(PROC) $(GUEST) $(HISTORY): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
+$(WEAVE): $(WEAVE_O) $(WOVEN_O) $(B)/tests/lib/tap.o
+	$(link) $(foreach f,malloc calloc realloc free,-Wl,--wrap=$(f)) $(SHMQ_LIBS)
 $(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
 $(B)/tests/guest/place: $(B)/tests/daemon/place
@@ -376,7 +390,7 @@ help: ## this text
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O) $(STEPPED) $(STEPPED_CLI) \
+-include $(patsubst %.o,%.d,$(LIB_O) $(DAEMON_O) $(CLI_O) $(TAP_O) $(COMMON_O) $(WEAVE_O) $(WOVEN_O) $(STEPPED) $(STEPPED_CLI) \
 	$(FUZZ_O) $(SCENE_O)) \
 	$(wildcard $(PEER_DIR)/*.d) \
 	$(B)/tests/bench/mutant.d $(SKEW_O:.o=.d) $(PROGRAMS:%=%.d) $(DEMO:$(B)/demo/%=$(B)/examples/demo/%.d)
