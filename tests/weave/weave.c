@@ -26,6 +26,7 @@
 #define VIEWS 4096 /* that stores of an execution carry */
 #define CHOICES 100000
 #define STEPS 20000 /* of an execution, before it is said to go on for ever */
+#define LONG 64     /* words of a plain access */
 #define GAP (1u << 16)
 
 static _Noreturn void stop(const char *what);
@@ -84,7 +85,7 @@ struct fiber {
 	jmp_buf at;
 	ucontext_t context;
 	char *heap;
-	struct pending_store plain[4];
+	struct pending_store plain[LONG];
 	unsigned plains;
 	struct late_load late[64];
 	unsigned lates;
@@ -396,7 +397,9 @@ static unsigned rouse(void)
 	for (i = 0; i < fibers; i++) {
 		struct fiber *f = &fiber[i];
 
-		if (f->state != IDLE || f->idle_seen == stores + 1)
+		/* Nothing new to see, nor that the others have ended. */
+		if (f->state != IDLE ||
+		    (f->idle_seen == stores + 1 && (idle != alive || f->is_last)))
 			continue;
 		for (k = 1; k <= shared_count; k++)
 			f->view[k] = history[k].store[history[k].count - 1].at;
@@ -680,8 +683,7 @@ static struct store *put(unsigned s, unsigned k, uint64_t value)
 				     h->store[k].at + (st[1].at - h->store[k].at) / 2;
 	h->count++;
 	stores++;
-	if (weakened)
-		note_guess(s, value);
+	note_guess(s, value);
 	return st;
 }
 
@@ -765,7 +767,7 @@ static void plain(const void *p, size_t bytes, int writes)
 {
 	struct fiber *f;
 	const char *at = p;
-	uint64_t got[8];
+	uint64_t got[LONG];
 	unsigned n = 0, i;
 
 	if (current < 0 || !is_tracked(p))
@@ -775,12 +777,12 @@ static void plain(const void *p, size_t bytes, int writes)
 		size_t here = 8 - ((uintptr_t)at & 7), part_bytes = bytes < here ? bytes : here;
 		unsigned s = touch(word_at(at), writes);
 
-		if (n == 8)
+		if (n == LONG)
 			stop("a plain access is too long");
 		if (s) {
 			point(OP_MEMORY, s, writes);
 			if (writes) {
-				if (f->plains == 4)
+				if (f->plains == LONG)
 					stop("a plain store is too long");
 				f->plain[f->plains++] =
 					(struct pending_store){ .at = (char *)(uintptr_t)at,
@@ -1342,6 +1344,7 @@ static void begin(void)
 		f->started = f->died = f->knows = 0;
 		f->plains = f->lates = 0;
 		f->idle_seen = 0;
+		f->is_last = 0;
 		f->heap = region + WORLD_BYTES + (size_t)i * HEAP_BYTES;
 		memset(f->view, 0, sizeof(f->view));
 		memset(f->acquired, 0, sizeof(f->view));

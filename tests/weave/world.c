@@ -16,7 +16,8 @@ struct shmq__slabs {
 };
 static struct shmq__slabs slabs;
 static struct bus_guard guard = { .alive = 1 };
-static int opener; /* fiber */
+static int opener;        /* fiber */
+static int arena_of = -1; /* another's, for the next to open */
 
 /* ---- what a bus does ----------------------------------------------------------- */
 
@@ -130,7 +131,7 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 
 	store_relaxed(&e->pos, world->ring->base_seq);
 	m->client = (uint16_t)(opener + 1);
-	m->client_gen = 1;
+	m->client_gen = load_relaxed(&world->client[opener + 1].gen);
 	m->token = i + 1;
 	m->entry = ref_of(e);
 	m->entry_gen = i + 1;
@@ -143,7 +144,7 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 				    .entry_count = 1,
 				    .close = h->close };
 	if (publishes && world->o.arena_bytes)
-		h->arena = i + 1;
+		h->arena = (arena_of < 0 ? i : (unsigned)arena_of) + 1;
 	shmq__topic_publish_member(world->topic, m,
 				   publishes ? LAY_MEMBER_PUBLISHER : LAY_MEMBER_SUBSCRIBER);
 	if (publishes) {
@@ -172,7 +173,7 @@ static uint64_t readings[WORLD_MEMBERS + 1]; /* of the clock, by fiber */
 
 uint64_t shmq__clock_monotonic_ns(void)
 {
-	return UINT64_C(1000000000) + ++readings[weave_self() + 1] * 1000;
+	return UINT64_C(1000000000) + ++readings[weave_self() + 1] * 600000;
 }
 
 uint64_t shmq__clock_realtime_ns(void)
@@ -296,6 +297,16 @@ shmq_pub *world_pub(int fiber)
 	shmq_pub *pub;
 
 	WANT_EQ(shmq_pub_open(bus_of(fiber), "t", &o, &pub), 0);
+	return pub;
+}
+
+shmq_pub *world_pub_in(int fiber, unsigned n)
+{
+	shmq_pub *pub;
+
+	arena_of = (int)n;
+	pub = world_pub(fiber);
+	arena_of = -1;
 	return pub;
 }
 

@@ -44,6 +44,8 @@ void world_new(const struct world_options *options);
 /* A handle of the client that is fiber `fiber`; it has joined if it subscribes.
  * Called by set_up() or in the fiber. */
 shmq_pub *world_pub(int fiber);
+/* The same with the arena of handle number n, which that one left. */
+shmq_pub *world_pub_in(int fiber, unsigned n);
 shmq_sub *world_sub(int fiber, enum shmq_from from);
 
 /* The roster's record of a handle. */

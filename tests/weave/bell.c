@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sleeping and waking on both bells.  That one who sleeps is never woken shows
+ * as nobody going on.
+ */
+#include "tap.h"
+#include "world.h"
+
+static shmq_pub *pub[2];
+static struct world_reader reader[2];
+static unsigned messages, publishers;
+
+static void publish(void *arg)
+{
+	unsigned who = (unsigned)(uintptr_t)arg, n;
+
+	for (n = 0; n < messages; n++)
+		WANT_EQ(world_publish(pub[who], who, n), 0);
+}
+
+static void receive(void *arg)
+{
+	struct world_reader r = reader[(uintptr_t)arg];
+
+	world_receive_all(&r, publishers * messages);
+}
+
+static void set_up(const struct world_options *o, unsigned writers, unsigned each, unsigned readers)
+{
+	unsigned i;
+
+	world_new(o);
+	messages = each;
+	publishers = writers;
+	for (i = 0; i < writers; i++)
+		weave_spawn(i ? "second" : "first", publish, (void *)(uintptr_t)i);
+	for (i = 0; i < readers; i++)
+		weave_spawn(i ? "sleeper 2" : "sleeper", receive, (void *)(uintptr_t)i);
+	for (i = 0; i < writers; i++)
+		pub[i] = world_pub((int)i);
+	for (i = 0; i < readers; i++)
+		reader[i] = (struct world_reader){ .sub = world_sub((int)(writers + i),
+								    SHMQ_FROM_LATEST) };
+}
+
+static void set_up_full(void)
+{
+	set_up(&(struct world_options){ .depth = 1, .base_seq = 3, .fence = SHMQ__FENCE_FULL }, 1,
+	       1, 1);
+}
+SCENARIO(wake_full_fence, set_up_full, NULL);
+
+static void set_up_full_both(void)
+{
+	set_up(&(struct world_options){ .depth = 1, .base_seq = 3, .fence = SHMQ__FENCE_FULL }, 1,
+	       3, 1);
+}
+SCENARIO(both_bells_full_fence, set_up_full_both, NULL);
+
+static void set_up_both(void)
+{
+	set_up(&(struct world_options){ .depth = 1, .base_seq = 3 }, 1, 3, 1);
+}
+SCENARIO(both_bells, set_up_both, NULL);
+
+static void set_up_sleepers(void)
+{
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3 }, 1, 2, 2);
+}
+SCENARIO(two_sleepers, set_up_sleepers, NULL);
+
+/* The second may commit, and wake, before the first that all wait for. */
+static void set_up_wakers(void)
+{
+	set_up(&(struct world_options){ .depth = 4, .base_seq = 3, .mode = SHMQ_SHARED }, 2, 1, 1);
+}
+SCENARIO(two_wakers, set_up_wakers, NULL);
+
+static void set_up_blocked(void)
+{
+	set_up(&(struct world_options){ .depth = 1, .base_seq = 3, .mode = SHMQ_SHARED }, 2, 2, 1);
+}
+SCENARIO(two_blocked, set_up_blocked, NULL);
+
+/* ---- the bell alone ------------------------------------------------------------ */
+
+struct alone {
+	struct lay_bell bell;
+	uint8_t pad[64];
+	shmq_au64 progress[2]; /* what the sleeper waits for; what it does not */
+};
+static struct alone *alone;
+
+static void ring(void *arg)
+{
+	uintptr_t which = (uintptr_t)arg;
+
+	store_relaxed(&alone->progress[which], 1);
+	bell_look(&alone->bell, SHMQ__FENCE_LIGHT);
+}
+
+static void sleep_alone(void *arg)
+{
+	struct lay_bell *bell = &alone->bell;
+
+	for (;;) {
+		uint32_t e = shmq__bell_arm(bell, SHMQ__FENCE_LIGHT);
+
+		if (load_relaxed(&alone->progress[0]))
+			return;
+		shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX);
+	}
+}
+
+static void set_up_alone(void)
+{
+	weave_late("bell.c:shmq__bell_arm:load");
+	alone = weave_alloc(sizeof(*alone));
+	weave_name(alone, "bell");
+	weave_name(&alone->progress[0], "progress");
+	weave_name(&alone->progress[1], "other progress");
+	weave_spawn("waker", ring, (void *)(uintptr_t)0);
+	weave_spawn("other", ring, (void *)(uintptr_t)1);
+	weave_spawn("sleeper", sleep_alone, NULL);
+}
+SCENARIO(bell_alone, set_up_alone, NULL);
+
+static void set_up_two_alone(void)
+{
+	weave_late("bell.c:shmq__bell_arm:load");
+	alone = weave_alloc(sizeof(*alone));
+	weave_name(alone, "bell");
+	weave_name(&alone->progress[0], "progress");
+	weave_spawn("waker", ring, (void *)(uintptr_t)0);
+	weave_spawn("sleeper", sleep_alone, NULL);
+}
+SCENARIO(bell_of_two, set_up_two_alone, NULL);
+
+TEST(no_wake_is_lost_between_two)
+{
+	weave_all(&bell_of_two, WEAVE_SC, 100000);
+	weave_all(&bell_of_two, WEAVE_WEAK, 100000);
+	weave_all(&wake_full_fence, WEAVE_SC, 100000);
+	weave_all(&wake_full_fence, WEAVE_WEAK, 100000);
+}
+
+TEST(no_wake_is_lost_among_three)
+{
+	weave_random(&bell_alone, WEAVE_SC, 10000);
+	weave_random(&bell_alone, WEAVE_WEAK, 20000);
+	weave_random(&two_sleepers, WEAVE_SC, 3000);
+	weave_random(&two_sleepers, WEAVE_WEAK, 5000);
+	weave_random(&two_wakers, WEAVE_SC, 3000);
+	weave_random(&two_wakers, WEAVE_WEAK, 5000);
+	weave_random(&two_blocked, WEAVE_SC, 3000);
+	weave_random(&two_blocked, WEAVE_WEAK, 5000);
+}
+
+TEST(both_sides_sleep_and_wake)
+{
+	weave_random(&both_bells, WEAVE_SC, 5000);
+	weave_random(&both_bells, WEAVE_WEAK, 10000);
+	weave_random(&both_bells_full_fence, WEAVE_SC, 5000);
+	weave_random(&both_bells_full_fence, WEAVE_WEAK, 10000);
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A publisher dies before any of its accesses, two recover what it left, others
+ * publish and read meanwhile; and atomic batches, whole or not at all.
+ */
+#include "tap.h"
+#include "recover.h"
+#include "world.h"
+
+enum { MORTAL, LIVE };
+
+static shmq_pub *pub[2];
+static struct world_reader reader;
+static unsigned messages;
+
+/* What fibers say of themselves; each writes its own, check() reads. */
+struct said {
+	uint64_t pad0[8];
+	uint64_t voided[3][8], got[8], lost[8];
+};
+static struct said *said;
+
+static void publish(void *arg)
+{
+	unsigned who = (unsigned)(uintptr_t)arg, n;
+
+	for (n = 0; n < messages; n++)
+		WANT_EQ(world_publish(pub[who], who, n), 0);
+}
+
+static void publish_batch(void *arg)
+{
+	unsigned who = (unsigned)(uintptr_t)arg, i, k;
+	uint64_t words[2][WORLD_WORDS];
+	struct shmq_msg m[2];
+
+	for (i = 0; i < 2; i++) {
+		for (k = 0; k < WORLD_WORDS; k++)
+			words[i][k] = world_value(who, i);
+		m[i] = (struct shmq_msg){ .data = words[i],
+					  .len = sizeof(words[i]),
+					  .partition = SHMQ_ANY_PARTITION };
+	}
+	WANT_EQ(shmq_publish_batch(pub[who], m, 2, SHMQ_ATOMIC), 2);
+}
+
+/* With proof of its death. */
+static void recover(void *arg)
+{
+	uint64_t *voided = said->voided[(uintptr_t)arg];
+
+	if (weave_join(MORTAL))
+		*voided = shmq__recover_publisher(world->topic, world_member(&pub[MORTAL]->h));
+}
+
+static void look(void *arg)
+{
+	struct world_reader r = reader;
+
+	world_drain(&r, 2);
+	said->got[0] = r.got;
+	said->lost[0] = r.lost;
+	weave_tell("got %u, lost %u", (unsigned)r.got, (unsigned)r.lost);
+}
+
+/* All or none of a batch of the first: once its first member was there, so was
+ * the other. */
+static void look_whole(void *arg)
+{
+	struct world_reader r = reader;
+	unsigned looks = 3, last = 0;
+	int rc;
+
+	for (;;) {
+		unsigned before = r.next[MORTAL];
+
+		rc = world_receive(&r, SHMQ_NOWAIT);
+		WANT(!rc || rc == SHMQ_EEMPTY);
+		if (!rc && before == 0 && r.next[MORTAL] == 1) {
+			while (r.next[MORTAL] == 1)
+				WANT_EQ(world_receive(&r, SHMQ_NOWAIT), 0);
+			continue;
+		}
+		if (!rc)
+			continue;
+		if (looks)
+			looks--;
+		else if (last)
+			break;
+		else
+			last = !weave_idle();
+	}
+	said->got[0] = r.got;
+}
+
+static void set_up(const struct world_options *o, void (*first)(void *arg),
+		   void (*second)(void *arg), void (*read)(void *arg))
+{
+	unsigned live = second != NULL;
+
+	world_new(o);
+	said = weave_alloc(sizeof(*said));
+	weave_name(said, "said");
+	weave_spawn("mortal", first, (void *)(uintptr_t)MORTAL);
+	weave_mortal(MORTAL);
+	if (live)
+		weave_spawn("live", second, (void *)(uintptr_t)LIVE);
+	weave_spawn("reader", read, NULL);
+	weave_spawn("recoverer", recover, (void *)(uintptr_t)0);
+	weave_spawn("another", recover, (void *)(uintptr_t)1);
+	pub[MORTAL] = world_pub(MORTAL);
+	if (live)
+		pub[LIVE] = world_pub(LIVE);
+	reader = (struct world_reader){ .sub = world_sub(1 + (int)live, SHMQ_FROM_LATEST),
+					.may_lose = o->policy == SHMQ_LOSSY };
+}
+
+/* Each slot is a message or a hole, and all messages were received or counted. */
+static void check(void)
+{
+	uint64_t base = world->ring->base_seq, head, n,
+		 holes = said->voided[0][0] + said->voided[1][0] + said->voided[2][0];
+
+	head = shmq__topic_head(&world->topic->ring[0]);
+	for (n = head - base > world->geo.depth ? head - world->geo.depth : base; n != head; n++) {
+		unsigned state = LAY_CTRL_STATE(world_word(n));
+
+		WANT(state == LAY_COMMITTED || state == LAY_VOID);
+	}
+	WANT_EQ(said->got[0] + said->lost[0] + holes, head - base);
+}
+
+static void set_up_claim(void)
+{
+	messages = 1;
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3, .mode = SHMQ_SHARED }, publish,
+	       publish, look);
+}
+SCENARIO(dead_in_a_claim, set_up_claim, check);
+
+static void set_up_claims(void)
+{
+	messages = 3;
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3, .mode = SHMQ_SHARED }, publish,
+	       publish, look);
+}
+SCENARIO(dead_among_claims, set_up_claims, check);
+
+/* Holes in the distance that a reader was lapped by are not counted. */
+static void set_up_lapped(void)
+{
+	messages = 3;
+	set_up(&(struct world_options){ .depth = 2,
+					.base_seq = 3,
+					.mode = SHMQ_SHARED,
+					.policy = SHMQ_LOSSY },
+	       publish, publish, look);
+}
+SCENARIO(dead_and_lapped, set_up_lapped, check);
+
+static void set_up_batch(void)
+{
+	messages = 2;
+	set_up(&(struct world_options){ .depth = 8, .base_seq = 3, .mode = SHMQ_SHARED },
+	       publish_batch, publish, look_whole);
+}
+SCENARIO(dead_in_a_batch, set_up_batch, check);
+
+static void set_up_own_batch(void)
+{
+	set_up(&(struct world_options){ .depth = 8, .base_seq = 3 }, publish_batch, NULL,
+	       look_whole);
+}
+SCENARIO(dead_in_an_exclusive_batch, set_up_own_batch, NULL);
+
+/* ---- exclusive: a successor ------------------------------------------------------- */
+
+static void succeed(void *arg)
+{
+	unsigned n;
+
+	if (!weave_join(MORTAL))
+		return;
+	shmq__recover_publisher(world->topic, world_member(&pub[MORTAL]->h));
+	store_release(&world->client[MORTAL + 1].gen, 2);
+	pub[LIVE] = world_pub(LIVE);
+	for (n = 0; n < 2; n++)
+		WANT_EQ(world_publish(pub[LIVE], LIVE, n), 0);
+}
+
+static void set_up_successor(const struct world_options *o, void (*first)(void *arg),
+			     unsigned before)
+{
+	unsigned n;
+
+	world_new(o);
+	said = weave_alloc(sizeof(*said));
+	weave_spawn("mortal", first, (void *)(uintptr_t)MORTAL);
+	weave_mortal(MORTAL);
+	weave_spawn("successor", succeed, NULL);
+	weave_spawn("reader", look, NULL);
+	weave_spawn("another", recover, (void *)(uintptr_t)1);
+	pub[MORTAL] = world_pub(MORTAL);
+	reader = (struct world_reader){ .sub = world_sub(2, SHMQ_FROM_LATEST),
+					.may_lose = o->policy == SHMQ_LOSSY };
+	for (n = 0; n < before; n++)
+		WANT_EQ(world_publish(pub[MORTAL], MORTAL, n), 0);
+	reader.next[MORTAL] = 0;
+}
+
+static void set_up_takeover(void)
+{
+	messages = 2;
+	set_up_successor(&(struct world_options){ .depth = 4, .base_seq = 3 }, publish, 0);
+}
+SCENARIO(takeover, set_up_takeover, NULL);
+
+static void set_up_takeover_batch(void)
+{
+	set_up_successor(&(struct world_options){ .depth = 8, .base_seq = 3 }, publish_batch, 0);
+}
+SCENARIO(takeover_in_a_batch, set_up_takeover_batch, NULL);
+
+static void set_up_takeover_over(void)
+{
+	messages = 3;
+	set_up_successor(&(struct world_options){ .depth = 2, .base_seq = 3 }, publish, 0);
+}
+SCENARIO(takeover_of_used_slots, set_up_takeover_over, NULL);
+
+/* ---- the id is given out again ------------------------------------------------------ */
+
+/* The supervisor: recovers, moves the generation, and a new client with that
+ * id publishes. */
+static void give_id_again(void *arg)
+{
+	struct lay_client *c = &world->client[MORTAL + 1];
+	unsigned n;
+
+	if (!weave_join(MORTAL))
+		return;
+	said->voided[2][0] = shmq__recover_publisher(world->topic, world_member(&pub[MORTAL]->h));
+	store_release(&c->gen, 2);
+	pub[LIVE] = world_pub(MORTAL);
+	for (n = 0; n < 2; n++)
+		WANT_EQ(world_publish(pub[LIVE], LIVE, n), 0);
+}
+
+static void set_up_again(void)
+{
+	messages = 2;
+	world_new(&(struct world_options){ .depth = 4, .base_seq = 3, .mode = SHMQ_SHARED });
+	said = weave_alloc(sizeof(*said));
+	weave_name(said, "said");
+	weave_spawn("mortal", publish, (void *)(uintptr_t)MORTAL);
+	weave_mortal(MORTAL);
+	weave_spawn("supervisor", give_id_again, NULL);
+	weave_spawn("reader", look, NULL);
+	weave_spawn("recoverer", recover, (void *)(uintptr_t)0);
+	pub[MORTAL] = world_pub(MORTAL);
+	reader = (struct world_reader){ .sub = world_sub(2, SHMQ_FROM_LATEST) };
+}
+SCENARIO(id_given_again, set_up_again, check);
+
+/* ---- tests ---------------------------------------------------------------------------- */
+
+TEST(what_a_dead_publisher_claimed_becomes_a_hole_once)
+{
+	weave_random(&dead_in_a_claim, WEAVE_SC, 5000);
+	weave_random(&dead_in_a_claim, WEAVE_WEAK, 10000);
+	weave_random(&dead_among_claims, WEAVE_SC, 5000);
+	weave_random(&dead_among_claims, WEAVE_WEAK, 10000);
+	weave_random(&id_given_again, WEAVE_SC, 5000);
+	weave_random(&id_given_again, WEAVE_WEAK, 10000);
+}
+
+TEST(a_lapped_reader_counts_no_holes)
+{
+	weave_random(&dead_and_lapped, WEAVE_SC, 5000);
+	weave_random(&dead_and_lapped, WEAVE_WEAK, 10000);
+}
+
+TEST(an_atomic_batch_is_whole_or_not_there)
+{
+	weave_random(&dead_in_a_batch, WEAVE_SC, 5000);
+	weave_random(&dead_in_a_batch, WEAVE_WEAK, 10000);
+	weave_random(&dead_in_an_exclusive_batch, WEAVE_SC, 5000);
+	weave_random(&dead_in_an_exclusive_batch, WEAVE_WEAK, 10000);
+}
+
+TEST(a_successor_goes_on_where_an_exclusive_publisher_died)
+{
+	weave_random(&takeover, WEAVE_SC, 5000);
+	weave_random(&takeover, WEAVE_WEAK, 10000);
+	weave_random(&takeover_in_a_batch, WEAVE_SC, 5000);
+	weave_random(&takeover_in_a_batch, WEAVE_WEAK, 10000);
+	weave_random(&takeover_of_used_slots, WEAVE_SC, 5000);
+	weave_random(&takeover_of_used_slots, WEAVE_WEAK, 10000);
+}
