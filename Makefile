@@ -159,7 +159,7 @@ TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap,-
 $(UNIT) $(PROC) $(GUEST) $(HISTORY): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
 $(WEAVE): $(WEAVE_O) $(WOVEN_O) $(B)/tests/lib/tap.o
-	$(link) $(foreach f,malloc calloc realloc free,-Wl,--wrap=$(f)) $(SHMQ_LIBS)
+	$(link) $(foreach f,main malloc calloc realloc free,-Wl,--wrap=$(f)) $(SHMQ_LIBS)
 $(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
 $(B)/tests/guest/place: $(B)/tests/daemon/place
@@ -283,10 +283,10 @@ demo: deps ## run the demonstration: live telemetry and an order book, with kill
 
 demo-programs: $(DEMO)
 
-torture: deps ## larger models, every step, then processes and fuzzing ROUNDS=20 times, until one fails
+torture: deps ## larger models, more schedules, every step, then processes and fuzzing ROUNDS=20 times, until one fails
 	@$(MAKE) $(JOBS) test-programs
 	@MODEL_SIZE=large SHMQ_TEST_LIMIT=7200 $(PROVE) tests/model/run
-	@SHMQ_TORTURE=1 SHMQ_TEST_LIMIT=3600 $(PROVE) -v $(STEP)
+	@SHMQ_TORTURE=1 SHMQ_TEST_LIMIT=3600 $(PROVE) -v $(WEAVE) $(STEP)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
 		SHMQ_TORTURE=$$round $(PROVE) $(PROC) $(DAEMON_T) $(FUZZ) $(HISTORY) || exit 1; \

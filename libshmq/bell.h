@@ -11,7 +11,7 @@
  *
  *   waker                              sleeper
  *   W1 store P          (release)      S1 e = word       (relaxed)
- *   W2 light or full fence             S2 armed += 1     (relaxed)
+ *   W2 light or full fence             S2 armed += 1     (release)
  *   W3 a = armed        (relaxed)      S3 membarrier (full fence in every
  *   W4 if a != served:                    registered process)
  *        word += 1      (release)      S4 look at P      (acquire)

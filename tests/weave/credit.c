@@ -108,20 +108,20 @@ static void set_up_replace(void)
 }
 SCENARIO(replace_member, set_up_replace, NULL);
 
-TEST(nobody_writes_over_what_a_joiner_reads)
+TEST_WITHIN(nobody_writes_over_what_a_joiner_reads, WEAVE_LIMIT_S)
 {
-	weave_random(&join_one, WEAVE_SC, 3000);
-	weave_random(&join_one, WEAVE_WEAK, 10000);
-	weave_random(&join_two, WEAVE_SC, 3000);
-	weave_random(&join_two, WEAVE_WEAK, 10000);
-	weave_random(&join_beside, WEAVE_SC, 3000);
-	weave_random(&join_beside, WEAVE_WEAK, 5000);
+	weave_random(&join_one, WEAVE_SC, 1500);
+	weave_random(&join_one, WEAVE_WEAK, 5000);
+	weave_random(&join_two, WEAVE_SC, 1500);
+	weave_random(&join_two, WEAVE_WEAK, 5000);
+	weave_random(&join_beside, WEAVE_SC, 1500);
+	weave_random(&join_beside, WEAVE_WEAK, 2500);
 }
 
-TEST(publishers_go_on_when_whom_they_wait_for_leaves)
+TEST_WITHIN(publishers_go_on_when_whom_they_wait_for_leaves, WEAVE_LIMIT_S)
 {
-	weave_random(&leave_waited_for, WEAVE_SC, 3000);
-	weave_random(&leave_waited_for, WEAVE_WEAK, 5000);
-	weave_random(&replace_member, WEAVE_SC, 3000);
-	weave_random(&replace_member, WEAVE_WEAK, 5000);
+	weave_random(&leave_waited_for, WEAVE_SC, 1500);
+	weave_random(&leave_waited_for, WEAVE_WEAK, 2500);
+	weave_random(&replace_member, WEAVE_SC, 1500);
+	weave_random(&replace_member, WEAVE_WEAK, 2500);
 }

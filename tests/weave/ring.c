@@ -52,13 +52,20 @@ static void set_up(const struct world_options *o, unsigned publishers, unsigned 
 					.may_lose = o->policy == SHMQ_LOSSY };
 }
 
-/* ---- readers that gate ------------------------------------------------------- */
+/* ---- readers that gate ---------------------------------------------- */
 
 static void set_up_one(void)
 {
 	set_up(&(struct world_options){ .depth = 1, .base_seq = 3 }, 1, 1, receive);
 }
 SCENARIO(one_message, set_up_one, NULL);
+
+static void set_up_spin(void)
+{
+	set_up(&(struct world_options){ .depth = 1, .base_seq = 3 }, 1, 1, receive);
+	reader.sub->quick_looks = 2;
+}
+SCENARIO(one_message_spinning, set_up_spin, NULL);
 
 static void set_up_two(void)
 {
@@ -95,7 +102,7 @@ static void set_up_shared(void)
 }
 SCENARIO(two_publishers, set_up_shared, NULL);
 
-/* ---- readers that are lapped ------------------------------------------------------ */
+/* ---- readers that are lapped ---------------------------------------- */
 
 static void set_up_lapped(void)
 {
@@ -117,16 +124,31 @@ static void set_up_lapped_by_two(void)
 }
 SCENARIO(lapped_by_two, set_up_lapped_by_two, NULL);
 
-/* An exclusive publisher gives slots up 2 * RING_AHEAD ahead; the reader stands
- * at the first message, and the publisher is a few before its slot. */
-enum { AHEAD_DEPTH = 32, BEFORE = 30 };
+/* An exclusive publisher gives slots up 2 * RING_AHEAD ahead.  The reader looks at
+ * the first message alone, when the publisher is about to give up its slot. */
+enum { AHEAD_DEPTH = 32, BEFORE = 17, FIRST = 3 };
 
 static void publish_on(void *arg)
 {
 	unsigned n;
 
-	for (n = BEFORE; n < messages; n++)
+	for (n = BEFORE; n <= AHEAD_DEPTH; n++)
 		WANT_EQ(world_publish(pub[0], 0, n), 0);
+}
+
+static void look_at_first(void *arg)
+{
+	struct world_reader r = reader;
+	struct ring_reader *at = &r.sub->lane[0].r;
+	uint64_t words[WORLD_WORDS], word;
+
+	if (ring_look(at, &word) != RING_MESSAGE)
+		return;
+	shmq__copy_racy(words, lay_slot_at(at->mem, &at->geo, FIRST) + 1, sizeof(words));
+	if (!ring_still(at, FIRST, word))
+		return;
+	WANT_EQ(words[0], world_value(0, 0));
+	WANT_EQ(words[WORLD_WORDS - 1], world_value(0, 0));
 }
 
 static void set_up_ahead(void)
@@ -134,10 +156,9 @@ static void set_up_ahead(void)
 	unsigned n;
 
 	world_new(&(struct world_options){
-		.depth = AHEAD_DEPTH, .base_seq = 3, .policy = SHMQ_LOSSY });
-	messages = BEFORE + 5;
+		.depth = AHEAD_DEPTH, .base_seq = FIRST, .policy = SHMQ_LOSSY });
 	weave_spawn("publisher", publish_on, NULL);
-	weave_spawn("reader", look, (void *)(uintptr_t)1);
+	weave_spawn("reader", look_at_first, NULL);
 	pub[0] = world_pub(0);
 	reader = (struct world_reader){ .sub = world_sub(1, SHMQ_FROM_LATEST), .may_lose = 1 };
 	for (n = 0; n < BEFORE; n++)
@@ -145,52 +166,54 @@ static void set_up_ahead(void)
 }
 SCENARIO(given_up_ahead, set_up_ahead, NULL);
 
-/* ---- tests ----------------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------- */
 
-TEST(one_message_comes_and_wakes_under_every_schedule)
+TEST_WITHIN(one_message_comes_and_wakes_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&one_message, WEAVE_SC, 10000);
 	weave_all(&one_message, WEAVE_WEAK, 100000);
+	weave_all(&one_message_spinning, WEAVE_SC, 10000);
+	weave_all(&one_message_spinning, WEAVE_WEAK, 100000);
 }
 
-TEST(two_messages_come_in_order_under_every_schedule)
+TEST_WITHIN(two_messages_come_in_order_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&two_messages, WEAVE_SC, 10000);
 	weave_all(&two_messages, WEAVE_WEAK, 100000);
 }
 
-TEST(a_slot_is_used_again_under_every_schedule)
+TEST_WITHIN(a_slot_is_used_again_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&slot_used_again, WEAVE_SC, 100000);
-	weave_random(&slot_used_again, WEAVE_WEAK, 10000);
+	weave_random(&slot_used_again, WEAVE_WEAK, 5000);
 }
 
-TEST(two_claim_under_every_schedule)
+TEST_WITHIN(two_claim_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&two_claims, WEAVE_SC, 100000);
-	weave_random(&two_claims, WEAVE_WEAK, 10000);
+	weave_random(&two_claims, WEAVE_WEAK, 5000);
 }
 
-TEST(two_publishers_and_a_reader)
+TEST_WITHIN(two_publishers_and_a_reader, WEAVE_LIMIT_S)
 {
-	weave_random(&two_publishers, WEAVE_SC, 10000);
-	weave_random(&two_publishers, WEAVE_WEAK, 10000);
+	weave_random(&two_publishers, WEAVE_SC, 5000);
+	weave_random(&two_publishers, WEAVE_WEAK, 5000);
 }
 
-TEST(a_lapped_reader_under_every_schedule)
+TEST_WITHIN(a_lapped_reader_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&lapped, WEAVE_SC, 100000);
-	weave_random(&lapped, WEAVE_WEAK, 10000);
+	weave_random(&lapped, WEAVE_WEAK, 5000);
 }
 
-TEST(a_reader_lapped_by_two)
+TEST_WITHIN(a_reader_lapped_by_two, WEAVE_LIMIT_S)
 {
-	weave_random(&lapped_by_two, WEAVE_SC, 10000);
-	weave_random(&lapped_by_two, WEAVE_WEAK, 10000);
+	weave_random(&lapped_by_two, WEAVE_SC, 5000);
+	weave_random(&lapped_by_two, WEAVE_WEAK, 5000);
 }
 
-TEST(a_slot_given_up_ahead)
+TEST_WITHIN(a_slot_given_up_ahead, WEAVE_LIMIT_S)
 {
-	weave_random(&given_up_ahead, WEAVE_SC, 2000);
-	weave_random(&given_up_ahead, WEAVE_WEAK, 5000);
+	weave_random(&given_up_ahead, WEAVE_SC, 1000);
+	weave_random(&given_up_ahead, WEAVE_WEAK, 2500);
 }

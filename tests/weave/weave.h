@@ -19,8 +19,9 @@
  * or an acquire fence after it, takes that over.  A read-modify-write takes
  * the store just before it and carries that one's view on.  Full fences
  * are in one order, and each knows what those before it knew.  membarrier is
- * a full fence in every fiber.  FUTEX_WAIT and FUTEX_WAKE begin with one, as
- * in the kernel.  That is a store buffer per word, flushed in any order, and
+ * a full fence in every fiber.  Who goes to sleep on a futex after
+ * another woke its sleepers sees what that one stored before; more is not
+ * expected of the kernel.  That is a store buffer per word, flushed in any order, and
  * loads from stale caches.
  * Late loads: a payload that the test reads by weave_read_late(), a load
  * that was weakened, and those named to weave_late() may take their value as
@@ -40,9 +41,9 @@
  * number of the execution.  Both are a function of the scenario alone, so a
  * failing execution is named by its number and replayed by
  *
- *     build/tests/weave/NAME --replay SCENARIO:MEMORY:SEARCH:NUMBER[:SITE]
+ *     build/tests/weave/weave --replay SCENARIO:MEMORY:SEARCH:NUMBER[:SITE[+SITE]]
  *
- * as the failure says, SITE being the one that was weakened; what each fiber
+ * as the failure says, SITE being one that is weakened; what each fiber
  * did is then told step by step.  MEMORY is sc or weak, SEARCH all or random.
  */
 #ifndef WEAVE_H
@@ -56,7 +57,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- sites: what the names of atomics.h become ------------------------------ */
+/* ---- sites: what the names of atomics.h become ---------------------- */
 
 enum weave_kind { WEAVE_LOAD, WEAVE_STORE, WEAVE_ADD, WEAVE_CAS, WEAVE_FENCE, WEAVE_BARRIER };
 enum weave_order {
@@ -73,9 +74,9 @@ struct weave_site {
 	enum weave_kind kind;
 	enum weave_order order;
 	int late;                /* a load that may be late */
-	uint64_t reached;        /* how often */
+	uint64_t reached;        /* by fibers, how often */
 	struct weave_site *same; /* one of those that stand on this line */
-	char name[96];           /* file:function:kind, #n if there are several */
+	char name[96];           /* file:function:name in atomics.h, #n if there are several */
 };
 
 /* Every site puts its address into the section that weave.c goes through. */
@@ -102,8 +103,12 @@ int weave_membarrier(struct weave_site *site);
 void *weave_copy(void *to, const void *from, size_t bytes);
 
 #define WEAVE_LOAD_(p, order) \
-	((__typeof__(*(p) + 0))weave_load(WEAVE_SITE(WEAVE_LOAD, order), \
-					  (const void *)(uintptr_t)(p), sizeof(*(p))))
+	({ \
+		__typeof__(*(p) + 0) weave_value_ = \
+			weave_load(WEAVE_SITE(WEAVE_LOAD, order), (const void *)(uintptr_t)(p), \
+				   sizeof(*(p))); \
+		weave_value_; \
+	})
 #define WEAVE_STORE_(p, v, order) \
 	weave_store(WEAVE_SITE(WEAVE_STORE, order), (p), (uint64_t)(v), sizeof(*(p)))
 #define WEAVE_ADD_(p, v, order) \
@@ -132,7 +137,7 @@ void *weave_copy(void *to, const void *from, size_t bytes);
 #define shmq__membarrier() weave_membarrier(WEAVE_SITE(WEAVE_BARRIER, WEAVE_SEQCST))
 #define memcpy(to, from, bytes) weave_copy((to), (from), (bytes))
 
-/* ---- scenarios ---------------------------------------------------------------- */
+/* ---- scenarios ------------------------------------------------------ */
 
 struct weave_scenario {
 	const char *name;
@@ -159,11 +164,18 @@ void *weave_alloc(size_t bytes);
 /* What a word is called when a schedule is told. */
 void weave_name(const void *at, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Another fiber; its number.  A mortal one may end before any access. */
+/* Another fiber, from set_up() or from a fiber; its number.  A mortal one may end before any
+ * access. */
 int weave_spawn(const char *name, void (*run)(void *arg), void *arg);
 void weave_mortal(int fiber);
 
-/* ---- in a fiber ------------------------------------------------------------------ */
+/* A fiber that ends with the others, wherever it is. */
+int weave_attend(const char *name, void (*run)(void *arg), void *arg);
+
+/* The kernel of this scenario has no futex_waitv. */
+void weave_without_waitv(void);
+
+/* ---- in a fiber ----------------------------------------------------- */
 
 /* Read what a publisher may be writing over, at the latest when the cursor
  * that covers it is moved; `to` holds it after weave_settle(). */
@@ -171,9 +183,11 @@ void weave_read_late(void *to, const void *from, size_t bytes);
 void weave_settle(void);
 
 /* Look at nothing until the others can't go on; from then on all that they
- * stored is seen.  0 if all others have ended, or stand here too.  The same for
- * whoever will go on if the others do. */
+ * stored is seen.  0 if all others have ended, or stand here too. */
 int weave_idle(void);
+
+/* The same for whoever goes on if the others do, or a few times after time alone
+ * has passed. */
 void weave_yield(void);
 
 /* Wait for the end of a fiber, whatever it was, with proof: all that it did
@@ -185,6 +199,9 @@ int weave_has_died(int fiber);
 
 /* The number of the fiber that calls, -1 in none. */
 int weave_self(void);
+
+/* How often this fiber has asked that: a clock that is its own. */
+uint64_t weave_looks(void);
 
 _Noreturn void weave_fail(const char *file, int line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -205,7 +222,10 @@ _Noreturn void weave_fail(const char *file, int line, const char *format, ...)
 /* One line of the telling. */
 void weave_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* ---- searches --------------------------------------------------------------------- */
+/* Watchdog of a test of schedules: make torture looks at more of them. */
+#define WEAVE_LIMIT_S 1800
+
+/* ---- searches ------------------------------------------------------- */
 
 enum weave_memory { WEAVE_SC, WEAVE_WEAK };
 
@@ -214,15 +234,18 @@ enum weave_memory { WEAVE_SC, WEAVE_WEAK };
 void weave_all(const struct weave_scenario *s, enum weave_memory memory, uint64_t limit);
 void weave_random(const struct weave_scenario *s, enum weave_memory memory, uint64_t count);
 
-/* Every site of `files` that orders anything is needed: weakened to relaxed, it
- * makes one of `count` random schedules of some scenario fail.  Those that
- * are not, by name and with the reason, are in `spared`. */
+/* Every site of the library that orders anything is needed: weakened to relaxed,
+ * it makes one of `count` random schedules of some scenario fail.  Those that are
+ * not are in `spared`, with the reason; fewer schedules are looked at to see that
+ * they are not, more of them under make torture.  Where another stands in for one,
+ * weakening both makes a schedule of scenario `in` fail. */
 struct weave_spared {
-	const char *site, *why;
+	const char *site, *why, *together_with, *in;
+	int no_scenario; /* comes by it */
 };
-void weave_each_site(const char *const *files, const struct weave_spared *spared, uint64_t count);
+void weave_each_site(const struct weave_spared *spared, uint64_t count);
 
-/* Loads of that site may be late. */
+/* Loads of that site may be late in the scenario whose set_up() says so. */
 void weave_late(const char *site);
 
 /* How much more than usual is to be done: 1, or more under make torture. */

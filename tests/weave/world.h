@@ -8,9 +8,9 @@
 #ifndef WORLD_H
 #define WORLD_H
 
-#include "../../libshmq/bus.h"
-#include "../../libshmq/pub.h"
-#include "../../libshmq/sub_priv.h"
+#include "bus.h"
+#include "pub.h"
+#include "sub_priv.h"
 
 /* Zeros mean: depth 4, exclusive, block, sleepers by membarrier. */
 struct world_options {
@@ -36,6 +36,7 @@ struct world {
 	char *arena_mem;
 	struct world_options o;
 	unsigned members;
+	unsigned arena_of[WORLD_MEMBERS + 1]; /* by client: handle + 1, 0 its own */
 };
 extern struct world *world;
 
@@ -47,6 +48,9 @@ shmq_pub *world_pub(int fiber);
 /* The same with the arena of handle number n, which that one left. */
 shmq_pub *world_pub_in(int fiber, unsigned n);
 shmq_sub *world_sub(int fiber, enum shmq_from from);
+
+/* So many handles come, or go. */
+void world_count(shmq_au32 *handles, unsigned by);
 
 /* The roster's record of a handle. */
 struct lay_member *world_member(const struct shmq__handle *h);
@@ -61,7 +65,7 @@ struct world_reader {
 	unsigned next[WORLD_MEMBERS]; /* message of each publisher that is due */
 	uint64_t got, lost, seq;
 	int any_first; /* it joined: what comes first is not known */
-	int may_lose;
+	int may_lose, may_be_bound, is_bound;
 };
 
 /* One look: 0 and a message taken, or the error; losses are added up. */
