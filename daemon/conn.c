@@ -200,6 +200,7 @@ void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 	later->req = *x->req;
 	later->reply = x->reply;
 	later->is_anew = x->is_anew;
+	later->is_again = x->is_again;
 	x->conn->pending = pending;
 	x->conn->abandon = abandon;
 	loop_change(x->c->loop, &x->conn->source, 0);
@@ -323,6 +324,7 @@ static void ask_again(struct memory_wait *wait)
 	struct exchange x = exchange_of(conn, &again->req);
 
 	x.is_anew = again->is_anew;
+	x.is_again = 1;
 	x.is_last = work_freed(conn->c->work) >= again->enough;
 	conn->pending = NULL;
 	loop_change(conn->c->loop, &conn->source, EPOLLIN);
@@ -414,6 +416,13 @@ int conn_answer_later(struct conn_later *later, int error, const struct shmq__wh
 		x.is_anew = 1;
 		answer(&x, NULL);
 		return 0;
+	}
+	if (error == SHMQ_ENOMEMORY && !later->is_again &&
+	    work_freeing(conn->c->work, WORK_ALL_PAGES)) {
+		x = exchange_of(conn, &later->req);
+		x.is_anew = later->is_anew;
+		if (!put_off(&x, NULL))
+			return 0;
 	}
 	put_error(&later->reply, error, why);
 	send_reply(conn, &later->reply, fds, error ? 0 : fd_count);

@@ -119,6 +119,7 @@ struct exchange {
 	int own_fd;        /* one that is only for this reply, or -1 */
 	int is_last;       /* no more waiting for what is being freed */
 	int is_anew;       /* planned hugepages were gone when they were taken */
+	int is_again;      /* it was put off before */
 	struct shmq__why why;
 };
 
@@ -132,7 +133,7 @@ struct conn_later {
 	struct conn *conn; /* NULL once abandoned */
 	struct proto_request req;
 	struct proto_reply reply;
-	int is_anew;
+	int is_anew, is_again;
 };
 
 void conn_accept(struct source *source, uint32_t events);
@@ -150,7 +151,8 @@ void conn_close(struct conn *conn);
 void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 		void (*abandon)(void *pending));
 /* SHMQ_ENOHUGE is not answered the first time: the request is handled anew,
- * since its plan promised what somebody else then took.  So the caller has
+ * since its plan promised what somebody else then took; nor is SHMQ_ENOMEMORY
+ * while what others gave back is on its way.  So the caller has
  * undone all of it before.  0 in that case, else 1. */
 int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
 		      const int *fds, unsigned fd_count);
