@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "create.h"
-#include "futex.h"
 #include "job.h"
 #include "settle.h"
 
@@ -49,15 +48,6 @@ static void locked(void *arg, struct topic *t, int error, const struct shmq__why
 	t->rec->locked = !error;
 	if (error)
 		log_warn("topic \"%s\" is not locked in memory: %s", t->rec->name, why->text);
-}
-
-/* A publisher that commits after this sees it and returns SHMQ_EMOVED; what
- * another committed before counts in the head. */
-static void leave_rings(struct topic *old)
-{
-	shmq__topic_close_rings(old->attached, LAY_RING_MOVED);
-	fence_full();
-	shmq__membarrier();
 }
 
 static void begin_rings(struct move *m, const struct topic *old, const struct topic *fresh,
@@ -112,7 +102,9 @@ static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
 	}
 	if (error)
 		goto out;
-	leave_rings(old);
+	/* A publisher that commits after this returns SHMQ_EMOVED; what others
+	 * committed before counts in the head. */
+	shmq__topic_close_rings(old->attached, LAY_RING_MOVED);
 	begin_rings(m, old, fresh, &geo, mem);
 	if (m->range.is_warm)
 		fresh->rec->node_actual = create_read_node(mem, m->range.bytes);

@@ -111,9 +111,10 @@ static int attach(struct registry *r, struct topic *t, enum check check)
 			error = SHMQ_ECORRUPT;
 		if (!error && check == CHECK_RINGS)
 			error = shmq__layout_check_ring(ring->mem, &a->geo, a->id, p);
-		/* A worker was killed before it had moved the topic: it stays. */
+		/* A worker was killed before it had moved the topic: it stays.  One
+		 * that ends says so in its record before it does in a ring. */
 		if (!error && load_relaxed(&t->rec->state) == LAY_TOPIC_LIVE &&
-		    load_relaxed(&ring->mem->state) == LAY_RING_MOVED)
+		    load_relaxed(&ring->mem->state) != LAY_RING_LIVE)
 			store_release(&ring->mem->state, LAY_RING_LIVE);
 	}
 	if (!error) {

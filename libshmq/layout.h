@@ -154,7 +154,27 @@ _Static_assert(sizeof(struct lay_meta) == 4, "meta prefix");
 #define LAY_VOIDS 448u
 #define LAY_RING_HEADER_BYTES 4096u
 
-enum lay_ring_state { LAY_RING_LIVE = 1, LAY_RING_ENDED = 2, LAY_RING_MOVED = 3 };
+/* ENDING and MOVING come before ENDED and MOVED (topic.c): publishers are refused
+ * already, readers still wait. */
+enum lay_ring_state {
+	LAY_RING_LIVE = 1,
+	LAY_RING_ENDED = 2,
+	LAY_RING_MOVED = 3,
+	LAY_RING_ENDING = 4,
+	LAY_RING_MOVING = 5,
+};
+
+/* What was sent is there: a reader that finds no more has read all. */
+static inline int lay_ring_is_closed(uint32_t state)
+{
+	return state == LAY_RING_ENDED || state == LAY_RING_MOVED;
+}
+
+/* For another ring, now or in a moment. */
+static inline int lay_ring_is_left(uint32_t state)
+{
+	return state == LAY_RING_MOVED || state == LAY_RING_MOVING;
+}
 
 struct lay_ring {
 	shmq_au64 magic;  /* supervisor, stored last */

@@ -94,15 +94,14 @@ static inline int pub_check(const struct shmq_pub *pub)
 		       SHMQ_EFORKED;
 }
 
+/* N2 after a commit, once the bell was looked at: that look fences. */
 static inline int lane_has_ended(const struct lane *l)
 {
 	uint32_t state = load_relaxed(&l->w.mem->state);
 
 	if (likely(state == LAY_RING_LIVE))
 		return 0;
-	if (state == LAY_RING_MOVED)
-		return SHMQ_EMOVED;
-	return SHMQ_EENDED;
+	return lay_ring_is_left(state) ? SHMQ_EMOVED : SHMQ_EENDED;
 }
 
 static inline void pub_look_at_bell(struct shmq_pub *pub, struct lane *l)

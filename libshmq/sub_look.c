@@ -89,7 +89,12 @@ static inline int take_message(struct shmq_sub *sub, struct rlane *l, uint64_t w
 
 static uint32_t state_of(const struct rlane *l)
 {
-	return load_acquire(&((struct lay_ring *)(uintptr_t)l->r.mem)->state);
+	return load_acquire(&((struct lay_ring *)(uintptr_t)l->r.mem)->state); /* N6 */
+}
+
+static int is_closed(const struct rlane *l)
+{
+	return lay_ring_is_closed(state_of(l));
 }
 
 /* With stall = report, or in a ring that ended or was left, the time comes when
@@ -97,21 +102,25 @@ static uint32_t state_of(const struct rlane *l)
 static int is_stalled(const struct rlane *l, uint64_t seq)
 {
 	return l->stuck_since && l->stuck_seq == seq &&
-	       (l->r.geo.stall == SHMQ_STALL_REPORT || state_of(l) != LAY_RING_LIVE) &&
+	       (l->r.geo.stall == SHMQ_STALL_REPORT || is_closed(l)) &&
 	       shmq__clock_monotonic_ns() - l->stuck_since >= STUCK_PASS_NS;
 }
 
 /* A slot that stays CLAIMED.  In a ring that ended or was left it is a hole,
  * since whoever commits there now is told so, and what stands behind it was sent:
- * 0, look again.  Else, with stall = report, readers that do not gate pass it,
- * counted lost; others are told. */
+ * 0, look again.  It must stand there still: what was committed before the end may
+ * have come since we looked.  Else, with stall = report, readers that do not gate
+ * pass it, counted lost; others are told. */
 static int at_claim(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
+	uint64_t word;
+
 	sub->stands_at_claim = 1;
 	if (!is_stalled(l, l->r.next))
 		return SHMQ_EEMPTY;
-	if (state_of(l) != LAY_RING_LIVE) {
-		sub_move_to(sub, l, l->r.next + 1);
+	if (is_closed(l)) {
+		if (ring_look(&l->r, &word) == RING_CLAIMED) /* N7 */
+			sub_move_to(sub, l, l->r.next + 1);
 		return 0;
 	}
 	if (sub->gates)
@@ -233,7 +242,7 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 	if (!end)
 		return SHMQ_EEMPTY;
 	sub->stands_at_claim = sub->gave_up = 0;
-	rc = shmq__sub_look(sub, msg);
+	rc = shmq__sub_look(sub, msg); /* N7 */
 	return rc == SHMQ_EEMPTY && !sub->stands_at_claim && !sub->gave_up ? end : rc;
 }
 
@@ -311,7 +320,7 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 	}
 	if (open) /* no end before it is settled */
 		return 0;
-	if (state_of(&sub->lane[0]) != LAY_RING_LIVE)
+	if (is_closed(&sub->lane[0]))
 		return 1;
 	if (!(sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS))
 		return 0;

@@ -11,6 +11,25 @@
  *   M1 member fields -> state (release) -> epoch (release); readers load
  *      epoch (acquire), walk, and load it again: a walk over a member that
  *      was replaced meanwhile is repeated.
+ *
+ *   The end of a ring: ENDED stands for MOVED too, ENDING for MOVING.
+ *
+ *   publisher                supervisor                 reader
+ *   N1 commit (release)      N3 ENDING (relaxed)        N6 sees ENDED (acquire)
+ *      light or full fence   N4 full fence, membarrier  N7 looks once more
+ *   N2 state (relaxed)       N5 ENDED (relaxed)
+ *
+ *      What N1 commits and N2 does not refuse, N7 sees.  A publisher with the
+ *      light fence passes a barrier in N4: before N2, then N2 sees ENDING; else
+ *      after N1, which N5 then comes after.  One with the full fence has it
+ *      between N1 and N2, in one order with that of N4: either N2 sees ENDING,
+ *      or whoever reads N5 sees N1.  N4 is the release of N5.  Without N3 and
+ *      N4, N1 could stand in the publisher's store buffer, with N2 done, when
+ *      N7 comes.
+ *      All rings are at N3 before N4, and at N4 before any is at N5: one N2
+ *      does for commits to several rings, and the N6 of one for N7 at all.
+ *      A process is registered for membarrier before it fences lightly
+ *      (shmq__bus_ready()), on topics where nobody sleeps too.
  */
 #include "topic.h"
 #include "futex.h"
@@ -289,11 +308,19 @@ void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_fro
 
 void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
 {
+	enum lay_ring_state soon = state == LAY_RING_MOVED ? LAY_RING_MOVING : LAY_RING_ENDING;
 	uint32_t p;
 
+	for (p = 0; p < t->geo.partitions; p++)
+		if (load_relaxed(&t->ring[p].mem->state) == LAY_RING_LIVE)
+			store_relaxed(&t->ring[p].mem->state, soon); /* N3 */
+	fence_full();
+	shmq__membarrier(); /* N4 */
 	for (p = t->geo.partitions; p-- > 0;)
-		if (load_relaxed(&t->ring[p].mem->state) != LAY_RING_MOVED)
-			store_release(&t->ring[p].mem->state, state);
+		store_relaxed(&t->ring[p].mem->state,
+			      lay_ring_is_left(load_relaxed(&t->ring[p].mem->state)) ?
+				      LAY_RING_MOVED :
+				      state); /* N5 */
 }
 
 void shmq__topic_end(struct shmq__topic *t)

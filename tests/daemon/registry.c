@@ -621,14 +621,34 @@ TEST(a_topic_that_had_moved_stays_moved_for_the_handles_of_its_old_rings)
 	struct handle *h;
 
 	begin();
-	t = make_topic("t", 1);
+	t = make_topic("t", 2);
 	open_handle(t, make_peer(1), 1, 0);
-	store_release(&t->attached->ring[0].mem->state, LAY_RING_MOVED);
+	store_release(&t->attached->ring[0].mem->state, LAY_RING_MOVING);
+	store_release(&t->attached->ring[1].mem->state, LAY_RING_MOVED);
 	store_release(&t->rec->state, LAY_TOPIC_ENDED);
 	replace();
 	h = LIST_FIRST(&LIST_FIRST(&reg->peers)->handles);
 	CHECK_OK(registry_attach(reg, h->topic, NULL));
 	CHECK_EQ(load_relaxed(&h->topic->attached->ring[0].mem->state), LAY_RING_MOVED);
+	CHECK_EQ(load_relaxed(&h->topic->attached->ring[1].mem->state), LAY_RING_MOVED);
+	end();
+}
+
+TEST(a_topic_whose_move_was_begun_goes_on_in_its_rings)
+{
+	struct topic *t;
+	uint32_t p;
+
+	begin();
+	t = make_topic("t", 3);
+	open_handle(t, make_peer(1), 1, 0);
+	store_release(&t->attached->ring[1].mem->state, LAY_RING_MOVING);
+	store_release(&t->attached->ring[2].mem->state, LAY_RING_MOVED);
+	replace();
+	t = registry_find(reg, "t");
+	CHECK_OK(registry_attach(reg, t, NULL));
+	for (p = 0; p < 3; p++)
+		CHECK_EQ(load_relaxed(&t->attached->ring[p].mem->state), LAY_RING_LIVE);
 	end();
 }
 

@@ -393,3 +393,36 @@ TEST(a_head_that_leaps_while_an_overrun_is_counted_is_not_walked_to)
 	CHECK_GT(after, 10);
 	scene_leave();
 }
+
+/* Once, after so many steps, the claim is a message and the topic has ended. */
+static void commit_and_end(void *left)
+{
+	if (!*(unsigned *)left || --*(unsigned *)left)
+		return;
+	put(c->base, LAY_COMMITTED);
+	store_release(&c->f->topic->ring[0].mem->state, LAY_RING_ENDED);
+}
+
+TEST(what_was_committed_before_the_end_is_no_hole_however_long_it_was_claimed)
+{
+	struct shmq_msg m = { 0 };
+	unsigned after, left = 0;
+	int rc;
+
+	for (after = 1; !left; after++) {
+		begin_as(LOSSY_SHARED, SHMQ_WAIT_SPIN);
+		put(c->base, LAY_CLAIMED);
+		sub->lane[0].r.geo.stall = SHMQ_STALL_KILL;
+		CHECK_EQ(shmq_receive(sub, &m, 2000000000), SHMQ_ETIMEOUT);
+		left = after;
+		strike_between_steps(commit_and_end, &left);
+		rc = WITHIN(LAP_STEPS, shmq_receive(sub, &m, SHMQ_NOWAIT));
+		strike_between_steps(NULL, NULL);
+		if (rc == SHMQ_EEMPTY && !left)
+			rc = shmq_receive(sub, &m, SHMQ_NOWAIT);
+		CHECK_EQ(rc, left ? SHMQ_EEMPTY : 0);
+		end();
+	}
+	CHECK_GT(after, 10);
+	scene_leave();
+}

@@ -241,7 +241,10 @@ TEST(the_end_of_the_ring_ends_every_wait)
 	static const struct {
 		uint32_t state;
 		int error;
-	} ends[] = { { LAY_RING_ENDED, SHMQ_EENDED }, { LAY_RING_MOVED, SHMQ_EMOVED } };
+	} ends[] = { { LAY_RING_ENDED, SHMQ_EENDED },
+		     { LAY_RING_MOVED, SHMQ_EMOVED },
+		     { LAY_RING_ENDING, SHMQ_EENDED },
+		     { LAY_RING_MOVING, SHMQ_EMOVED } };
 
 	for (size_t i = 0; i < 3 * COUNT(ends); i++) {
 		struct scene c = set_up(&shared, NULL);

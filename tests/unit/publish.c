@@ -66,8 +66,13 @@ TEST(after_the_end_a_publish_says_so_whichever_way_it_goes)
 	CHECK_ERROR(shmq_publish_batch(c.pub, batch, 2, SHMQ_ATOMIC), SHMQ_EENDED);
 	CHECK_OK(shmq_claim(c.pub, 900, &data));
 	CHECK_ERROR(shmq_commit(c.pub, &m), SHMQ_EENDED);
+	/* A publish that was not refused would have to be read. */
+	store_release(&ring(&c, 0)->state, LAY_RING_ENDING);
+	CHECK_ERROR(shmq_publish_msg(c.pub, &m), SHMQ_EENDED);
 	m.partition = 1;
 	store_release(&ring(&c, 1)->state, LAY_RING_MOVED);
+	CHECK_ERROR(shmq_publish_msg(c.pub, &m), SHMQ_EMOVED);
+	store_release(&ring(&c, 1)->state, LAY_RING_MOVING);
 	CHECK_ERROR(shmq_publish_msg(c.pub, &m), SHMQ_EMOVED);
 	tear_down(&c);
 }

@@ -4,6 +4,8 @@
  */
 #include "subscriber.h"
 
+#include "sub.h"
+
 /* What the publisher gives up ahead of it is lost too. */
 TEST(loss_is_exact_wherever_the_reader_is_overrun_at_every_wrap)
 {
@@ -234,6 +236,24 @@ TEST(a_ring_that_ended_or_moved_is_read_to_its_end_whichever_way_one_waits)
 		for (int n = 0; n < 2; n++)
 			CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_FOREVER),
 				    i % 2 ? SHMQ_EMOVED : SHMQ_EENDED);
+		tear_down(&c);
+	}
+}
+
+TEST(a_ring_that_is_about_to_end_or_move_is_not_at_its_end)
+{
+	static const uint32_t states[] = { LAY_RING_ENDING, LAY_RING_MOVING };
+
+	for (size_t i = 0; i < COUNT(states); i++) {
+		struct scene c = set_up(NULL, NULL);
+		struct shmq_msg m;
+
+		store_release(&c.w.mem->state, states[i]);
+		CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_EEMPTY);
+		CHECK(!shmq__sub_is_ready(c.sub));
+		publish(&c, 1);
+		CHECK(shmq__sub_is_ready(c.sub));
+		check_next(&c, 0);
 		tear_down(&c);
 	}
 }

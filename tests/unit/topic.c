@@ -596,32 +596,77 @@ TEST(an_ended_topic_says_so_to_everybody)
 	fake_free(f);
 }
 
-static struct lay_ring *last_told, *told_before;
+static struct lay_ring *closing[2];
+static unsigned told;
 
-/* The first ring's header is written: the other must say it already. */
-static void on_write(int sig)
+static void protect(const struct lay_ring *ring, int how)
 {
-	(void)sig;
-	if (load_relaxed(&told_before->state) != LAY_RING_ENDED)
-		_exit(1);
-	if (mprotect(last_told, LAY_RING_HEADER_BYTES, PROT_READ | PROT_WRITE))
+	if (mprotect((void *)(uintptr_t)ring, LAY_RING_HEADER_BYTES, how))
 		_exit(2);
 }
 
+/* The header of one ring is written: the other's says already what comes before,
+ * and is the next to be caught. */
+static void on_write(int sig)
+{
+	static const struct {
+		unsigned written;
+		uint32_t other;
+	} expected[] = { { 1, LAY_RING_ENDING }, { 0, LAY_RING_ENDED } };
+
+	(void)sig;
+	if (told == COUNT(expected) ||
+	    load_relaxed(&closing[!expected[told].written]->state) != expected[told].other)
+		_exit(1);
+	protect(closing[expected[told].written], PROT_READ | PROT_WRITE);
+	if (!told++)
+		protect(closing[0], PROT_READ);
+}
+
 /* Subscribers of all partitions look at the first alone.  Were it told before
- * the others, what is still published to those would be read by nobody. */
-TEST(the_first_partition_is_the_last_to_say_that_it_ended)
+ * the others, what is still published to those would be read by nobody; were one
+ * told before publishers are refused in all, so would what they sent to that. */
+TEST(all_partitions_are_about_to_end_before_one_did_and_the_first_is_the_last)
 {
 	struct fake *f = fake_new(&(struct fake_options){ .partitions = 2 });
 
-	last_told = f->topic->ring[0].mem;
-	told_before = f->topic->ring[1].mem;
+	closing[0] = f->topic->ring[0].mem;
+	closing[1] = f->topic->ring[1].mem;
+	/* N3 of the second comes after that of the first. */
+	store_release(&closing[1]->state, LAY_RING_ENDING);
 	signal(SIGSEGV, on_write);
-	CHECK_EQ(mprotect(last_told, LAY_RING_HEADER_BYTES, PROT_READ), 0);
+	protect(closing[1], PROT_READ);
 	shmq__topic_end(f->topic);
 	signal(SIGSEGV, SIG_DFL);
-	CHECK_EQ(load_relaxed(&last_told->state), LAY_RING_ENDED);
+	CHECK_EQ(told, 2);
+	for (unsigned p = 0; p < 2; p++)
+		CHECK_EQ(load_relaxed(&closing[p]->state), LAY_RING_ENDED);
 	fake_free(f);
+}
+
+TEST(rings_that_were_left_say_so_after_the_end_too)
+{
+	static const struct {
+		enum lay_ring_state was, moved, ended;
+	} cases[] = {
+		{ LAY_RING_LIVE, LAY_RING_MOVED, LAY_RING_ENDED },
+		{ LAY_RING_ENDING, LAY_RING_MOVED, LAY_RING_ENDED },
+		{ LAY_RING_MOVING, LAY_RING_MOVED, LAY_RING_MOVED },
+		{ LAY_RING_MOVED, LAY_RING_MOVED, LAY_RING_MOVED },
+	};
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct fake *f = fake_new(NULL);
+		shmq_au32 *state = &f->topic->ring[0].mem->state;
+
+		store_release(state, cases[i].was);
+		shmq__topic_close_rings(f->topic, LAY_RING_MOVED);
+		CHECK_EQ(load_relaxed(state), cases[i].moved);
+		store_release(state, cases[i].was);
+		shmq__topic_end(f->topic);
+		CHECK_EQ(load_relaxed(state), cases[i].ended);
+		fake_free(f);
+	}
 }
 
 TEST(a_record_given_to_another_topic_has_ended_for_the_old_one)

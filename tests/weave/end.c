@@ -139,15 +139,118 @@ static void set_up_closed_polled(void)
 }
 SCENARIO(publishers_closed_polled, set_up_closed_polled, NULL);
 
-/* Whoever waits for a subscriber of a topic that ends is told. */
-static void wait_in_vain(void *arg)
+/* ---- the end, or a move, while somebody sends ----------------------- */
+
+struct tally {
+	uint64_t sent, got; /* not refused; received before the end */
+	uint64_t head;      /* where the next ring would begin */
+};
+static struct tally *tally;
+static int end, looks;
+
+static void publish_to_end(void *arg)
 {
-	WANT_EQ(shmq_pub_wait_subscribers(pub[0], 1, -1), SHMQ_EENDED);
+	unsigned n;
+	int rc = 0;
+
+	for (n = 0; n < messages && !rc; n++) {
+		rc = world_publish(pub[0], 0, n);
+		WANT(!rc || rc == end);
+		tally->sent += !rc;
+	}
+}
+
+/* As often as it is told to it doesn't sleep. */
+static void receive_before_end(void *arg)
+{
+	struct world_reader r = reader;
+	int left = looks, rc;
+
+	do {
+		rc = world_receive(&r, left > 0 ? SHMQ_NOWAIT : -1);
+		WANT(!rc || rc == end || (left > 0 && rc == SHMQ_EEMPTY));
+		left--;
+	} while (rc != end);
+	tally->got = r.got;
 }
 
 static void end_now(void *arg)
 {
 	shmq__topic_end(world->topic);
+}
+
+/* As daemon/move.c has it. */
+static void move_now(void *arg)
+{
+	shmq__topic_close_rings(world->topic, LAY_RING_MOVED);
+	tally->head = shmq__topic_head(&world->topic->ring[0]);
+	store_release(&world->rec->state, LAY_TOPIC_ENDED);
+	shmq__topic_announce(world->rec);
+	shmq__topic_ring_all(world->topic);
+}
+
+/* What is not refused is read, and before the ring that comes after. */
+static void check_sent(void)
+{
+	WANT(tally->got >= tally->sent);
+	WANT(end == SHMQ_EENDED || tally->head - world->ring->base_seq >= tally->sent);
+}
+
+static void set_up_while_sending(const struct world_options *o, int how, unsigned each)
+{
+	world_new(o);
+	messages = each;
+	end = how;
+	looks = 0;
+	tally = weave_alloc(sizeof(*tally));
+	weave_name(tally, "tally");
+	weave_spawn("publisher", publish_to_end, NULL);
+	weave_spawn("supervisor", how == SHMQ_EMOVED ? move_now : end_now, NULL);
+	weave_spawn("reader", receive_before_end, NULL);
+	pub[0] = world_pub(0);
+	expect(2, 0);
+}
+
+static void set_up_sending(void)
+{
+	set_up_while_sending(&(struct world_options){ .depth = 2, .base_seq = 3 }, SHMQ_EENDED, 3);
+}
+SCENARIO(ended_while_sending, set_up_sending, check_sent);
+
+static void set_up_sending_full(void)
+{
+	weave_without_membarrier();
+	set_up_while_sending(&(struct world_options){ .depth = 2,
+						      .base_seq = 3,
+						      .fence = SHMQ__FENCE_FULL },
+			     SHMQ_EENDED, 3);
+}
+SCENARIO(ended_while_sending_full_fence, set_up_sending_full, check_sent);
+
+static void set_up_moved(void)
+{
+	set_up_while_sending(&(struct world_options){ .depth = 2, .base_seq = 3 }, SHMQ_EMOVED, 3);
+}
+SCENARIO(moved_while_sending, set_up_moved, check_sent);
+
+/* A claim that has lasted is passed after the end, unless it came to be a message
+ * before. */
+static void set_up_claimed(void)
+{
+	set_up_while_sending(&(struct world_options){ .depth = 2,
+						      .base_seq = 3,
+						      .mode = SHMQ_SHARED,
+						      .policy = SHMQ_LOSSY },
+			     SHMQ_EENDED, 1);
+	weave_look_counts(2000); /* more than a second */
+	looks = 4;
+}
+SCENARIO(ended_at_a_claim, set_up_claimed, check_sent);
+
+/* Whoever waits for a subscriber of a topic that ends is told. */
+static void wait_in_vain(void *arg)
+{
+	WANT_EQ(shmq_pub_wait_subscribers(pub[0], 1, -1), SHMQ_EENDED);
 }
 
 static void set_up_in_vain(void)
@@ -202,6 +305,18 @@ TEST_WITHIN(what_was_sent_before_the_end_comes_before_it, WEAVE_LIMIT_S)
 	weave_random(&publishers_closed, WEAVE_WEAK, 2500);
 	weave_random(&publishers_closed_polled, WEAVE_SC, 1000);
 	weave_random(&publishers_closed_polled, WEAVE_WEAK, 2500);
+}
+
+TEST_WITHIN(what_is_sent_while_the_topic_ends_is_refused_or_comes_before_it, WEAVE_LIMIT_S)
+{
+	weave_random(&ended_while_sending, WEAVE_SC, 1000);
+	weave_random(&ended_while_sending, WEAVE_WEAK, 5000);
+	weave_random(&ended_while_sending_full_fence, WEAVE_SC, 1000);
+	weave_random(&ended_while_sending_full_fence, WEAVE_WEAK, 5000);
+	weave_random(&moved_while_sending, WEAVE_SC, 1000);
+	weave_random(&moved_while_sending, WEAVE_WEAK, 5000);
+	weave_random(&ended_at_a_claim, WEAVE_SC, 20000);
+	weave_random(&ended_at_a_claim, WEAVE_WEAK, 20000);
 }
 
 TEST_WITHIN(a_publisher_repairs_the_claim_of_the_dead_that_it_waits_for, WEAVE_LIMIT_S)

@@ -41,7 +41,8 @@ static const struct weave_spared spared[] = {
 	  .why = ANSWERED,
 	  .no_scenario = 1 },
 	{ .site = "topic.c:shmq__topic_end:store_release",
-	  .why = "the rings' state and the epoch are stored behind it with release" },
+	  .why = "N4 stands between it and the rings' state; the epoch is stored behind it with "
+		 "release" },
 	{ .site = "topic.c:shmq__topic_oldest:load_acquire", .why = LOOKED },
 	{ .site = "sub_look.c:jump:load_acquire", .why = LOOKED },
 	{ .site = "sub_decode.c:map_arena:load_acquire",

@@ -109,7 +109,8 @@ static unsigned word_of[SHARED], shared_count;
 /* An execution. */
 static struct fiber fiber[FIBERS];
 static unsigned fibers, first_fibers; /* and how many set_up() made */
-static int setting_up, no_waitv;
+static int setting_up, no_waitv, no_membarrier;
+static uint64_t look_counts;
 static int current = -1; /* -1: none, what is done is done at once */
 static struct history history[SHARED];
 /* What futexes promise, and no more: whoever goes to sleep after a wake sees
@@ -1000,6 +1001,8 @@ int weave_membarrier(struct weave_site *site)
 	unsigned i;
 
 	reach_site(site);
+	if (no_membarrier)
+		return -ENOSYS;
 	if (!f || order_of(site) == WEAVE_RELAXED)
 		return 0;
 	point(OP_BARRIER, 0, 1);
@@ -1265,6 +1268,11 @@ void weave_without_waitv(void)
 	no_waitv = 1;
 }
 
+void weave_without_membarrier(void)
+{
+	no_membarrier = 1;
+}
+
 void weave_mortal(int n)
 {
 	fiber[n].mortal = 1;
@@ -1325,9 +1333,14 @@ int weave_self(void)
 	return current;
 }
 
+void weave_look_counts(uint64_t times)
+{
+	look_counts = times;
+}
+
 uint64_t weave_looks(void)
 {
-	return current < 0 ? 0 : ++fiber[current].looks;
+	return current < 0 ? 0 : ++fiber[current].looks * look_counts;
 }
 
 /* What the library allocates in a fiber is gone with the execution. */
@@ -1475,7 +1488,8 @@ static void set_up(const struct weave_scenario *s, enum weave_memory m)
 	world_bytes = 64; /* word 0 is none */
 	for (a = __start_weave_sites; is_site(a); a++)
 		(*a)->late = 0;
-	no_waitv = 0;
+	no_waitv = no_membarrier = 0;
+	look_counts = 1;
 	setting_up = 1;
 	s->set_up();
 	setting_up = 0;

@@ -172,8 +172,9 @@ void weave_mortal(int fiber);
 /* A fiber that ends with the others, wherever it is. */
 int weave_attend(const char *name, void (*run)(void *arg), void *arg);
 
-/* The kernel of this scenario has no futex_waitv. */
+/* The kernel of this scenario has no futex_waitv, or no membarrier. */
 void weave_without_waitv(void);
+void weave_without_membarrier(void);
 
 /* ---- in a fiber ----------------------------------------------------- */
 
@@ -200,8 +201,10 @@ int weave_has_died(int fiber);
 /* The number of the fiber that calls, -1 in none. */
 int weave_self(void);
 
-/* How often this fiber has asked that: a clock that is its own. */
+/* How often this fiber has asked that: a clock that is its own.  In a scenario that
+ * wants it to go faster each time counts so many times. */
 uint64_t weave_looks(void);
+void weave_look_counts(uint64_t times);
 
 _Noreturn void weave_fail(const char *file, int line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
