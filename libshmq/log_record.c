@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+#include "log_record.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "shmq.h"
+
+/* The checksum begins behind its own field. */
+#define SUMMED_AT offsetof(struct log_record, body_bytes)
+#define SUMMED_BYTES (sizeof(struct log_record) - SUMMED_AT)
+
+uint32_t shmq__log_sum(uint64_t seed, const void *data, size_t bytes)
+{
+	return (uint32_t)XXH3_64bits_withSeed(data, bytes, seed);
+}
+
+uint32_t shmq__log_record_sum_whole(uint64_t seed, const void *record)
+{
+	const struct log_record *head = record;
+
+	return shmq__log_sum(seed, (const char *)record + SUMMED_AT,
+			     SUMMED_BYTES + head->body_bytes);
+}
+
+uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
+			      const struct iovec *piece, int count)
+{
+	XXH3_state_t state;
+	int i;
+
+	XXH3_INITSTATE(&state);
+	XXH3_64bits_reset_withSeed(&state, seed);
+	XXH3_64bits_update(&state, (const char *)head + SUMMED_AT, SUMMED_BYTES);
+	for (i = 0; i < count; i++)
+		XXH3_64bits_update(&state, piece[i].iov_base, piece[i].iov_len);
+	return (uint32_t)XXH3_64bits_digest(&state);
+}
+
+static int is_nothing(const struct log_record *r)
+{
+	static const struct log_record nothing;
+
+	return !memcmp(r, &nothing, sizeof(*r));
+}
+
+/* What no tailer writes, whatever the checksum says. */
+static int is_sane(const struct log_record *r)
+{
+	if (r->pad[0] | r->pad[1] | r->pad[2])
+		return 0;
+	if (r->kind == LOG_MESSAGE)
+		return r->body_bytes <= LOG_BODY_MAX &&
+		       !(r->flags & ~(SHMQ_MSG_BATCH | SHMQ_MSG_META));
+	if (r->kind == LOG_HOLE || r->kind == LOG_GAP)
+		return !r->body_bytes && r->tag;
+	return r->kind == LOG_END && !r->body_bytes;
+}
+
+int64_t shmq__log_record_check(const char *mem, uint64_t bytes, uint64_t seed, uint64_t seq,
+			       uint64_t *need)
+{
+	struct log_record head;
+
+	*need = sizeof(head);
+	if (bytes < sizeof(head))
+		return -EAGAIN;
+	memcpy(&head, mem, sizeof(head));
+	if (is_nothing(&head))
+		return 0;
+	if (!is_sane(&head) || head.seq != seq)
+		return SHMQ_ECORRUPT;
+	*need = log_record_bytes(head.body_bytes);
+	if (bytes < *need)
+		return -EAGAIN;
+	if (shmq__log_record_sum_whole(seed, mem) != head.checksum)
+		return SHMQ_ECORRUPT;
+	return (int64_t)*need;
+}

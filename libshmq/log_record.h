@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * log_record: the records of a log, written into and read from memory.
+ * No files here, no state: any thread.
+ */
+#ifndef SHMQ_LOG_RECORD_H
+#define SHMQ_LOG_RECORD_H
+
+#include <sys/uio.h>
+
+#include "log_format.h"
+
+/* The checksum of a record whose head is *head (its own checksum is not
+ * looked at) and whose body is the pieces, head->body_bytes in all. */
+uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
+			      const struct iovec *piece, int count);
+
+/* The same where head and body stand behind each other at `record`. */
+uint32_t shmq__log_record_sum_whole(uint64_t seed, const void *record);
+
+/* Of what has a checksum field in it or behind it: low half of XXH3. */
+uint32_t shmq__log_sum(uint64_t seed, const void *data, size_t bytes);
+
+/* What stands at mem[0, bytes), of which nothing is trusted.
+ *   > 0        a whole record of so many bytes, padding included
+ *   0          nothing: zeros, here the log ends so far
+ *   -EAGAIN    a head that may be one, of *need bytes in all: more than `bytes`
+ *   SHMQ_ECORRUPT  no record, or a damaged one
+ * A record is whole only if it begins with `seq`. */
+int64_t shmq__log_record_check(const char *mem, uint64_t bytes, uint64_t seed, uint64_t seq,
+			       uint64_t *need);
+
+/* The seqs a record covers: 1, `tag`, or 0 (END). */
+static inline uint64_t log_record_count(const struct log_record *r)
+{
+	return r->kind == LOG_MESSAGE ? 1 : r->kind == LOG_END ? 0 : r->tag;
+}
+
+#endif
