@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+#include "log_segment.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "atomics.h"
+#include "clock.h"
+
+/* Large enough that a read costs more than its system call; what is behind a
+ * record on its way to be asked for is then in the cache already. */
+#define READ_BYTES ((size_t)1 << 20)
+
+void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES])
+{
+	snprintf(name, LOG_NAME_BYTES, "%020" PRIu64 ".%.8s", first_seq, suffix);
+}
+
+/* 1 and the seq if it is the name of a segment, as we write it. */
+static int read_name(const char *name, uint64_t *first_seq)
+{
+	char same[LOG_NAME_BYTES], *end;
+
+	errno = 0;
+	*first_seq = strtoull(name, &end, 10);
+	if (errno || strcmp(end, ".log") != 0)
+		return 0;
+	shmq__log_name(*first_seq, "log", same);
+	return !strcmp(name, same);
+}
+
+/* Sequences wrap; a log spans less than half of them. */
+static int by_seq(const void *a, const void *b)
+{
+	int64_t diff = seq_diff(*(const uint64_t *)a, *(const uint64_t *)b);
+
+	return (diff > 0) - (diff < 0);
+}
+
+int shmq__log_list(int dir, uint64_t **out, unsigned *count)
+{
+	uint64_t *all = NULL, *more, first;
+	unsigned n = 0, capacity = 0;
+	struct dirent *e;
+	DIR *d;
+	/* A descriptor of its own: a duplicate would share its position. */
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	*out = NULL;
+	*count = 0;
+	d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		int error = -errno;
+
+		if (fd >= 0)
+			close(fd);
+		return error;
+	}
+	while ((e = readdir(d))) {
+		if (!read_name(e->d_name, &first))
+			continue;
+		if (n == capacity) {
+			capacity = capacity ? 2 * capacity : 64;
+			more = realloc(all, capacity * sizeof(*all));
+			if (!more) {
+				free(all);
+				closedir(d);
+				return -ENOMEM;
+			}
+			all = more;
+		}
+		all[n++] = first;
+	}
+	closedir(d);
+	if (n)
+		qsort(all, n, sizeof(*all), by_seq);
+	*out = all;
+	*count = n;
+	return 0;
+}
+
+/* Whole, unless the file ends: bytes read, or -errno. */
+static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t off)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < bytes) {
+		n = pread(fd, (char *)buf + done, bytes - done, (off_t)(off + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+static int check_header(struct log_segment_header *h, uint64_t first_seq, const uint8_t *log_id,
+			const char *name, struct shmq__why *why)
+{
+	uint32_t sum = h->checksum;
+
+	if (h->magic == __builtin_bswap64(LOG_MAGIC_SEGMENT))
+		return shmq__fail(why, SHMQ_EVERSION,
+				  "%s was written by a machine of the other byte order", name);
+	if (h->magic != LOG_MAGIC_SEGMENT)
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s is no segment of a log", name);
+	if (h->version != LOG_VERSION)
+		return shmq__fail(why, SHMQ_EVERSION, "%s has version %u of the format, not %u",
+				  name, h->version, LOG_VERSION);
+	h->checksum = 0;
+	if (shmq__log_sum(0, h, sizeof(*h)) != sum)
+		return shmq__fail(why, SHMQ_ECORRUPT, "the header of %s is damaged", name);
+	if (h->first_seq != first_seq)
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s begins with seq %" PRIu64, name,
+				  h->first_seq);
+	if (log_id && memcmp(h->log_id, log_id, sizeof(h->log_id)) != 0)
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s belongs to another log, of \"%.255s\"",
+				  name, h->topic);
+	return 0;
+}
+
+int shmq__log_segment_open(int dir, uint64_t first_seq, const uint8_t *log_id,
+			   struct log_segment *out, struct shmq__why *why)
+{
+	struct log_segment_header h;
+	char name[LOG_NAME_BYTES];
+	struct stat st;
+	ssize_t n;
+	int error;
+
+	shmq__log_name(first_seq, "log", name);
+	/* Somebody may have put a pipe or a device there. */
+	out->fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (out->fd < 0) {
+		error = -errno;
+		return shmq__fail(why, error, "opening %s: %s", name, shmq_strerror(error));
+	}
+	if (fstat(out->fd, &st) || !S_ISREG(st.st_mode)) {
+		error = shmq__fail(why, SHMQ_ECORRUPT, "%s is no regular file", name);
+		goto out;
+	}
+	n = read_at(out->fd, &h, sizeof(h), 0);
+	if (n < 0)
+		error = shmq__fail(why, (int)n, "reading %s: %s", name, shmq_strerror((int)n));
+	else if (n < (ssize_t)sizeof(h))
+		error = shmq__fail(why, SHMQ_ECORRUPT, "%s is shorter than its header", name);
+	else
+		error = check_header(&h, first_seq, log_id, name, why);
+out:
+	if (error) {
+		shmq__log_segment_close(out);
+		return error;
+	}
+	out->first_seq = h.first_seq;
+	out->seed = h.seed;
+	out->base_ts = h.base_ts;
+	memcpy(out->log_id, h.log_id, sizeof(out->log_id));
+	return 0;
+}
+
+void shmq__log_segment_close(struct log_segment *s)
+{
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+}
+
+/* ---- index ----------------------------------------------------------- */
+
+static int index_open(int dir, const struct log_segment *s, int flags, uint64_t *count)
+{
+	struct log_index_header h;
+	char name[LOG_NAME_BYTES];
+	struct stat st;
+	int fd;
+
+	shmq__log_name(s->first_seq, "idx", name);
+	fd = openat(dir, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) ||
+	    read_at(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) || h.magic != LOG_MAGIC_INDEX ||
+	    h.version != LOG_VERSION || h.entry_bytes != sizeof(struct log_index_entry) ||
+	    h.seed != s->seed || h.first_seq != s->first_seq) {
+		close(fd);
+		return SHMQ_ECORRUPT;
+	}
+	*count = ((uint64_t)st.st_size - sizeof(h)) / sizeof(struct log_index_entry);
+	return fd;
+}
+
+static int index_read(int fd, const struct log_segment *s, uint64_t i, struct log_index_entry *e)
+{
+	uint64_t at = sizeof(struct log_index_header) + i * sizeof(*e);
+
+	return read_at(fd, e, sizeof(*e), at) == (ssize_t)sizeof(*e) &&
+	       e->checksum ==
+		       shmq__log_sum(s->seed, e, offsetof(struct log_index_entry, checksum)) &&
+	       e->off >= LOG_BLOCK && !(e->off % LOG_ALIGN) && seq_diff(e->seq, s->first_seq) >= 0;
+}
+
+static int is_before(const struct log_index_entry *e, enum log_by by, uint64_t target)
+{
+	return by == LOG_BY_SEQ ? seq_diff(e->seq, target) <= 0 : e->max_ts < target;
+}
+
+void shmq__log_index_find(int dir, const struct log_segment *s, enum log_by by, uint64_t target,
+			  struct log_index_entry *out)
+{
+	struct log_index_entry e;
+	uint64_t low = 0, high, mid;
+	int fd = index_open(dir, s, O_RDONLY, &high);
+
+	*out = (struct log_index_entry){ .seq = s->first_seq,
+					 .max_ts = s->base_ts,
+					 .off = LOG_BLOCK };
+	if (fd < 0)
+		return;
+	while (low < high) {
+		mid = low + (high - low) / 2;
+		/* What is damaged leads nowhere: look before it. */
+		if (index_read(fd, s, mid, &e) && is_before(&e, by, target)) {
+			*out = e;
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	close(fd);
+}
+
+/* The number of entries before `off`: all whose place is known to be. */
+static uint64_t index_count_before(int fd, const struct log_segment *s, uint64_t count,
+				   uint64_t off)
+{
+	struct log_index_entry e;
+	uint64_t low = 0, high = count, mid;
+
+	while (low < high) {
+		mid = low + (high - low) / 2;
+		if (index_read(fd, s, mid, &e) && e.off < off)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+int shmq__log_index_after(int dir, const struct log_segment *s, uint64_t off,
+			  struct log_index_entry *out)
+{
+	uint64_t count, i;
+	int fd = index_open(dir, s, O_RDONLY, &count), found = 0;
+
+	if (fd < 0)
+		return SHMQ_EEMPTY;
+	for (i = index_count_before(fd, s, count, off + 1); i < count && !found; i++)
+		found = index_read(fd, s, i, out) && out->off > off;
+	close(fd);
+	return found ? 0 : SHMQ_EEMPTY;
+}
+
+int shmq__log_index_cut(int dir, const struct log_segment *s, uint64_t off)
+{
+	char name[LOG_NAME_BYTES];
+	uint64_t count, keep;
+	int fd = index_open(dir, s, O_RDWR, &count), error = 0;
+
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0) { /* not to be used: the segment is scanned, and a new one begun */
+		shmq__log_name(s->first_seq, "idx", name);
+		return unlinkat(dir, name, 0) ? -errno : 0;
+	}
+	keep = index_count_before(fd, s, count, off);
+	if (keep < count &&
+	    ftruncate(fd, (off_t)(sizeof(struct log_index_header) +
+				  keep * sizeof(struct log_index_entry))))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+/* ---- scan ------------------------------------------------------------ */
+
+int shmq__log_scan_init(struct log_scan *s)
+{
+	*s = (struct log_scan){ .seg.fd = -1, .capacity = READ_BYTES };
+	s->buf = malloc(s->capacity);
+	return s->buf ? 0 : -ENOMEM;
+}
+
+void shmq__log_scan_fini(struct log_scan *s)
+{
+	shmq__log_segment_close(&s->seg);
+	free(s->buf);
+	s->buf = NULL;
+}
+
+void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uint64_t off,
+			  uint64_t seq)
+{
+	shmq__log_segment_close(&s->seg);
+	s->seg = *seg;
+	s->next = seq;
+	s->from = off;
+	s->pos = s->have = 0;
+}
+
+/* Read from the next record on, `need` bytes at least if the file has them.
+ * What was read before may have been written since. */
+static int refill(struct log_scan *s, uint64_t need)
+{
+	struct stat st;
+	char *more;
+	ssize_t n;
+
+	s->from += s->pos;
+	s->pos = s->have = 0;
+	if (need > s->capacity) {
+		/* Only a head says so, as yet. */
+		if (fstat(s->seg.fd, &st))
+			return -errno;
+		if ((uint64_t)st.st_size < s->from || (uint64_t)st.st_size - s->from < need)
+			need = s->capacity;
+	}
+	if (need > s->capacity) {
+		more = realloc(s->buf, need);
+		if (!more)
+			return -ENOMEM;
+		s->buf = more;
+		s->capacity = need;
+	}
+	n = read_at(s->seg.fd, s->buf, s->capacity, s->from);
+	if (n < 0)
+		return (int)n;
+	s->have = (size_t)n;
+	return 0;
+}
+
+int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char **body)
+{
+	uint64_t need, asked = 0;
+	int64_t bytes;
+	int error;
+
+	for (;;) {
+		bytes = shmq__log_record_check(s->buf + s->pos, s->have - s->pos, s->seg.seed,
+					       s->next, &need);
+		if (bytes > 0)
+			break;
+		if (asked && bytes != -EAGAIN)
+			return (int)bytes;
+		if (asked && need <= asked) /* the file ends */
+			return s->have == s->pos ? 0 : SHMQ_ECORRUPT;
+		asked = need;
+		error = refill(s, need);
+		if (error)
+			return error;
+	}
+	memcpy(head, s->buf + s->pos, sizeof(*head));
+	if (head->kind == LOG_END)
+		return 0;
+	*body = s->buf + s->pos + sizeof(*head);
+	s->pos += (size_t)bytes;
+	s->next += log_record_count(head);
+	return 1;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * log_segment: one segment file, for reading, and the directory it is in.
+ *
+ * A scan goes through a segment record by record.  It may run while the
+ * segment is written, as far as the writer says that it is.  Nothing in a
+ * file is trusted.  An object belongs to one thread at a time.
+ */
+#ifndef SHMQ_LOG_SEGMENT_H
+#define SHMQ_LOG_SEGMENT_H
+
+#include "error.h"
+#include "log_record.h"
+
+struct log_segment {
+	int fd;
+	uint64_t first_seq, seed, base_ts;
+	uint8_t log_id[16];
+};
+
+/* "00000000000000000042.log"; suffix is "log" or "idx". */
+void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES]);
+
+/* The first seqs of all segments in a partition's directory, in order; *out
+ * is the caller's to free().  Other files are not looked at.  0 or -errno. */
+int shmq__log_list(int dir, uint64_t **out, unsigned *count);
+
+/* Open the segment that begins with first_seq and check its header.  log_id:
+ * of the log it has to belong to, NULL for any.  0, SHMQ_EVERSION, SHMQ_ECORRUPT
+ * or -errno, with why. */
+int shmq__log_segment_open(int dir, uint64_t first_seq, const uint8_t *log_id,
+			   struct log_segment *out, struct shmq__why *why);
+void shmq__log_segment_close(struct log_segment *s);
+
+/* By what a place in the log is looked for. */
+enum log_by { LOG_BY_SEQ, LOG_BY_TIME };
+
+/* The last place in the index from which on `target` can still come: the record
+ * there begins at or before that seq; all before it are older than that time.
+ * Without a (good) index the segment's beginning. */
+void shmq__log_index_find(int dir, const struct log_segment *s, enum log_by by, uint64_t target,
+			  struct log_index_entry *out);
+
+/* The first place in the index behind offset `off`.  0 or SHMQ_EEMPTY. */
+int shmq__log_index_after(int dir, const struct log_segment *s, uint64_t off,
+			  struct log_index_entry *out);
+
+/* Cut the index to what lies before offset `off`.  0 or -errno. */
+int shmq__log_index_cut(int dir, const struct log_segment *s, uint64_t off);
+
+/* ---- scan ------------------------------------------------------------ */
+
+struct log_scan {
+	struct log_segment seg;
+	uint64_t next; /* seq that the next record begins with */
+	uint64_t from; /* offset in the file of buf[0] */
+	char *buf;
+	size_t pos, have, capacity;
+};
+
+/* With a buffer, at no segment (seg.fd is -1).  0 or -ENOMEM. */
+int shmq__log_scan_init(struct log_scan *s);
+void shmq__log_scan_fini(struct log_scan *s);
+
+/* Go to segment *seg, which is taken over, at offset off, where the record
+ * begins with seq. */
+void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uint64_t off,
+			  uint64_t seq);
+
+/* The next record: 1, and *head; *body points into the scan and is valid
+ * until the next call.  0: nothing is there (yet; or END, which is left
+ * standing).  SHMQ_ECORRUPT: something is, but no record.  -errno. */
+int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char **body);
+
+/* Offset of the next record. */
+static inline uint64_t log_scan_off(const struct log_scan *s)
+{
+	return s->from + s->pos;
+}
+
+#endif
