@@ -32,8 +32,8 @@
 #define LOG_MAGIC_IDENTITY UINT64_C(0x31706f74514d4853) /* "SHMQtop1" */
 #define LOG_MAGIC_CEILING UINT64_C(0x316c6563514d4853)  /* "SHMQcel1" */
 
-#define LOG_BLOCK 4096u /* writes are in whole ones of these, aligned */
-#define LOG_ALIGN 8u    /* records begin at multiples of this */
+#define LOG_BLOCK 4096u   /* writes are in whole ones of these, aligned */
+#define LOG_ALIGN 8u      /* records begin at multiples of this */
 #define LOG_NAME_BYTES 32 /* of a file in a partition's directory, with NUL */
 
 /* ---- segment --------------------------------------------------------- */
@@ -119,8 +119,8 @@ struct log_index_header {
 };
 struct log_index_entry {
 	uint64_t seq;
-	uint64_t max_ts; /* of all records of the partition before this one */
-	uint64_t off;    /* of the record that begins with seq */
+	uint64_t max_ts;   /* of all records of the partition before this one */
+	uint64_t off;      /* of the record that begins with seq */
 	uint32_t checksum; /* low half of XXH3, with the seed, of the above */
 	uint32_t pad;
 };

@@ -284,9 +284,8 @@ int shmq__log_index_cut(int dir, const struct log_segment *s, uint64_t off)
 		return unlinkat(dir, name, 0) ? -errno : 0;
 	}
 	keep = index_count_before(fd, s, count, off);
-	if (keep < count &&
-	    ftruncate(fd, (off_t)(sizeof(struct log_index_header) +
-				  keep * sizeof(struct log_index_entry))))
+	if (keep < count && ftruncate(fd, (off_t)(sizeof(struct log_index_header) +
+						  keep * sizeof(struct log_index_entry))))
 		error = -errno;
 	close(fd);
 	return error;

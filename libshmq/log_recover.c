@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: MIT */
+#include "log_recover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "layout.h"
+#include "log_reader.h"
+
+#define COPY_BYTES ((size_t)1 << 20)
+
+struct recovery {
+	int dir;
+	const uint8_t *log_id;
+	struct log_state *out;
+	shmq__log_found *found;
+	void *arg;
+	struct log_scan scan;
+	char *copy;
+};
+
+static void say(const struct recovery *r, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static void say(const struct recovery *r, const char *format, ...)
+{
+	char line[SHMQ_WHY_BYTES];
+	va_list ap;
+
+	if (!r->found)
+		return;
+	va_start(ap, format);
+	vsnprintf(line, sizeof(line), format, ap);
+	va_end(ap);
+	r->found(r->arg, line);
+}
+
+/* ---- setting aside --------------------------------------------------- */
+
+static int open_cut(int dir)
+{
+	int fd;
+
+	if (mkdirat(dir, "cut", 0700) && errno != EEXIST)
+		return -errno;
+	fd = openat(dir, "cut", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+/* A name in cut/ that is not taken. */
+static int new_cut(int cut, const char *name, char path[64])
+{
+	unsigned i;
+	int fd;
+
+	for (i = 0;; i++) {
+		snprintf(path, 64, "%s.%u", name, i);
+		fd = openat(cut, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0 || errno != EEXIST)
+			return fd < 0 ? -errno : fd;
+	}
+}
+
+/* A whole file that is not ours to go on with. */
+static int set_aside(const struct recovery *r, const char *name)
+{
+	char path[64];
+	int cut = open_cut(r->dir), fd = cut < 0 ? cut : new_cut(cut, name, path), error = 0;
+
+	if (fd >= 0)
+		close(fd);
+	if (fd < 0 || renameat(r->dir, name, cut, path))
+		error = fd < 0 ? fd : -errno;
+	if (!error && (fsync(cut) || fsync(r->dir)))
+		error = -errno;
+	if (cut >= 0)
+		close(cut);
+	if (!error)
+		say(r, "%s was moved to cut/%s", name, path);
+	return error;
+}
+
+static int copy_range(struct recovery *r, int from, uint64_t off, uint64_t end, int to)
+{
+	ssize_t n;
+
+	while (off < end) {
+		n = pread(from, r->copy, end - off < COPY_BYTES ? end - off : COPY_BYTES,
+			  (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : 0;
+		off += (uint64_t)n;
+		for (char *at = r->copy; n;) {
+			ssize_t done = write(to, at, (size_t)n);
+
+			if (done < 0 && errno == EINTR)
+				continue;
+			if (done < 0)
+				return -errno;
+			at += done;
+			n -= done;
+		}
+	}
+	return fsync(to) ? -errno : 0;
+}
+
+/* ---- the end of a segment -------------------------------------------- */
+
+/* Just behind the last byte at or after `off` that is not 0, or off. */
+static int find_end(struct recovery *r, int fd, uint64_t off, uint64_t *end)
+{
+	uint64_t at = off;
+	ssize_t n, i;
+	off_t data;
+
+	*end = off;
+	for (;;) {
+		/* What was only reserved need not be read. */
+		data = lseek(fd, (off_t)at, SEEK_DATA);
+		if (data < 0)
+			return errno == ENXIO ? 0 : -errno;
+		at = (uint64_t)data;
+		n = pread(fd, r->copy, COPY_BYTES, data);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : 0;
+		for (i = n; i && !r->copy[i - 1];)
+			i--;
+		if (i)
+			*end = at + (uint64_t)i;
+		at += (uint64_t)n;
+	}
+}
+
+static int truncate_at(const struct recovery *r, const char *name, uint64_t off)
+{
+	int fd = openat(r->dir, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW), error = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)off) || fdatasync(fd))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+/* Everything from `off` on goes; what is not zero is kept in cut/. */
+static int cut_at(struct recovery *r, const struct log_segment *seg, uint64_t off)
+{
+	char name[LOG_NAME_BYTES], kept[64], path[64];
+	uint64_t end;
+	int cut, fd, error = find_end(r, seg->fd, off, &end);
+
+	shmq__log_name(seg->first_seq, "log", name);
+	if (!error && end > off) {
+		cut = open_cut(r->dir);
+		snprintf(kept, sizeof(kept), "%.24s-%" PRIu64, name, off);
+		fd = cut < 0 ? cut : new_cut(cut, kept, path);
+		error = fd < 0 ? fd : copy_range(r, seg->fd, off, end, fd);
+		if (fd >= 0)
+			close(fd);
+		if (!error && (fsync(cut) || fsync(r->dir)))
+			error = -errno;
+		if (cut >= 0)
+			close(cut);
+		if (error)
+			return error;
+		r->out->cut_bytes += end - off;
+		say(r,
+		    "%s: no good record at offset %" PRIu64 ", %" PRIu64
+		    " bytes from there on were moved to cut/%s",
+		    name, off, end - off, path);
+	}
+	if (!error)
+		error = truncate_at(r, name, off);
+	return error ? error : shmq__log_index_cut(r->dir, seg, off);
+}
+
+/* ---- atomic batches -------------------------------------------------- */
+
+/* Those of which only a part was read so far, by first seq; few at a time. */
+struct open_batch {
+	uint64_t first_seq, off; /* where its first member is */
+	uint32_t left;
+	uint64_t max_ts;
+};
+struct open_batches {
+	struct open_batch *list;
+	unsigned count, capacity;
+};
+
+static int note_member(struct open_batches *o, const struct lay_batch *b, uint64_t off,
+		       uint64_t max_ts)
+{
+	struct open_batch *more;
+	unsigned i;
+
+	for (i = 0; i < o->count; i++)
+		if (o->list[i].first_seq == b->first_seq)
+			break;
+	if (i == o->count) {
+		if (i == o->capacity) {
+			o->capacity = o->capacity ? 2 * o->capacity : 16;
+			more = realloc(o->list, o->capacity * sizeof(*more));
+			if (!more)
+				return -ENOMEM;
+			o->list = more;
+		}
+		o->list[o->count++] = (struct open_batch){ b->first_seq, off, b->count, max_ts };
+	}
+	if (!--o->list[i].left)
+		o->list[i] = o->list[--o->count];
+	return 0;
+}
+
+/* ---- the last segment ------------------------------------------------ */
+
+/* Go through the segment; out tells where its good part ends.  An atomic batch
+ * of which a part is missing is none: no confirmation passed its first member. */
+static int read_segment(struct recovery *r, const struct log_segment *seg)
+{
+	struct log_state *out = r->out;
+	struct open_batches open = { 0 };
+	struct log_record head = { 0 };
+	struct lay_batch batch;
+	struct shmq_msg msg;
+	const char *body;
+	uint64_t off;
+	unsigned i;
+	int rc, error = 0;
+
+	shmq__log_scan_start(&r->scan, seg, LOG_BLOCK, seg->first_seq);
+	out->max_ts = seg->base_ts;
+	while (!error) {
+		off = log_scan_off(&r->scan);
+		rc = shmq__log_scan_next(&r->scan, &head, &body);
+		if (rc != 1)
+			break;
+		if (head.kind == LOG_MESSAGE && (head.flags & SHMQ_MSG_BATCH) &&
+		    !shmq__log_decode(&head, body, &msg, &batch))
+			error = note_member(&open, &batch, off, out->max_ts);
+		if (head.kind == LOG_MESSAGE && head.ts > out->max_ts)
+			out->max_ts = head.ts;
+	}
+	out->off = log_scan_off(&r->scan);
+	out->next = r->scan.next;
+	out->has_segment = 1;
+	out->has_next = 1;
+	out->first_seq = seg->first_seq;
+	out->seed = seg->seed;
+	if (!error && rc < 0 && rc != SHMQ_ECORRUPT)
+		error = rc;
+	/* Complete, and the next one was not begun yet. */
+	if (!error && rc == 0 && head.kind == LOG_END) {
+		out->has_segment = 0;
+		out->off += log_record_bytes(0);
+	}
+	for (i = 0; !error && out->has_segment && i < open.count; i++) {
+		if (open.list[i].off >= out->off)
+			continue;
+		out->off = open.list[i].off;
+		out->next = open.list[i].first_seq;
+		out->max_ts = open.list[i].max_ts;
+	}
+	free(open.list);
+	return error;
+}
+
+static int recover_last(struct recovery *r, uint64_t *first, unsigned count, struct shmq__why *why)
+{
+	struct log_segment seg;
+	char name[LOG_NAME_BYTES];
+	int error;
+
+	for (; count; count--) {
+		shmq__log_name(first[count - 1], "log", name);
+		error = shmq__log_segment_open(r->dir, first[count - 1], r->log_id, &seg, why);
+		/* An older or newer shmq, or another machine, can read it. */
+		if (error && error != SHMQ_ECORRUPT)
+			return error;
+		if (!error)
+			break;
+		say(r, "%s", why->text);
+		error = set_aside(r, name);
+		if (error)
+			return shmq__fail(why, error, "moving %s to cut/: %s", name,
+					  shmq_strerror(error));
+	}
+	if (!count)
+		return 0;
+	error = read_segment(r, &seg); /* takes it over */
+	if (!error)
+		error = cut_at(r, &r->scan.seg, r->out->off);
+	return error ? shmq__fail(why, error, "recovering %s: %s", name, shmq_strerror(error)) : 0;
+}
+
+/* No record is there, or not so far as somebody may have seen. */
+static void heed_ceiling(struct recovery *r)
+{
+	struct log_state *out = r->out;
+	struct log_ceiling c;
+	int error = shmq__log_ceiling_read(r->dir, r->log_id, &c);
+
+	out->resume = out->has_next ? out->next : 0;
+	if (error == SHMQ_ECORRUPT)
+		say(r, "ceiling is damaged: seqs that were given out last may be given again");
+	if (error || (out->has_next && seq_diff(c.seq, out->next) <= 0))
+		return;
+	out->resume = c.seq;
+	if (c.is_clean && out->has_next)
+		say(r, "the log ends with seq %" PRIu64 ", but was stopped in order at %" PRIu64,
+		    out->next - 1, c.seq);
+}
+
+int shmq__log_recover(int dir, const uint8_t log_id[16], struct log_state *out,
+		      shmq__log_found *found, void *arg, struct shmq__why *why)
+{
+	struct recovery r = {
+		.dir = dir, .log_id = log_id, .out = out, .found = found, .arg = arg
+	};
+	uint64_t *first = NULL;
+	unsigned count = 0;
+	int error;
+
+	memset(out, 0, sizeof(*out));
+	r.copy = malloc(COPY_BYTES);
+	error = shmq__log_scan_init(&r.scan);
+	if (!error && !r.copy)
+		error = -ENOMEM;
+	if (!error)
+		error = shmq__log_list(dir, &first, &count);
+	if (error)
+		shmq__fail(why, error, "recovering a log: %s", shmq_strerror(error));
+	else
+		error = recover_last(&r, first, count, why);
+	if (!error)
+		heed_ceiling(&r);
+	shmq__log_scan_fini(&r.scan);
+	free(r.copy);
+	free(first);
+	return error;
+}
+
+int shmq__log_ceiling_read(int dir, const uint8_t log_id[16], struct log_ceiling *out)
+{
+	struct log_ceiling c;
+	int i, found = 0, fd = openat(dir, "ceiling", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return errno == ENOENT ? SHMQ_EEMPTY : -errno;
+	for (i = 0; i < 2; i++) {
+		if (pread(fd, &c, sizeof(c), (off_t)i * LOG_BLOCK) != (ssize_t)sizeof(c) ||
+		    c.magic != LOG_MAGIC_CEILING ||
+		    c.checksum != shmq__log_sum(0, &c, offsetof(struct log_ceiling, checksum)) ||
+		    memcmp(c.log_id, log_id, sizeof(c.log_id)) != 0)
+			continue;
+		if (!found || c.serial > out->serial)
+			*out = c;
+		found = 1;
+	}
+	close(fd);
+	return found ? 0 : SHMQ_ECORRUPT;
+}
+
+/* ---- verifying ------------------------------------------------------- */
+
+#define PROGRESS_BYTES (UINT64_C(64) << 20)
+
+static void judge(const struct recovery *r, struct log_verdict *out, const struct log_record *head,
+		  const char *body)
+{
+	struct lay_batch batch;
+	struct shmq_msg msg;
+
+	out->records++;
+	out->bytes += log_record_bytes(head->body_bytes);
+	if (head->kind == LOG_MESSAGE && shmq__log_decode(head, body, &msg, &batch)) {
+		out->damaged++;
+		say(r, "seq %" PRIu64 ": key and properties are longer than the record", head->seq);
+	}
+	if (head->kind != LOG_GAP)
+		return;
+	if (!(head->flags & LOG_GAP_DAMAGE)) {
+		out->gaps += head->tag;
+		return;
+	}
+	out->damaged++;
+	out->missing += head->tag;
+	say(r, "seqs %" PRIu64 " to %" PRIu64 " are missing", head->seq, head->seq + head->tag - 1);
+}
+
+int shmq__log_verify(int dir, const uint8_t *log_id, struct log_verdict *out,
+		     shmq__log_found *found, int (*progress)(void *arg, uint64_t bytes), void *arg,
+		     struct shmq__why *why)
+{
+	struct recovery r = { .dir = dir, .found = found, .arg = arg };
+	uint64_t *first, told = 0;
+	struct log_reader *reader;
+	struct log_record head;
+	const char *body;
+	unsigned count, i;
+	int rc = shmq__log_list(dir, &first, &count);
+
+	memset(out, 0, sizeof(*out));
+	if (rc)
+		return shmq__fail(why, rc, "listing the segments: %s", shmq_strerror(rc));
+	out->segments = count;
+	out->first = count ? first[0] : 0;
+	/* Those whose headers are bad a reader passes. */
+	for (i = 0; i < count; i++) {
+		struct log_segment seg;
+
+		rc = shmq__log_segment_open(dir, first[i], log_id, &seg, why);
+		if (!rc) {
+			shmq__log_segment_close(&seg);
+			continue;
+		}
+		out->damaged++;
+		say(&r, "%s", why->text);
+	}
+	free(first);
+	if (!count)
+		return 0;
+	rc = shmq__log_reader_open(dir, log_id, &reader, why);
+	if (rc)
+		return rc == SHMQ_ECORRUPT ? 0 : rc;
+	if (shmq__log_reader_seq(reader) != out->first) {
+		out->missing = shmq__log_reader_seq(reader) - out->first;
+		say(&r, "seqs %" PRIu64 " to %" PRIu64 " are missing", out->first,
+		    shmq__log_reader_seq(reader) - 1);
+	}
+	while ((rc = shmq__log_reader_next(reader, NULL, &head, &body, why)) == 1) {
+		judge(&r, out, &head, body);
+		if (!progress || out->bytes - told < PROGRESS_BYTES)
+			continue;
+		told = out->bytes;
+		rc = progress(arg, out->bytes);
+		if (rc)
+			break;
+	}
+	out->next = shmq__log_reader_seq(reader);
+	shmq__log_reader_close(reader);
+	if (rc != SHMQ_ECORRUPT)
+		return rc;
+	out->damaged++;
+	say(&r, "%s", why->text);
+	return 0;
+}
