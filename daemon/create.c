@@ -43,6 +43,12 @@ static void read_options(const struct proto_options *from, struct shmq_topic_opt
 		.wait = (enum shmq_wait)from->wait,
 		.pages = (enum shmq_pages)from->pages,
 		.lock = (enum shmq_lock)from->lock,
+		.log = (enum shmq_log)from->log,
+		.sync = (enum shmq_sync)from->sync,
+		.sync_ns = from->sync_ns,
+		.segment_bytes = from->segment_bytes,
+		.retain_bytes = from->retain_bytes,
+		.retain_ns = from->retain_ns,
 		.node = from->node,
 		.flags = from->flags,
 		.evict_ns = from->evict_ns,
@@ -67,6 +73,12 @@ static void fill_record(struct shape *s)
 	rec->wait = (uint8_t)o->wait;
 	rec->pages_asked = (uint8_t)o->pages;
 	rec->lock_asked = (uint8_t)o->lock;
+	rec->log = (uint8_t)o->log;
+	rec->sync = (uint8_t)o->sync;
+	rec->sync_ns = o->sync_ns;
+	rec->segment_bytes = o->segment_bytes;
+	rec->retain_bytes = o->retain_bytes;
+	rec->retain_ns = o->retain_ns;
 	rec->page_shift = (uint8_t)s->answer.page_shift;
 	rec->node_asked = o->node;
 	rec->evict_ns = o->evict_ns;

@@ -55,10 +55,20 @@ static int check_options(const struct answer *a, const struct topic *t)
 		return shmq__fail(a->why, SHMQ_EOPTION,
 				  "topic \"%s\" has partitions 0 to %u, not %d", req->topic,
 				  t->rec->partitions - 1, partition);
+	if (req->open.flags & ~PROTO_OPEN_OBSERVE)
+		return shmq__fail(a->why, SHMQ_EPROTO, "open: unknown flag");
 	if (req->open.role == SHMQ_ROLE_PUBLISHER)
 		return partition == -1 ? 0 :
 					 shmq__fail(a->why, SHMQ_EOPTION,
 						    "a publisher is not bound to a partition");
+	if ((req->open.flags & PROTO_OPEN_OBSERVE) &&
+	    !shmq__topic_laps(t->rec->policy, t->rec->log))
+		return shmq__fail(
+			a->why, SHMQ_EOPTION,
+			"publishers of \"%s\" leave no mark where they write over what "
+			"nobody waits for: to observe it, it needs policy lossy or evict, "
+			"or a log",
+			req->topic);
 	if (req->open.from < SHMQ_FROM_LATEST || req->open.from > SHMQ_FROM_SEQ)
 		return shmq__fail(a->why, SHMQ_EOPTION, "there is no start position %u",
 				  req->open.from);
@@ -188,7 +198,9 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 	if (is_publisher)
 		count_handles(h->topic, h->role, 1);
 	shmq__topic_publish_member(h->topic->attached, h->member,
-				   is_publisher ? LAY_MEMBER_PUBLISHER : LAY_MEMBER_SUBSCRIBER);
+				   is_publisher                         ? LAY_MEMBER_PUBLISHER :
+				   req->open.flags & PROTO_OPEN_OBSERVE ? LAY_MEMBER_OBSERVER :
+									  LAY_MEMBER_SUBSCRIBER);
 	join(h, req);
 	if (!is_publisher) {
 		count_handles(h->topic, h->role, 1);

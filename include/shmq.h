@@ -249,6 +249,24 @@ enum shmq_pages {
 
 enum shmq_lock { SHMQ_LOCK_AUTO = 1, SHMQ_LOCK_NEVER, SHMQ_LOCK_ALWAYS };
 
+/* What of a topic is kept on disk, by the supervisor's tailer: shmq_log(7). */
+enum shmq_log {
+	SHMQ_LOG_NONE = 1, /* nothing (default) */
+	SHMQ_LOG_BLOCK,    /* all: publishers wait for the tailer as for a subscriber
+			      that gates them */
+	SHMQ_LOG_GAP,      /* publishers never wait for it; what it could not keep
+			      up with is a gap, of which the log tells */
+};
+
+/* When what was written to the log is synced, so that it survives the machine. */
+enum shmq_sync {
+	SHMQ_SYNC_NONE = 1, /* when the kernel likes */
+	SHMQ_SYNC_INTERVAL, /* every sync_ns (default: 1 s) */
+	SHMQ_SYNC_BATCH,    /* after each megabyte, or sync_ns (5 ms) after the first
+			       message that is not synced */
+	SHMQ_SYNC_EVERY,    /* at once; what comes meanwhile is synced together */
+};
+
 #define SHMQ_NODE_ANY 0        /* where the kernel likes: near the supervisor, if it can */
 #define SHMQ_NODE(n) ((n) + 1) /* NUMA node n */
 /* The node on which the first publisher runs when it opens the topic: pages
@@ -281,6 +299,14 @@ struct shmq_topic_options {
 	int64_t evict_ns;           /* SHMQ_EVICT: patience; default 100 ms */
 	int64_t block_timeout_ns;   /* SHMQ_BLOCK: how long a publish waits;
 				       default SHMQ_FOREVER */
+	enum shmq_log log;          /* default SHMQ_LOG_NONE.  A lossy topic cannot
+				       have SHMQ_LOG_BLOCK */
+	enum shmq_sync sync;        /* default SHMQ_SYNC_INTERVAL */
+	int64_t sync_ns;            /* see enum shmq_sync */
+	uint64_t segment_bytes;     /* of a log's files, 1 MiB to 1 TiB; default 1 GiB */
+	uint64_t retain_bytes;      /* of a partition's log: older segments are removed;
+				       default all are kept */
+	int64_t retain_ns;          /* likewise what is older than that */
 };
 
 /* What a creation takes, before it happens. */
@@ -461,11 +487,14 @@ struct shmq_sub_options {
 	int32_t partition_plus1; /* 0: all partitions; p+1: only partition p */
 	enum shmq_wait wait;     /* how to wait; default the topic's hint */
 	int64_t spin_ns;         /* adaptive: spin that long first; default 20 us */
-	unsigned flags;          /* SHMQ_SUB_END_WITH_PUBLISHERS */
+	unsigned flags;          /* SHMQ_SUB_* */
 };
 /* Receive returns SHMQ_EENDED once there was a publisher or a message, no
  * publisher is left, and everything is read. */
 #define SHMQ_SUB_END_WITH_PUBLISHERS 1u
+/* Publishers never wait for this subscriber, whatever the topic's policy: it
+ * loses what it is too slow for, and is told, as on a lossy topic. */
+#define SHMQ_SUB_OBSERVE 2u
 
 int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
 		  shmq_sub **out);

@@ -23,6 +23,12 @@ static void to_wire(const struct shmq_topic_options *o, struct proto_options *w)
 		.wait = (uint8_t)o->wait,
 		.pages = (uint8_t)o->pages,
 		.lock = (uint8_t)o->lock,
+		.log = (uint8_t)o->log,
+		.sync = (uint8_t)o->sync,
+		.sync_ns = o->sync_ns,
+		.segment_bytes = o->segment_bytes,
+		.retain_bytes = o->retain_bytes,
+		.retain_ns = o->retain_ns,
 	};
 }
 

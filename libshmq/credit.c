@@ -4,7 +4,9 @@
  *   C1 limit (release) -> C2 full fence -> C3 roster epoch, cursors
  *      pairs with J1 to J3 of topic.c.
  *   A3 cursor (acquire) -> stores over what it has passed; pairs with R3
- *      of ring.h.
+ *      of ring.h, and with L1 of the tailer: what is in the log's files may
+ *      be written over.  The log is there as long as the topic is, so nobody
+ *      can miss that it joins.
  */
 #include "credit.h"
 #include "mem.h"
@@ -106,6 +108,11 @@ static int update(struct shmq__credit *c)
 	}
 }
 
+static shmq_au64 *log_pos(const struct shmq__credit *c)
+{
+	return &c->topic->ring[c->partition].part->log_written;
+}
+
 /* Lowest cursor of a gater, at most next.  With nobody in the way an eighth
  * of the ring is given at a time, so that a joiner from the oldest still
  * gets the other seven. */
@@ -123,6 +130,13 @@ static uint64_t lowest(struct shmq__credit *c, uint64_t next, uint64_t want)
 		pos = load_acquire(&g->entry->pos); /* A3 */
 		if (load_acquire(&g->entry->gen) != g->gen)
 			continue;
+		gaters++;
+		if (seq_diff(pos, low) < 0)
+			low = pos;
+	}
+	if (shmq__topic_log_gates(&c->topic->geo)) {
+		uint64_t pos = load_acquire(log_pos(c)); /* A3 */
+
 		gaters++;
 		if (seq_diff(pos, low) < 0)
 			low = pos;
@@ -183,6 +197,9 @@ struct credit_gater *shmq__credit_holder(struct shmq__credit *c)
 		holder = g;
 		low = pos;
 	}
+	if (holder && shmq__topic_log_gates(&c->topic->geo) &&
+	    seq_diff(load_acquire(log_pos(c)), low) < 0)
+		return NULL;
 	return holder;
 }
 

@@ -43,7 +43,8 @@ void shmq__credit_fini(struct shmq__credit *c);
  * no wish).  Negative only for -ENOMEM, through *error. */
 uint64_t shmq__credit_refresh(struct shmq__credit *c, uint64_t next, uint64_t want, int *error);
 
-/* The gater with the lowest cursor, or NULL; valid until the next call. */
+/* The gater with the lowest cursor; NULL if there is none, or the log is further
+ * behind than any.  Valid until the next call. */
 struct credit_gater *shmq__credit_holder(struct shmq__credit *c);
 
 /* Look whether a gater's process is provably dead; those that are count as

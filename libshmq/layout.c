@@ -61,6 +61,7 @@ int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 	g->policy = t->policy;
 	g->stall = t->stall;
 	g->wait = t->wait;
+	g->log = t->log ? t->log : SHMQ_LOG_NONE;
 	if (!is_power_of_two(g->depth) || g->depth < LAY_DEPTH_MIN || g->depth > LAY_DEPTH_MAX)
 		return SHMQ_ECORRUPT;
 	if (!is_power_of_two(g->slot_bytes) || g->slot_bytes < LAY_SLOT_BYTES_MIN ||
@@ -70,6 +71,8 @@ int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 		return SHMQ_ECORRUPT;
 	if (g->mode < SHMQ_EXCLUSIVE || g->mode > SHMQ_SHARED || g->policy < SHMQ_BLOCK ||
 	    g->policy > SHMQ_EVICT)
+		return SHMQ_ECORRUPT;
+	if (g->log > SHMQ_LOG_GAP)
 		return SHMQ_ECORRUPT;
 	if (g->ring_bytes < LAY_RING_HEADER_BYTES + g->depth * g->slot_bytes)
 		return SHMQ_ECORRUPT;
@@ -141,6 +144,36 @@ static int refuse(char *why, size_t bytes, const char *text)
 	return SHMQ_EOPTION;
 }
 
+static int log_defaults(struct shmq_topic_options *o, char *why, size_t n)
+{
+	if (!o->log)
+		o->log = SHMQ_LOG_NONE;
+	if (o->log < SHMQ_LOG_NONE || o->log > SHMQ_LOG_GAP)
+		return refuse(why, n, "log must be none, block or gap");
+	if (o->log == SHMQ_LOG_BLOCK && o->policy == SHMQ_LOSSY)
+		return refuse(why, n,
+			      "publishers of a lossy topic never wait, so they cannot wait for its "
+			      "log: ask for log gap, or another policy");
+	if (o->log == SHMQ_LOG_NONE &&
+	    (o->sync || o->sync_ns || o->segment_bytes || o->retain_bytes || o->retain_ns))
+		return refuse(why, n, "sync, segment and retain options need log block or gap");
+	if (o->log == SHMQ_LOG_NONE)
+		return 0;
+	if (!o->sync)
+		o->sync = SHMQ_SYNC_INTERVAL;
+	if (o->sync < SHMQ_SYNC_NONE || o->sync > SHMQ_SYNC_EVERY)
+		return refuse(why, n, "sync must be none, interval, batch or every");
+	if (o->sync_ns < 0 || o->retain_ns < 0)
+		return refuse(why, n, "sync and retain times must not be negative");
+	if (!o->sync_ns)
+		o->sync_ns = o->sync == SHMQ_SYNC_BATCH ? 5 * 1000 * 1000 : 1000 * 1000 * 1000;
+	if (!o->segment_bytes)
+		o->segment_bytes = LAY_SEGMENT_BYTES;
+	if (o->segment_bytes < LAY_SEGMENT_BYTES_MIN || o->segment_bytes > LAY_SEGMENT_BYTES_MAX)
+		return refuse(why, n, "segment bytes must be 1 MiB to 1 TiB");
+	return 0;
+}
+
 int shmq__layout_defaults(struct shmq_topic_options *o, char *why, size_t n)
 {
 	uint32_t inl;
@@ -207,5 +240,5 @@ int shmq__layout_defaults(struct shmq_topic_options *o, char *why, size_t n)
 		o->block_timeout_ns = SHMQ_FOREVER;
 	if (o->block_timeout_ns < -1)
 		return refuse(why, n, "block timeout must be SHMQ_FOREVER or positive");
-	return 0;
+	return log_defaults(o, why, n);
 }

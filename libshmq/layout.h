@@ -136,6 +136,9 @@ _Static_assert(sizeof(struct lay_meta) == 4, "meta prefix");
 #define LAY_DEPTH_MAX (UINT64_C(1) << 32)
 #define LAY_PARTITIONS_MAX 4096u
 #define LAY_MESSAGE_MAX (UINT64_C(1) << 30)
+#define LAY_SEGMENT_BYTES (UINT64_C(1) << 30)
+#define LAY_SEGMENT_BYTES_MIN (UINT64_C(1) << 20)
+#define LAY_SEGMENT_BYTES_MAX (UINT64_C(1) << 40)
 
 /* ---- ring ------------------------------------------------------------ */
 
@@ -311,6 +314,7 @@ struct lay_registry {
 	shmq_au64 next_topic_id;  /* supervisor's own */
 	shmq_au64 next_entry_gen; /* supervisor's own */
 	char name[SHMQ_BUS_NAME_MAX + 1];
+	char data_dir[1024]; /* of the logs of this bus, "" none */
 };
 _Static_assert(sizeof(struct lay_registry) <= LAY_PAGE, "registry header");
 
@@ -376,7 +380,13 @@ struct lay_topic {
 	shmq_au32 subscribers;
 	char note[256];
 	int32_t node_home; /* with SHMQ_NODE_PUBLISHER: that of the first one, 0 before */
-	uint8_t pad[1024 - 396 - 256];
+	uint8_t log, sync; /* as asked */
+	uint8_t pad0[2];
+	int64_t sync_ns;
+	uint64_t segment_bytes;
+	uint64_t retain_bytes;
+	int64_t retain_ns;
+	uint8_t pad[1024 - 432 - 256];
 	char name[SHMQ_NAME_MAX + 1];
 };
 _Static_assert(sizeof(struct lay_topic) == 1024, "topic record");
@@ -385,7 +395,13 @@ struct lay_partition {
 	lay_ref ring;  /* ring_bytes of it */
 	lay_ref bells; /* struct lay_bells */
 	uint64_t base_seq;
-	uint8_t pad[40];
+	/* Of the log; the tailer stores, all read. */
+	shmq_au64 log_written; /* seqs before it are in the files */
+	shmq_au64 log_synced;  /* ... and survive the machine */
+	shmq_au64 log_first;   /* the oldest that is kept */
+	shmq_au32 log_word;    /* futex: bumped when one of them has risen */
+	int32_t log_error;     /* why it does not go on, 0 if it does */
+	uint8_t pad[8];
 };
 _Static_assert(sizeof(struct lay_partition) == 64, "partition record");
 
@@ -396,7 +412,8 @@ enum lay_member_state {
 	LAY_MEMBER_FREE = 0,
 	LAY_MEMBER_PUBLISHER = 1,
 	LAY_MEMBER_SUBSCRIBER = 2,
-	LAY_MEMBER_EVICTED = 3, /* a subscriber that no longer gates */
+	LAY_MEMBER_EVICTED = 3,  /* a subscriber that no longer gates */
+	LAY_MEMBER_OBSERVER = 4, /* a subscriber that does not gate */
 };
 struct lay_member {
 	shmq_au32 state;
@@ -456,7 +473,7 @@ struct lay_geometry {
 	uint32_t inline_bytes; /* slot_bytes - payload_off */
 	uint32_t partitions;
 	uint32_t flags;
-	uint32_t mode, policy, stall, wait;
+	uint32_t mode, policy, stall, wait, log;
 };
 
 /* Bytes of one ring, in whole pages of 1 << page_shift. */

@@ -43,6 +43,8 @@ enum proto_op {
 	PROTO_OFFER, /* at <bus>.back: descriptors for a start that has none */
 };
 
+#define PROTO_OPEN_OBSERVE 1u /* a subscriber that does not gate */
+
 enum proto_report {
 	PROTO_REPORT_STUCK = 1, /* slot `seq` stands CLAIMED by a live owner */
 	PROTO_REPORT_EVICT,     /* subscriber `token` of `client` was passed */
@@ -55,8 +57,10 @@ struct proto_options { /* struct shmq_topic_options on the wire */
 	int64_t block_timeout_ns;
 	uint32_t slot_bytes, partitions, flags;
 	int32_t node;
-	uint8_t mode, policy, stall, wait, pages, lock;
-	uint8_t pad[2];
+	uint8_t mode, policy, stall, wait, pages, lock, log, sync;
+	int64_t sync_ns;
+	uint64_t segment_bytes, retain_bytes;
+	int64_t retain_ns;
 };
 
 struct proto_fd {
@@ -87,6 +91,8 @@ struct proto_request {
 			uint32_t from;     /* enum shmq_from */
 			int32_t partition; /* -1 all */
 			int32_t node;      /* publisher: SHMQ_NODE(n) it runs on, 0 unknown */
+			uint32_t flags;    /* PROTO_OPEN_* */
+			uint32_t pad;
 			uint64_t seq;
 			uint64_t arena_bytes; /* 0: the topic's default */
 		} open;

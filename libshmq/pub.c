@@ -193,7 +193,7 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	pub->fence = shmq__bus_ready(bus, h.topic->geo.flags);
 	pub->sleeps = !(h.topic->geo.flags & SHMQ_TOPIC_SPIN_ONLY);
 	pub->gates = shmq__topic_gates(&h.topic->geo);
-	pub->invalidates = h.topic->geo.policy == SHMQ_LOSSY || h.topic->geo.policy == SHMQ_EVICT;
+	pub->invalidates = shmq__topic_laps(h.topic->geo.policy, h.topic->geo.log);
 	pub->stamps = h.topic->geo.flags & (SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME);
 	pub->wake = o.wake ? o.wake : SHMQ_WAKE_DIRECT;
 	pub->wait = o.wait ? o.wait : h.topic->geo.wait;

@@ -195,6 +195,8 @@ static int stand_by(struct shmq_pub *pub, struct lane *l, uint64_t need)
 			if (g) {
 				g->absent = 1;
 				report_evicted(pub, g);
+			} else { /* the log's tailer is not evicted */
+				shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout);
 			}
 			continue; /* at once for the next that lags */
 		}

@@ -119,13 +119,16 @@ unsigned shmq__recover_claims(struct shmq__topic *t, uint32_t p, unsigned client
 	return voided;
 }
 
-/* 1 if every gating subscriber has passed seq, or is dead: that publishers
- * pass on proof, too. */
+/* 1 if the log and every gating subscriber have passed seq, or it is dead: that
+ * publishers pass on proof, too. */
 static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
 {
 	struct shmq__roster_iter it = { 0 };
 	struct lay_member *m;
 
+	if (shmq__topic_log_gates(&t->geo) &&
+	    seq_diff(load_acquire(&t->ring[p].part->log_written), seq) <= 0)
+		return 0;
 	while ((m = shmq__topic_next_member(t, &it))) {
 		struct lay_entry *e;
 
@@ -194,7 +197,7 @@ static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, const s
 		if (LAY_CTRL_SANS_OWNER(w) != LAY_CTRL(lay_lap(&r->geo, n - 1), 0, LAY_VOID))
 			voided += (unsigned)shmq__ring_void(r->mem, &r->geo, n - 1, w);
 	}
-	if (r->geo.policy == SHMQ_BLOCK || r->geo.policy == SHMQ_DROP_NEW)
+	if (!shmq__topic_laps(r->geo.policy, r->geo.log))
 		give_up_torn(t, p, end, last, client, gen);
 	return voided;
 }

@@ -105,7 +105,7 @@ static void close_sub(struct shmq__handle *h)
 static int check_options(const struct shmq_sub_options *o, struct shmq__why *why)
 {
 	if (o->from > SHMQ_FROM_SEQ || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
-	    (o->flags & ~SHMQ_SUB_END_WITH_PUBLISHERS) || o->spin_ns < 0)
+	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE)) || o->spin_ns < 0)
 		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
 	return 0;
 }
@@ -150,6 +150,7 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	req.open.from = o.from ? o.from : SHMQ_FROM_LATEST;
 	req.open.partition = o.partition_plus1 - 1;
 	req.open.seq = o.seq;
+	req.open.flags = o.flags & SHMQ_SUB_OBSERVE ? PROTO_OPEN_OBSERVE : 0;
 	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_READ, why);
 	if (error)
 		return error;
@@ -171,8 +172,9 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	    (sub->wait == SHMQ_WAIT_ADAPTIVE || sub->wait == SHMQ_WAIT_SLEEP))
 		sub->wait = SHMQ_WAIT_SPIN;
 	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
-	sub->evicts = h.topic->geo.policy == SHMQ_EVICT;
-	sub->gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts;
+	sub->evicts = h.topic->geo.policy == SHMQ_EVICT && !(o.flags & SHMQ_SUB_OBSERVE);
+	sub->gates =
+		shmq__topic_gates(&h.topic->geo) && !sub->evicts && !(o.flags & SHMQ_SUB_OBSERVE);
 	sub_judge(sub);
 	sub->inline_max = h.topic->geo.inline_bytes;
 	if (h.topic->geo.max_bytes < sub->inline_max)

@@ -82,6 +82,7 @@ static int attach(struct shmq__slabs *slabs, uint32_t index, uint64_t id,
 
 		r->geo = geo;
 		r->ref = part[i].ring;
+		r->part = &part[i];
 		r->bells = shmq__slabs_at_writable(slabs, part[i].bells, sizeof(*r->bells));
 		error = r->bells ? shmq__slabs_map(slabs, r->ref, geo.ring_bytes, mode, &mem) :
 				   SHMQ_ECORRUPT;

@@ -20,6 +20,7 @@ struct shmq__ring {
 	struct lay_geometry geo;
 	struct lay_ring *mem;
 	struct lay_bells *bells;
+	struct lay_partition *part; /* in the registry */
 	lay_ref ref;
 };
 
@@ -76,6 +77,19 @@ struct lay_entry *shmq__topic_entry(const struct shmq__topic *topic,
 static inline int shmq__topic_gates(const struct lay_geometry *geo)
 {
 	return geo->policy != SHMQ_LOSSY;
+}
+
+/* 1 if they wait for the tailer too. */
+static inline int shmq__topic_log_gates(const struct lay_geometry *geo)
+{
+	return geo->log == SHMQ_LOG_BLOCK;
+}
+
+/* 1 if there may be readers that publishers pass: slots are given up before
+ * they are written over. */
+static inline int shmq__topic_laps(unsigned policy, unsigned log)
+{
+	return policy == SHMQ_LOSSY || policy == SHMQ_EVICT || log > SHMQ_LOG_NONE;
 }
 
 /* First seq of `ring` that nobody has claimed or committed, found from the
