@@ -259,6 +259,7 @@ static const struct {
 	[PROTO_STOP] = { stop_request, "STOP" },
 	[PROTO_GOODBYE] = { goodbye_request, "GOODBYE" },
 	[PROTO_MOVE] = { move_request, "MOVE" },
+	[PROTO_JOIN] = { open_join_request, "JOIN" },
 };
 
 /* 0, or why the connection is of no use. */

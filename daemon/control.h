@@ -187,6 +187,7 @@ int create_request(struct exchange *x);
 int create_remove_request(struct exchange *x);
 int open_request(struct exchange *x);
 int open_close_request(struct exchange *x);
+int open_join_request(struct exchange *x);
 int stall_report_request(struct exchange *x);
 int move_request(struct exchange *x);
 

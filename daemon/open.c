@@ -55,7 +55,7 @@ static int check_options(const struct answer *a, const struct topic *t)
 		return shmq__fail(a->why, SHMQ_EOPTION,
 				  "topic \"%s\" has partitions 0 to %u, not %d", req->topic,
 				  t->rec->partitions - 1, partition);
-	if (req->open.flags & ~PROTO_OPEN_OBSERVE)
+	if (req->open.flags & ~(PROTO_OPEN_OBSERVE | PROTO_OPEN_RING_ONLY))
 		return shmq__fail(a->why, SHMQ_EPROTO, "open: unknown flag");
 	if (req->open.role == SHMQ_ROLE_PUBLISHER)
 		return partition == -1 ? 0 :
@@ -69,7 +69,7 @@ static int check_options(const struct answer *a, const struct topic *t)
 			"nobody waits for: to observe it, it needs policy lossy or evict, "
 			"or a log",
 			req->topic);
-	if (req->open.from < SHMQ_FROM_LATEST || req->open.from > SHMQ_FROM_SEQ)
+	if (req->open.from < SHMQ_FROM_LATEST || req->open.from > SHMQ_FROM_TIME)
 		return shmq__fail(a->why, SHMQ_EOPTION, "there is no start position %u",
 				  req->open.from);
 	if (req->open.from == SHMQ_FROM_SEQ && partition == -1 && t->rec->partitions > 1)
@@ -173,8 +173,7 @@ static void own_rings(struct topic *t, uint64_t from, uint64_t to)
 static void join(struct handle *h, const struct proto_request *req)
 {
 	if (h->role == SHMQ_ROLE_SUBSCRIBER)
-		shmq__topic_join(h->topic->attached, h->member, (enum shmq_from)req->open.from,
-				 req->open.seq);
+		shmq__topic_join(h->topic->attached, h->member, req->open.from, req->open.seq);
 	/* Its last store: a retry that finds 0 here joins again. */
 	h->member->opened_ns = shmq__clock_realtime_ns();
 }
@@ -185,6 +184,14 @@ static void count_handles(struct topic *t, enum shmq_role role, uint32_t by)
 
 	/* Release: who finds no publisher any more finds what it left, too. */
 	store_release(count, load_relaxed(count) + by);
+}
+
+/* One that begins in the log gates when it has come to the rings. */
+static int observes(const struct topic *t, const struct proto_request *req)
+{
+	return req->open.flags & PROTO_OPEN_OBSERVE ||
+	       (t->rec->log > SHMQ_LOG_NONE && !(req->open.flags & PROTO_OPEN_RING_ONLY) &&
+		shmq__topic_starts_in_log(req->open.from));
 }
 
 static void publish(struct control *c, struct handle *h, const struct proto_request *req)
@@ -198,9 +205,9 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 	if (is_publisher)
 		count_handles(h->topic, h->role, 1);
 	shmq__topic_publish_member(h->topic->attached, h->member,
-				   is_publisher                         ? LAY_MEMBER_PUBLISHER :
-				   req->open.flags & PROTO_OPEN_OBSERVE ? LAY_MEMBER_OBSERVER :
-									  LAY_MEMBER_SUBSCRIBER);
+				   is_publisher            ? LAY_MEMBER_PUBLISHER :
+				   observes(h->topic, req) ? LAY_MEMBER_OBSERVER :
+							     LAY_MEMBER_SUBSCRIBER);
 	join(h, req);
 	if (!is_publisher) {
 		count_handles(h->topic, h->role, 1);
@@ -430,6 +437,26 @@ int open_close_request(struct exchange *x)
 	log_debug("%s closed \"%s\"", conn_peer_text(h->peer), h->topic->rec->name);
 	open_detach(x->c, h, OPEN_CLOSED);
 	open_finish(x->c, h, SHMQ_EVENT_LEFT);
+	return 0;
+}
+
+int open_join_request(struct exchange *x)
+{
+	struct handle *h = registry_find_handle(x->c->reg, x->conn->peer, x->req->close.handle);
+	int error;
+
+	if (!h)
+		return shmq__fail(&x->why, SHMQ_EPROTO, "there is no such handle to join by");
+	/* Joined already, and this is the request again. */
+	if (load_relaxed(&h->member->state) != LAY_MEMBER_OBSERVER)
+		return 0;
+	error = registry_attach(x->c->reg, h->topic, &x->why);
+	if (error)
+		return error;
+	shmq__topic_publish_member(h->topic->attached, h->member, LAY_MEMBER_SUBSCRIBER);
+	shmq__topic_join(h->topic->attached, h->member, SHMQ__FROM_CURSOR, 0);
+	log_debug("%s has come to the rings of \"%s\"", conn_peer_text(h->peer),
+		  h->topic->rec->name);
 	return 0;
 }
 

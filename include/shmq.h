@@ -475,15 +475,19 @@ void shmq_pub_get_stats(const shmq_pub *pub, struct shmq_pub_stats *out);
 
 enum shmq_from {
 	SHMQ_FROM_LATEST = 1, /* the next message published (default) */
-	SHMQ_FROM_OLDEST,     /* the oldest message that is still safe in the ring */
+	SHMQ_FROM_OLDEST,     /* the oldest message in the topic's log; without one,
+				 the oldest that is still safe in the ring */
 	SHMQ_FROM_SEQ,        /* option `seq`; the oldest if that is gone, the next
 				 message if it is not there yet */
+	SHMQ_FROM_TIME,       /* the first message whose time is ts_ns or later; needs
+				 a topic with a log */
 };
 
 struct shmq_sub_options {
 	size_t size;
 	enum shmq_from from;
 	uint64_t seq;            /* SHMQ_FROM_SEQ; needs one partition */
+	uint64_t ts_ns;          /* SHMQ_FROM_TIME: CLOCK_REALTIME */
 	int32_t partition_plus1; /* 0: all partitions; p+1: only partition p */
 	enum shmq_wait wait;     /* how to wait; default the topic's hint */
 	int64_t spin_ns;         /* adaptive: spin that long first; default 20 us */
@@ -495,6 +499,11 @@ struct shmq_sub_options {
 /* Publishers never wait for this subscriber, whatever the topic's policy: it
  * loses what it is too slow for, and is told, as on a lossy topic. */
 #define SHMQ_SUB_OBSERVE 2u
+/* On a topic with a log, read its rings only: what is not there is not read, or
+ * lost.  Without this flag a subscriber that starts in the past begins in the
+ * log, one that publishers pass goes on there, and nothing is lost but what the
+ * log has gaps for; publishers do not wait for it meanwhile. */
+#define SHMQ_SUB_RING_ONLY 4u
 
 int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
 		  shmq_sub **out);

@@ -41,9 +41,11 @@ enum proto_op {
 	PROTO_GOODBYE, /* leave in order: handles closed, not died */
 	PROTO_MOVE,
 	PROTO_OFFER, /* at <bus>.back: descriptors for a start that has none */
+	PROTO_JOIN,  /* a subscriber has come from the log to the rings: gate */
 };
 
-#define PROTO_OPEN_OBSERVE 1u /* a subscriber that does not gate */
+#define PROTO_OPEN_OBSERVE 1u   /* a subscriber that does not gate */
+#define PROTO_OPEN_RING_ONLY 2u /* and does not read the log */
 
 enum proto_report {
 	PROTO_REPORT_STUCK = 1, /* slot `seq` stands CLAIMED by a live owner */

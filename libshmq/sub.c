@@ -94,8 +94,10 @@ static void close_sub(struct shmq__handle *h)
 					  sub->arena[i].mem);
 		shmq__bus_close_handle(h);
 	}
-	for (i = 0; i < sub->lanes; i++)
+	for (i = 0; i < sub->lanes; i++) {
 		shmq__sub_free_kept(&sub->lane[i]);
+		shmq__sub_replay_close(&sub->lane[i]);
+	}
 	free(sub->arena);
 	free(sub->copy);
 	free(sub->bell);
@@ -104,8 +106,9 @@ static void close_sub(struct shmq__handle *h)
 
 static int check_options(const struct shmq_sub_options *o, struct shmq__why *why)
 {
-	if (o->from > SHMQ_FROM_SEQ || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
-	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE)) || o->spin_ns < 0)
+	if (o->from > SHMQ_FROM_TIME || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
+	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY)) ||
+	    o->spin_ns < 0)
 		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
 	return 0;
 }
@@ -133,7 +136,7 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	struct proto_request req;
 	struct shmq_sub *sub;
 	uint32_t lanes, i;
-	int error;
+	int error, gates, is_late;
 
 	*out = NULL;
 	error = bus_check(bus);
@@ -150,10 +153,17 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	req.open.from = o.from ? o.from : SHMQ_FROM_LATEST;
 	req.open.partition = o.partition_plus1 - 1;
 	req.open.seq = o.seq;
-	req.open.flags = o.flags & SHMQ_SUB_OBSERVE ? PROTO_OPEN_OBSERVE : 0;
+	req.open.flags = (o.flags & SHMQ_SUB_OBSERVE ? PROTO_OPEN_OBSERVE : 0) |
+			 (o.flags & SHMQ_SUB_RING_ONLY ? PROTO_OPEN_RING_ONLY : 0);
 	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_READ, why);
 	if (error)
 		return error;
+	if (o.from == SHMQ_FROM_TIME &&
+	    (h.topic->geo.log == SHMQ_LOG_NONE || (o.flags & SHMQ_SUB_RING_ONLY))) {
+		shmq__bus_close_handle(&h);
+		return shmq__fail(why, SHMQ_EOPTION,
+				  "\"%s\" cannot be read from a time on: that takes a log", topic);
+	}
 	lanes = o.partition_plus1 ? 1 : h.topic->geo.partitions;
 	sub = calloc(1, sizeof(*sub) + lanes * sizeof(sub->lane[0]));
 	if (!sub || !(sub->bell = calloc(lanes, sizeof(*sub->bell)))) {
@@ -173,20 +183,22 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 		sub->wait = SHMQ_WAIT_SPIN;
 	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
 	sub->evicts = h.topic->geo.policy == SHMQ_EVICT && !(o.flags & SHMQ_SUB_OBSERVE);
-	sub->gates =
-		shmq__topic_gates(&h.topic->geo) && !sub->evicts && !(o.flags & SHMQ_SUB_OBSERVE);
-	sub_judge(sub);
 	sub->inline_max = h.topic->geo.inline_bytes;
 	if (h.topic->geo.max_bytes < sub->inline_max)
 		sub->inline_max = (uint32_t)h.topic->geo.max_bytes;
-	if (sub->gates && h.topic->geo.payload_off == sizeof(struct lay_slot))
-		sub->short_end = ring_short_end(sub->inline_max + 1);
+	gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts && !(o.flags & SHMQ_SUB_OBSERVE);
+	sub->may_replay = h.topic->geo.log > SHMQ_LOG_NONE && !(o.flags & SHMQ_SUB_RING_ONLY);
+	is_late = sub->may_replay && shmq__topic_starts_in_log(req.open.from);
+	sub->is_to_join = is_late && gates;
+	sub_set_gating(sub, gates && !is_late);
 	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
 	for (i = 0; i < lanes; i++)
 		open_lane(sub, i, o.partition_plus1 ? (uint32_t)o.partition_plus1 - 1 : i);
 	error = shmq__park_create(sub->bell, lanes, sub->fence, &sub->park);
+	if (!error && is_late)
+		error = shmq__sub_replay_open(sub, &o, why);
 	if (error) {
 		close_sub(&sub->h);
 		return error;

@@ -55,8 +55,11 @@ static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	uint32_t is_bound = 0;
-	uint64_t lost = jump(l, &is_bound);
+	uint64_t lost;
 
+	if (sub->may_replay && shmq__sub_replay_enter(sub, l))
+		return 0;
+	lost = jump(l, &is_bound);
 	shmq__sub_count_lost(l, lost, msg);
 	msg->lost_is_bound = is_bound;
 	if (is_bound)
@@ -141,6 +144,8 @@ static int pass_gone(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg
 {
 	uint64_t word, n = 0;
 
+	if (sub->may_replay && shmq__sub_replay_enter(sub, l))
+		return 0;
 	do {
 		l->r.next++;
 		n++;
@@ -160,6 +165,11 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	/* Publishers that void, or write over, as fast as we look would keep us
 	 * here: after two laps whoever called looks whether time is up. */
 	while (left--) {
+		if (unlikely(l->in_log)) {
+			rc = shmq__sub_replay_look(sub, l, msg);
+			if (rc != SHMQ__SUB_IN_RING)
+				return rc;
+		}
 		k = is_kept(l);
 		if (k)
 			return shmq__sub_hand_out_kept(sub, l, k, msg);
@@ -181,7 +191,10 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 			sub_move_to(sub, l, l->r.next + 1);
 			continue;
 		case RING_GONE:
-			return sub->evicts ? overrun(sub, l, msg) : pass_gone(sub, l, msg);
+			rc = sub->evicts ? overrun(sub, l, msg) : pass_gone(sub, l, msg);
+			if (rc)
+				return rc;
+			continue;
 		case RING_LAPPED:
 			rc = overrun(sub, l, msg);
 			if (rc)
@@ -266,6 +279,10 @@ int shmq__sub_report_stuck(struct shmq_sub *sub)
 		struct proto_request req;
 		uint64_t word;
 
+		if (l->in_log) {
+			open = 1; /* no bell tells that the tailer has come further */
+			continue;
+		}
 		next.next += sub->view == l; /* handed out counts as read */
 		if (ring_look(&next, &word) != RING_CLAIMED) {
 			l->stuck_since = 0;
@@ -307,6 +324,11 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		uint64_t left = l->r.geo.depth;
 		enum ring_look look;
 
+		if (l->in_log) {
+			if (shmq__sub_replay_is_ready(sub, l))
+				return 1;
+			continue;
+		}
 		/* The message handed out counts as read. */
 		if (sub->view == l)
 			next.next++;

@@ -10,7 +10,7 @@
  * receive.c has the short way, waiting, and what hands messages out;
  * sub_look.c looks for the next message or finds out what there is instead;
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
- * sub.c opens and closes.
+ * sub_replay.c reads the log instead of the ring; sub.c opens and closes.
  */
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
@@ -27,11 +27,13 @@ struct rlane { /* one partition */
 	struct lay_entry *entry;
 	struct lay_bells *bells;
 	uint32_t partition;
-	uint64_t start;       /* where it joined */
-	uint64_t stuck_seq;   /* a CLAIMED slot we stand at */
-	uint64_t stuck_since; /* monotonic, 0 none */
-	uint64_t stuck_told;  /* when the supervisor was told last */
-	struct kept *kept;    /* rests of batches, copied (lossy) */
+	uint64_t start;        /* where it joined */
+	uint64_t stuck_seq;    /* a CLAIMED slot we stand at */
+	uint64_t stuck_since;  /* monotonic, 0 none */
+	uint64_t stuck_told;   /* when the supervisor was told last */
+	struct kept *kept;     /* rests of batches, copied (lossy) */
+	struct replay *replay; /* what reads the log, once it was needed */
+	int in_log;            /* it does now */
 };
 
 /* Messages of an atomic batch, copied so that all or none are delivered
@@ -66,6 +68,9 @@ struct shmq_sub {
 	int gates;  /* nobody writes over what is at the cursor */
 	int evicts; /* being lapped is the end */
 	int evicted;
+	int may_replay;      /* where it is lapped it goes on in the log */
+	int is_to_join;      /* it will gate, once it has come from the log to the rings */
+	uint64_t join_at_ns; /* not before that: the supervisor was away */
 	int is_plain;        /* what comes next may go the short way of receive.c, */
 	uint32_t short_end;  /* in full if shorter: short, without stamps, and staying
 				until it was read */
@@ -105,6 +110,16 @@ static inline int sub_check(const struct shmq_sub *sub)
 		       SHMQ_EFORKED;
 }
 
+static inline int sub_is_in_log(const struct shmq_sub *sub)
+{
+	uint32_t i;
+
+	for (i = 0; i < sub->lanes; i++)
+		if (sub->lane[i].in_log)
+			return 1;
+	return 0;
+}
+
 static inline void sub_add(shmq_au64 *counter, uint64_t n)
 {
 	store_relaxed(counter, load_relaxed(counter) + n);
@@ -114,7 +129,20 @@ static inline void sub_add(shmq_au64 *counter, uint64_t n)
 static inline void sub_judge(struct shmq_sub *sub)
 {
 	sub->is_plain = sub->lanes == 1 && !sub->evicted && !sub->held_error &&
-			!sub->lane[0].kept && sub->fence == SHMQ__FENCE_LIGHT;
+			!sub->lane[0].kept && !sub->lane[0].in_log && !sub->is_to_join &&
+			sub->fence == SHMQ__FENCE_LIGHT;
+}
+
+/* Whether publishers wait for what is at the cursor. */
+static inline void sub_set_gating(struct shmq_sub *sub, int gates)
+{
+	const struct lay_geometry *geo = &sub->h.topic->geo;
+
+	sub->gates = gates;
+	sub->short_end = gates && geo->payload_off == sizeof(struct lay_slot) ?
+				 ring_short_end(sub->inline_max + 1) :
+				 0;
+	sub_judge(sub);
 }
 
 static inline void sub_step_to(struct rlane *l, uint64_t seq)
@@ -177,6 +205,26 @@ int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg);
  * that, since what was committed before must still be read. */
 int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg);
 
+/* ---- sub_replay.c -------------------------------------------------------- */
+
+/* Start in the log, as the options say. */
+int shmq__sub_replay_open(struct shmq_sub *sub, const struct shmq_sub_options *options,
+			  struct shmq__why *why);
+void shmq__sub_replay_close(struct rlane *l);
+
+/* What a lane has that is in the log: as shmq__sub_look(), or
+ * SHMQ__SUB_IN_RING: it is no longer in the log. */
+#define SHMQ__SUB_IN_RING 1
+int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg);
+
+/* All before seq was read or counted. */
+void shmq__sub_replay_step(struct shmq_sub *sub, struct rlane *l, uint64_t seq);
+
+/* It was lapped: go on in the log.  1 if it does. */
+int shmq__sub_replay_enter(struct shmq_sub *sub, struct rlane *l);
+
+int shmq__sub_replay_is_ready(const struct shmq_sub *sub, const struct rlane *l);
+
 /* ---- receive.c ----------------------------------------------------------- */
 
 /* Copy payload, key and properties behind each other to buf, and point
@@ -202,7 +250,10 @@ static inline void sub_finish_view(struct shmq_sub *sub)
 		shmq__sub_drop_read_batches(l);
 		sub_judge(sub);
 	}
-	sub_move_to(sub, l, l->r.next + 1);
+	if (unlikely(l->in_log))
+		shmq__sub_replay_step(sub, l, l->r.next + 1);
+	else
+		sub_move_to(sub, l, l->r.next + 1);
 }
 
 /* [where, where + len) if its arena is mapped, else NULL. */

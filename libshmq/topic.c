@@ -262,7 +262,7 @@ static uint64_t highest_limit(struct shmq__topic *t, uint32_t p, uint64_t base)
 	return high;
 }
 
-static uint64_t start_of(struct shmq__topic *t, uint32_t p, enum shmq_from from, uint64_t seq)
+static uint64_t start_of(struct shmq__topic *t, uint32_t p, unsigned from, uint64_t seq)
 {
 	struct shmq__ring *r = &t->ring[p];
 	uint64_t base = r->mem->base_seq, floor = base, head;
@@ -280,13 +280,12 @@ static uint64_t start_of(struct shmq__topic *t, uint32_t p, enum shmq_from from,
 		floor = head;
 	if (from == SHMQ_FROM_OLDEST)
 		return shmq__topic_oldest(r, floor);
-	if (from == SHMQ_FROM_SEQ && seq_diff(seq, head) < 0)
+	if (from != SHMQ_FROM_LATEST && seq_diff(seq, head) < 0)
 		return shmq__topic_oldest(r, seq_diff(seq, floor) > 0 ? seq : floor);
 	return head;
 }
 
-void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_from from,
-		      uint64_t seq)
+void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, unsigned from, uint64_t seq)
 {
 	uint64_t lowest = 0;
 	uint32_t p, joined = 0;
@@ -298,7 +297,8 @@ void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, enum shmq_fro
 
 		if (!e)
 			continue;
-		start = start_of(t, p, from, seq);
+		start = start_of(t, p, from,
+				 from == SHMQ__FROM_CURSOR ? load_relaxed(&e->pos) : seq);
 		store_release(&e->pos, start);
 		if (!joined++ || seq_diff(start, lowest) < 0)
 			lowest = start;

@@ -92,6 +92,13 @@ static inline int shmq__topic_laps(unsigned policy, unsigned log)
 	return policy == SHMQ_LOSSY || policy == SHMQ_EVICT || log > SHMQ_LOG_NONE;
 }
 
+/* 1 if who starts there on a topic with a log reads that first, and publishers
+ * do not wait for it before it has come to the ring (PROTO_JOIN). */
+static inline int shmq__topic_starts_in_log(unsigned from)
+{
+	return from != SHMQ_FROM_LATEST;
+}
+
 /* First seq of `ring` that nobody has claimed or committed, found from the
  * tail hint; for readers and joiners. */
 uint64_t shmq__topic_head(const struct shmq__ring *ring);
@@ -114,7 +121,8 @@ void shmq__topic_publish_member(struct shmq__topic *topic, struct lay_member *me
 				enum lay_member_state state);
 void shmq__topic_remove_member(struct shmq__topic *topic, struct lay_member *member);
 void shmq__topic_announce(struct lay_topic *rec);
-void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, enum shmq_from from,
+#define SHMQ__FROM_CURSOR 0x100 /* each partition from its cursor on, as a seq */
+void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, unsigned from,
 		      uint64_t seq);
 
 /* Every ring gets that state, ENDED or MOVED, but one that was left for another

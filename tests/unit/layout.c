@@ -83,6 +83,12 @@ TEST(the_largest_of_everything_passes)
 		.flags = SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME,
 		.evict_ns = INT64_MAX,
 		.block_timeout_ns = INT64_MAX,
+		.log = SHMQ_LOG_GAP,
+		.sync = SHMQ_SYNC_EVERY,
+		.sync_ns = INT64_MAX,
+		.segment_bytes = UINT64_C(1) << 40,
+		.retain_bytes = UINT64_MAX,
+		.retain_ns = INT64_MAX,
 	};
 	struct shmq_topic_options same = o;
 

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sub_replay: a lane that reads its topic's log, because what comes next is
+ * no longer in the ring, or may not be.
+ *
+ * Seqs are the same in both, so a lane goes from one to the other at any
+ * message.  It goes into the log where it is lapped, and back as soon as
+ * what it wants is well inside the ring.  As long as any lane is in the log
+ * publishers do not wait for the subscriber; if the topic's policy wants it
+ * to gate, it joins when all of them have come to their rings.  The start
+ * the supervisor gives it then may lie behind where it is: up to there it
+ * reads the log once more, while publishers cannot pass the start.
+ *
+ * Edges
+ *   L2 log_written (acquire) -> records before it; pairs with L1 of the
+ *      tailer, which stores it when they are in the file.
+ */
+#include "clock.h"
+#include "log_reader.h"
+#include "sub_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define LOOK_EVERY 64u /* records, whether the ring has what comes next */
+#define JOIN_AGAIN_NS 100000000
+
+struct replay {
+	struct log_reader *reader;
+	struct shmq_msg msg; /* handed out last, valid if has_msg */
+	int has_msg;
+	uint64_t from_ts; /* 0, or what is older is passed */
+	unsigned records;
+};
+
+static uint64_t written(const struct rlane *l)
+{
+	return load_acquire(&l->ring->part->log_written); /* L2 */
+}
+
+static int open_reader(struct shmq_sub *sub, struct rlane *l, struct shmq__why *why)
+{
+	const struct lay_registry *r = shmq__slabs_registry(sub->h.bus->slabs);
+	char path[sizeof(r->data_dir) + SHMQ_NAME_MAX + 16];
+	int dir, error;
+
+	if (l->replay)
+		return 0;
+	snprintf(path, sizeof(path), "%.*s/%.*s/%u", (int)sizeof(r->data_dir) - 1, r->data_dir,
+		 SHMQ_NAME_MAX, sub->h.topic->rec->name, l->partition);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0) {
+		error = -errno;
+		return shmq__fail(why, error, "opening the log in %.200s: %s", path,
+				  shmq_strerror(error));
+	}
+	l->replay = calloc(1, sizeof(*l->replay));
+	error = l->replay ? shmq__log_reader_open(dir, NULL, &l->replay->reader, why) : -ENOMEM;
+	close(dir);
+	if (error)
+		shmq__sub_replay_close(l);
+	return error;
+}
+
+void shmq__sub_replay_close(struct rlane *l)
+{
+	if (!l->replay)
+		return;
+	shmq__log_reader_close(l->replay->reader);
+	free(l->replay);
+	l->replay = NULL;
+	l->in_log = 0;
+}
+
+/* Go to l->r.next in the log. */
+static int enter_log(struct shmq_sub *sub, struct rlane *l, struct shmq__why *why)
+{
+	int error = open_reader(sub, l, why);
+
+	if (!error)
+		error = shmq__log_reader_seek(l->replay->reader, l->r.next, why);
+	if (error)
+		return error;
+	l->replay->has_msg = 0;
+	l->in_log = 1;
+	shmq__sub_free_kept(l);
+	sub_judge(sub);
+	return 0;
+}
+
+/* ---- back to the ring ------------------------------------------------ */
+
+/* All lanes are in their rings: from now on publishers wait for us.  What the
+ * supervisor, if it is away, cannot do now is done later. */
+static int join(struct shmq_sub *sub)
+{
+	uint64_t now = shmq__clock_monotonic_ns();
+	struct proto_request req;
+	struct proto_reply reply;
+	struct shmq__why why;
+	uint32_t i;
+	int error;
+
+	if (now < sub->join_at_ns)
+		return 0;
+	shmq__bus_prepare(sub->h.bus, &req, PROTO_JOIN, sub->h.topic->rec->name);
+	req.close.handle = sub->h.token;
+	for (i = 0; i < sub->lanes; i++)
+		store_release(&sub->lane[i].entry->pos, sub->lane[i].r.next);
+	error = shmq__bus_request(sub->h.bus, &req, &reply, &why);
+	if (error) {
+		sub->join_at_ns = now + JOIN_AGAIN_NS;
+		return 0;
+	}
+	sub->is_to_join = 0;
+	sub_set_gating(sub, 1);
+	for (i = 0; i < sub->lanes && !error; i++) {
+		struct rlane *l = &sub->lane[i];
+
+		l->start = load_acquire(&l->entry->pos);
+		if (seq_diff(l->start, l->r.next) > 0)
+			error = enter_log(sub, l, &why);
+	}
+	return error;
+}
+
+static void leave_log(struct shmq_sub *sub, struct rlane *l)
+{
+	l->in_log = 0;
+	l->replay->has_msg = 0;
+	sub->run_start = sub->far = sub->look_further_at = l->r.next;
+	sub_judge(sub);
+}
+
+/* Does the ring have what comes next, and will it for a while? */
+static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
+{
+	uint64_t depth = l->r.geo.depth;
+	int64_t behind;
+
+	if (sub->gates)
+		return seq_diff(l->r.next, l->start) >= 0;
+	if (seq_diff(l->r.next, l->r.mem->base_seq) < 0)
+		return 0;
+	behind = seq_diff(shmq__topic_head(l->ring), l->r.next);
+	return behind >= 0 && behind < (int64_t)(depth - depth / 4);
+}
+
+/* ---- looking --------------------------------------------------------- */
+
+/* A record that is no message, or a message: 0 and *msg, SHMQ_EOVERRUN, or
+ * SHMQ_EEMPTY: look at the next. */
+static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_record *head,
+		       const char *body, struct shmq_msg *msg)
+{
+	struct replay *rp = l->replay;
+	struct lay_batch batch;
+	struct shmq_msg m = { 0 };
+
+	if (head->kind == LOG_HOLE) {
+		shmq__sub_replay_step(sub, l, head->seq + head->tag);
+		return SHMQ_EEMPTY;
+	}
+	if (head->kind == LOG_GAP) {
+		l->r.next = head->seq + head->tag - 1;
+		shmq__sub_count_lost(l, head->tag, msg);
+		shmq__sub_replay_step(sub, l, head->seq + head->tag);
+		return SHMQ_EOVERRUN;
+	}
+	if (head->ts < rp->from_ts) {
+		shmq__sub_replay_step(sub, l, head->seq + 1);
+		return SHMQ_EEMPTY;
+	}
+	rp->from_ts = 0;
+	l->r.next = head->seq;
+	if (shmq__log_decode(head, body, &m, &batch)) {
+		shmq__sub_count_lost(l, 1, msg);
+		shmq__sub_replay_step(sub, l, head->seq + 1);
+		return SHMQ_ECORRUPT;
+	}
+	m.partition = (int32_t)l->partition;
+	rp->msg = m;
+	rp->has_msg = 1;
+	*msg = m;
+	return sub_hand_out(sub, l, 0, msg);
+}
+
+/* What was before the log's first record has been removed. */
+static int pass_removed(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	uint64_t seq = shmq__log_reader_seq(l->replay->reader);
+	uint64_t n = seq - l->r.next;
+
+	shmq__sub_count_lost(l, n, msg);
+	shmq__sub_replay_step(sub, l, seq);
+	return SHMQ_EOVERRUN;
+}
+
+int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
+{
+	struct replay *rp = l->replay;
+	struct log_record head;
+	struct shmq__why why;
+	const char *body;
+	uint64_t limit;
+	int rc;
+
+	if (rp->has_msg && rp->msg.seq == l->r.next) { /* it was given back unread */
+		*msg = rp->msg;
+		return sub_hand_out(sub, l, 0, msg);
+	}
+	rp->has_msg = 0;
+	for (;;) {
+		limit = written(l);
+		if (sub->gates && seq_diff(limit, l->start) > 0)
+			limit = l->start;
+		if ((++rp->records % LOOK_EVERY == 0 || seq_diff(l->r.next, limit) >= 0) &&
+		    is_in_ring(sub, l)) {
+			leave_log(sub, l);
+			if (sub->is_to_join && !sub_is_in_log(sub)) {
+				rc = join(sub);
+				if (rc)
+					return rc;
+			}
+			return l->in_log ? SHMQ_EEMPTY : SHMQ__SUB_IN_RING;
+		}
+		if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) > 0)
+			return pass_removed(sub, l, msg);
+		rc = shmq__log_reader_next(rp->reader, &limit, &head, &body, &why);
+		if (rc != 1)
+			return rc ? rc : SHMQ_EEMPTY;
+		rc = take_record(sub, l, &head, body, msg);
+		if (rc != SHMQ_EEMPTY)
+			return rc;
+	}
+}
+
+void shmq__sub_replay_step(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
+{
+	l->r.next = seq;
+	if (!sub->gates) /* else publishers are held at our start */
+		store_release(&l->entry->pos, seq);
+}
+
+int shmq__sub_replay_enter(struct shmq_sub *sub, struct rlane *l)
+{
+	struct shmq__why why;
+
+	return !enter_log(sub, l, &why);
+}
+
+int shmq__sub_replay_is_ready(const struct shmq_sub *sub, const struct rlane *l)
+{
+	uint64_t next = l->r.next + (sub->view == l);
+
+	return seq_diff(next, written(l)) < 0 || is_in_ring(sub, l);
+}
+
+/* ---- opening --------------------------------------------------------- */
+
+static int start_lane(struct shmq_sub *sub, struct rlane *l, const struct shmq_sub_options *o,
+		      struct shmq__why *why)
+{
+	struct log_reader *reader;
+	uint64_t oldest;
+	int error = open_reader(sub, l, why);
+
+	if (error)
+		return error;
+	reader = l->replay->reader;
+	error = shmq__log_reader_oldest(reader, &oldest);
+	if (error == SHMQ_EEMPTY)
+		oldest = l->ring->mem->base_seq;
+	else if (error)
+		return shmq__fail(why, error, "reading the log of \"%s\": %s",
+				  sub->h.topic->rec->name, shmq_strerror(error));
+	l->r.next = oldest;
+	if (o->from == SHMQ_FROM_SEQ && seq_diff(o->seq, oldest) > 0)
+		l->r.next = o->seq;
+	if (o->from == SHMQ_FROM_SEQ && seq_diff(l->r.next, shmq__topic_head(l->ring)) > 0)
+		l->r.next = shmq__topic_head(l->ring);
+	if (o->from == SHMQ_FROM_TIME) {
+		error = shmq__log_reader_seek_time(reader, o->ts_ns, why);
+		if (error)
+			return error;
+		l->r.next = shmq__log_reader_seq(reader);
+		l->replay->from_ts = o->ts_ns;
+	}
+	error = enter_log(sub, l, why);
+	shmq__sub_replay_step(sub, l, l->r.next);
+	return error;
+}
+
+int shmq__sub_replay_open(struct shmq_sub *sub, const struct shmq_sub_options *o,
+			  struct shmq__why *why)
+{
+	uint32_t i;
+	int error = 0;
+
+	for (i = 0; !error && i < sub->lanes; i++)
+		error = start_lane(sub, &sub->lane[i], o, why);
+	return error;
+}
