@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+#include "durable.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+#include "log_recover.h"
+#include "name.h"
+
+/* A name that no topic has: what is removed is deleted under it. */
+#define REMOVED ".removed."
+
+int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
+		    struct shmq__why *why)
+{
+	const char *env = getenv("SHMQ_DATA_DIR"), *state = getenv("XDG_STATE_HOME"),
+		   *home = getenv("HOME");
+	int n;
+
+	if (!data_dir && env && *env)
+		data_dir = env;
+	if (data_dir)
+		n = snprintf(out, bytes, "%s/%s", data_dir, bus);
+	else if (!geteuid())
+		n = snprintf(out, bytes, "/var/lib/shmq/%s", bus);
+	else if (state && *state == '/')
+		n = snprintf(out, bytes, "%s/shmq/%s", state, bus);
+	else if (home && *home == '/')
+		n = snprintf(out, bytes, "%s/.local/state/shmq/%s", home, bus);
+	else
+		return shmq__fail(why, SHMQ_EOPTION,
+				  "there is no HOME to keep logs in: set SHMQ_DATA_DIR or "
+				  "--data-dir");
+	if (n >= 0 && (size_t)n < bytes)
+		return 0;
+	return shmq__fail(why, SHMQ_EOPTION,
+			  "the data directory has a name of %d bytes, at most %zu", n, bytes - 1);
+}
+
+static int sync_dir(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (fsync(fd))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+/* Make `path` with all that leads there, and make it last.  0 or -errno. */
+static int make_dirs(const char *path)
+{
+	char part[PATH_MAX] = "", parent[PATH_MAX];
+	const char *at = path;
+	int error = 0;
+
+	if (strlen(path) >= sizeof(part))
+		return -ENAMETOOLONG;
+	while (!error && *at) {
+		memcpy(parent, part, sizeof(parent));
+		at += strspn(at, "/");
+		at += strcspn(at, "/");
+		memcpy(part, path, (size_t)(at - path));
+		part[at - path] = 0;
+		if (!mkdir(part, 0700))
+			error = sync_dir(*parent ? parent : *path == '/' ? "/" : ".");
+		else if (errno != EEXIST)
+			error = -errno;
+	}
+	return error;
+}
+
+static int open_topic(const char *bus_dir, const char *topic, char path[PATH_MAX])
+{
+	int fd;
+
+	if (snprintf(path, PATH_MAX, "%s/%s", bus_dir, topic) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+/* ---- identity -------------------------------------------------------- */
+
+static uint32_t identity_sum(const struct log_identity *id)
+{
+	size_t from = offsetof(struct log_identity, log_id);
+
+	return shmq__log_sum(0, (const char *)id + from, sizeof(*id) - from);
+}
+
+int durable_identify(int dir, struct log_identity *out, struct shmq__why *why)
+{
+	int fd = openat(dir, "topic", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	ssize_t n;
+
+	if (fd < 0)
+		return shmq__fail(why, -errno, "opening its file \"topic\": %s",
+				  shmq_strerror(-errno));
+	n = read(fd, out, sizeof(*out));
+	close(fd);
+	if (n == (ssize_t)sizeof(*out) && out->magic == __builtin_bswap64(LOG_MAGIC_IDENTITY))
+		return shmq__fail(why, SHMQ_EVERSION,
+				  "the log was written by a machine of the other byte order");
+	if (n != (ssize_t)sizeof(*out) || out->magic != LOG_MAGIC_IDENTITY)
+		return shmq__fail(why, SHMQ_ECORRUPT, "its file \"topic\" is not one of shmq");
+	if (out->version != LOG_VERSION)
+		return shmq__fail(why, SHMQ_EVERSION,
+				  "the log has version %u of the format, not %u", out->version,
+				  LOG_VERSION);
+	if (out->checksum != identity_sum(out))
+		return shmq__fail(why, SHMQ_ECORRUPT, "its file \"topic\" is damaged");
+	out->topic[sizeof(out->topic) - 1] = 0;
+	return 0;
+}
+
+/* Under another name first: half of one is none. */
+static int write_identity(int dir, const char *topic, const struct proto_options *options,
+			  struct log_identity *id)
+{
+	int fd, error = 0;
+
+	memset(id, 0, sizeof(*id));
+	id->magic = LOG_MAGIC_IDENTITY;
+	id->version = LOG_VERSION;
+	id->created_ns = shmq__clock_realtime_ns();
+	snprintf(id->topic, sizeof(id->topic), "%s", topic);
+	memcpy(id->options, options, sizeof(*options));
+	if (getrandom(id->log_id, sizeof(id->log_id), 0) != (ssize_t)sizeof(id->log_id))
+		return -EIO;
+	id->checksum = identity_sum(id);
+	fd = openat(dir, "topic.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	errno = EIO;
+	if (write(fd, id, sizeof(*id)) != (ssize_t)sizeof(*id) || fsync(fd) ||
+	    renameat(dir, "topic.new", dir, "topic") || fsync(dir))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+/* ---- partitions ------------------------------------------------------ */
+
+struct finding {
+	const char *topic;
+	uint32_t partition;
+};
+
+static void found(void *arg, const char *line)
+{
+	const struct finding *f = arg;
+
+	log_warn("log of \"%s\", partition %u: %s", f->topic, f->partition, line);
+}
+
+static int prepare_partition(int dir, const struct log_identity *id, uint32_t partition,
+			     uint64_t first_seq, uint64_t *next, struct shmq__why *why)
+{
+	struct finding f = { id->topic, partition };
+	struct log_state state;
+	char name[16];
+	int fd, error;
+
+	snprintf(name, sizeof(name), "%u", partition);
+	if (!mkdirat(dir, name, 0700)) {
+		if (fsync(dir))
+			return -errno;
+	} else if (errno != EEXIST) {
+		return -errno;
+	}
+	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	error = shmq__log_recover(fd, id->log_id, &state, found, &f, why);
+	close(fd);
+	*next = state.has_next || state.resume ? state.resume : first_seq;
+	return error;
+}
+
+int durable_prepare(const char *bus_dir, const char *topic, const struct proto_options *options,
+		    uint64_t first_seq, uint64_t *next, struct shmq__why *why)
+{
+	const struct proto_options *was;
+	struct log_identity id;
+	char path[PATH_MAX];
+	int dir, error;
+	uint32_t p;
+
+	if (snprintf(path, sizeof(path), "%s/%s", bus_dir, topic) >= (int)sizeof(path))
+		return shmq__fail(why, -ENAMETOOLONG, "the log's directory has too long a name");
+	error = make_dirs(path);
+	dir = error ? error : open_topic(bus_dir, topic, path);
+	if (dir < 0)
+		return shmq__fail(why, dir, "making the log in %.180s: %s", path,
+				  shmq_strerror(dir));
+	if (faccessat(dir, "topic", F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT)
+		error = write_identity(dir, topic, options, &id);
+	else
+		error = durable_identify(dir, &id, why);
+	was = (const struct proto_options *)id.options;
+	if (!error && was->partitions != options->partitions)
+		error = shmq__fail(why, SHMQ_EEXISTS,
+				   "the log of \"%.80s\" is there and has %u partitions, not %u: "
+				   "create it with as many, or move %.100s away",
+				   topic, was->partitions, options->partitions, path);
+	for (p = 0; !error && p < options->partitions; p++)
+		error = prepare_partition(dir, &id, p, first_seq, &next[p], why);
+	close(dir);
+	if (error && !*why->text)
+		return shmq__fail(why, error, "making the log in %.180s: %s", path,
+				  shmq_strerror(error));
+	return error;
+}
+
+/* ---- all of a bus ---------------------------------------------------- */
+
+int durable_each(const char *bus_dir,
+		 int (*visit)(void *arg, const char *topic, const struct proto_options *options),
+		 void *arg)
+{
+	struct proto_options options;
+	struct log_identity id;
+	char path[PATH_MAX];
+	struct dirent *e;
+	DIR *d = opendir(bus_dir);
+	int rc = 0;
+
+	if (!d)
+		return errno == ENOENT ? 0 : -errno;
+	while (!rc && (e = readdir(d))) {
+		struct shmq__why why = { "" };
+		int dir, error;
+
+		if (shmq__name_check_topic(e->d_name, SHMQ__NAME_BUS, &why))
+			continue;
+		dir = open_topic(bus_dir, e->d_name, path);
+		if (dir == -ENOTDIR)
+			continue;
+		error = dir < 0 ? dir : durable_identify(dir, &id, &why);
+		if (dir >= 0)
+			close(dir);
+		if (!error && strcmp(id.topic, e->d_name) != 0)
+			error = shmq__fail(&why, SHMQ_ECORRUPT, "it is the log of \"%s\"",
+					   id.topic);
+		if (error) {
+			log_warn("%s is passed: %s", path,
+				 *why.text ? why.text : shmq_strerror(error));
+			continue;
+		}
+		memcpy(&options, id.options, sizeof(options));
+		rc = visit(arg, id.topic, &options);
+	}
+	closedir(d);
+	return rc;
+}
+
+/* All below dir, which is closed.  Stops at nothing. */
+static void delete_below(int fd)
+{
+	struct dirent *e;
+	DIR *d = fdopendir(fd);
+
+	if (!d) {
+		close(fd);
+		return;
+	}
+	while ((e = readdir(d))) {
+		int sub;
+
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+		    !unlinkat(fd, e->d_name, 0))
+			continue;
+		sub = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (sub >= 0)
+			delete_below(sub);
+		unlinkat(fd, e->d_name, AT_REMOVEDIR);
+	}
+	closedir(d);
+}
+
+int durable_remove(const char *bus_dir, const char *topic)
+{
+	char from[PATH_MAX], to[PATH_MAX];
+
+	if (snprintf(from, sizeof(from), "%s/%s", bus_dir, topic) >= (int)sizeof(from) ||
+	    snprintf(to, sizeof(to), "%s/%s%" PRIu64, bus_dir, REMOVED,
+		     shmq__clock_realtime_ns()) >= (int)sizeof(to))
+		return -ENAMETOOLONG;
+	if (rename(from, to))
+		return errno == ENOENT ? 0 : -errno;
+	return sync_dir(bus_dir);
+}
+
+void durable_sweep(const char *bus_dir)
+{
+	struct dirent *e;
+	DIR *d = opendir(bus_dir);
+
+	while (d && (e = readdir(d))) {
+		int fd;
+
+		if (strncmp(e->d_name, REMOVED, strlen(REMOVED)) != 0)
+			continue;
+		fd = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd >= 0)
+			delete_below(fd);
+		unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+	}
+	if (d)
+		closedir(d);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * durable: the directory of a bus's logs, where a topic that is to outlive
+ * its rings has its own.
+ *
+ *   <data dir>/<bus>/lock       held by who writes below it
+ *   <data dir>/<bus>/<topic>/   log_format.h
+ */
+#ifndef SHMQ_DURABLE_H
+#define SHMQ_DURABLE_H
+
+#include "error.h"
+#include "log_format.h"
+#include "proto.h"
+
+/* The directory of bus `bus` under `data_dir`: "<data dir>/<bus>".  data_dir may
+ * be NULL: $SHMQ_DATA_DIR, else /var/lib/shmq for root, $XDG_STATE_HOME/shmq, or
+ * $HOME/.local/state/shmq.  Nothing is made.  0 or SHMQ_EOPTION. */
+int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
+		    struct shmq__why *why);
+
+/* Make the topic's log ready to be written: its directories, who it is, and what
+ * a crash left in each partition put right.  A log that is there is gone on with,
+ * unless it has other partitions.  next[partitions] gets where each goes on, or
+ * first_seq where nothing was ever written.  May take as long as reading the last
+ * segment of each.  0, SHMQ_EEXISTS, SHMQ_ECORRUPT, SHMQ_EVERSION or -errno, with
+ * why. */
+int durable_prepare(const char *bus_dir, const char *topic, const struct proto_options *options,
+		    uint64_t first_seq, uint64_t *next, struct shmq__why *why);
+
+/* Who a log is, as its directory says.  0, or as above. */
+int durable_identify(int dir, struct log_identity *out, struct shmq__why *why);
+
+/* Call for each topic that has a log: visit returns 0 to go on.  What is no log,
+ * or a damaged one, is logged and passed. */
+int durable_each(const char *bus_dir,
+		 int (*visit)(void *arg, const char *topic, const struct proto_options *options),
+		 void *arg);
+
+/* The topic is removed for good: its log is out of the way at once.  0 or -errno. */
+int durable_remove(const char *bus_dir, const char *topic);
+
+/* Delete what was removed; takes as long as that takes. */
+void durable_sweep(const char *bus_dir);
+
+#endif
