@@ -578,6 +578,11 @@ struct shmq_topic_info {
 	int node_asked;      /* SHMQ_NODE_* */
 	int node_actual;     /* where the pages are: SHMQ_NODE(n), 0 if spread */
 	int locked;          /* 1 if locked in memory */
+	enum shmq_log log;   /* and, unless it is SHMQ_LOG_NONE: */
+	enum shmq_sync sync;
+	int64_t sync_ns;
+	uint64_t segment_bytes, retain_bytes;
+	int64_t retain_ns;
 	unsigned publishers, subscribers;
 	uint64_t head;     /* messages of all partitions so far, voids included */
 	uint64_t sleepers; /* subscribers asleep now */
@@ -594,6 +599,10 @@ struct shmq_partition_info {
 	uint64_t holder_lag;
 	int holds_back;     /* 1: a publisher waits for it, be it for slots or for
 			       arena, or would with its next message */
+	uint64_t log_first;   /* with a log: the oldest seq that is kept, and before */
+	uint64_t log_written; /* which all is in its files, and survives the machine */
+	uint64_t log_synced;
+	int log_error;      /* why it does not go on, 0 if it does */
 	int claimer;        /* client id of a publisher in whose claim others stand,
 			       or -1 */
 	uint64_t claim_seq; /* which that is */

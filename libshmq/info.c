@@ -88,6 +88,12 @@ static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic
 	out->node_asked = rec->node_asked;
 	out->node_actual = rec->node_actual;
 	out->locked = rec->locked;
+	out->log = t->geo.log;
+	out->sync = rec->sync;
+	out->sync_ns = rec->sync_ns;
+	out->segment_bytes = rec->segment_bytes;
+	out->retain_bytes = rec->retain_bytes;
+	out->retain_ns = rec->retain_ns;
 	out->publishers = load_relaxed(&rec->publishers);
 	out->subscribers = load_relaxed(&rec->subscribers);
 	out->head = head_of_all(t);
@@ -209,6 +215,10 @@ static void describe_partition(const struct shmq__topic *t, uint32_t p,
 	out->head = shmq__topic_head(r);
 	out->oldest = shmq__topic_oldest(r, r->mem->base_seq);
 	out->voids = shmq__ring_voids_between(r->mem, r->mem->base_seq, out->head, &bound);
+	out->log_first = load_relaxed(&r->part->log_first);
+	out->log_written = load_relaxed(&r->part->log_written);
+	out->log_synced = load_relaxed(&r->part->log_synced);
+	out->log_error = r->part->log_error;
 	find_holders(t, p, out);
 }
 

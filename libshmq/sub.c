@@ -79,6 +79,40 @@ void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set)
 	sub->set = set;
 }
 
+uint64_t shmq__sub_cursor(const struct shmq_sub *sub)
+{
+	return sub->lane[0].r.next;
+}
+
+void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out)
+{
+	const struct rlane *l = &sub->lane[0];
+	const struct kept *k;
+
+	for (k = l->kept; k; k = k->other) {
+		if (!k->next || k->member[k->next - 1].msg.seq != l->r.next)
+			continue;
+		*out = (struct lay_batch){ .first_seq = k->member[0].msg.seq,
+					   .index = k->next - 1,
+					   .count = k->count };
+		return;
+	}
+	shmq__copy_racy(out,
+			(const char *)lay_slot_at(l->r.mem, &l->r.geo, l->r.next) +
+				l->r.geo.payload_off,
+			sizeof(*out));
+}
+
+void shmq__sub_trust_log(struct shmq_sub *sub)
+{
+	sub_set_gating(sub, 1);
+}
+
+void shmq__sub_ring_credit(struct shmq_sub *sub)
+{
+	bell_look(&sub->lane[0].bells->credit, sub->fence);
+}
+
 static void close_sub(struct shmq__handle *h)
 {
 	struct shmq_sub *sub = (struct shmq_sub *)h;

@@ -36,4 +36,18 @@ struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub);
 void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set);
 void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub);
 
+/* For the tailer, whose subscribers have one partition each.  The seq it will
+ * look at next; what is before it was handed out, lost or void. */
+uint64_t shmq__sub_cursor(const struct shmq_sub *sub);
+
+/* The message handed out last is a member of an atomic batch: which, and how
+ * many there are. */
+void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out);
+
+/* Publishers wait for the log, so nothing it reads can change under it. */
+void shmq__sub_trust_log(struct shmq_sub *sub);
+
+/* Bell of who waits for its partition to be read. */
+void shmq__sub_ring_credit(struct shmq_sub *sub);
+
 #endif
