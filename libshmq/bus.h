@@ -142,6 +142,9 @@ enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags);
 void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns);
 void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h);
 
+/* The partition records of the topic with this id; 0: there is none. */
+lay_ref shmq__bus_partition_array(struct shmq_bus *bus, uint64_t topic_id);
+
 /* Copy caller's options over zeros: NULL means defaults, an unknown
  * non-zero tail is refused.  0 or SHMQ_EOPTION. */
 int shmq__options_copy(void *to, const void *from, size_t known, struct shmq__why *why);

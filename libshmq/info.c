@@ -104,6 +104,17 @@ static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic
 	return 0;
 }
 
+lay_ref shmq__bus_partition_array(struct shmq_bus *bus, uint64_t topic_id)
+{
+	struct lay_topic *rec;
+	uint32_t i;
+
+	for (i = 0; (rec = shmq__slabs_topic(bus->slabs, i)); i++)
+		if (load_acquire(&rec->state) == LAY_TOPIC_LIVE && rec->id == topic_id)
+			return rec->partition_array;
+	return 0;
+}
+
 /* Index of the live topic of that name. */
 static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
 {

@@ -313,6 +313,7 @@ static void heed_ceiling(struct recovery *r)
 	int error = shmq__log_ceiling_read(r->dir, r->log_id, &c);
 
 	out->resume = out->has_next ? out->next : 0;
+	out->ceiling_serial = error ? 0 : c.serial;
 	if (error == SHMQ_ECORRUPT)
 		say(r, "ceiling is damaged: seqs that were given out last may be given again");
 	if (error || (out->has_next && seq_diff(c.seq, out->next) <= 0))

@@ -27,6 +27,7 @@ struct log_state {
 	/* The lowest seq that may be given out: next, or the ceiling of a bus
 	 * that did not stop in order.  0 if neither is known. */
 	uint64_t resume;
+	uint64_t ceiling_serial; /* of the last ceiling, 0 none */
 };
 
 /* Make the partition in directory `dir` fit to be gone on with.  log_id: of its

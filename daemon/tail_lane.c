@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Edges
+ *   L1 records in the file -> log_written (release); pairs with L2 of
+ *      sub_replay.c and with A3 of credit.c: what is before it may be read
+ *      from the file, and written over in the ring.
+ */
+#include "tail_lane.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "futex.h"
+#include "log.h"
+#include "log_recover.h"
+#include "sub.h"
+
+#define PUMP_MESSAGES 4096u /* before others have their turn */
+/* So long a message may wait for others that are written with it. */
+#define GATHER_NS UINT64_C(200000)
+#define CLOCK_EVERY 64u /* messages: reading the clock takes longer than one */
+#define BATCH_BYTES (UINT64_C(1) << 20)
+#define RETRY_NS UINT64_C(1000000000)
+/* Room of ceilings.  A publisher that waits for the log is never more than a ring
+ * ahead of it; one that does not would have to send so much while the tailer is
+ * away. */
+#define CEILING_DEPTHS 8u
+#define CEILING_GAP (UINT64_C(1) << 30)
+
+/* A batch of which not all members are appended yet. */
+struct open_batch {
+	uint64_t first_seq;
+	uint32_t left;
+};
+
+struct tail_lane {
+	struct tail_lane_options o;
+	char name[SHMQ_NAME_MAX + 1];
+	int dir; /* of the partition */
+	shmq_sub *sub;
+	struct tail_writer *writer;
+	uint64_t next;  /* seq of the next record */
+	uint64_t lost;  /* reported, but not yet known where */
+	unsigned gap_flags;
+	uint64_t now_ts; /* the time of messages that carry none */
+	int has_msg; /* `msg` is in hand and not appended yet */
+	struct shmq_msg msg;
+	int ended; /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
+
+	struct open_batch *batch;
+	unsigned batches, batch_capacity;
+
+	uint64_t bytes;         /* appended so far */
+	uint64_t flushed_bytes; /* of them, asked to be written */
+	uint64_t synced_bytes;  /* ... and to be synced */
+	uint64_t first_ns;      /* since when something waits to be written, 0 nothing */
+	uint64_t unsynced_ns;   /* ... to be synced */
+	uint64_t sync_seq;      /* a sync up to there is under way */
+	uint64_t ceiling;       /* asked for */
+	uint64_t retry_ns;      /* after an error: when to try again */
+	int is_low;             /* disk space is short, and that was said */
+};
+
+shmq_sub *tail_lane_sub(struct tail_lane *l)
+{
+	return l->sub;
+}
+
+/* ---- opening --------------------------------------------------------- */
+
+static void found(void *arg, const char *line)
+{
+	struct tail_lane *l = arg;
+
+	log_warn("log of \"%s\", partition %u: %s", l->name, l->o.partition, line);
+}
+
+static int open_sub(struct tail_lane *l, const struct log_state *state, struct shmq__why *why)
+{
+	struct shmq_sub_options o = {
+		.size = sizeof(o),
+		.from = state->has_next ? SHMQ_FROM_SEQ : SHMQ_FROM_OLDEST,
+		.seq = state->next,
+		.partition_plus1 = (int32_t)l->o.partition + 1,
+		.wait = SHMQ_WAIT_SLEEP,
+		.flags = SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY,
+	};
+	int error = shmq_sub_open(l->o.bus, l->name, &o, &l->sub);
+
+	if (error)
+		return shmq__fail(why, error, "reading \"%s\": %s", l->name,
+				  *shmq_bus_error(l->o.bus) ? shmq_bus_error(l->o.bus) :
+							      shmq_strerror(error));
+	if (l->o.topic->log == SHMQ_LOG_BLOCK)
+		shmq__sub_trust_log(l->sub);
+	return 0;
+}
+
+static int open_writer(struct tail_lane *l, const struct log_state *state, struct shmq__why *why)
+{
+	struct tail_layout layout = {
+		.dir = l->dir,
+		.partition = l->o.partition,
+		.segment_bytes = l->o.topic->segment_bytes,
+		.preallocates = 1,
+	};
+	struct tail_resume resume = {
+		.next_seq = l->next,
+		.max_ts = state->max_ts,
+		.off = state->has_segment ? state->off : 0,
+		.first_seq = state->first_seq,
+		.seed = state->seed,
+		.ceiling_serial = state->ceiling_serial,
+	};
+	int error;
+
+	memcpy(layout.log_id, l->o.log_id, sizeof(layout.log_id));
+	memcpy(layout.topic, l->name, sizeof(layout.topic));
+	error = tail_writer_open(l->o.io, &layout, &resume, &l->writer);
+	return error ? shmq__fail(why, error, "writing the log of \"%s\": %s", l->name,
+				  shmq_strerror(error)) :
+		       0;
+}
+
+int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, struct shmq__why *why)
+{
+	struct tail_lane *l = calloc(1, sizeof(*l));
+	struct log_state state;
+	char name[16];
+	int error;
+
+	*out = NULL;
+	if (!l)
+		return shmq__fail(why, -ENOMEM, "tailing \"%s\": no memory", o->topic->name);
+	l->o = *o;
+	memcpy(l->name, o->topic->name, sizeof(l->name));
+	snprintf(name, sizeof(name), "%u", o->partition);
+	l->dir = openat(o->dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	error = l->dir < 0 ? shmq__fail(why, -errno, "opening the log of \"%s\", partition %u: %s",
+					l->name, o->partition, shmq_strerror(-errno)) :
+			     shmq__log_recover(l->dir, o->log_id, &state, found, l, why);
+	if (!error)
+		error = open_sub(l, &state, why);
+	if (!error) {
+		l->next = state.has_next ? state.next : shmq__sub_cursor(l->sub);
+		error = open_writer(l, &state, why);
+	}
+	if (error) {
+		tail_lane_close(l);
+		return error;
+	}
+	/* What the ring does not have any more was sent while there was no tailer,
+	 * or never: a bus that went down is gone on with at its ceiling. */
+	if (seq_diff(shmq__sub_cursor(l->sub), l->next) > 0) {
+		l->lost = shmq__sub_cursor(l->sub) - l->next;
+		l->gap_flags = LOG_GAP_UNKNOWN;
+	}
+	*out = l;
+	return 0;
+}
+
+/* ---- appending ------------------------------------------------------- */
+
+static int append(struct tail_lane *l, const struct log_record *head, const struct iovec *piece,
+		  int count)
+{
+	int error = tail_writer_append(l->writer, head, piece, count);
+
+	if (error)
+		return error;
+	if (!l->first_ns)
+		l->first_ns = shmq__clock_monotonic_ns();
+	if (!l->unsynced_ns)
+		l->unsynced_ns = l->first_ns;
+	l->bytes += log_record_bytes(head->body_bytes);
+	l->next = head->seq + log_record_count(head);
+	return 0;
+}
+
+/* Account for every seq up to `to`: those that were reported as lost are a gap,
+ * the others never were messages. */
+static int append_missing(struct tail_lane *l, uint64_t to)
+{
+	uint64_t n = to - l->next, lost = l->lost < n ? l->lost : n;
+	struct log_record head = { .seq = l->next };
+	int error = 0;
+
+	if (n > lost) {
+		head.kind = LOG_HOLE;
+		head.tag = n - lost;
+		error = append(l, &head, NULL, 0);
+	}
+	if (error || !lost)
+		return error;
+	head = (struct log_record){ .seq = l->next,
+				    .tag = lost,
+				    .kind = LOG_GAP,
+				    .flags = (uint16_t)(l->gap_flags ? l->gap_flags :
+								       LOG_GAP_OVERRUN) };
+	error = append(l, &head, NULL, 0);
+	if (error)
+		return error;
+	l->lost -= lost;
+	if (!l->lost)
+		l->gap_flags = 0;
+	log_warn("log of \"%s\", partition %u: %" PRIu64 " messages from seq %" PRIu64
+		 " on are not in it: %s",
+		 l->name, l->o.partition, lost, head.seq,
+		 head.flags & LOG_GAP_UNKNOWN ? "the bus went down, or had no tailer" :
+						"the disk was too slow for them");
+	return 0;
+}
+
+static int note_member(struct tail_lane *l, const struct lay_batch *b)
+{
+	struct open_batch *more;
+	unsigned i;
+
+	for (i = 0; i < l->batches; i++)
+		if (l->batch[i].first_seq == b->first_seq)
+			break;
+	if (i == l->batches) {
+		if (i == l->batch_capacity) {
+			l->batch_capacity = i ? 2 * i : 8;
+			more = realloc(l->batch, l->batch_capacity * sizeof(*more));
+			if (!more) {
+				l->batch_capacity = i;
+				return -ENOMEM;
+			}
+			l->batch = more;
+		}
+		l->batch[l->batches++] = (struct open_batch){ b->first_seq, b->count };
+	}
+	if (!--l->batch[i].left)
+		l->batch[i] = l->batch[--l->batches];
+	return 0;
+}
+
+/* The message in hand. */
+static int append_message(struct tail_lane *l)
+{
+	const struct shmq_msg *m = &l->msg;
+	struct lay_meta meta = { (uint16_t)m->key_len, (uint16_t)m->properties_len };
+	struct log_record head = {
+		.seq = m->seq,
+		.ts = m->ts_ns ? m->ts_ns : l->now_ts,
+		.tag = m->tag,
+		.type = m->type,
+		.flags = m->flags & (SHMQ_MSG_BATCH | SHMQ_MSG_META),
+		.kind = LOG_MESSAGE,
+	};
+	struct lay_batch batch;
+	struct iovec piece[5];
+	uint64_t bytes = 0;
+	int n = 0, i, error;
+
+	if (seq_diff(m->seq, l->next) > 0) {
+		error = append_missing(l, m->seq);
+		if (error)
+			return error;
+	}
+	if (m->flags & SHMQ_MSG_BATCH) {
+		shmq__sub_get_batch(l->sub, &batch);
+		piece[n++] = (struct iovec){ &batch, sizeof(batch) };
+	}
+	if (m->flags & SHMQ_MSG_META) {
+		piece[n++] = (struct iovec){ &meta, sizeof(meta) };
+		piece[n++] = (struct iovec){ (void *)(uintptr_t)m->key, m->key_len };
+		piece[n++] = (struct iovec){ (void *)(uintptr_t)m->properties, m->properties_len };
+	}
+	piece[n++] = (struct iovec){ (void *)(uintptr_t)m->data, m->len };
+	for (i = 0; i < n; i++)
+		bytes += piece[i].iov_len;
+	head.body_bytes = (uint32_t)bytes;
+	error = append(l, &head, piece, n);
+	if (error)
+		return error;
+	if (m->flags & SHMQ_MSG_BATCH)
+		error = note_member(l, &batch);
+	/* It may have been written over while it was copied. */
+	if (!shmq_view_check(l->sub, m))
+		return error;
+	l->lost++;
+	if (!tail_writer_take_back(l->writer)) {
+		l->next = m->seq;
+		l->bytes -= log_record_bytes(bytes);
+	}
+	return error;
+}
+
+/* 1: `msg` is in hand; 0: nothing is there; else why there will be no more. */
+static int receive(struct tail_lane *l)
+{
+	int rc = shmq_receive(l->sub, &l->msg, SHMQ_NOWAIT);
+
+	if (!rc)
+		return 1;
+	if (rc == SHMQ_EOVERRUN || rc == SHMQ_ECORRUPT) {
+		l->lost += l->msg.lost;
+		return 2;
+	}
+	/* A stalled publisher is the supervisor's business; what comes behind it
+	 * waits. */
+	return rc == SHMQ_EEMPTY || rc == SHMQ_ESTALLED ? 0 : rc;
+}
+
+int tail_lane_pump(struct tail_lane *l)
+{
+	unsigned n;
+	int rc;
+
+	if (l->ended)
+		return l->ended;
+	for (n = 0; n < PUMP_MESSAGES; n++) {
+		if (n % CLOCK_EVERY == 0)
+			l->now_ts = shmq__clock_realtime_ns();
+		rc = l->has_msg ? 1 : receive(l);
+		if (rc == 2)
+			continue;
+		if (rc != 1) {
+			/* Holes at the end are passed by now, and nobody may be
+			 * kept waiting for them. */
+			if (seq_diff(shmq__sub_cursor(l->sub), l->next) > 0 &&
+			    append_missing(l, shmq__sub_cursor(l->sub)))
+				return -EAGAIN;
+			if (rc == SHMQ_EENDED || rc == SHMQ_EMOVED)
+				l->ended = rc;
+			return rc;
+		}
+		l->has_msg = 1;
+		rc = append_message(l);
+		if (rc)
+			return -EAGAIN; /* with an error if the marks say so */
+		l->has_msg = 0;
+	}
+	return 1;
+}
+
+/* ---- writing, syncing, telling --------------------------------------- */
+
+static int needs_sync(const struct tail_lane *l, const struct tail_marks *m, uint64_t now)
+{
+	uint64_t due;
+
+	if (!l->unsynced_ns || m->sync_error ||
+	    (l->sync_seq && seq_diff(l->sync_seq, m->synced) > 0))
+		return 0;
+	if (l->o.topic->sync == SHMQ_SYNC_EVERY)
+		return 1;
+	if (l->o.topic->sync == SHMQ_SYNC_NONE)
+		return 0;
+	due = l->unsynced_ns + (uint64_t)l->o.topic->sync_ns;
+	return now >= due || (l->o.topic->sync == SHMQ_SYNC_BATCH &&
+			      l->bytes - l->synced_bytes >= BATCH_BYTES);
+}
+
+static void flush(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
+{
+	uint64_t cursor = l->next, depth = l->o.topic->depth;
+
+	if (needs_sync(l, m, now)) {
+		tail_writer_flush(l->writer, TAIL_SYNC);
+		l->sync_seq = l->next;
+		l->synced_bytes = l->flushed_bytes = l->bytes;
+		l->first_ns = l->unsynced_ns = 0;
+		return;
+	}
+	if (!l->first_ns)
+		return;
+	/* At once where publishers may be short of room. */
+	if (now - l->first_ns < GATHER_NS && cursor - m->written < depth / 4 && !l->ended)
+		return;
+	tail_writer_flush(l->writer, TAIL_WRITE);
+	l->flushed_bytes = l->bytes;
+	l->first_ns = 0;
+}
+
+static uint64_t ceiling_room(const struct tail_lane *l)
+{
+	uint64_t depths = CEILING_DEPTHS * l->o.topic->depth;
+
+	return l->o.topic->log == SHMQ_LOG_BLOCK || depths > CEILING_GAP ? depths : CEILING_GAP;
+}
+
+static void raise_ceiling(struct tail_lane *l)
+{
+	uint64_t room = ceiling_room(l);
+
+	if (l->ceiling && seq_diff(l->ceiling, l->next) > (int64_t)(room / 2))
+		return;
+	l->ceiling = l->next + room;
+	tail_writer_set_ceiling(l->writer, l->ceiling);
+}
+
+/* A publisher may go a ring past `written`: not where no ceiling is yet.  And
+ * half an atomic batch is none. */
+static uint64_t limit_written(const struct tail_lane *l, const struct tail_marks *m)
+{
+	uint64_t written = m->written, depth = l->o.topic->depth;
+	unsigned i;
+
+	if (l->o.topic->log == SHMQ_LOG_BLOCK && !m->ceiling)
+		return load_relaxed(&l->o.part->log_written);
+	if (l->o.topic->log == SHMQ_LOG_BLOCK && seq_diff(written, m->ceiling - depth) > 0)
+		written = m->ceiling - depth;
+	for (i = 0; i < l->batches; i++)
+		if (seq_diff(l->batch[i].first_seq, written) < 0)
+			written = l->batch[i].first_seq;
+	return written;
+}
+
+static void tell(struct tail_lane *l, const struct tail_marks *m)
+{
+	struct lay_partition *part = l->o.part;
+	uint64_t written = limit_written(l, m), synced = m->synced;
+	int error = m->error ? m->error : m->sync_error;
+
+	if (seq_diff(synced, written) > 0)
+		synced = written;
+	if (part->log_error != error) {
+		part->log_error = error;
+		if (error)
+			log_error("log of \"%s\", partition %u stands at seq %" PRIu64
+				  ": %s; it goes on by itself when that is over",
+				  l->name, l->o.partition, m->written, shmq_strerror(error));
+		else
+			log_info("log of \"%s\", partition %u goes on", l->name, l->o.partition);
+	}
+	if (written == load_relaxed(&part->log_written) &&
+	    synced == load_relaxed(&part->log_synced))
+		return;
+	store_release(&part->log_written, written); /* L1 */
+	store_release(&part->log_synced, synced);
+	atomic_fetch_add_explicit(&part->log_word, 1, memory_order_release);
+	shmq__futex_wake(&part->log_word);
+	shmq__sub_ring_credit(l->sub);
+}
+
+uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
+{
+	struct tail_marks m = tail_writer_marks(l->writer);
+	uint64_t due = UINT64_MAX, at;
+
+	if (m.error || m.ceiling_error) {
+		if (!l->retry_ns || now >= l->retry_ns) {
+			if (l->retry_ns)
+				tail_writer_retry(l->writer);
+			l->retry_ns = now + RETRY_NS;
+		}
+		due = l->retry_ns;
+	} else {
+		l->retry_ns = 0;
+	}
+	raise_ceiling(l);
+	flush(l, &m, now);
+	tell(l, &m);
+	if (l->first_ns)
+		due = l->first_ns + GATHER_NS < due ? l->first_ns + GATHER_NS : due;
+	if (l->unsynced_ns && l->o.topic->sync != SHMQ_SYNC_NONE) {
+		at = l->unsynced_ns + (uint64_t)l->o.topic->sync_ns;
+		due = at < due ? at : due;
+	}
+	return due;
+}
+
+/* ---- retention ------------------------------------------------------- */
+
+static uint64_t segment_size(const struct tail_lane *l, uint64_t first)
+{
+	char name[LOG_NAME_BYTES];
+	struct stat st;
+
+	shmq__log_name(first, "log", name);
+	return fstatat(l->dir, name, &st, AT_SYMLINK_NOFOLLOW) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+/* Everything in the segment before the one that begins with `next` is older than
+ * retention wants. */
+static int is_too_old(const struct tail_lane *l, uint64_t next)
+{
+	struct log_segment seg;
+	struct shmq__why why;
+	uint64_t now = shmq__clock_realtime_ns();
+	int rc;
+
+	if (!l->o.topic->retain_ns ||
+	    shmq__log_segment_open(l->dir, next, l->o.log_id, &seg, &why))
+		return 0;
+	rc = seg.base_ts < now && now - seg.base_ts > (uint64_t)l->o.topic->retain_ns;
+	shmq__log_segment_close(&seg);
+	return rc;
+}
+
+static void remove_segment(const struct tail_lane *l, uint64_t first)
+{
+	char name[LOG_NAME_BYTES];
+
+	/* The index first: alone it is harmless, and it is never alone. */
+	shmq__log_name(first, "idx", name);
+	unlinkat(l->dir, name, 0);
+	shmq__log_name(first, "log", name);
+	if (unlinkat(l->dir, name, 0))
+		log_warn("removing %s of \"%s\": %s", name, l->name, strerror(errno));
+}
+
+static void watch_space(struct tail_lane *l)
+{
+	struct statvfs fs;
+	uint64_t left, all;
+	int is_low;
+
+	if (fstatvfs(l->dir, &fs))
+		return;
+	left = (uint64_t)fs.f_bavail * fs.f_frsize;
+	all = (uint64_t)fs.f_blocks * fs.f_frsize;
+	is_low = left < all / 20 || left < 2 * l->o.topic->segment_bytes;
+	if (is_low && !l->is_low)
+		log_warn("log of \"%s\": %" PRIu64 " MiB are left on its disk: make room, or have "
+			 "less retained, before publishers notice",
+			 l->name, left >> 20);
+	l->is_low = is_low;
+}
+
+void tail_lane_retain(struct tail_lane *l)
+{
+	uint64_t *first, total = 0;
+	unsigned count, i;
+
+	watch_space(l);
+	if (shmq__log_list(l->dir, &first, &count))
+		return;
+	for (i = 0; i < count && l->o.topic->retain_bytes; i++)
+		total += segment_size(l, first[i]);
+	/* Never the one that is written. */
+	for (i = 0; i + 1 < count; i++) {
+		if (!(l->o.topic->retain_bytes && total > l->o.topic->retain_bytes) &&
+		    !is_too_old(l, first[i + 1]))
+			break;
+		total -= l->o.topic->retain_bytes ? segment_size(l, first[i]) : 0;
+		remove_segment(l, first[i]);
+	}
+	if (count)
+		store_release(&l->o.part->log_first, first[i]);
+	free(first);
+}
+
+/* ---- closing --------------------------------------------------------- */
+
+int tail_lane_close(struct tail_lane *l)
+{
+	struct tail_marks m;
+	int error = 0;
+
+	if (l->writer) {
+		m = tail_writer_marks(l->writer);
+		error = tail_writer_close(l->writer, TAIL_CLOSE_CLEAN);
+		if (!error) {
+			m.written = m.synced = m.next_seq;
+			m.ceiling = m.next_seq + l->o.topic->depth;
+			m.error = m.sync_error = 0;
+			tell(l, &m);
+		}
+	}
+	shmq_sub_close(l->sub);
+	if (l->dir >= 0)
+		close(l->dir);
+	free(l->batch);
+	free(l);
+	return error;
+}
