@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * link: what parent and control worker say to each other, over a private
+ * link: what parent and workers say to each other, over a private
  * SOCK_SEQPACKET pair.
  *
  *   from who holds descriptors to who is started (parent to worker, or a
@@ -11,12 +11,13 @@
  *   worker to parent:
  *       SLAB fd        made a slab; goes on after ACK
  *       READY          clients are being served
+ *       LOGS           there are topics for a tailer, so run one
  *       STOPPING       the bus is over: end too
  *       FAILED         cannot start, and another try will not help
  *   parent to worker:
  *       ACK            slab is held and in the manifest
  *       READY          a new parent has taken over
- *       STOP           end the bus
+ *       STOP           end the bus; to a tailer: it has ended
  */
 #ifndef SHMQ_LINK_H
 #define SHMQ_LINK_H
@@ -38,6 +39,7 @@ enum link_kind {
 	LINK_STOPPING,
 	LINK_FAILED,
 	LINK_LOCK,
+	LINK_LOGS,
 };
 
 struct link_msg {

@@ -19,6 +19,7 @@
 #include "options.h"
 #include "parent.h"
 #include "ready.h"
+#include "tailer.h"
 #include "upgrade.h"
 
 /* A bus takes some 30 for itself and each client three. */
@@ -127,6 +128,8 @@ int main(int argc, char **argv)
 		return control_run(&o);
 	case ROLE_PARENT:
 		return parent_run(&o, -1);
+	case ROLE_TAILER:
+		return tailer_run(&o);
 	case ROLE_TRIAL:
 		return upgrade_trial(&o);
 	default:

@@ -23,6 +23,9 @@ static const char help[] =
 	"  --bus NAME           name of the bus (default: default)\n"
 	"  --runtime-dir DIR    where its socket is (default: $SHMQ_RUNTIME_DIR,\n"
 	"                       $XDG_RUNTIME_DIR/shmq, else /tmp/shmq-<uid>)\n"
+	"  --data-dir DIR       where the logs of its topics are (default:\n"
+	"                       $SHMQ_DATA_DIR, /var/lib/shmq for root,\n"
+	"                       $XDG_STATE_HOME/shmq, else ~/.local/state/shmq)\n"
 	"  --foreground         stay attached to the terminal, log to stderr\n"
 	"  --on-demand          exit once the bus is empty; succeed if it runs already\n"
 	"  --linger SECONDS     how long it must be empty for that (default: 5)\n"
@@ -42,6 +45,7 @@ static const char help[] =
 enum long_option {
 	OPT_BUS = 256,
 	OPT_DIR,
+	OPT_DATA_DIR,
 	OPT_FOREGROUND,
 	OPT_ON_DEMAND,
 	OPT_LINGER,
@@ -60,6 +64,7 @@ enum long_option {
 static const struct option long_options[] = {
 	{ "bus", required_argument, NULL, OPT_BUS },
 	{ "runtime-dir", required_argument, NULL, OPT_DIR },
+	{ "data-dir", required_argument, NULL, OPT_DATA_DIR },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
 	{ "on-demand", no_argument, NULL, OPT_ON_DEMAND },
 	{ "linger", required_argument, NULL, OPT_LINGER },
@@ -76,7 +81,7 @@ static const struct option long_options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-static const char *const role_names[] = { "start", "parent", "control", "trial" };
+static const char *const role_names[] = { "start", "parent", "control", "tailer", "trial" };
 
 static int misuse(const char *what, const char *value)
 {
@@ -131,6 +136,9 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 		return -1;
 	case OPT_DIR:
 		*dir = value;
+		return -1;
+	case OPT_DATA_DIR:
+		o->data_dir = value;
 		return -1;
 	case OPT_FOREGROUND:
 		o->foreground = 1;
@@ -212,6 +220,24 @@ static void find_program(struct options *o)
 	o->program = found;
 }
 
+/* Likewise. */
+static int resolve_data_dir(struct options *o)
+{
+	static char found[PATH_MAX];
+	char here[PATH_MAX];
+	const char *env = getenv("SHMQ_DATA_DIR");
+
+	if (!o->data_dir && env && *env)
+		o->data_dir = env;
+	if (!o->data_dir || *o->data_dir == '/')
+		return -1;
+	if (!getcwd(here, sizeof(here)) ||
+	    snprintf(found, sizeof(found), "%s/%s", here, o->data_dir) >= (int)sizeof(found))
+		return misuse("--data-dir", o->data_dir);
+	o->data_dir = found;
+	return -1;
+}
+
 int options_parse(int argc, char **argv, struct options *o)
 {
 	struct shmq__why why = { "" };
@@ -236,7 +262,8 @@ int options_parse(int argc, char **argv, struct options *o)
 		find_program(o);
 	if ((o->role == ROLE_START) != (o->fd < 0))
 		return misuse("--role is for shmqd's own use", role_names[o->role]);
-	return resolve_dir(o, dir);
+	rc = resolve_data_dir(o);
+	return rc >= 0 ? rc : resolve_dir(o, dir);
 }
 
 /* Of what is open as `program`, or of this program if that is -1. */
@@ -268,6 +295,10 @@ static int become(const struct options *o, enum role role, int fd, int program)
 	argv[n++] = (char *)(uintptr_t)o->program;
 	if (o->on_demand)
 		argv[n++] = (char *)(uintptr_t) "--on-demand";
+	if (o->data_dir) {
+		argv[n++] = (char *)(uintptr_t) "--data-dir";
+		argv[n++] = (char *)(uintptr_t)o->data_dir;
+	}
 	if (o->topology) {
 		argv[n++] = (char *)(uintptr_t) "--topology";
 		argv[n++] = (char *)(uintptr_t)o->topology;

@@ -18,6 +18,7 @@ enum role {
 	ROLE_START = 0, /* what the user runs: becomes the parent */
 	ROLE_PARENT,    /* a parent that takes over from a surviving worker */
 	ROLE_CONTROL,   /* the control worker */
+	ROLE_TAILER,    /* the worker that keeps logs */
 	ROLE_TRIAL,     /* another build: can it take over?  (upgrade.h) */
 };
 
@@ -32,6 +33,7 @@ struct options {
 	const char *program; /* absolute: what an upgrade executes */
 	enum log_level level;
 	const char *topology;
+	const char *data_dir; /* of logs; NULL is the default */
 	uint64_t first_seq; /* of new topics: tests start near a wrap */
 };
 

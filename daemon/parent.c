@@ -25,9 +25,21 @@
 #define SECOND_NS INT64_C(1000000000)
 #define START_TIMEOUT_NS (5 * SECOND_NS)
 #define STOP_TIMEOUT_NS (5 * SECOND_NS)
+#define TAIL_TIMEOUT_NS (60 * SECOND_NS) /* for what is still to be written */
 /* What an orphaned worker is given to show that it holds its lock. */
 #define SURVIVOR_TIMEOUT_NS (100 * MILLISECOND_NS)
 #define START_TRIES 5
+
+struct worker {
+	const char *name;
+	enum role role;
+	pid_t pid; /* 0 none */
+	int fd, link_fd;
+	uint64_t spawned_ns; /* when it begins */
+	uint64_t delay_ns;   /* how much later than its start that is */
+	uint64_t retry_ns;   /* when to try to start one again */
+	unsigned quick_deaths;
+};
 
 struct parent {
 	const struct options *o;
@@ -36,16 +48,12 @@ struct parent {
 	struct link_slab slab[LINK_SLABS_MAX];
 	uint64_t nonce;
 
-	pid_t worker; /* 0 none */
-	int worker_fd, link_fd;
-	uint64_t spawned_ns; /* when it begins */
-	uint64_t delay_ns;   /* how much later than its start that is */
-	uint64_t retry_ns;   /* when to try to start one again */
-	unsigned quick_deaths;
-	int was_ready; /* some worker of this bus has served */
+	struct worker control, tailer;
+	int was_ready; /* some control worker of this bus has served */
+	int has_logs;  /* one said that there is something for a tailer */
 
 	int stop;  /* asked to end the bus */
-	int ended; /* the worker has ended it */
+	int ended; /* the control worker has ended it */
 	uint64_t stop_deadline;
 	char failure[SHMQ_WHY_BYTES];
 };
@@ -64,12 +72,18 @@ static int say_start_failed(struct parent *p, enum exit_code code, const char *t
 	return (int)code;
 }
 
-/* ---- the worker ------------------------------------------------------ */
+/* ---- workers --------------------------------------------------------- */
 
-static void ask_worker_to_stop(struct parent *p)
+static void ask_to_stop(const struct worker *w)
 {
-	if (p->link_fd >= 0)
-		link_say(p->link_fd, LINK_STOP);
+	if (w->link_fd >= 0)
+		link_say(w->link_fd, LINK_STOP);
+}
+
+static void kill_worker(const struct worker *w)
+{
+	if (w->fd >= 0)
+		syscall(SYS_pidfd_send_signal, w->fd, SIGKILL, NULL, 0);
 }
 
 /* Without it a bus that nobody survives is lost. */
@@ -81,15 +95,15 @@ static void write_manifest(const struct parent *p)
 		log_error("writing %s: %s", p->files.manifest, strerror(-error));
 }
 
-static int spawn_worker(struct parent *p)
+static int spawn_worker(struct parent *p, struct worker *w)
 {
 	int pair[2], error = link_pair(pair), fd;
 	pid_t pid;
 
 	if (error)
 		return error;
-	error = link_give(pair[0], p->listen_fd, p->slab, p->nonce, p->delay_ns);
-	pid = error ? error : options_spawn(p->o, ROLE_CONTROL, pair[1]);
+	error = link_give(pair[0], p->listen_fd, p->slab, p->nonce, w->delay_ns);
+	pid = error ? error : options_spawn(p->o, w->role, pair[1]);
 	close(pair[1]);
 	fd = pid < 0 ? pid : shmq__proc_pidfd(pid);
 	if (fd < 0) {
@@ -100,39 +114,40 @@ static int spawn_worker(struct parent *p)
 		}
 		return fd;
 	}
-	p->worker = pid;
-	p->failure[0] = 0;
-	p->link_fd = pair[0];
-	p->worker_fd = fd;
-	p->spawned_ns = shmq__clock_monotonic_ns() + p->delay_ns;
-	log_debug("control worker started, pid %d", (int)pid);
-	if (p->stop)
-		ask_worker_to_stop(p);
+	w->pid = pid;
+	w->link_fd = pair[0];
+	w->fd = fd;
+	if (w == &p->control)
+		p->failure[0] = 0;
+	w->spawned_ns = shmq__clock_monotonic_ns() + w->delay_ns;
+	log_debug("%s worker started, pid %d", w->name, (int)pid);
+	if (p->stop && w == &p->control)
+		ask_to_stop(w);
 	return 0;
 }
 
 /* A worker that dies again and again within a second is given time.  The
  * next one is started at once all the same and waits by itself, so that
  * there are always two to hold the descriptors. */
-static void choose_delay(struct parent *p)
+static void choose_delay(struct worker *w)
 {
 	static const int64_t delay_ns[] = { 0, 10 * MILLISECOND_NS, 100 * MILLISECOND_NS,
 					    SECOND_NS };
 	uint64_t now = shmq__clock_monotonic_ns();
 	unsigned last = sizeof(delay_ns) / sizeof(delay_ns[0]) - 1;
 
-	if (now > p->spawned_ns + (uint64_t)SECOND_NS)
-		p->quick_deaths = 0;
-	p->delay_ns = (uint64_t)delay_ns[p->quick_deaths < last ? p->quick_deaths : last];
-	p->quick_deaths++;
+	if (now > w->spawned_ns + (uint64_t)SECOND_NS)
+		w->quick_deaths = 0;
+	w->delay_ns = (uint64_t)delay_ns[w->quick_deaths < last ? w->quick_deaths : last];
+	w->quick_deaths++;
 }
 
-static void describe_end(const struct parent *p, char *text, size_t bytes)
+static void describe_end(const struct worker *w, char *text, size_t bytes)
 {
 	int status = 0;
 
 	/* An adopted worker is not our child. */
-	if (waitpid(p->worker, &status, WNOHANG) != p->worker)
+	if (waitpid(w->pid, &status, WNOHANG) != w->pid)
 		snprintf(text, bytes, "ended");
 	else if (WIFSIGNALED(status))
 		snprintf(text, bytes, "was killed by signal %d", WTERMSIG(status));
@@ -150,7 +165,7 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 			(struct link_slab){ fd, msg->slab_kind, msg->page_shift, msg->bytes };
 		fd = -1;
 		write_manifest(p);
-		link_say(p->link_fd, LINK_ACK);
+		link_say(p->control.link_fd, LINK_ACK);
 		break;
 	case LINK_READY:
 		p->nonce = msg->nonce;
@@ -158,8 +173,13 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		write_manifest(p);
 		ready_report(&p->ready_fd, EXIT_OK, NULL);
 		break;
+	case LINK_LOGS:
+		p->has_logs = 1;
+		break;
 	case LINK_STOPPING:
 		p->ended = 1;
+		p->stop_deadline = shmq__clock_deadline(TAIL_TIMEOUT_NS);
+		ask_to_stop(&p->tailer);
 		break;
 	case LINK_FAILED:
 		snprintf(p->failure, sizeof(p->failure), "%s", msg->text);
@@ -171,68 +191,74 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		close(fd);
 }
 
-static void read_link(struct parent *p)
+/* The tailer has nothing to say. */
+static void read_link(struct parent *p, struct worker *w)
 {
 	struct link_msg msg;
 	int fd, rc;
 
-	while ((rc = link_recv(p->link_fd, &msg, &fd, 0)) == 1)
-		worker_message(p, &msg, fd);
+	while ((rc = link_recv(w->link_fd, &msg, &fd, 0)) == 1) {
+		if (w == &p->control)
+			worker_message(p, &msg, fd);
+		else if (fd >= 0)
+			close(fd);
+	}
 	/* Its death is what the pidfd says; a worker that closes its link is
 	 * out of step and of no use. */
 	if (rc == -EAGAIN)
 		return;
-	close_fd(&p->link_fd);
-	if (p->worker && p->worker_fd >= 0)
-		syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+	close_fd(&w->link_fd);
+	if (w->pid && !(p->ended && w == &p->tailer))
+		kill_worker(w);
 }
 
-static void worker_died(struct parent *p)
+static void worker_died(struct parent *p, struct worker *w)
 {
 	char how[64];
 
-	if (p->link_fd >= 0)
-		read_link(p);
-	describe_end(p, how, sizeof(how));
-	close_fd(&p->link_fd);
-	close_fd(&p->worker_fd);
-	p->retry_ns = p->spawned_ns; /* one that did not come to waiting */
-	choose_delay(p);
+	if (w->link_fd >= 0)
+		read_link(p, w);
+	describe_end(w, how, sizeof(how));
+	close_fd(&w->link_fd);
+	close_fd(&w->fd);
+	w->retry_ns = w->spawned_ns; /* one that did not come to waiting */
+	choose_delay(w);
 	if (!p->ended && p->was_ready && !p->stop)
-		log_warn("control worker (pid %d) %s: starting another in %u ms; its clients carry "
+		log_warn("%s worker (pid %d) %s: starting another in %u ms; its clients carry "
 			 "on meanwhile",
-			 (int)p->worker, how, (unsigned)(p->delay_ns / MILLISECOND_NS));
+			 w->name, (int)w->pid, how, (unsigned)(w->delay_ns / MILLISECOND_NS));
 	else if (!p->ended)
-		log_warn("control worker (pid %d) %s", (int)p->worker, how);
-	p->worker = 0;
+		log_warn("%s worker (pid %d) %s", w->name, (int)w->pid, how);
+	w->pid = 0;
 }
 
 /* ---- the loop -------------------------------------------------------- */
 
 static void stop(struct parent *p)
 {
-	if (p->stop && p->worker_fd >= 0) {
-		log_warn("asked to stop again: killing the control worker");
-		syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+	if (p->stop && (p->control.fd >= 0 || p->tailer.fd >= 0)) {
+		log_warn("asked to stop again: killing the workers");
+		kill_worker(&p->control);
+		kill_worker(&p->tailer);
 		p->ended = 1;
 		return;
 	}
 	p->stop = 1;
 	p->stop_deadline = shmq__clock_deadline(STOP_TIMEOUT_NS);
-	ask_worker_to_stop(p);
+	ask_to_stop(&p->control);
 }
 
-/* No instruction of the worker's is a bad one to be killed at. */
-static void end_worker(const struct parent *p)
+/* No instruction of a worker's is a bad one to be killed at. */
+static void end_worker(const struct worker *w)
 {
-	struct pollfd gone = { .fd = p->worker_fd, .events = POLLIN };
+	struct pollfd gone = { .fd = w->fd, .events = POLLIN };
 
-	if (p->worker_fd < 0)
+	if (w->fd < 0)
 		return;
-	syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
+	kill_worker(w);
 	while (poll(&gone, 1, -1) <= 0)
 		;
-	waitpid(p->worker, NULL, WNOHANG); /* if it is our child */
+	waitpid(w->pid, NULL, WNOHANG); /* if it is our child */
 }
 
 static void upgrade(struct parent *p)
@@ -252,7 +278,8 @@ static void upgrade(struct parent *p)
 		return;
 	}
 	log_info("shmqd %s goes on as %s", shmq_version(), p->o->program);
-	end_worker(p);
+	end_worker(&p->control);
+	end_worker(&p->tailer);
 	error = upgrade_go(&u, program);
 	log_error("executing %s: %s: shmqd %s goes on", p->o->program, strerror(-error),
 		  shmq_version());
@@ -270,13 +297,21 @@ static void read_signals(struct parent *p)
 			stop(p);
 }
 
+/* Whether a worker should run. */
+static int is_wanted(const struct parent *p, const struct worker *w)
+{
+	return w == &p->control ? !p->ended : p->has_logs && p->was_ready && !p->ended;
+}
+
 static int poll_timeout(const struct parent *p)
 {
 	uint64_t due = UINT64_MAX;
 
-	if (!p->worker)
-		due = p->retry_ns;
-	if (p->stop && p->stop_deadline < due)
+	if (!p->control.pid && is_wanted(p, &p->control))
+		due = p->control.retry_ns;
+	if (!p->tailer.pid && is_wanted(p, &p->tailer) && p->tailer.retry_ns < due)
+		due = p->tailer.retry_ns;
+	if ((p->stop || p->ended) && p->stop_deadline < due)
 		due = p->stop_deadline;
 	return shmq__clock_left_ms(due);
 }
@@ -285,8 +320,10 @@ static void wait_and_handle(struct parent *p)
 {
 	struct pollfd fds[] = {
 		{ .fd = p->signal_fd, .events = POLLIN },
-		{ .fd = p->link_fd, .events = POLLIN },
-		{ .fd = p->worker_fd, .events = POLLIN },
+		{ .fd = p->control.link_fd, .events = POLLIN },
+		{ .fd = p->control.fd, .events = POLLIN },
+		{ .fd = p->tailer.link_fd, .events = POLLIN },
+		{ .fd = p->tailer.fd, .events = POLLIN },
 	};
 
 	if (poll(fds, sizeof(fds) / sizeof(fds[0]), poll_timeout(p)) < 0)
@@ -294,39 +331,56 @@ static void wait_and_handle(struct parent *p)
 	if (fds[0].revents)
 		read_signals(p);
 	if (fds[1].revents)
-		read_link(p);
+		read_link(p, &p->control);
 	if (fds[2].revents)
-		worker_died(p);
+		worker_died(p, &p->control);
+	if (fds[3].revents)
+		read_link(p, &p->tailer);
+	if (fds[4].revents)
+		worker_died(p, &p->tailer);
 }
 
-/* Keep a worker alive until the bus has ended.  The exit code. */
-static int supervise(struct parent *p)
+static void keep_running(struct parent *p, struct worker *w)
 {
 	int error;
 
+	if (w->pid || !is_wanted(p, w) || shmq__clock_monotonic_ns() < w->retry_ns)
+		return;
+	error = spawn_worker(p, w);
+	if (!error)
+		return;
+	log_error("starting a %s worker: %s", w->name, strerror(-error));
+	w->retry_ns = shmq__clock_deadline(100 * MILLISECOND_NS);
+}
+
+/* What did not end in time.  The exit code. */
+static int give_up(const struct parent *p)
+{
+	const struct worker *late = p->ended ? &p->tailer : &p->control;
+
+	log_warn("the %s worker did not end in time: killing it%s", late->name,
+		 late == &p->tailer ? "; what its logs lack is lost with the rings" : "");
+	kill_worker(late);
+	return EXIT_FAILED;
+}
+
+/* Keep the workers alive until the bus has ended.  The exit code. */
+static int supervise(struct parent *p)
+{
 	for (;;) {
-		if (!p->worker && p->ended)
+		if (p->ended && !p->control.pid && !p->tailer.pid)
 			return EXIT_OK;
 		/* A bus that has lived is not given up: its memory is here. */
-		if (!p->worker && *p->failure && !p->was_ready)
+		if (!p->control.pid && *p->failure && !p->was_ready)
 			return say_start_failed(p, EXIT_FAILED, p->failure);
-		if (!p->worker && !p->was_ready && p->quick_deaths >= START_TRIES)
+		if (!p->control.pid && !p->was_ready && p->control.quick_deaths >= START_TRIES)
 			return say_start_failed(
 				p, EXIT_FAILED,
 				"the control worker dies while starting: see the log");
-		if (p->stop && shmq__clock_left(p->stop_deadline) == 0) {
-			log_warn("the control worker did not end the bus in time: killing it");
-			if (p->worker_fd >= 0)
-				syscall(SYS_pidfd_send_signal, p->worker_fd, SIGKILL, NULL, 0);
-			return EXIT_FAILED;
-		}
-		if (!p->worker && shmq__clock_monotonic_ns() >= p->retry_ns) {
-			error = spawn_worker(p);
-			if (error) {
-				log_error("starting a control worker: %s", strerror(-error));
-				p->retry_ns = shmq__clock_deadline(100 * MILLISECOND_NS);
-			}
-		}
+		if ((p->stop || p->ended) && shmq__clock_left(p->stop_deadline) == 0)
+			return give_up(p);
+		keep_running(p, &p->control);
+		keep_running(p, &p->tailer);
 		wait_and_handle(p);
 	}
 }
@@ -425,8 +479,8 @@ static int begin(struct parent *p)
 /* What this process was before it executed another build. */
 static int resume(struct parent *p)
 {
-	close_fd(&p->worker_fd);
-	close_fd(&p->link_fd);
+	close_fd(&p->control.fd);
+	close_fd(&p->control.link_fd);
 	write_manifest(p);
 	log_info("bus \"%s\" goes on under shmqd %s", p->o->bus, shmq_version());
 	return -1;
@@ -441,9 +495,9 @@ static int take_over(struct parent *p)
 	struct link_msg start;
 	int error;
 
-	p->worker_fd = shmq__proc_pidfd(worker);
-	p->link_fd = p->o->fd;
-	error = link_take(p->link_fd, &p->listen_fd, &p->lock_fd, p->slab, &start);
+	p->control.fd = shmq__proc_pidfd(worker);
+	p->control.link_fd = p->o->fd;
+	error = link_take(p->control.link_fd, &p->listen_fd, &p->lock_fd, p->slab, &start);
 	if (error) {
 		log_error("taking over from %d: %s", (int)worker, strerror(-error));
 		return EXIT_FAILED;
@@ -457,18 +511,18 @@ static int take_over(struct parent *p)
 		log_error("locking %s: %s", p->files.lock, strerror(-p->lock_fd));
 		return EXIT_FAILED;
 	}
-	p->spawned_ns = shmq__clock_monotonic_ns();
-	if (getppid() == worker && p->worker_fd >= 0) {
-		p->worker = worker;
+	p->control.spawned_ns = shmq__clock_monotonic_ns();
+	if (getppid() == worker && p->control.fd >= 0) {
+		p->control.pid = worker;
 	} else {
-		close_fd(&p->worker_fd);
-		close_fd(&p->link_fd);
+		close_fd(&p->control.fd);
+		close_fd(&p->control.link_fd);
 	}
 	write_manifest(p);
-	if (p->worker)
-		link_say(p->link_fd, LINK_READY);
+	if (p->control.pid)
+		link_say(p->control.link_fd, LINK_READY);
 	log_info("took over bus \"%s\" as its parent%s", p->o->bus,
-		 p->worker ? "" : "; the worker that held it is gone too");
+		 p->control.pid ? "" : "; the worker that held it is gone too");
 	return -1;
 }
 
@@ -508,8 +562,8 @@ int parent_run(const struct options *o, int ready_fd)
 			    .listen_fd = -1,
 			    .signal_fd = -1,
 			    .ready_fd = ready_fd,
-			    .worker_fd = -1,
-			    .link_fd = -1 };
+			    .control = { "control", ROLE_CONTROL, .fd = -1, .link_fd = -1 },
+			    .tailer = { "tailer", ROLE_TAILER, .fd = -1, .link_fd = -1 } };
 	unsigned i;
 	int rc;
 

@@ -47,11 +47,11 @@ struct tail_lane {
 	int dir; /* of the partition */
 	shmq_sub *sub;
 	struct tail_writer *writer;
-	uint64_t next;  /* seq of the next record */
-	uint64_t lost;  /* reported, but not yet known where */
+	uint64_t next; /* seq of the next record */
+	uint64_t lost; /* reported, but not yet known where */
 	unsigned gap_flags;
 	uint64_t now_ts; /* the time of messages that carry none */
-	int has_msg; /* `msg` is in hand and not appended yet */
+	int has_msg;     /* `msg` is in hand and not appended yet */
 	struct shmq_msg msg;
 	int ended; /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
 
@@ -358,8 +358,8 @@ static int needs_sync(const struct tail_lane *l, const struct tail_marks *m, uin
 	if (l->o.topic->sync == SHMQ_SYNC_NONE)
 		return 0;
 	due = l->unsynced_ns + (uint64_t)l->o.topic->sync_ns;
-	return now >= due || (l->o.topic->sync == SHMQ_SYNC_BATCH &&
-			      l->bytes - l->synced_bytes >= BATCH_BYTES);
+	return now >= due ||
+	       (l->o.topic->sync == SHMQ_SYNC_BATCH && l->bytes - l->synced_bytes >= BATCH_BYTES);
 }
 
 static void flush(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
@@ -491,8 +491,7 @@ static int is_too_old(const struct tail_lane *l, uint64_t next)
 	uint64_t now = shmq__clock_realtime_ns();
 	int rc;
 
-	if (!l->o.topic->retain_ns ||
-	    shmq__log_segment_open(l->dir, next, l->o.log_id, &seg, &why))
+	if (!l->o.topic->retain_ns || shmq__log_segment_open(l->dir, next, l->o.log_id, &seg, &why))
 		return 0;
 	rc = seg.base_ts < now && now - seg.base_ts > (uint64_t)l->o.topic->retain_ns;
 	shmq__log_segment_close(&seg);
