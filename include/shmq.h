@@ -462,6 +462,31 @@ int shmq_flush(shmq_pub *pub, int64_t timeout_ns);
 /* Wait until at least `count` subscribers are attached to the topic. */
 int shmq_pub_wait_subscribers(shmq_pub *pub, unsigned count, int64_t timeout_ns);
 
+/* Confirms: how far the log of a topic that has one has come, in one partition.
+ * Any thread may ask and wait, also while another one publishes by the handle, but
+ * not while it is closed.  SHMQ_EOPTION for a topic without a log, or where there
+ * is no such partition. */
+enum shmq_confirm {
+	SHMQ_WRITTEN = 1, /* in the log's files: outlives every process */
+	SHMQ_SYNCED,      /* on the disk: outlives the machine */
+};
+
+/* *seq: everything before it is confirmed.  Never blocks, no system call. */
+int shmq_pub_confirmed(const shmq_pub *pub, uint32_t partition, enum shmq_confirm level,
+		       uint64_t *seq);
+
+/* Wait until the message with this seq (shmq_publish_msg() says it) is confirmed.
+ * Many who wait are confirmed by one write or sync.  0, SHMQ_EEMPTY (no wait),
+ * SHMQ_ETIMEOUT; SHMQ_EENDED: the topic ended and that much was never written. */
+int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, uint64_t seq,
+			  enum shmq_confirm level, int64_t timeout_ns);
+
+/* A descriptor that becomes readable whenever more was confirmed in any partition,
+ * at either level: read 8 bytes from it, then ask shmq_pub_confirmed().  The
+ * first call starts a thread, which lives as long as the handle, as does the
+ * descriptor.  One thread at a time.  -ENOMEM, -EMFILE, -EAGAIN. */
+int shmq_pub_confirm_fd(shmq_pub *pub);
+
 struct shmq_pub_stats {
 	uint64_t sent;       /* messages committed */
 	uint64_t sent_bytes; /* their payload */

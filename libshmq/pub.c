@@ -117,6 +117,7 @@ static void close_pub(struct shmq__handle *h)
 	uint32_t p;
 
 	if (!pub_check(pub)) {
+		shmq__pub_close_confirm(pub);
 		shmq__bus_undefer(h->bus, h);
 		for (p = 0; p < h->topic->geo.partitions; p++) {
 			if (pub->sleeps && pub->wake == SHMQ_WAKE_DEFERRED)

@@ -62,6 +62,7 @@ struct shmq_pub {
 	lay_ref arena_ref;
 	struct open_claim claim;
 	char *staging;
+	struct confirm_fd *confirm; /* NULL unless it was asked for */
 
 	struct pending *pending; /* atomic batch */
 	size_t pending_capacity;
@@ -86,6 +87,10 @@ struct pending {
 	struct iovec iov;
 	uint64_t seq;
 };
+
+/* ---- confirm.c ----------------------------------------------------------- */
+
+void shmq__pub_close_confirm(struct shmq_pub *pub);
 
 static inline int pub_check(const struct shmq_pub *pub)
 {

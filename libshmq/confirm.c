@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * confirm: how far the log of a topic has come, and waiting for that.
+ *
+ * The tailer raises two marks per partition and bumps a word beside them,
+ * on which any number of processes sleep at once: one write of the tailer's
+ * confirms the messages of all of them.
+ *
+ * Edges
+ *   L3 mark (release), then word -> word, then mark (acquire): who finds the
+ *      mark too low and sleeps on the word it read before is woken.
+ */
+#include "clock.h"
+#include "futex.h"
+#include "pub.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define LOOK_NS INT64_C(100000000) /* whether the topic ended, or the handle closes */
+
+struct confirm_fd {
+	pthread_t thread;
+	int fd;
+	_Atomic int stop;
+};
+
+static struct lay_partition *record(const struct shmq_pub *pub, uint32_t partition)
+{
+	return pub->h.topic->ring[partition].part;
+}
+
+static uint64_t mark(const struct lay_partition *part, enum shmq_confirm level)
+{
+	const shmq_au64 *at = level == SHMQ_SYNCED ? &part->log_synced : &part->log_written;
+
+	return load_acquire((shmq_au64 *)(uintptr_t)at); /* L3 */
+}
+
+static int check(const struct shmq_pub *pub, uint32_t partition, enum shmq_confirm level)
+{
+	int error = pub_check(pub);
+
+	if (error)
+		return error;
+	return pub->h.topic->geo.log <= SHMQ_LOG_NONE || partition >= pub->h.topic->geo.partitions ||
+			       level < SHMQ_WRITTEN || level > SHMQ_SYNCED ?
+		       SHMQ_EOPTION :
+		       0;
+}
+
+SHMQ_EXPORT int shmq_pub_confirmed(const shmq_pub *pub, uint32_t partition, enum shmq_confirm level,
+				   uint64_t *seq)
+{
+	int error = check(pub, partition, level);
+
+	if (!error)
+		*seq = mark(record(pub, partition), level);
+	return error;
+}
+
+SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, uint64_t seq,
+				      enum shmq_confirm level, int64_t timeout_ns)
+{
+	uint64_t deadline = shmq__clock_deadline(timeout_ns), look;
+	int error = check(pub, partition, level);
+	struct lay_partition *part;
+	uint32_t word;
+
+	if (error)
+		return error;
+	part = record(pub, partition);
+	for (;;) {
+		word = load_acquire(&part->log_word); /* L3 */
+		if (seq_diff(mark(part, level), seq) > 0)
+			return 0;
+		if (shmq__clock_left(deadline) == 0)
+			return timeout_ns == SHMQ_NOWAIT ? SHMQ_EEMPTY : SHMQ_ETIMEOUT;
+		look = shmq__clock_deadline(LOOK_NS);
+		shmq__futex_wait(&part->log_word, word, look < deadline ? look : deadline);
+		error = pub_check(pub);
+		if (error)
+			return error;
+		/* What an ended topic had is still written, for a while. */
+		if (shmq__topic_has_ended(pub->h.topic) && word == load_acquire(&part->log_word) &&
+		    seq_diff(mark(part, level), seq) <= 0 && shmq__clock_left(look) == 0)
+			return SHMQ_EENDED;
+	}
+}
+
+/* ---- a descriptor ---------------------------------------------------- */
+
+static void *watch(void *arg)
+{
+	struct shmq_pub *pub = arg;
+	struct confirm_fd *c = pub->confirm;
+	uint32_t n = pub->h.topic->geo.partitions, i, seen[SHMQ_FUTEX_WAITV_MAX];
+	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
+	uint64_t one = 1;
+
+	/* Beyond what the kernel waits for at once, the first ones tell: their
+	 * tailer writes all of a topic's partitions in turn. */
+	if (n > SHMQ_FUTEX_WAITV_MAX)
+		n = SHMQ_FUTEX_WAITV_MAX;
+	for (i = 0; i < n; i++) {
+		word[i] = &record(pub, i)->log_word;
+		seen[i] = load_acquire((shmq_au32 *)(uintptr_t)word[i]);
+	}
+	while (!atomic_load(&c->stop)) {
+		uint32_t risen = 0;
+
+		if (shmq__futex_waitv(word, seen, n, shmq__clock_deadline(LOOK_NS)) == -ENOSYS)
+			shmq__futex_wait(word[0], seen[0], shmq__clock_deadline(LOOK_NS));
+		for (i = 0; i < n; i++) {
+			uint32_t now = load_acquire((shmq_au32 *)(uintptr_t)word[i]);
+
+			risen += now != seen[i];
+			seen[i] = now;
+		}
+		if (risen && write(c->fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+			break;
+	}
+	return NULL;
+}
+
+SHMQ_EXPORT int shmq_pub_confirm_fd(shmq_pub *pub)
+{
+	int error = check(pub, 0, SHMQ_WRITTEN);
+	struct confirm_fd *c;
+	sigset_t all, before;
+
+	if (error)
+		return error;
+	if (pub->confirm)
+		return pub->confirm->fd;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->fd < 0) {
+		free(c);
+		return -errno;
+	}
+	pub->confirm = c;
+	sigfillset(&all); /* signals are the application's threads' */
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	error = pthread_create(&c->thread, NULL, watch, pub);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!error)
+		return c->fd;
+	pub->confirm = NULL;
+	close(c->fd);
+	free(c);
+	return -error;
+}
+
+void shmq__pub_close_confirm(struct shmq_pub *pub)
+{
+	struct confirm_fd *c = pub->confirm;
+
+	if (!c)
+		return;
+	atomic_store(&c->stop, 1);
+	pthread_join(c->thread, NULL);
+	close(c->fd);
+	free(c);
+	pub->confirm = NULL;
+}
