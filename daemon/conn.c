@@ -230,12 +230,9 @@ void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsi
 
 static int stop_request(struct exchange *x)
 {
-	unsigned others = 0;
-	struct peer *p;
+	unsigned others = control_count_others(x->c, x->conn->peer);
 	char by[96];
 
-	LIST_FOREACH (p, &x->c->reg->peers, link)
-		others += p != x->conn->peer && !p->parting;
 	if (others && !(x->req->remove.flags & SHMQ_FORCE))
 		return shmq__fail(&x->why, SHMQ_EINUSE,
 				  "%u other clients are attached: end them, or stop by force",

@@ -13,22 +13,65 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "durable.h"
+#include "tailer.h"
 
 #define SECOND_NS INT64_C(1000000000)
 #define MILLISECOND_NS UINT64_C(1000000)
 #define ACK_TIMEOUT_NS (10 * SECOND_NS)
 #define LOCK_TIMEOUT_NS (10 * SECOND_NS)
+/* For the tailer to come to every topic with a log, before the bus ends. */
+#define STOP_WAIT_NS (UINT64_C(10000) * MILLISECOND_NS)
+#define STOP_LOOK_NS (5 * MILLISECOND_NS)
 
 /* ---- the end --------------------------------------------------------- */
+
+/* Everything with a log is read by the tailer: it holds the rings then, and
+ * reads them to their ends. */
+static int has_unread_log(const struct control *c)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->reg->topic_capacity; i++) {
+		struct topic *t = c->reg->topic[i];
+		struct handle *h;
+		uint32_t lanes = 0;
+
+		if (!t || t->rec->log <= SHMQ_LOG_NONE ||
+		    load_relaxed(&t->rec->state) != LAY_TOPIC_LIVE)
+			continue;
+		LIST_FOREACH (h, &t->handles, of_topic)
+			lanes += !strcmp(h->peer->rec->name, TAILER_NAME);
+		if (lanes < t->rec->partitions)
+			return 1;
+	}
+	return 0;
+}
+
+static void stop_again(struct timer *timer)
+{
+	struct control *c = loop_container(timer, struct control, stop_timer);
+
+	control_stop(c, c->stop_by);
+}
 
 void control_stop(struct control *c, const char *by)
 {
 	struct link_msg msg = { .kind = LINK_STOPPING };
+	uint64_t now = shmq__clock_monotonic_ns();
 	struct shmq__why why = { "" };
 	uint32_t i;
 
 	if (c->is_over)
 		return;
+	if (!c->stop_ns)
+		c->stop_ns = now;
+	if (has_unread_log(c) && now - c->stop_ns < STOP_WAIT_NS) {
+		if (by != c->stop_by)
+			snprintf(c->stop_by, sizeof(c->stop_by), "%s", by);
+		loop_set_timer(c->loop, &c->stop_timer, now + STOP_LOOK_NS, stop_again);
+		return;
+	}
 	c->is_over = 1;
 	log_info("ending the bus, asked by %s: %u topics, %u clients", by,
 		 load_relaxed(&c->reg->head->topics_live), c->reg->peer_count);
@@ -44,9 +87,29 @@ void control_stop(struct control *c, const char *by)
 		link_send(c->link.fd, &msg, -1);
 }
 
+unsigned control_count_others(const struct control *c, const struct peer *but)
+{
+	struct peer *p;
+	unsigned n = 0;
+
+	LIST_FOREACH (p, &c->reg->peers, link)
+		n += p != but && !p->parting && *p->rec->name != '$';
+	return n;
+}
+
 static int is_idle(const struct control *c)
 {
-	return !c->reg->topic_count && !c->reg->peer_count && !c->conn_count && !c->jobs;
+	struct peer *p;
+	unsigned own = 0;
+
+	if (c->reg->topic_count || c->jobs)
+		return 0;
+	LIST_FOREACH (p, &c->reg->peers, link) {
+		if (*p->rec->name != '$')
+			return 0;
+		own += p->conn != NULL;
+	}
+	return c->conn_count == own;
 }
 
 static void lingered(struct timer *timer)
@@ -114,6 +177,18 @@ static void reap_new_parent(struct control *c)
 		c->new_parent = 0;
 }
 
+/* A new parent does not know that there is work for a tailer. */
+static void tell_of_logs(struct control *c)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->reg->topic_capacity; i++)
+		if (c->reg->topic[i] && c->reg->topic[i]->rec->log > SHMQ_LOG_NONE) {
+			link_say(c->link.fd, LINK_LOGS);
+			return;
+		}
+}
+
 static void link_ready(struct source *source, uint32_t events)
 {
 	struct control *c = loop_container(source, struct control, link);
@@ -131,6 +206,7 @@ static void link_ready(struct source *source, uint32_t events)
 		c->parent_tries = 0;
 		store_relaxed(&c->reg->head->parent_pid, (uint32_t)msg.pid);
 		log_info("parent %d has taken over", msg.pid);
+		tell_of_logs(c);
 	}
 	if (rc != -EAGAIN)
 		parent_gone(c);
@@ -279,6 +355,11 @@ static int open_bus(struct control *c)
 	error = registry_open(c->place, c->slab, c->o->bus, &c->reg, &why);
 	if (error)
 		tell_failure(c, "the registry", *why.text ? why.text : shmq_strerror(error));
+	if (!error &&
+	    durable_bus_dir(c->o->data_dir, c->o->bus, c->log_dir, sizeof(c->log_dir), &c->log_why))
+		*c->log_dir = 0;
+	if (!error)
+		snprintf(c->reg->head->data_dir, sizeof(c->reg->head->data_dir), "%s", c->log_dir);
 	return error;
 }
 
@@ -339,10 +420,15 @@ static int watch(struct control *c)
 static int serve(struct control *c)
 {
 	struct link_msg ready = { .kind = LINK_READY, .nonce = c->reg->head->nonce };
-	int error = loop_add(c->loop, &c->listen, c->listen.fd, EPOLLIN, conn_accept);
+	int error = loop_add(c->loop, &c->link, c->link.fd, EPOLLIN, link_ready);
 
+	/* Who comes finds what was there when the bus went down. */
 	if (!error)
-		error = loop_add(c->loop, &c->link, c->link.fd, EPOLLIN, link_ready);
+		create_revive(c);
+	while (!error && c->reviving && !c->is_over)
+		error = loop_once(c->loop);
+	if (!error)
+		error = loop_add(c->loop, &c->listen, c->listen.fd, EPOLLIN, conn_accept);
 	if (error) {
 		tell_failure(c, "serving", strerror(-error));
 		return EXIT_FAILED;

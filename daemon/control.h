@@ -19,6 +19,7 @@
 #define SHMQ_CONTROL_H
 
 #include "files.h"
+#include "link.h"
 #include "log.h"
 #include "loop.h"
 #include "options.h"
@@ -65,6 +66,12 @@ struct control {
 		linger_timer;
 	unsigned exec_next, image_next; /* client ids to be looked at next */
 	unsigned jobs;                  /* children that populate */
+	char log_dir[1024];             /* of this bus's logs, "" none: */
+	struct shmq__why log_why;       /* why */
+	unsigned reviving;              /* topics of logs that are being made again */
+	struct timer stop_timer;
+	char stop_by[96];
+	uint64_t stop_ns; /* when it was asked to stop, 0 it was not */
 	TAILQ_HEAD(memory_queue, memory_wait) memory_waits;
 	struct { /* the last small one (create.c) */
 		struct place_ask ask;
@@ -80,6 +87,9 @@ int control_run(const struct options *o);
 /* End every topic by name, tell clients and the parent, leave the loop.
  * `by` is for the log. */
 void control_stop(struct control *c, const char *by);
+
+/* Clients that are no part of the bus itself, `but` (may be NULL) not counted. */
+unsigned control_count_others(const struct control *c, const struct peer *but);
 
 /* Until retry() is called `wait` is the queue's. */
 void control_await_memory(struct control *c, struct memory_wait *wait,
@@ -193,6 +203,8 @@ int move_request(struct exchange *x);
 
 /* ---- create.c -------------------------------------------------------- */
 
+/* Make the topics again that have a log and are not there. */
+void create_revive(struct control *c);
 /* End the topic: its handles return SHMQ_EENDED, its name is free.  0, or as
  * registry_attach(): then nothing has changed. */
 int create_end_topic(struct control *c, struct topic *t, const struct peer *by,

@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "job.h"
 #include "clock.h"
+#include "durable.h"
 #include "name.h"
 
 #define PLAN_NS UINT64_C(50000000)
@@ -228,7 +230,18 @@ struct creation {
 	uint64_t topic_id; /* copies: the registry is not mapped in the child */
 	uint32_t version;
 	int is_to_lock;
+	int is_revived; /* nobody asked: it was there when the bus went down */
+	struct registry_range ring;
+	/* With a log. */
+	char name[SHMQ_NAME_MAX + 1];
+	struct proto_options options;
+	uint64_t *next; /* where each partition goes on; shared with the child */
 };
+
+static size_t next_bytes(const struct creation *cr)
+{
+	return cr->options.partitions * sizeof(*cr->next);
+}
 
 /* In the populating child, or in the worker for warm memory. */
 static void init_rings(void *mem, void *arg)
@@ -238,25 +251,37 @@ static void init_rings(void *mem, void *arg)
 
 	for (p = 0; p < count; p++)
 		shmq__layout_init_ring((char *)mem + (count - 1 - p) * cr->geo.ring_bytes,
-				       cr->version, &cr->geo, cr->topic_id, p, cr->first_seq);
+				       cr->version, &cr->geo, cr->topic_id, p,
+				       cr->next ? cr->next[p] : cr->first_seq);
 }
+
+static void free_creation(struct creation *cr)
+{
+	if (cr->next)
+		munmap(cr->next, next_bytes(cr));
+	loop_free(cr->c->loop, cr);
+}
+
+static void revive_without(struct creation *cr, int error, const struct shmq__why *why);
 
 static void discard(struct creation *cr, int error, const struct shmq__why *why)
 {
 	struct control *c = cr->c;
-	char name[sizeof(cr->t->rec->name)];
 	struct registry_range ring;
 	void *mem;
 
-	memcpy(name, cr->t->rec->name, sizeof(name));
 	mem = work_forget(c->work, cr->t);
 	registry_forget_name(c->reg, cr->t);
 	registry_drop_topic(c->reg, cr->t, &ring);
 	work_free(c->work, &ring, mem);
 	if (conn_answer_later(&cr->later, error, why, NULL, 0))
-		log_info("topic \"%s\" was not created: %s", name,
+		log_info("topic \"%s\" was not created: %s", cr->name,
 			 *why->text ? why->text : shmq_strerror(error));
-	loop_free(c->loop, cr);
+	if (cr->is_revived) {
+		c->reviving--;
+		revive_without(cr, error, why);
+	}
+	free_creation(cr);
 	control_maybe_idle(c);
 }
 
@@ -266,12 +291,15 @@ static void finish(struct creation *cr)
 
 	t->creation = NULL;
 	registry_publish_topic(cr->c->reg, t);
+	if (cr->next)
+		link_say(cr->c->link.fd, LINK_LOGS);
+	cr->c->reviving -= (unsigned)cr->is_revived;
 	log_info("topic \"%s\" created: %u x %llu bytes, %u KiB pages%s%s%s", t->rec->name,
 		 t->rec->partitions, (unsigned long long)t->rec->ring_bytes,
 		 1u << (t->rec->page_shift - 10), t->rec->locked ? ", locked" : "",
 		 *t->rec->note ? "; " : "", t->rec->note);
 	conn_answer_later(&cr->later, 0, NULL, NULL, 0);
-	loop_free(cr->c->loop, cr);
+	free_creation(cr);
 }
 
 static void add_note(struct lay_topic *rec, const char *text)
@@ -370,6 +398,63 @@ static void abandon(void *pending)
 	cr->later.conn = NULL;
 }
 
+/* ---- logs ------------------------------------------------------------ */
+
+/* In a child: reading what a crash left takes its time. */
+static int prepare_log(void *arg, struct shmq__why *why)
+{
+	struct creation *cr = arg;
+
+	return durable_prepare(cr->c->log_dir, cr->name, &cr->options, cr->first_seq, cr->next,
+			       why);
+}
+
+static int begin_rings(struct creation *cr, struct shmq__why *why)
+{
+	if (cr->ring.is_warm) {
+		init_warm(cr, &cr->ring);
+		return 0;
+	}
+	return job_start(&cr->job, cr->c, &cr->ring, node_now(cr->t->rec->node_asked), init_rings,
+			 cr, populated, why);
+}
+
+static void log_prepared(struct job *job, int error, const struct place_result *result,
+			 const struct shmq__why *told)
+{
+	struct creation *cr = loop_container(job, struct creation, job);
+	struct lay_partition *part = shmq__slabs_at(cr->c->reg->slabs, cr->t->rec->partition_array,
+						    cr->geo.partitions * sizeof(*part));
+	struct shmq__why why = *told;
+	uint32_t p;
+
+	(void)result;
+	for (p = 0; !error && p < cr->geo.partitions; p++) {
+		part[p].base_seq = cr->next[p];
+		store_relaxed(&part[p].log_written, cr->next[p]);
+		store_relaxed(&part[p].log_synced, cr->next[p]);
+		store_relaxed(&part[p].log_first, cr->next[p]);
+	}
+	if (!error)
+		error = begin_rings(cr, &why);
+	if (error)
+		discard(cr, error, &why);
+}
+
+static int begin_log(struct creation *cr, struct shmq__why *why)
+{
+	if (!*cr->c->log_dir)
+		return shmq__fail(why, SHMQ_EOPTION, "%s", cr->c->log_why.text);
+	cr->next = mmap(NULL, next_bytes(cr), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			-1, 0);
+	if (cr->next == MAP_FAILED) {
+		cr->next = NULL;
+		return shmq__fail(why, -ENOMEM, "no memory to make the log with");
+	}
+	return job_run(&cr->job, cr->c, prepare_log, cr, log_prepared, why);
+}
+
+/* Nobody waits for it if x has no connection. */
 static int begin(struct exchange *x, struct shape *s)
 {
 	struct control *c = x->c;
@@ -391,18 +476,23 @@ static int begin(struct exchange *x, struct shape *s)
 		return error;
 	}
 	cr->c = c;
+	cr->ring = ring;
 	cr->first_seq = ring.base_seq;
 	cr->topic_id = cr->t->rec->id;
 	cr->version = c->reg->head->version;
 	cr->is_to_lock = s->answer.lock;
+	cr->options = x->req->create;
+	cr->options.partitions = s->o.partitions;
 	cr->t->creation = cr;
-	conn_defer(x, &cr->later, cr, abandon);
-	if (ring.is_warm) {
-		init_warm(cr, &ring);
-		return CONN_LATER;
+	memcpy(cr->name, cr->t->rec->name, sizeof(cr->name));
+	if (x->conn) {
+		conn_defer(x, &cr->later, cr, abandon);
+	} else {
+		cr->is_revived = 1;
+		cr->later.is_anew = x->is_anew;
+		c->reviving++;
 	}
-	error = job_start(&cr->job, c, &ring, node_now(s->o.node), init_rings, cr, populated,
-			  &x->why);
+	error = s->o.log > SHMQ_LOG_NONE ? begin_log(cr, &x->why) : begin_rings(cr, &x->why);
 	if (error)
 		discard(cr, error, &x->why);
 	return CONN_LATER;
@@ -444,6 +534,55 @@ int create_request(struct exchange *x)
 	s.rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
 	s.rec.creator_token = x->req->token;
 	return begin(x, &s);
+}
+
+/* ---- topics of logs -------------------------------------------------- */
+
+static void revive(struct control *c, const char *topic, const struct proto_options *options,
+		   int is_anew)
+{
+	struct proto_request req = { .op = PROTO_CREATE, .create = *options };
+	struct exchange x = { .c = c, .req = &req, .own_fd = -1, .is_last = 1, .is_anew = is_anew };
+	struct shape s;
+	int error;
+
+	snprintf(req.topic, sizeof(req.topic), "%s", topic);
+	error = find_shape(&x, &s);
+	if (!error)
+		error = begin(&x, &s);
+	if (error && error != CONN_LATER)
+		log_error("topic \"%s\" could not be made again, its log stays as it is: %s", topic,
+			  *x.why.text ? x.why.text : shmq_strerror(error));
+}
+
+/* As conn_answer_later() does for who asked. */
+static void revive_without(struct creation *cr, int error, const struct shmq__why *why)
+{
+	if (error == SHMQ_ENOHUGE && !cr->later.is_anew)
+		revive(cr->c, cr->name, &cr->options, 1);
+	else
+		log_error("topic \"%s\" could not be made again, its log stays as it is: %s",
+			  cr->name, *why->text ? why->text : shmq_strerror(error));
+}
+
+static int revive_if_missing(void *arg, const char *topic, const struct proto_options *options)
+{
+	struct control *c = arg;
+	struct topic *t = registry_find(c->reg, topic);
+
+	if (!t)
+		revive(c, topic, options, 0);
+	else if (t->rec->log > SHMQ_LOG_NONE)
+		link_say(c->link.fd, LINK_LOGS);
+	return 0;
+}
+
+void create_revive(struct control *c)
+{
+	int error = *c->log_dir ? durable_each(c->log_dir, revive_if_missing, c) : 0;
+
+	if (error)
+		log_error("looking for logs in %s: %s", c->log_dir, shmq_strerror(error));
 }
 
 /* ---- the end of a topic ---------------------------------------------- */
@@ -496,6 +635,15 @@ static int refuse_in_use(struct exchange *x, const struct topic *t)
 		load_relaxed(&t->rec->subscribers));
 }
 
+static void remove_log(struct control *c, const struct topic *t)
+{
+	int error = durable_remove(c->log_dir, t->rec->name);
+
+	if (error)
+		log_error("removing the log of \"%s\" in %s: %s", t->rec->name, c->log_dir,
+			  shmq_strerror(error));
+}
+
 int create_remove_request(struct exchange *x)
 {
 	struct peer *p = x->conn->peer;
@@ -520,6 +668,8 @@ int create_remove_request(struct exchange *x)
 	t->rec->creator_token = x->req->token;
 	p->removed = x->req->token;
 	log_info("topic \"%s\" removed by %s", t->rec->name, conn_peer_text(x->conn->peer));
+	if (t->rec->log > SHMQ_LOG_NONE)
+		remove_log(x->c, t);
 	error = create_end_topic(x->c, t, x->conn->peer, &x->why);
 	registry_announce(x->c->reg);
 	create_reap_topic(x->c, t);

@@ -60,3 +60,15 @@ int job_bring(struct job *job, struct control *c, const struct registry_range *r
 	job->done = done;
 	return error ? error : watch(job, c, fd, why);
 }
+
+int job_run(struct job *job, struct control *c, int (*run)(void *arg, struct shmq__why *why),
+	    void *arg,
+	    void (*done)(struct job *job, int error, const struct place_result *result,
+			 const struct shmq__why *why),
+	    struct shmq__why *why)
+{
+	int fd, error = place_run_start(run, arg, &job->child, &fd, why);
+
+	job->done = done;
+	return error ? error : watch(job, c, fd, why);
+}

@@ -58,7 +58,13 @@ static void begin_rings(struct move *m, const struct topic *old, const struct to
 						    count * sizeof(*part));
 
 	for (p = 0; p < count; p++) {
+		const struct lay_partition *was = old->attached->ring[p].part;
+
 		part[p].base_seq = shmq__topic_head(&old->attached->ring[p]);
+		/* The tailer reads the old rings to their ends first. */
+		store_relaxed(&part[p].log_written, load_relaxed(&was->log_written));
+		store_relaxed(&part[p].log_synced, load_relaxed(&was->log_synced));
+		store_relaxed(&part[p].log_first, load_relaxed(&was->log_first));
 		shmq__layout_init_ring(mem + (count - 1 - p) * geo->ring_bytes,
 				       m->c->reg->head->version, geo, fresh->rec->id, p,
 				       part[p].base_seq);

@@ -34,7 +34,7 @@ struct options {
 	enum log_level level;
 	const char *topology;
 	const char *data_dir; /* of logs; NULL is the default */
-	uint64_t first_seq; /* of new topics: tests start near a wrap */
+	uint64_t first_seq;   /* of new topics: tests start near a wrap */
 };
 
 /* Fill *out.  -1 to go on, or the code to exit with. */

@@ -384,6 +384,21 @@ static int start(struct populate *populate, pid_t *child, int *result_fd)
 	return 0;
 }
 
+/* How starting a child went. */
+static int explain_start(int error, struct shmq__why *why)
+{
+	if (!error)
+		return 0;
+	if (error == -EAGAIN)
+		return shmq__fail(why, SHMQ_ELIMIT,
+				  "no process can be started: raise ulimit -u or pids.max of the "
+				  "cgroup");
+	if (error == -EMFILE || error == -ENFILE)
+		return shmq__fail(why, SHMQ_ELIMIT, "no descriptor is free: raise %s",
+				  error == -EMFILE ? "ulimit -n" : "fs.file-max");
+	return shmq__fail(why, error, "starting a child: %s", shmq_strerror(error));
+}
+
 static int start_on(struct place *p, struct populate *job, int node, pid_t *child, int *result_fd,
 		    struct shmq__why *why)
 {
@@ -407,18 +422,7 @@ static int start_on(struct place *p, struct populate *job, int node, pid_t *chil
 		job->is_single_node =
 			hwloc_get_nbobjs_by_type(p->topology, HWLOC_OBJ_NUMANODE) == 1;
 	}
-	error = start(job, child, result_fd);
-	if (error == -EAGAIN)
-		return shmq__fail(why, SHMQ_ELIMIT,
-				  "no process can be started: raise ulimit -u or pids.max of the "
-				  "cgroup");
-	if (error == -EMFILE || error == -ENFILE)
-		return shmq__fail(why, SHMQ_ELIMIT, "no descriptor is free: raise %s",
-				  error == -EMFILE ? "ulimit -n" : "fs.file-max");
-	if (error)
-		return shmq__fail(why, error, "starting the populating child: %s",
-				  shmq_strerror(error));
-	return 0;
+	return explain_start(start(job, child, result_fd), why);
 }
 
 int place_populate_start(struct place *p, int fd, uint64_t off, uint64_t bytes, unsigned page_shift,
@@ -443,6 +447,14 @@ int place_bring_start(struct place *p, int fd, uint64_t off, uint64_t bytes, uns
 	};
 
 	return start_on(p, &job, node, child, result_fd, why);
+}
+
+int place_run_start(int (*run)(void *arg, struct shmq__why *why), void *arg, pid_t *child,
+		    int *result_fd, struct shmq__why *why)
+{
+	struct populate job = { .fd = -1, .page_shift = 12, .run = run, .arg = arg };
+
+	return explain_start(populate_start(&job, child, result_fd), why);
 }
 
 static int read_result(int fd, struct place_result *out)

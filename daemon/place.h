@@ -86,6 +86,10 @@ int place_populate_start(struct place *p, int fd, uint64_t off, uint64_t bytes, 
 int place_bring_start(struct place *p, int fd, uint64_t off, uint64_t bytes, unsigned page_shift,
 		      int node, pid_t *child, int *result_fd, struct shmq__why *why);
 
+/* A child that only runs run(arg), for what takes long and may fail. */
+int place_run_start(int (*run)(void *arg, struct shmq__why *why), void *arg, pid_t *child,
+		    int *result_fd, struct shmq__why *why);
+
 /* Collect the child's result, close result_fd, reap the child.  Blocks until
  * the child is done.  0, or what went wrong: SHMQ_ENOMEMORY also if it was
  * killed or met a SIGBUS.  On failure to populate the whole range has been

@@ -74,8 +74,9 @@ static void on_sigbus(int sig)
  * socket held here would not hang up), its importance. */
 static void become_disposable(const struct populate *job, pid_t parent)
 {
-	unsigned low = (unsigned)(job->fd < self.pipe ? job->fd : self.pipe);
-	unsigned high = (unsigned)(job->fd < self.pipe ? self.pipe : job->fd);
+	int fd_kept = job->run ? self.pipe : job->fd;
+	unsigned low = (unsigned)(fd_kept < self.pipe ? fd_kept : self.pipe);
+	unsigned high = (unsigned)(fd_kept < self.pipe ? self.pipe : fd_kept);
 	sigset_t none;
 	int sig, fd;
 
@@ -306,12 +307,25 @@ static uint64_t read_page_bytes(void *mem)
 	return found;
 }
 
+_Noreturn static void run_only(const struct populate *job)
+{
+	struct place_result result = { 0 };
+	struct shmq__why why = { "" };
+	int error = job->run(job->arg, &why);
+
+	if (error)
+		give_up(error, "%s", *why.text ? why.text : shmq_strerror(error));
+	finish(&result);
+}
+
 _Noreturn static void run_child(const struct populate *job, pid_t parent)
 {
 	struct place_result result = { 0 };
 	void *mem;
 
 	become_disposable(job, parent);
+	if (job->run)
+		run_only(job);
 	mem = map(job);
 	if (!job->is_there)
 		bind_to_nodes(job, mem);

@@ -6,6 +6,8 @@
 #ifndef SHMQ_POPULATE_H
 #define SHMQ_POPULATE_H
 
+#include "error.h"
+
 #include <hwloc.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -21,6 +23,7 @@ struct populate {
 	int is_single_node;         /* a refused bind then changes nothing */
 	int is_there;               /* populated before: bring it to bound_node */
 	void (*init)(void *mem, void *arg);
+	int (*run)(void *arg, struct shmq__why *why); /* this alone, without memory */
 	void *arg;
 };
 

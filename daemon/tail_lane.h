@@ -11,6 +11,7 @@
 #ifndef SHMQ_TAIL_LANE_H
 #define SHMQ_TAIL_LANE_H
 
+#include "error.h"
 #include "layout.h"
 #include "shmq.h"
 #include "tail_writer.h"
