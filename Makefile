@@ -29,6 +29,8 @@ SHMQ_CFLAGS    = $(call ask,SHMQ_CFLAGS,--cflags liburcu-bp libxxhash)
 SHMQ_LIBS      = $(call ask,SHMQ_LIBS,--libs liburcu-bp libxxhash)
 HWLOC_CFLAGS   = $(call ask,HWLOC_CFLAGS,--cflags hwloc)
 HWLOC_LIBS     = $(call ask,HWLOC_LIBS,--libs hwloc)
+URING_CFLAGS   = $(call ask,URING_CFLAGS,--cflags liburing)
+URING_LIBS     = $(call ask,URING_LIBS,--libs liburing)
 JANSSON_CFLAGS = $(call ask,JANSSON_CFLAGS,--cflags jansson)
 JANSSON_LIBS   = $(call ask,JANSSON_LIBS,--libs jansson)
 
@@ -106,7 +108,7 @@ PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUES
 all: $(A) $(B)/libshmq.so $(B)/shmqd $(B)/shmq ## libraries, supervisor, command line (default)
 
 $(B)/libshmq/%:       INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
-$(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
 $(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
 $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
@@ -142,7 +144,7 @@ $(B)/libshmq.so: $(SO)
 link = $(call say,LD,$@)mkdir -p $(@D) && $(LINK) $(SAN_LINK_$(SAN)) -o $@ $(filter %.o,$^) $(filter %.a,$^)
 
 $(B)/shmqd: $(DAEMON_O) $(A)
-	$(link) $(HWLOC_LIBS) $(SHMQ_LIBS)
+	$(link) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS)
 $(B)/shmq: $(CLI_O) $(A)
 	$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
 $(EXAMPLES): $(B)/examples/%: $(B)/examples/%.o $(A)
@@ -161,7 +163,7 @@ $(UNIT) $(PROC) $(GUEST) $(HISTORY): %: %.o $(B)/tests/lib.a $(A)
 $(WEAVE): $(WEAVE_O) $(WOVEN_O) $(B)/tests/lib/tap.o
 	$(link) $(foreach f,main malloc calloc realloc free,-Wl,--wrap=$(f)) $(SHMQ_LIBS)
 $(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
-	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(SHMQ_LIBS) -lm
+	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS) -lm
 $(B)/tests/guest/place: $(B)/tests/daemon/place
 	$(call say,LN,$@)mkdir -p $(@D) && ln -sf ../daemon/place $@
 
@@ -175,11 +177,11 @@ SKEW_O  := $(foreach n,$(SKEWS),$(SKEWED:$(B)/%=$(B)/skew$(n)/%))
 SKEW    := $(foreach n,$(SKEWS),$(B)/skew$(n)/shmqd $(B)/skew$(n)/shmq)
 
 define skew
-$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
 $(B)/skew$(1)/%.o: %.c Makefile
 	$$(call say,CC,$$@)mkdir -p $$(@D) && $$(COMPILE) -DLAY_SKEW=$(1)u -c -o $$@ $$<
 $(B)/skew$(1)/shmqd: $(call skewed,$(1),$(DAEMON_O) $(LIB_O))
-	$$(link) $(HWLOC_LIBS) $(SHMQ_LIBS)
+	$$(link) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS)
 $(B)/skew$(1)/shmq: $(call skewed,$(1),$(CLI_O) $(LIB_O))
 	$$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
 endef
@@ -218,7 +220,7 @@ $(B)/tests/fuzz/words:  WRAPPED = exit mkdir
 $(B)/tests/fuzz/gather: WRAPPED = files_listen
 $(FUZZ): SAN_LINK_fuzzer = -fsanitize=fuzzer
 $(FUZZ): %: %.o $(FUZZ_O) $(FUZZ_LIBS)
-	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(JANSSON_LIBS) $(SHMQ_LIBS) -lm
+	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(JANSSON_LIBS) $(SHMQ_LIBS) -lm
 
 # ---- peers of the benchmarks: a shared object each --------------------------
 

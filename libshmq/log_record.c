@@ -40,6 +40,33 @@ uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
 	return (uint32_t)XXH3_64bits_digest(&state);
 }
 
+/* Its memory is the state, which wants an alignment of its own. */
+struct log_summer *shmq__log_summer_create(void)
+{
+	return (struct log_summer *)XXH3_createState();
+}
+
+void shmq__log_summer_destroy(struct log_summer *summer)
+{
+	XXH3_freeState((XXH3_state_t *)summer);
+}
+
+void shmq__log_summer_begin(struct log_summer *summer, uint64_t seed, const struct log_record *head)
+{
+	XXH3_64bits_reset_withSeed((XXH3_state_t *)summer, seed);
+	shmq__log_summer_add(summer, (const char *)head + SUMMED_AT, SUMMED_BYTES);
+}
+
+void shmq__log_summer_add(struct log_summer *summer, const void *data, size_t bytes)
+{
+	XXH3_64bits_update((XXH3_state_t *)summer, data, bytes);
+}
+
+uint32_t shmq__log_summer_sum(const struct log_summer *summer)
+{
+	return (uint32_t)XXH3_64bits_digest((const XXH3_state_t *)summer);
+}
+
 static int is_nothing(const struct log_record *r)
 {
 	static const struct log_record nothing;

@@ -18,6 +18,16 @@ uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
 /* The same where head and body stand behind each other at `record`. */
 uint32_t shmq__log_record_sum_whole(uint64_t seed, const void *record);
 
+/* The same where the body becomes known by and by: begin with the head, add
+ * the body in order.  NULL if there is no memory. */
+struct log_summer;
+struct log_summer *shmq__log_summer_create(void);
+void shmq__log_summer_destroy(struct log_summer *summer);
+void shmq__log_summer_begin(struct log_summer *summer, uint64_t seed,
+			    const struct log_record *head);
+void shmq__log_summer_add(struct log_summer *summer, const void *data, size_t bytes);
+uint32_t shmq__log_summer_sum(const struct log_summer *summer);
+
 /* Of what has a checksum field in it or behind it: low half of XXH3. */
 uint32_t shmq__log_sum(uint64_t seed, const void *data, size_t bytes);
 

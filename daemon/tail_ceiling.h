@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tail_ceiling: the file that says which seqs were never given out.  Two
+ * blocks are written in turns, so one of them is whole at any moment.
+ */
+#ifndef SHMQ_TAIL_CEILING_H
+#define SHMQ_TAIL_CEILING_H
+
+#include "tail_io.h"
+
+struct tail_ceiling;
+
+/* In the directory `dir`, which is synced if the file is new.  `serial` is the
+ * one that counted when it was read last, 0 if there was none. */
+int tail_ceiling_open(struct tail_io *io, int dir, const uint8_t log_id[16], uint64_t serial,
+		      struct tail_ceiling **out);
+
+/* When it is idle. */
+void tail_ceiling_close(struct tail_ceiling *c);
+
+/* Have it written and synced in the background; of several that are asked for
+ * meanwhile the last one counts. */
+enum tail_ceiling_end { TAIL_CEILING_OPEN, TAIL_CEILING_CLEAN };
+void tail_ceiling_set(struct tail_ceiling *c, uint64_t seq, enum tail_ceiling_end end);
+
+/* The ceiling that is on the disk; 0 if none has been written by us. */
+uint64_t tail_ceiling_seq(const struct tail_ceiling *c);
+
+/* Why the last one is not; it is tried again by tail_ceiling_retry(). */
+int tail_ceiling_error(const struct tail_ceiling *c);
+void tail_ceiling_retry(struct tail_ceiling *c);
+
+int tail_ceiling_is_idle(const struct tail_ceiling *c);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tail_segment: the file of one segment, from its creation until it has its
+ * exact size.  What is written into it, and when, is tail_writer's business.
+ */
+#ifndef SHMQ_TAIL_SEGMENT_H
+#define SHMQ_TAIL_SEGMENT_H
+
+#include "log_format.h"
+#include "tail_index.h"
+#include "tail_io.h"
+
+enum tail_direct { TAIL_DIRECT_AUTO, TAIL_DIRECT_YES, TAIL_DIRECT_NO };
+
+/* Of all segments of a partition. */
+struct tail_layout {
+	int dir; /* of the partition */
+	uint8_t log_id[16];
+	char topic[256];
+	uint32_t partition;
+	uint64_t segment_bytes;  /* 0: 1 GiB; a multiple of LOG_BLOCK */
+	enum tail_direct direct; /* auto: O_DIRECT if the filesystem takes it */
+	int preallocates;        /* segment_bytes at once, if it can be had */
+};
+
+struct tail_segment {
+	struct tail_op sync; /* kept by tail_writer, and all below `link` */
+	int fd, is_direct;
+	uint64_t first_seq, seed;
+	struct tail_index *index;
+	TAILQ_ENTRY(tail_segment) link;
+
+	struct tail_writer *w;
+	unsigned run_count; /* runs that are not written yet */
+	int is_syncing;     /* all before syncing_seq; */
+	int is_sealing;     /* the sync covers all there will ever be */
+	int is_sealed;      /* ended, written and synced */
+	int is_naming;      /* its name is being synced */
+	int is_named;       /* ... is synced */
+	uint64_t syncing_seq, synced_seq;
+	uint64_t end_seq; /* first of the next segment; UINT64_MAX: not ended */
+	uint64_t end_off;
+};
+
+/* A new one, whose header is put at `block`, LOG_BLOCK bytes, to be written by
+ * the caller.  0 or -errno: -EEXIST if there is a file of that name. */
+int tail_segment_create(const struct tail_layout *layout, uint64_t first_seq, uint64_t base_ts,
+			char *block, struct tail_segment **out);
+
+/* One that is there, to be gone on with at `off`, behind which it is cut off.
+ * The block that `off` is in, as far as it is full, goes to `block`. */
+int tail_segment_resume(const struct tail_layout *layout, uint64_t first_seq, uint64_t seed,
+			uint64_t off, char *block, struct tail_segment **out);
+
+/* The filesystem takes no writes of ours with O_DIRECT: do without. */
+void tail_segment_undirect(struct tail_segment *s);
+
+/* Cut it off at `off` unless that is TAIL_UNCUT, and close. */
+#define TAIL_UNCUT UINT64_MAX
+void tail_segment_close(struct tail_segment *s, uint64_t off);
+
+#endif
