@@ -17,6 +17,10 @@
 #include "log.h"
 #include "log_recover.h"
 #include "name.h"
+#include "tail_ceiling.h"
+
+#define CEILING_DEPTHS 8u
+#define CEILING_GAP (UINT64_C(1) << 30)
 
 /* A name that no topic has: what is removed is deleted under it. */
 #define REMOVED ".removed."
@@ -155,6 +159,41 @@ static int write_identity(int dir, const char *topic, const struct proto_options
 
 /* ---- partitions ------------------------------------------------------ */
 
+uint64_t durable_ceiling_room(enum shmq_log log, uint64_t depth)
+{
+	uint64_t depths = CEILING_DEPTHS * depth;
+
+	return log == SHMQ_LOG_BLOCK || depths > CEILING_GAP ? depths : CEILING_GAP;
+}
+
+/* Before anybody can be given a seq. */
+static int put_ceiling(int dir, const struct log_identity *id, const struct proto_options *options,
+		       uint64_t serial, uint64_t next)
+{
+	struct tail_io_options how = { .buffer_count = 2,
+				       .buffer_bytes = LOG_BLOCK,
+				       .kind = TAIL_IO_PLAIN };
+	struct tail_ceiling *ceiling;
+	struct tail_io *io;
+	int error = tail_io_create(&how, &io);
+
+	if (error)
+		return error;
+	error = tail_ceiling_open(io, dir, id->log_id, serial, &ceiling);
+	if (!error) {
+		tail_ceiling_set(ceiling,
+				 next + durable_ceiling_room((enum shmq_log)options->log,
+							     options->depth),
+				 TAIL_CEILING_OPEN);
+		while (!tail_ceiling_is_idle(ceiling))
+			tail_io_reap(io, SHMQ_FOREVER);
+		error = tail_ceiling_error(ceiling);
+		tail_ceiling_close(ceiling);
+	}
+	tail_io_destroy(io);
+	return error;
+}
+
 struct finding {
 	const char *topic;
 	uint32_t partition;
@@ -167,7 +206,8 @@ static void found(void *arg, const char *line)
 	log_warn("log of \"%s\", partition %u: %s", f->topic, f->partition, line);
 }
 
-static int prepare_partition(int dir, const struct log_identity *id, uint32_t partition,
+static int prepare_partition(int dir, const struct log_identity *id,
+			     const struct proto_options *options, uint32_t partition,
 			     uint64_t first_seq, uint64_t *next, struct shmq__why *why)
 {
 	struct finding f = { id->topic, partition };
@@ -186,8 +226,10 @@ static int prepare_partition(int dir, const struct log_identity *id, uint32_t pa
 	if (fd < 0)
 		return -errno;
 	error = shmq__log_recover(fd, id->log_id, &state, found, &f, why);
-	close(fd);
 	*next = state.has_next || state.resume ? state.resume : first_seq;
+	if (!error)
+		error = put_ceiling(fd, id, options, state.ceiling_serial, *next);
+	close(fd);
 	return error;
 }
 
@@ -218,7 +260,7 @@ int durable_prepare(const char *bus_dir, const char *topic, const struct proto_o
 				   "create it with as many, or move %.100s away",
 				   topic, was->partitions, options->partitions, path);
 	for (p = 0; !error && p < options->partitions; p++)
-		error = prepare_partition(dir, &id, p, first_seq, &next[p], why);
+		error = prepare_partition(dir, &id, options, p, first_seq, &next[p], why);
 	close(dir);
 	if (error && !*why->text)
 		return shmq__fail(why, error, "making the log in %.180s: %s", path,

@@ -28,6 +28,11 @@ int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t byt
 int durable_prepare(const char *bus_dir, const char *topic, const struct proto_options *options,
 		    uint64_t first_seq, uint64_t *next, struct shmq__why *why);
 
+/* How far above the next seq the ceiling of such a topic is put.  A publisher that
+ * waits for its log is never more than a ring ahead of it; one that does not would
+ * have to send so much while the tailer is away. */
+uint64_t durable_ceiling_room(enum shmq_log log, uint64_t depth);
+
 /* Who a log is, as its directory says.  0, or as above. */
 int durable_identify(int dir, struct log_identity *out, struct shmq__why *why);
 

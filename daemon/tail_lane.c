@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "durable.h"
 #include "futex.h"
 #include "log.h"
 #include "log_recover.h"
@@ -29,12 +30,6 @@
 #define CLOCK_EVERY 64u /* messages: reading the clock takes longer than one */
 #define BATCH_BYTES (UINT64_C(1) << 20)
 #define RETRY_NS UINT64_C(1000000000)
-/* Room of ceilings.  A publisher that waits for the log is never more than a ring
- * ahead of it; one that does not would have to send so much while the tailer is
- * away. */
-#define CEILING_DEPTHS 8u
-#define CEILING_GAP (UINT64_C(1) << 30)
-
 /* A batch of which not all members are appended yet. */
 struct open_batch {
 	uint64_t first_seq;
@@ -383,16 +378,9 @@ static void flush(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
 	l->first_ns = 0;
 }
 
-static uint64_t ceiling_room(const struct tail_lane *l)
-{
-	uint64_t depths = CEILING_DEPTHS * l->o.topic->depth;
-
-	return l->o.topic->log == SHMQ_LOG_BLOCK || depths > CEILING_GAP ? depths : CEILING_GAP;
-}
-
 static void raise_ceiling(struct tail_lane *l)
 {
-	uint64_t room = ceiling_room(l);
+	uint64_t room = durable_ceiling_room(l->o.topic->log, l->o.topic->depth);
 
 	if (l->ceiling && seq_diff(l->ceiling, l->next) > (int64_t)(room / 2))
 		return;
