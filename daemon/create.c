@@ -538,21 +538,60 @@ int create_request(struct exchange *x)
 
 /* ---- topics of logs -------------------------------------------------- */
 
-static void revive(struct control *c, const char *topic, const struct proto_options *options,
-		   int is_anew)
+/* One that is to be made again, and waits for memory. */
+struct revival {
+	struct memory_wait wait;
+	struct control *c;
+	struct proto_request req;
+	int is_anew;
+};
+
+static void try_to_revive(struct revival *r);
+
+static void revive_again(struct memory_wait *wait)
 {
-	struct proto_request req = { .op = PROTO_CREATE, .create = *options };
-	struct exchange x = { .c = c, .req = &req, .own_fd = -1, .is_last = 1, .is_anew = is_anew };
+	struct revival *r = loop_container(wait, struct revival, wait);
+
+	r->c->reviving--;
+	try_to_revive(r);
+}
+
+static void try_to_revive(struct revival *r)
+{
+	struct exchange x = { .c = r->c, .req = &r->req, .own_fd = -1, .is_anew = r->is_anew };
 	struct shape s;
 	int error;
 
-	snprintf(req.topic, sizeof(req.topic), "%s", topic);
+	x.is_last = !work_freeing(r->c->work, WORK_ALL_PAGES);
 	error = find_shape(&x, &s);
 	if (!error)
 		error = begin(&x, &s);
+	if (error == POOL_COMING) {
+		r->c->reviving++;
+		control_await_memory(r->c, &r->wait, revive_again);
+		return;
+	}
 	if (error && error != CONN_LATER)
-		log_error("topic \"%s\" could not be made again, its log stays as it is: %s", topic,
-			  *x.why.text ? x.why.text : shmq_strerror(error));
+		log_error("topic \"%s\" could not be made again, its log stays as it is: %s",
+			  r->req.topic, *x.why.text ? x.why.text : shmq_strerror(error));
+	free(r);
+}
+
+static void revive(struct control *c, const char *topic, const struct proto_options *options,
+		   int is_anew)
+{
+	struct revival *r = calloc(1, sizeof(*r));
+
+	if (!r) {
+		log_error("topic \"%s\" could not be made again: no memory", topic);
+		return;
+	}
+	r->c = c;
+	r->req.op = PROTO_CREATE;
+	r->req.create = *options;
+	snprintf(r->req.topic, sizeof(r->req.topic), "%s", topic);
+	r->is_anew = is_anew;
+	try_to_revive(r);
 }
 
 /* As conn_answer_later() does for who asked. */

@@ -149,7 +149,7 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 		error = open_writer(l, &state, why);
 	}
 	if (error) {
-		tail_lane_close(l);
+		tail_lane_close(l, TAIL_CLOSE_CLEAN);
 		return error;
 	}
 	/* What the ring does not have any more was sent while there was no tailer,
@@ -541,15 +541,15 @@ void tail_lane_retain(struct tail_lane *l)
 
 /* ---- closing --------------------------------------------------------- */
 
-int tail_lane_close(struct tail_lane *l)
+int tail_lane_close(struct tail_lane *l, enum tail_close how)
 {
 	struct tail_marks m;
 	int error = 0;
 
 	if (l->writer) {
 		m = tail_writer_marks(l->writer);
-		error = tail_writer_close(l->writer, TAIL_CLOSE_CLEAN);
-		if (!error) {
+		error = tail_writer_close(l->writer, how);
+		if (!error && how == TAIL_CLOSE_CLEAN) {
 			m.written = m.synced = m.next_seq;
 			m.ceiling = m.next_seq + l->o.topic->depth;
 			m.error = m.sync_error = 0;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/queue.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bus.h"
@@ -69,7 +70,7 @@ struct tailer {
 
 /* ---- topics ---------------------------------------------------------- */
 
-static void close_tail(struct tailer *t, struct tail *tail)
+static void close_tail(struct tailer *t, struct tail *tail, enum tail_close how)
 {
 	uint32_t p;
 	int error;
@@ -78,7 +79,7 @@ static void close_tail(struct tailer *t, struct tail *tail)
 		if (!tail->lane[p])
 			continue;
 		shmq_waitset_remove(t->set, tail_lane_sub(tail->lane[p]));
-		error = tail_lane_close(tail->lane[p]);
+		error = tail_lane_close(tail->lane[p], how);
 		if (error)
 			log_error("closing the log of \"%s\", partition %u: %s", tail->info.name, p,
 				  shmq_strerror(error));
@@ -201,9 +202,33 @@ static int consider(void *arg, const struct shmq_topic_info *info)
 	}
 	log_error("the log of \"%s\" is not kept: %s", info->name,
 		  *why.text ? why.text : shmq_strerror(error));
-	close_tail(t, tail);
+	close_tail(t, tail, TAIL_CLOSE_CLEAN);
 	note_failure(t, info->id, now);
 	return 0;
+}
+
+/* It was removed for good, and its log is in nobody's way any more. */
+static int is_removed(const struct tailer *t, const struct tail *tail)
+{
+	char path[PATH_MAX];
+	struct stat was, is;
+
+	if (shmq__bus_partition_array(t->bus, tail->info.id) || fstat(tail->dir, &was) ||
+	    snprintf(path, sizeof(path), "%s/%s", t->dir, tail->info.name) >= (int)sizeof(path))
+		return 0;
+	return stat(path, &is) ? errno == ENOENT :
+				 was.st_dev != is.st_dev || was.st_ino != is.st_ino;
+}
+
+static void drop_removed(struct tailer *t)
+{
+	struct tail *tail, *next;
+
+	for (tail = LIST_FIRST(&t->tails); tail; tail = next) {
+		next = LIST_NEXT(tail, link);
+		if (is_removed(t, tail))
+			close_tail(t, tail, TAIL_CLOSE_OPEN);
+	}
 }
 
 /* ---- the loop -------------------------------------------------------- */
@@ -254,7 +279,7 @@ static int pump_all(struct tailer *t)
 		more |= pump(t, tail, &ended);
 		/* A moved topic is found again in its fresh rings. */
 		if (ended == tail->info.partitions)
-			close_tail(t, tail);
+			close_tail(t, tail, TAIL_CLOSE_CLEAN);
 	}
 	return more;
 }
@@ -288,6 +313,7 @@ static void look_around(struct tailer *t, uint64_t now)
 {
 	if (now >= t->look_ns) {
 		read_link(t);
+		drop_removed(t);
 		shmq_topic_each(t->bus, consider, t);
 		t->look_ns = now + LOOK_NS;
 	}
@@ -332,7 +358,7 @@ static void run(struct tailer *t)
 			wait_for_more(t, due);
 	}
 	while (!LIST_EMPTY(&t->tails))
-		close_tail(t, LIST_FIRST(&t->tails));
+		close_tail(t, LIST_FIRST(&t->tails), TAIL_CLOSE_CLEAN);
 }
 
 /* ---- coming ---------------------------------------------------------- */

@@ -77,6 +77,7 @@ const char *test_bus_daemon(void)
 void test_bus_prepare(void)
 {
 	const char *program = test_bus_daemon();
+	char data[PATH_MAX + 8];
 
 	if (access(program, X_OK) < 0)
 		FAIL("no supervisor to run: %s: %s", program, strerror(errno));
@@ -84,7 +85,9 @@ void test_bus_prepare(void)
 	if (!mkdtemp(dir))
 		FAIL("%s: %s", dir, strerror(errno));
 	snprintf(name, sizeof(name), "t%d-%s", (int)getpid(), dir + strlen(dir) - 6);
+	snprintf(data, sizeof(data), "%s.data", dir);
 	setenv("SHMQ_RUNTIME_DIR", dir, 1);
+	setenv("SHMQ_DATA_DIR", data, 1);
 	setenv("SHMQ_DAEMON", program, 1);
 }
 
@@ -347,6 +350,12 @@ static void check_no_socket(void)
 		closedir(entries);
 }
 
+void test_bus_await_end(void)
+{
+	if (!test_wait_until(supervisors_gone, NULL, STOP_MS))
+		FAIL("%d processes of the supervisor go on", signal_supervisors(0, NULL));
+}
+
 void test_bus_stop(void)
 {
 	char log[PATH_MAX + 16];
@@ -365,6 +374,8 @@ void test_bus_stop(void)
 	check_no_socket();
 	snprintf(log, sizeof(log), "%s.log", dir);
 	unlink(log);
+	snprintf(log, sizeof(log), "%s.data", dir);
+	test_remove_tree(log);
 	test_remove_tree(dir);
 	unsetenv("SHMQ_RUNTIME_DIR");
 	*dir = *name = 0;

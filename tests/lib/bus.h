@@ -37,6 +37,9 @@ pid_t test_bus_launch(void);
  * many there were.  What this file started must not have ended by itself. */
 int test_bus_kill(const char *role);
 
+/* Wait until all of it has ended, as it was asked to. */
+void test_bus_await_end(void);
+
 /* End the supervisor and remove its directory.  Fails the test if a process
  * of it or a socket is left. */
 void test_bus_stop(void);

@@ -404,7 +404,9 @@ static int show_log(const char *path, const struct stat *st, int kind, struct FT
 	FILE *file;
 
 	(void)st;
-	if (kind != FTW_F || !dot || strcmp(dot, ".log") || !(file = fopen(path, "re")))
+	/* Logs of supervisors, not of topics. */
+	if (kind != FTW_F || !dot || strcmp(dot, ".log") || ftw->level > 1 ||
+	    !(file = fopen(path, "re")))
 		return 0;
 	while (fgets(line, sizeof(line), file))
 		lines++;
