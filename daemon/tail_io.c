@@ -5,6 +5,7 @@
 #include <liburing.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -25,9 +26,6 @@
 
 enum { WRITE = 1, DATASYNC = 2, SYNC = 4 };
 
-/* The low bit of user_data says which half of a write with a sync ended. */
-#define WRITE_HALF 1u
-
 STAILQ_HEAD(op_list, tail_op);
 
 struct tail_io {
@@ -36,7 +34,6 @@ struct tail_io {
 	unsigned buffer_count, free_count;
 	char *pool, **free;
 	int is_registered;      /* the kernel has the pool mapped */
-	int can_skip;           /* what succeeds can be silent: since Linux 5.17 */
 	unsigned entries;       /* of the queue, taken by what is under way */
 	unsigned count;         /* of operations, started and not reported */
 	struct op_list waiting; /* for room in the queue */
@@ -103,7 +100,6 @@ static int make_ring(struct tail_io *io)
 	if (error)
 		return error;
 	io->is_registered = !io_uring_register_buffers(&io->ring, &pool, 1);
-	io->can_skip = !!(io->ring.features & IORING_FEAT_CQE_SKIP);
 	io->kind = TAIL_IO_URING;
 	return 0;
 }
@@ -195,12 +191,21 @@ static int advance(struct tail_op *op, long long result)
 
 /* ---- plain calls ------------------------------------------------------- */
 
+static ssize_t write_once(const struct tail_op *op)
+{
+	struct iovec data = { (void *)op->data, op->bytes };
+
+	if (op->what == (WRITE | DATASYNC))
+		return pwritev2(op->fd, &data, 1, (off_t)op->off, RWF_DSYNC);
+	return pwrite(op->fd, op->data, op->bytes, (off_t)op->off);
+}
+
 static int write_plainly(struct tail_op *op)
 {
 	int error;
 
 	do {
-		ssize_t n = pwrite(op->fd, op->data, op->bytes, (off_t)op->off);
+		ssize_t n = write_once(op);
 
 		error = advance(op, n < 0 ? -errno : n);
 	} while (error > 0);
@@ -217,16 +222,6 @@ static int sync_plainly(const struct tail_op *op)
 	return failed ? -errno : 0;
 }
 
-static void run_plainly(struct tail_io *io, struct tail_op *op)
-{
-	int error = op->what & WRITE ? write_plainly(op) : 0;
-
-	op->is_written = !error;
-	if (!error && op->what & (DATASYNC | SYNC))
-		error = sync_plainly(op);
-	end(io, op, error);
-}
-
 /* ---- io_uring ---------------------------------------------------------- */
 
 static int is_pooled(const struct tail_io *io, const struct tail_op *op)
@@ -234,45 +229,21 @@ static int is_pooled(const struct tail_io *io, const struct tail_op *op)
 	return op->data >= io->pool && op->data < io->pool + io->buffer_bytes * io->buffer_count;
 }
 
-/* Write and sync in one go: the write is silent if it succeeds, and if it
- * does not, it is what speaks for both. */
-static int is_linked(const struct tail_io *io, const struct tail_op *op)
-{
-	return io->can_skip && !op->is_written && op->what & DATASYNC;
-}
-
-static unsigned entries_of(const struct tail_io *io, const struct tail_op *op)
-{
-	return is_linked(io, op) ? 2 : 1;
-}
-
-static void prepare_write(struct tail_io *io, struct tail_op *op, struct io_uring_sqe *sqe)
+/* A write that is to be synced is one with RWF_DSYNC: a linked fdatasync
+ * goes by way of another thread of the kernel, and takes half as long again. */
+static void prepare(struct tail_io *io, struct tail_op *op, struct io_uring_sqe *sqe)
 {
 	unsigned bytes = (unsigned)op->bytes;
 
-	if (io->is_registered && is_pooled(io, op))
+	if (!(op->what & WRITE))
+		io_uring_prep_fsync(sqe, op->fd, op->what & SYNC ? 0 : IORING_FSYNC_DATASYNC);
+	else if (io->is_registered && is_pooled(io, op))
 		io_uring_prep_write_fixed(sqe, op->fd, op->data, bytes, op->off, 0);
 	else
 		io_uring_prep_write(sqe, op->fd, op->data, bytes, op->off);
-	io_uring_sqe_set_data64(sqe, (uintptr_t)op | WRITE_HALF);
-	if (is_linked(io, op))
-		io_uring_sqe_set_flags(sqe, IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS);
-}
-
-static void prepare_sync(struct tail_op *op, struct io_uring_sqe *sqe)
-{
-	io_uring_prep_fsync(sqe, op->fd, op->what & SYNC ? 0 : IORING_FSYNC_DATASYNC);
-	io_uring_sqe_set_data64(sqe, (uintptr_t)op);
-}
-
-/* Put op into the queue, which has room for it. */
-static void queue(struct tail_io *io, struct tail_op *op)
-{
-	io->entries += entries_of(io, op);
-	if (!op->is_written)
-		prepare_write(io, op, io_uring_get_sqe(&io->ring));
-	if (op->is_written || is_linked(io, op))
-		prepare_sync(op, io_uring_get_sqe(&io->ring));
+	if (op->what == (WRITE | DATASYNC))
+		sqe->rw_flags = RWF_DSYNC;
+	io_uring_sqe_set_data(sqe, op);
 }
 
 /* All that has room goes to the kernel; what it has no memory for now stays
@@ -281,40 +252,25 @@ static void submit(struct tail_io *io)
 {
 	struct tail_op *op;
 
-	while ((op = STAILQ_FIRST(&io->waiting)) &&
-	       io->entries + entries_of(io, op) <= QUEUE_ENTRIES) {
+	while ((op = STAILQ_FIRST(&io->waiting)) && io->entries < QUEUE_ENTRIES) {
 		STAILQ_REMOVE_HEAD(&io->waiting, link);
-		queue(io, op);
+		prepare(io, op, io_uring_get_sqe(&io->ring));
+		io->entries++;
 	}
 	if (io_uring_sq_ready(&io->ring))
 		io_uring_submit(&io->ring);
 }
 
-static void again(struct tail_io *io, struct tail_op *op)
+static void on_result(struct tail_io *io, struct tail_op *op, int result)
 {
-	STAILQ_INSERT_TAIL(&io->waiting, op, link);
-}
+	int error = op->what & WRITE ? advance(op, result) : result;
 
-static void on_write(struct tail_io *io, struct tail_op *op, int result)
-{
-	int error = advance(op, result);
-
-	io->entries -= entries_of(io, op);
-	op->is_written = !error;
-	if (error > 0 || (!error && op->what & DATASYNC))
-		again(io, op);
-	else
-		end(io, op, error);
-}
-
-static void on_sync(struct tail_io *io, struct tail_op *op, int result)
-{
-	io->entries -= entries_of(io, op);
-	op->is_written = 1;
-	if (result == -EINTR || result == -EAGAIN)
-		again(io, op);
-	else
-		end(io, op, result);
+	io->entries--;
+	if (error == 1 || error == -EINTR || error == -EAGAIN) {
+		STAILQ_INSERT_TAIL(&io->waiting, op, link);
+		return;
+	}
+	end(io, op, error);
 }
 
 static void collect(struct tail_io *io)
@@ -322,15 +278,11 @@ static void collect(struct tail_io *io)
 	struct io_uring_cqe *cqe;
 
 	while (!io_uring_peek_cqe(&io->ring, &cqe)) {
-		uintptr_t data = (uintptr_t)io_uring_cqe_get_data64(cqe);
-		struct tail_op *op = (struct tail_op *)(data & ~(uintptr_t)WRITE_HALF);
+		struct tail_op *op = io_uring_cqe_get_data(cqe);
 		int result = cqe->res;
 
 		io_uring_cqe_seen(&io->ring, cqe);
-		if (data & WRITE_HALF)
-			on_write(io, op, result);
-		else
-			on_sync(io, op, result);
+		on_result(io, op, result);
 	}
 	submit(io);
 }
@@ -351,10 +303,9 @@ static void start(struct tail_io *io, struct tail_op *op, int what, int fd)
 	op->what = what;
 	op->fd = fd;
 	op->error = 0;
-	op->is_written = !(what & WRITE);
 	io->count++;
 	if (io->kind == TAIL_IO_PLAIN) {
-		run_plainly(io, op);
+		end(io, op, what & WRITE ? write_plainly(op) : sync_plainly(op));
 		return;
 	}
 	STAILQ_INSERT_TAIL(&io->waiting, op, link);

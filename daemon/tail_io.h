@@ -48,9 +48,6 @@ unsigned tail_io_free_count(const struct tail_io *io); /* of the buffers */
 struct tail_op {
 	void (*done)(struct tail_op *op, int error);
 
-	/* Of a write with a sync that has failed: 1 if only the sync has. */
-	int is_written;
-
 	/* The rest is tail_io's. */
 	int what, fd, error;
 	const char *data;
@@ -59,12 +56,12 @@ struct tail_op {
 	STAILQ_ENTRY(tail_op) link;
 };
 
-/* Start: write data[0, bytes) at `off` of fd; the same and then, in one wake-up
- * if the kernel can, fdatasync it; fdatasync alone; fsync, which a directory
- * needs.  The end is 0 or -errno: short writes, EINTR and EAGAIN are gone
- * on with.  A sync covers the writes whose done() came before it was started,
- * and the one it is one with.  `data` stays until then; alignment for an
- * fd with O_DIRECT is the caller's business. */
+/* Start: write data[0, bytes) at `off` of fd; write it so that it is on the
+ * disk at the end, with what is needed to read it, but nothing of what was
+ * written before (as RWF_DSYNC); fdatasync of what was; fsync, which a directory needs.  The
+ * end is 0 or -errno: short writes, EINTR and EAGAIN are gone on with.  A
+ * sync covers the writes whose done() came before it was started.  `data` stays
+ * until then; alignment for an fd with O_DIRECT is the caller's business. */
 void tail_io_write(struct tail_io *io, struct tail_op *op, int fd, const void *data, size_t bytes,
 		   uint64_t off);
 void tail_io_write_sync(struct tail_io *io, struct tail_op *op, int fd, const void *data,

@@ -38,6 +38,9 @@ struct tail_segment {
 	int is_naming;      /* its name is being synced */
 	int is_named;       /* ... is synced */
 	uint64_t syncing_seq, synced_seq;
+	/* Numbers of runs: the last one that was sent to be written only; the
+	 * last one that syncs cover, will cover. */
+	uint64_t unsynced_run, synced_run, syncing_run;
 	uint64_t end_seq; /* first of the next segment; UINT64_MAX: not ended */
 	uint64_t end_off;
 };

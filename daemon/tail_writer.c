@@ -39,12 +39,12 @@ struct tail_writer {
 	struct tail_io *io;
 	struct tail_layout layout;
 	struct tail_ceiling *ceiling;
-	struct segment_list segments; /* oldest first; those before `segment` are ended */
-	struct tail_segment *segment; /* that is appended to; NULL: one is to be made */
-	struct run_list runs, spare;  /* in the order of the log */
-	struct run *run, *all;        /* that fills, the last one, or NULL; their memory */
-	uint64_t numbers;
-	unsigned unsent; /* runs that are FULL */
+	struct segment_list segments;  /* oldest first; those before `segment` are ended */
+	struct tail_segment *segment;  /* that is appended to; NULL: one is to be made */
+	struct run_list runs, spare;   /* in the order of the log */
+	struct run *run, *all;         /* that fills, the last one, or NULL; their memory */
+	uint64_t numbers, written_run; /* of runs: the last one, the last one written */
+	unsigned unsent;               /* runs that are FULL */
 
 	uint64_t off, next_seq, max_ts; /* where the next byte goes; of the next record */
 	uint64_t ended_seq;             /* end_seq of the last run that fills no more */
@@ -158,13 +158,15 @@ static int is_ended(const struct tail_segment *s)
 	return s->end_seq != UINT64_MAX;
 }
 
-/* A sync of what is before seq; unwritten: runs of s that it does not cover. */
-static void begin_sync(struct tail_writer *w, struct tail_segment *s, uint64_t seq,
+/* A sync of what is before `seq`, and of all runs up to `run`; unwritten: how
+ * many of s come behind. */
+static void begin_sync(struct tail_writer *w, struct tail_segment *s, uint64_t seq, uint64_t run,
 		       unsigned unwritten)
 {
 	s->is_syncing = 1;
 	s->is_sealing = is_ended(s) && !unwritten;
 	s->syncing_seq = least(seq, s->end_seq);
+	s->syncing_run = run;
 	w->syncing++;
 }
 
@@ -172,7 +174,7 @@ static void end_sync(struct tail_writer *w, struct tail_segment *s, int error)
 {
 	s->is_syncing = 0;
 	w->syncing--;
-	/* None was made after a write that failed: it is wanted still. */
+	/* The write that was to be synced failed: both are done again. */
 	if (error == -ECANCELED)
 		return;
 	if (error) {
@@ -180,6 +182,7 @@ static void end_sync(struct tail_writer *w, struct tail_segment *s, int error)
 		return;
 	}
 	s->synced_seq = s->syncing_seq;
+	s->synced_run = s->syncing_run;
 	s->is_sealed = s->is_sealing;
 }
 
@@ -206,7 +209,7 @@ static void sync_segments(struct tail_writer *w)
 		if ((s->synced_seq >= want || have < want) &&
 		    (s->is_sealed || !is_ended(s) || s->run_count))
 			continue;
-		begin_sync(w, s, have, s->run_count);
+		begin_sync(w, s, have, w->written_run, s->run_count);
 		tail_io_datasync(w->io, &s->sync, s->fd);
 	}
 }
@@ -282,12 +285,15 @@ static void want_sync(struct tail_writer *w, uint64_t seq)
 
 /* ---- writes ---------------------------------------------------------------- */
 
-/* The sync goes with the write if no other write of the segment is on its
- * way, which it would not cover. */
+/* The sync goes with the write, which it covers alone: so if all before is
+ * synced, and nothing else of the segment is on its way. */
 static int takes_sync_along(const struct tail_writer *w, const struct run *run)
 {
+	const struct tail_segment *s = run->segment;
+
 	return w->sync_seq > w->written && w->sync_seq <= run->end_seq &&
-	       run == TAILQ_FIRST(&w->runs) && !run->segment->is_syncing && !w->sync_error;
+	       run == TAILQ_FIRST(&w->runs) && s->unsynced_run <= s->synced_run && !s->is_syncing &&
+	       !w->sync_error;
 }
 
 static void send_run(struct tail_writer *w, struct run *run)
@@ -303,9 +309,12 @@ static void send_run(struct tail_writer *w, struct run *run)
 	run->has_sync = takes_sync_along(w, run);
 	w->unsent--;
 	if (run->has_sync) {
-		begin_sync(w, s, run->end_seq, s->run_count - 1);
+		begin_sync(w, s, run->end_seq, run->number, s->run_count - 1);
 		tail_io_write_sync(w->io, &run->op, s->fd, run->mem, bytes, run->off);
 	} else {
+		/* One that was held comes behind its successors. */
+		if (run->number > s->unsynced_run)
+			s->unsynced_run = run->number;
 		tail_io_write(w->io, &run->op, s->fd, run->mem, bytes, run->off);
 	}
 }
@@ -337,9 +346,9 @@ static void on_written(struct tail_op *op, int error)
 	struct tail_writer *w = run->w;
 
 	if (run->has_sync)
-		end_sync(w, run->segment, op->is_written ? error : -ECANCELED);
+		end_sync(w, run->segment, error ? -ECANCELED : 0);
 	run->has_sync = 0;
-	if (op->is_written) {
+	if (!error) {
 		run->state = RUN_DONE;
 		tail_io_give(w->io, run->mem);
 		run->mem = NULL;
@@ -368,8 +377,10 @@ static void settle(struct tail_writer *w)
 			before = run;
 			continue;
 		}
-		if (!before)
+		if (!before) {
 			w->written = run->end_seq;
+			w->written_run = run->number;
+		}
 		tail_index_flush(run->segment->index);
 		drop_run(w, run);
 	}

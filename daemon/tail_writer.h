@@ -66,8 +66,8 @@ int tail_writer_append(struct tail_writer *w, const struct log_record *head,
  * of it.  Who may have to take back a record of that size copies it first. */
 int tail_writer_take_back(struct tail_writer *w);
 
-/* Write all that is appended by now; and sync it, in one go if nothing else is
- * under way.  What is appended meanwhile may be in it or not. */
+/* Write all that is appended by now; and sync it, in one go if all before is
+ * synced.  What is appended meanwhile may be in it or not. */
 enum tail_flush { TAIL_WRITE, TAIL_SYNC };
 void tail_writer_flush(struct tail_writer *w, enum tail_flush how);
 

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "shmq.h"
@@ -25,7 +26,7 @@ static struct {
 	int interrupts;  /* so many calls are interrupted first */
 	int write_error; /* of every pwrite */
 	int sync_error;  /* of every sync */
-	int writes, datasyncs, syncs;
+	int writes, dsyncs, datasyncs, syncs;
 } plain;
 
 static int is_interrupted(void)
@@ -35,6 +36,14 @@ static int is_interrupted(void)
 	plain.interrupts--;
 	errno = EINTR;
 	return 1;
+}
+
+ssize_t pwritev2(int fd, const struct iovec *data, int count, off_t off, int flags)
+{
+	CHECK_EQ(count, 1);
+	CHECK_EQ(flags, RWF_DSYNC);
+	plain.dsyncs++;
+	return pwrite(fd, data->iov_base, data->iov_len, off);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t bytes, off_t off)
@@ -228,7 +237,6 @@ static void check_writes(enum tail_io_kind kind)
 	CHECK_OK(sync.error);
 	CHECK_EQ(both.count, 1);
 	CHECK_OK(both.error);
-	CHECK_EQ(both.op.is_written, 1);
 	check_file(fd, 4096, buffer[0], 4096);
 	check_file(fd, 0, "aaaa", 4);
 	check_file(fd, 8192, "aaaa", 4);
@@ -246,7 +254,8 @@ TEST(uring_writes_and_syncs)
 TEST(plain_calls_write_and_sync)
 {
 	check_writes(TAIL_IO_PLAIN);
-	CHECK_EQ(plain.datasyncs, 2);
+	CHECK_EQ(plain.datasyncs, 1);
+	CHECK_EQ(plain.dsyncs, 1);
 }
 
 static void check_errors(enum tail_io_kind kind)
@@ -263,7 +272,6 @@ static void check_errors(enum tail_io_kind kind)
 	reap_all(io);
 	CHECK_EQ(write.error, -EBADF);
 	CHECK_EQ(both.error, -EBADF);
-	CHECK_EQ(both.op.is_written, 0);
 	CHECK_EQ(both.count, 1);
 	CHECK_EQ(sync.error, -EINVAL);
 	close(ends[0]);
@@ -307,7 +315,6 @@ static void check_limit(enum tail_io_kind kind)
 	reap_all(io);
 	CHECK_EQ(both.error, -EFBIG);
 	CHECK_EQ(both.count, 1);
-	CHECK_EQ(both.op.is_written, 0);
 	setrlimit(RLIMIT_FSIZE, &before);
 	/* And with room it is as good as any. */
 	tail_io_write_sync(io, &both.op, fd, buffer, SMALL, 0);
@@ -397,7 +404,7 @@ TEST(plain_calls_go_on_with_what_was_cut_short_or_interrupted)
 	plain.interrupts = 2;
 	tail_io_sync(io, &both.op, fd);
 	CHECK_EQ(plain.syncs, 3);
-	CHECK_EQ(plain.datasyncs, 1);
+	CHECK_EQ(plain.datasyncs, 0);
 	reap_all(io);
 	CHECK_OK(both.error);
 	CHECK_EQ(both.count, 2);
@@ -406,45 +413,25 @@ TEST(plain_calls_go_on_with_what_was_cut_short_or_interrupted)
 	tail_io_destroy(io);
 }
 
-TEST(a_write_whose_sync_fails_is_known_to_be_written)
+TEST(plain_calls_fail_as_they_are_told)
 {
 	struct tail_io *io = make(TAIL_IO_PLAIN, 2);
-	struct counted both = { .op.done = count_end };
+	struct counted write = { .op.done = count_end }, both = write, sync = write, own = write;
 	char *buffer = tail_io_take(io);
 	int fd = make_file("file");
 
 	plain.sync_error = EIO;
-	tail_io_write_sync(io, &both.op, fd, buffer, SMALL, 0);
-	reap_all(io);
-	CHECK_EQ(both.error, -EIO);
-	CHECK_EQ(both.op.is_written, 1);
 	plain.write_error = ENOSPC;
+	tail_io_write(io, &write.op, fd, buffer, SMALL, 0);
 	tail_io_write_sync(io, &both.op, fd, buffer, SMALL, 0);
+	tail_io_datasync(io, &sync.op, fd);
+	tail_io_sync(io, &own.op, fd);
 	reap_all(io);
+	CHECK_EQ(write.error, -ENOSPC);
 	CHECK_EQ(both.error, -ENOSPC);
-	CHECK_EQ(both.op.is_written, 0);
+	CHECK_EQ(sync.error, -EIO);
+	CHECK_EQ(own.error, -EIO);
 	close(fd);
-	tail_io_destroy(io);
-}
-
-/* A pipe can be written to and has no data to sync. */
-TEST(a_linked_sync_that_fails_leaves_the_write_known_to_uring)
-{
-	struct tail_io *io = make(TAIL_IO_URING, 2);
-	struct counted both = { .op.done = count_end };
-	char *buffer = tail_io_take(io), got[512];
-	int ends[2];
-
-	CHECK_OK(pipe2(ends, O_CLOEXEC));
-	memset(buffer, 'p', 512);
-	tail_io_write_sync(io, &both.op, ends[1], buffer, 512, 0);
-	reap_all(io);
-	CHECK_EQ(both.error, -EINVAL);
-	CHECK_EQ(both.op.is_written, 1);
-	CHECK_EQ(both.count, 1);
-	CHECK_EQ(read(ends[0], got, sizeof(got)), 512);
-	close(ends[0]);
-	close(ends[1]);
 	tail_io_destroy(io);
 }
 

@@ -23,26 +23,38 @@
 #define FIRST_SEQ 1000
 #define LOG_ID "sixteen bytes id"
 
-/* ---- a disk that fails ------------------------------------------------- */
+/* ---- a disk that fails, and loses its power ------------------------------ */
 
-/* Plain calls go through here; how much of each file is written and how much
- * is synced is kept, for what the marks promise. */
+/* Plain calls go through here. */
 static struct {
 	int write_error, sync_error, open_error; /* if not 0 */
 	int64_t room; /* bytes that may still be written to logs, if limited */
 	int is_limited;
 	int refuses_direct, direct_writes_fail;
-	int datasyncs, syncs;
+	int dsyncs, datasyncs, syncs;
 } disk;
 
-static int is_log(int fd)
+/* What a loss of power would leave, if it left nothing that it need not: of
+ * each log, by its first seq, what was synced; once its name is. */
+enum { FILES = 4096 };
+static struct {
+	char *mem;
+	size_t bytes;
+	int is_made, is_named;
+} stable[FILES];
+
+static int first_seq_of(int fd)
 {
 	char link[64], path[512] = "";
+	int seq;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	if (readlink(link, path, sizeof(path) - 1) < 0)
-		return 0;
-	return strlen(path) > 4 && !strcmp(path + strlen(path) - 4, ".log");
+	if (readlink(link, path, sizeof(path) - 1) < 0 || strlen(path) < 24 ||
+	    strcmp(path + strlen(path) - 4, ".log") != 0)
+		return -1;
+	seq = atoi(path + strlen(path) - 24);
+	CHECK_LT(seq, FILES);
+	return seq;
 }
 
 static int fails_by(int error)
@@ -51,13 +63,28 @@ static int fails_by(int error)
 	return -1;
 }
 
+static void keep(int seq, const void *data, size_t bytes, size_t off)
+{
+	if (off + bytes > stable[seq].bytes) {
+		stable[seq].mem = realloc(stable[seq].mem, off + bytes);
+		memset(stable[seq].mem + stable[seq].bytes, 0, off + bytes - stable[seq].bytes);
+		stable[seq].bytes = off + bytes;
+	}
+	memcpy(stable[seq].mem + off, data, bytes);
+}
+
 ssize_t pwrite(int fd, const void *data, size_t bytes, off_t off)
 {
-	if (is_log(fd) && disk.write_error)
+	int seq = first_seq_of(fd);
+
+	if (seq < 0)
+		return syscall(SYS_pwrite64, fd, data, bytes, off);
+	stable[seq].is_made = 1;
+	if (disk.write_error)
 		return fails_by(disk.write_error);
-	if (is_log(fd) && disk.direct_writes_fail && fcntl(fd, F_GETFL) & O_DIRECT)
+	if (disk.direct_writes_fail && fcntl(fd, F_GETFL) & O_DIRECT)
 		return fails_by(EINVAL);
-	if (is_log(fd) && disk.is_limited) {
+	if (disk.is_limited) {
 		if (disk.room < (int64_t)bytes)
 			bytes = (size_t)disk.room;
 		if (!bytes)
@@ -67,16 +94,46 @@ ssize_t pwrite(int fd, const void *data, size_t bytes, off_t off)
 	return syscall(SYS_pwrite64, fd, data, bytes, off);
 }
 
+ssize_t pwritev2(int fd, const struct iovec *data, int count, off_t off, int flags)
+{
+	ssize_t n = pwrite(fd, data->iov_base, data->iov_len, off);
+
+	CHECK_EQ(count, 1);
+	CHECK_EQ(flags, RWF_DSYNC);
+	disk.dsyncs++;
+	if (n > 0 && first_seq_of(fd) >= 0)
+		keep(first_seq_of(fd), data->iov_base, (size_t)n, (size_t)off);
+	return n;
+}
+
 int fdatasync(int fd)
 {
+	int seq = first_seq_of(fd);
+	struct stat st;
+	char *mem;
+
 	disk.datasyncs++;
-	return disk.sync_error && is_log(fd) ? fails_by(disk.sync_error) : 0;
+	if (seq < 0)
+		return 0;
+	if (disk.sync_error)
+		return fails_by(disk.sync_error);
+	CHECK_OK(fstat(fd, &st));
+	/* The writer's descriptor may want that aligned. */
+	mem = aligned_alloc(LOG_BLOCK, ((size_t)st.st_size / LOG_BLOCK + 1) * LOG_BLOCK);
+	CHECK_EQ(pread(fd, mem, ((size_t)st.st_size / LOG_BLOCK + 1) * LOG_BLOCK, 0), st.st_size);
+	keep(seq, mem, (size_t)st.st_size, 0);
+	free(mem);
+	return 0;
 }
 
 int fsync(int fd)
 {
+	int i;
+
 	(void)fd;
 	disk.syncs++;
+	for (i = 0; i < FILES; i++)
+		stable[i].is_named |= stable[i].is_made;
 	return 0;
 }
 
@@ -90,6 +147,8 @@ int openat(int dir, const char *name, int flags, ...)
 	va_end(args);
 	if (disk.open_error && strstr(name, ".log"))
 		return fails_by(disk.open_error);
+	if (flags & O_CREAT && strstr(name, ".log"))
+		stable[atoi(name)].is_made = 1;
 	return (int)syscall(SYS_openat, dir, name, flags, mode);
 }
 
@@ -327,13 +386,28 @@ static void check_exact_segment(struct expected *e, uint64_t first_seq)
 
 /* Walk the whole log: messages from FIRST_SEQ on, as append() wrote them.
  * Returns the seq at which it ends, whichever way it does. */
-static uint64_t walk(void)
+static char *read_log(uint64_t seq, size_t *bytes)
+{
+	return read_file("log", seq, bytes);
+}
+
+static char *read_stable(uint64_t seq, size_t *bytes)
+{
+	char *mem = malloc(stable[seq].bytes + 1);
+
+	*bytes = stable[seq].is_named ? stable[seq].bytes : 0;
+	if (*bytes)
+		memcpy(mem, stable[seq].mem, *bytes);
+	return mem;
+}
+
+static uint64_t walk_by(char *(*reader)(uint64_t seq, size_t *bytes))
 {
 	uint64_t seq = FIRST_SEQ, first = seq, need;
 
 	for (;;) {
 		size_t bytes, off = LOG_BLOCK;
-		char *mem = read_file("log", first, &bytes);
+		char *mem = reader(first, &bytes);
 		struct log_segment_header header;
 		int64_t n = 0;
 
@@ -361,6 +435,11 @@ static uint64_t walk(void)
 			return seq;
 		first = seq;
 	}
+}
+
+static uint64_t walk(void)
+{
+	return walk_by(read_log);
 }
 
 /* ---- bytes ----------------------------------------------------------------- */
@@ -1060,10 +1139,10 @@ TEST(a_sync_whose_write_failed_is_made_up_for)
 	CHECK_EQ(tail_writer_marks(log.w).written, FIRST_SEQ);
 	CHECK_EQ(tail_writer_marks(log.w).synced, FIRST_SEQ);
 	disk.write_error = 0;
-	disk.datasyncs = 0;
+	disk.dsyncs = 0;
 	tail_writer_retry(log.w);
 	reap_all(&log);
-	CHECK_EQ(disk.datasyncs, 1);
+	CHECK_EQ(disk.dsyncs, 1);
 	CHECK_EQ(tail_writer_marks(log.w).synced, FIRST_SEQ + 1);
 	close_log(&log);
 }
@@ -1077,7 +1156,9 @@ TEST(a_sync_that_failed_is_never_believed_again)
 	flush(&log, TAIL_SYNC);
 	append(&log, FIRST_SEQ + 1, 100);
 	disk.sync_error = EIO;
-	flush(&log, TAIL_SYNC);
+	flush(&log, TAIL_WRITE);
+	tail_writer_sync(log.w);
+	reap_all(&log);
 	CHECK_EQ(tail_writer_marks(log.w).sync_error, -EIO);
 	CHECK_EQ(tail_writer_marks(log.w).error, 0);
 	CHECK_EQ(tail_writer_marks(log.w).written, FIRST_SEQ + 2);
@@ -1141,7 +1222,39 @@ TEST(marks_are_never_ahead_of_the_files_by_plain_calls)
 	check_marks(TAIL_IO_PLAIN);
 }
 
-TEST(a_flush_that_is_to_be_synced_is_one_write_and_one_sync)
+/* Whenever the power goes, what was said to be synced is there: small
+ * records, large ones, flushes and syncs in any order. */
+TEST(what_is_said_to_be_synced_survives_a_loss_of_power)
+{
+	struct log log = open_log(TAIL_IO_PLAIN, 3, LAYOUT(.segment_bytes = 96 * KIB));
+	uint64_t seq = FIRST_SEQ, random = 1, synced = 0;
+	int i;
+
+	for (i = 0; i < 2500; i++) {
+		struct tail_marks now;
+
+		random = mix(random);
+		append(&log, seq++, (uint32_t)(random % (random % 23 ? 300 : 4 * BUFFER)));
+		if (random % 3 == 0)
+			tail_writer_flush(log.w, random % 4 ? TAIL_SYNC : TAIL_WRITE);
+		if (random % 17 == 0)
+			tail_writer_sync(log.w);
+		if (random % 5 == 0)
+			tail_io_reap(log.io, 0);
+		now = tail_writer_marks(log.w);
+		if (now.synced != synced)
+			CHECK_GE(walk_by(read_stable), now.synced);
+		synced = now.synced;
+	}
+	CHECK_GT(disk.dsyncs, 10);
+	CHECK_GT(disk.datasyncs, 10);
+	close_log(&log);
+	CHECK_EQ(walk_by(read_stable), seq);
+	for (i = 0; i < FILES; i++)
+		free(stable[i].mem);
+}
+
+TEST(a_flush_that_is_to_be_synced_is_one_operation)
 {
 	struct log log = open_log(TAIL_IO_PLAIN, 4, LAYOUT());
 	int i;
@@ -1157,7 +1270,8 @@ TEST(a_flush_that_is_to_be_synced_is_one_write_and_one_sync)
 		CHECK_EQ(tail_writer_marks(log.w).synced, FIRST_SEQ + i + 1);
 		CHECK_EQ(tail_io_under_way(log.io), 0);
 	}
-	CHECK_EQ(disk.datasyncs, 10);
+	CHECK_EQ(disk.datasyncs, 0);
+	CHECK_EQ(disk.dsyncs, 11);
 	tail_writer_flush(log.w, TAIL_SYNC);
 	tail_writer_sync(log.w);
 	CHECK_EQ(tail_io_under_way(log.io), 0);
