@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+#include "tail_priv.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void on_written(struct tail_op *op, int error);
+
+struct run *tail_run_begin(struct tail_writer *w)
+{
+	struct run *run = TAILQ_FIRST(&w->spare);
+	char *mem = run ? tail_io_take(w->io) : NULL;
+
+	if (!mem)
+		return NULL;
+	TAILQ_REMOVE(&w->spare, run, link);
+	TAILQ_INSERT_TAIL(&w->runs, run, link);
+	*run = (struct run){
+		.op.done = on_written,
+		.w = w,
+		.segment = w->segment,
+		.state = RUN_FILLING,
+		.overlaps = w->rest_bytes % LOG_BLOCK != 0,
+		.mem = mem,
+		.used = w->rest_bytes,
+		.number = ++w->numbers,
+		.off = w->off - w->rest_bytes,
+		.link = run->link,
+	};
+	memcpy(mem, w->rest, w->rest_bytes);
+	w->segment->run_count++;
+	w->run = run;
+	return run;
+}
+
+void tail_run_end(struct tail_writer *w)
+{
+	struct run *run = w->run;
+
+	w->rest_bytes = run->used % LOG_BLOCK;
+	memcpy(w->rest, run->mem + run->used - w->rest_bytes, w->rest_bytes);
+	run->end_seq = w->ended_seq = w->next_seq;
+	run->state = RUN_FULL;
+	w->unsent++;
+	w->run = NULL;
+}
+
+void tail_run_drop(struct tail_writer *w, struct run *run)
+{
+	if (run->mem)
+		tail_io_give(w->io, run->mem);
+	run->mem = NULL;
+	run->segment->run_count--;
+	if (run->state == RUN_FULL)
+		w->unsent--;
+	if (w->run == run)
+		w->run = NULL;
+	TAILQ_REMOVE(&w->runs, run, link);
+	TAILQ_INSERT_HEAD(&w->spare, run, link);
+}
+
+/* ---- writes ---------------------------------------------------------------- */
+
+/* The sync goes with the write, which it covers alone: so if all before is
+ * synced, and nothing else of the segment is on its way. */
+static int takes_sync_along(const struct tail_writer *w, const struct run *run)
+{
+	const struct tail_segment *s = run->segment;
+
+	return w->sync_seq > w->written && w->sync_seq <= run->end_seq &&
+	       run == TAILQ_FIRST(&w->runs) && s->unsynced_run <= s->synced_run && !s->is_syncing &&
+	       !w->sync_error;
+}
+
+static void send_run(struct tail_writer *w, struct run *run)
+{
+	size_t bytes = (run->used + LOG_BLOCK - 1) & ~(size_t)(LOG_BLOCK - 1);
+	struct tail_segment *s = run->segment;
+
+	if (run->number >= w->before.number)
+		w->can_take_back = 0;
+	memset(run->mem + run->used, 0, bytes - run->used);
+	run->state = RUN_SENT;
+	run->is_direct = s->is_direct;
+	run->has_sync = takes_sync_along(w, run);
+	w->unsent--;
+	if (run->has_sync) {
+		tail_sync_begin(w, s, run->end_seq, run->number, s->run_count - 1);
+		tail_io_write_sync(w->io, &run->op, s->fd, run->mem, bytes, run->off);
+	} else {
+		/* One that was held comes behind its successors. */
+		if (run->number > s->unsynced_run)
+			s->unsynced_run = run->number;
+		tail_io_write(w->io, &run->op, s->fd, run->mem, bytes, run->off);
+	}
+}
+
+/* A run that shares a block with the one
+ * before waits until that is written, and fills meanwhile. */
+void tail_run_send(struct tail_writer *w)
+{
+	struct run *run, *before = NULL;
+
+	for (run = TAILQ_FIRST(&w->runs); run && !w->error; run = TAILQ_NEXT(run, link)) {
+		int must_wait = run == w->big.held ||
+				(run->overlaps && before && before->number + 1 == run->number &&
+				 before->state != RUN_DONE);
+
+		before = run;
+		if (must_wait)
+			continue;
+		if (run == w->run && !w->big.held &&
+		    (w->flush_seq > w->ended_seq || !tail_run_room(w)))
+			tail_run_end(w);
+		if (run->state == RUN_FULL)
+			send_run(w, run);
+	}
+}
+
+static void on_written(struct tail_op *op, int error)
+{
+	struct run *run = (struct run *)op;
+	struct tail_writer *w = run->w;
+
+	if (run->has_sync)
+		tail_sync_end(w, run->segment, error ? -ECANCELED : 0);
+	run->has_sync = 0;
+	if (!error) {
+		run->state = RUN_DONE;
+		tail_io_give(w->io, run->mem);
+		run->mem = NULL;
+	} else if (error == -EINVAL && run->is_direct) {
+		/* It took the flag, but not for writes of our alignment. */
+		tail_segment_undirect(run->segment);
+		run->state = RUN_FULL;
+		w->unsent++;
+	} else {
+		run->state = RUN_FAILED;
+		w->error = error;
+	}
+	tail_run_settle(w);
+}
+
+void tail_run_settle(struct tail_writer *w)
+{
+	struct run *run, *before = NULL, *next;
+
+	/* One that only goes on with the record of the one before can go before
+	 * its turn: there may be more of them than buffers. */
+	for (run = TAILQ_FIRST(&w->runs); run; run = next) {
+		next = TAILQ_NEXT(run, link);
+		if (run->state != RUN_DONE || (before && before->end_seq != run->end_seq)) {
+			before = run;
+			continue;
+		}
+		if (!before) {
+			w->written = run->end_seq;
+			w->written_run = run->number;
+		}
+		tail_index_flush(run->segment->index);
+		tail_run_drop(w, run);
+	}
+	tail_sync_raise(w);
+	tail_run_send(w);
+	tail_sync_start(w);
+}
