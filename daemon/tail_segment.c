@@ -44,32 +44,33 @@ static void preallocate(const struct tail_layout *layout, const struct tail_segm
 	while (failed && errno == EINTR);
 }
 
-static int open_file(const struct tail_layout *layout, uint64_t first_seq, int flags,
-		     struct tail_segment **out)
+static struct tail_segment *allocate(uint64_t first_seq, uint64_t seed)
 {
 	struct tail_segment *s = calloc(1, sizeof(*s));
-	char name[LOG_NAME_BYTES];
 
 	if (!s)
-		return -ENOMEM;
-	snprintf(name, sizeof(name), "%020" PRIu64 ".log", first_seq);
+		return NULL;
+	s->fd = -1;
 	s->first_seq = first_seq;
+	s->seed = seed;
 	s->end_seq = UINT64_MAX;
-	s->fd = openat(layout->dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
-	if (s->fd < 0) {
-		int error = -errno;
+	return s;
+}
 
-		free(s);
-		return error;
-	}
-	*out = s;
-	return 0;
+static int open_file(const struct tail_layout *layout, struct tail_segment *s, int flags)
+{
+	char name[LOG_NAME_BYTES];
+
+	snprintf(name, sizeof(name), "%020" PRIu64 ".log", s->first_seq);
+	s->fd = openat(layout->dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+	return s->fd < 0 ? -errno : 0;
 }
 
 static void close_file(struct tail_segment *s)
 {
 	tail_index_close(s->index);
-	close(s->fd);
+	if (s->fd >= 0)
+		close(s->fd);
 	free(s);
 }
 
@@ -106,24 +107,34 @@ static void fill_header(const struct tail_layout *layout, const struct tail_segm
 	header->checksum = shmq__log_sum(0, header, sizeof(*header));
 }
 
+/* So that it can be tried again. */
+static void unmake(const struct tail_layout *layout, struct tail_segment *s)
+{
+	char name[LOG_NAME_BYTES];
+
+	snprintf(name, sizeof(name), "%020" PRIu64 ".log", s->first_seq);
+	if (s->fd >= 0)
+		unlinkat(layout->dir, name, 0);
+	close_file(s);
+}
+
 int tail_segment_create(const struct tail_layout *layout, uint64_t first_seq, uint64_t base_ts,
 			char *block, struct tail_segment **out)
 {
 	struct tail_segment *s;
-	int error = open_file(layout, first_seq, O_CREAT | O_EXCL, &s);
+	uint64_t seed;
+	int error;
 
-	if (error)
-		return error;
-	error = getrandom(&s->seed, sizeof(s->seed), 0) == (ssize_t)sizeof(s->seed) ? 0 : -EIO;
+	if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		return -EIO;
+	s = allocate(first_seq, seed);
+	if (!s)
+		return -ENOMEM;
+	error = open_file(layout, s, O_CREAT | O_EXCL);
 	if (!error)
 		error = prepare(layout, s, 0);
 	if (error) {
-		char name[LOG_NAME_BYTES];
-
-		/* So that it can be tried again. */
-		snprintf(name, sizeof(name), "%020" PRIu64 ".log", first_seq);
-		unlinkat(layout->dir, name, 0);
-		close_file(s);
+		unmake(layout, s);
 		return error;
 	}
 	s->synced_seq = first_seq;
@@ -150,16 +161,16 @@ static int read_rest(const struct tail_segment *s, uint64_t off, char *block)
 int tail_segment_resume(const struct tail_layout *layout, uint64_t first_seq, uint64_t seed,
 			uint64_t off, char *block, struct tail_segment **out)
 {
-	struct tail_segment *s;
+	struct tail_segment *s = allocate(first_seq, seed);
 	struct stat st;
-	int error = open_file(layout, first_seq, 0, &s);
+	int error;
 
-	if (error)
-		return error;
-	s->seed = seed;
-	if (fstat(s->fd, &st))
+	if (!s)
+		return -ENOMEM;
+	error = open_file(layout, s, 0);
+	if (!error && fstat(s->fd, &st))
 		error = -errno;
-	else if (off < LOG_BLOCK || off > (uint64_t)st.st_size)
+	if (!error && (off < LOG_BLOCK || off > (uint64_t)st.st_size))
 		error = -EINVAL;
 	if (!error)
 		error = read_rest(s, off, block);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "tap.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -77,6 +79,22 @@ int fsync(int fd)
 {
 	plain.syncs++;
 	return sync_or_fail();
+}
+
+/* Writes that the ring is to sync: seen on their way to the kernel. */
+static int ring_dsyncs;
+
+int io_uring_submit(struct io_uring *ring)
+{
+	static int (*submit)(struct io_uring * ring);
+	unsigned i;
+
+	for (i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++)
+		ring_dsyncs += ring->sq.sqes[i & *ring->sq.kring_mask].rw_flags == RWF_DSYNC &&
+			       ring->sq.sqes[i & *ring->sq.kring_mask].opcode != IORING_OP_FSYNC;
+	if (!submit)
+		*(void **)&submit = dlsym(RTLD_NEXT, "io_uring_submit");
+	return submit(ring);
 }
 
 /* ---- what the tests share ---------------------------------------------- */
@@ -249,6 +267,7 @@ static void check_writes(enum tail_io_kind kind)
 TEST(uring_writes_and_syncs)
 {
 	check_writes(TAIL_IO_URING);
+	CHECK_EQ(ring_dsyncs, 1);
 }
 
 TEST(plain_calls_write_and_sync)
