@@ -195,7 +195,7 @@ STEPPED := $(LIB_O:$(B)/%=$(B)/stepped/%) $(filter-out %/main.o,$(DAEMON_O:$(B)/
 STEPPED_CLI := $(CLI_O:$(B)/%=$(B)/stepped/%)
 
 $(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
-$(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS)
+$(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
 $(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
 $(B)/stepped/daemon/cli/main.o: override CPPFLAGS += -Dmain=cli_main -Wno-missing-prototypes
 $(B)/stepped/%.o: %.c Makefile

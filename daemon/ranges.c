@@ -105,6 +105,7 @@ static int attach(struct registry *r, struct topic *t, enum check check)
 
 		ring->geo = a->geo;
 		ring->ref = part[p].ring;
+		ring->part = &part[p];
 		ring->mem = (void *)((char *)mem + (count - 1 - p) * a->geo.ring_bytes);
 		ring->bells = shmq__slabs_at(r->slabs, part[p].bells, sizeof(*ring->bells));
 		if (!error && !ring->bells)
