@@ -211,6 +211,7 @@ static int prepare_partition(int dir, const struct log_identity *id,
 			     uint64_t first_seq, uint64_t *next, struct shmq__why *why)
 {
 	struct finding f = { id->topic, partition };
+	struct log_owner owner = { .partition = partition };
 	struct log_state state;
 	char name[16];
 	int fd, error;
@@ -225,7 +226,8 @@ static int prepare_partition(int dir, const struct log_identity *id,
 	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -errno;
-	error = shmq__log_recover(fd, id->log_id, &state, found, &f, why);
+	memcpy(owner.log_id, id->log_id, sizeof(owner.log_id));
+	error = shmq__log_recover(fd, &owner, &state, found, &f, why);
 	*next = state.has_next || state.resume ? state.resume : first_seq;
 	if (!error)
 		error = put_ceiling(fd, id, options, state.ceiling_serial, *next);

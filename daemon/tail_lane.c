@@ -40,6 +40,7 @@ struct tail_lane {
 	struct tail_lane_options o;
 	char name[SHMQ_NAME_MAX + 1];
 	int dir; /* of the partition */
+	struct log_owner owner;
 	shmq_sub *sub;
 	struct tail_writer *writer;
 	uint64_t next; /* seq of the next record */
@@ -137,11 +138,13 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 		return shmq__fail(why, -ENOMEM, "tailing \"%s\": no memory", o->topic->name);
 	l->o = *o;
 	memcpy(l->name, o->topic->name, sizeof(l->name));
+	memcpy(l->owner.log_id, o->log_id, sizeof(l->owner.log_id));
+	l->owner.partition = o->partition;
 	snprintf(name, sizeof(name), "%u", o->partition);
 	l->dir = openat(o->dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	error = l->dir < 0 ? shmq__fail(why, -errno, "opening the log of \"%s\", partition %u: %s",
 					l->name, o->partition, shmq_strerror(-errno)) :
-			     shmq__log_recover(l->dir, o->log_id, &state, found, l, why);
+			     shmq__log_recover(l->dir, &l->owner, &state, found, l, why);
 	if (!error)
 		error = open_sub(l, &state, why);
 	if (!error) {
@@ -479,7 +482,7 @@ static int is_too_old(const struct tail_lane *l, uint64_t next)
 	uint64_t now = shmq__clock_realtime_ns();
 	int rc;
 
-	if (!l->o.topic->retain_ns || shmq__log_segment_open(l->dir, next, l->o.log_id, &seg, &why))
+	if (!l->o.topic->retain_ns || shmq__log_segment_open(l->dir, next, &l->owner, &seg, &why))
 		return 0;
 	rc = seg.base_ts < now && now - seg.base_ts > (uint64_t)l->o.topic->retain_ns;
 	shmq__log_segment_close(&seg);

@@ -12,12 +12,14 @@
 
 struct log_reader {
 	int dir;
-	int has_id;
-	uint8_t log_id[16];
+	int has_owner; /* all segments of a log are of one */
+	struct log_owner owner;
 	uint64_t *first; /* of all segments, in order */
 	unsigned count;
-	struct log_scan scan; /* at no segment: scan.seg.fd is -1 */
-	uint64_t oldest;      /* from there on records are handed out */
+	struct log_scan scan;  /* at no segment: scan.seg.fd is -1 */
+	uint64_t oldest;       /* from there on records are handed out */
+	int has_place;         /* 0: oldest is the first there will be */
+	int begins_with_a_gap; /* from oldest to scan.next */
 };
 
 static int list(struct log_reader *r)
@@ -34,23 +36,61 @@ static int list(struct log_reader *r)
 	return 0;
 }
 
-/* Stand at the beginning of the segment that begins with `first`. */
-static int enter(struct log_reader *r, uint64_t first, struct shmq__why *why)
+/* Go over to a segment that was opened. */
+static void enter(struct log_reader *r, const struct log_segment *seg, uint64_t off, uint64_t seq)
 {
-	struct log_segment seg;
-	int error = shmq__log_segment_open(r->dir, first, r->has_id ? r->log_id : NULL, &seg, why);
-
-	if (error)
-		return error;
-	/* All segments of a log are of one log. */
-	memcpy(r->log_id, seg.log_id, sizeof(r->log_id));
-	r->has_id = 1;
-	shmq__log_scan_start(&r->scan, &seg, LOG_BLOCK, first);
-	posix_fadvise(seg.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	return 0;
+	r->owner = seg->owner;
+	r->has_owner = 1;
+	shmq__log_scan_start(&r->scan, seg, off, seq);
+	posix_fadvise(seg->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
-int shmq__log_reader_open(int dir, const uint8_t *log_id, struct log_reader **out,
+static int open_at(const struct log_reader *r, unsigned at, struct log_segment *seg,
+		   struct shmq__why *why)
+{
+	return shmq__log_segment_open(r->dir, r->first[at], r->has_owner ? &r->owner : NULL, seg,
+				      why);
+}
+
+/* The first from `at` on that is one; what retention has just removed, or what
+ * is damaged, is not.  0, SHMQ_EEMPTY, or what went wrong. */
+static int open_from(const struct log_reader *r, unsigned at, struct log_segment *seg,
+		     struct shmq__why *why)
+{
+	int error, result = SHMQ_EEMPTY;
+
+	for (; at < r->count; at++) {
+		error = open_at(r, at, seg, why);
+		if (error == SHMQ_ECORRUPT)
+			result = error;
+		else if (error != -ENOENT)
+			return error;
+	}
+	return result;
+}
+
+/* Enter the segment number `at`; where it is damaged the last good one before
+ * it, from which on all that is damaged comes as gaps; else the first good
+ * one. */
+static int enter_near(struct log_reader *r, unsigned at, struct shmq__why *why)
+{
+	struct log_segment seg;
+	unsigned i = at;
+	int error, later;
+
+	do
+		error = open_at(r, i, &seg, why);
+	while (error == SHMQ_ECORRUPT && i--);
+	if (error == SHMQ_ECORRUPT) {
+		later = open_from(r, at + 1, &seg, why);
+		error = later == SHMQ_EEMPTY ? error : later;
+	}
+	if (!error)
+		enter(r, &seg, LOG_BLOCK, seg.first_seq);
+	return error;
+}
+
+int shmq__log_reader_open(int dir, const struct log_owner *owner, struct log_reader **out,
 			  struct shmq__why *why)
 {
 	struct log_reader *r = calloc(1, sizeof(*r));
@@ -61,9 +101,9 @@ int shmq__log_reader_open(int dir, const uint8_t *log_id, struct log_reader **ou
 		free(r);
 		return shmq__fail(why, error, "reading a log: %s", shmq_strerror(error));
 	}
-	if (log_id) {
-		memcpy(r->log_id, log_id, sizeof(r->log_id));
-		r->has_id = 1;
+	if (owner) {
+		r->owner = *owner;
+		r->has_owner = 1;
 	}
 	r->dir = fcntl(dir, F_DUPFD_CLOEXEC, 3);
 	error = r->dir < 0 ? -errno : list(r);
@@ -104,7 +144,9 @@ int shmq__log_reader_oldest(struct log_reader *r, uint64_t *seq)
 
 uint64_t shmq__log_reader_seq(const struct log_reader *r)
 {
-	return seq_diff(r->oldest, r->scan.next) > 0 ? r->oldest : r->scan.next;
+	if (r->begins_with_a_gap || seq_diff(r->oldest, r->scan.next) > 0)
+		return r->oldest;
+	return r->scan.next;
 }
 
 /* The segment that seq is in, or would be: the last one that does not begin
@@ -136,72 +178,70 @@ static int make_gap(struct log_reader *r, uint64_t to, struct log_record *head)
 	return 1;
 }
 
-/* Enter the first segment from `at` on that is one; what retention has just
- * removed, or what is damaged, is not.  0, SHMQ_EEMPTY, or what went wrong. */
-static int enter_from(struct log_reader *r, unsigned at, struct shmq__why *why)
-{
-	int error;
+/* Where there are records again, behind the cursor. */
+struct onward {
+	struct log_segment seg; /* fd -1: the same one */
+	uint64_t off, seq;
+};
 
-	for (; at < r->count; at++) {
-		error = enter(r, r->first[at], why);
-		if (error != -ENOENT && error != SHMQ_ECORRUPT)
-			return error;
+/* In the same segment, as the index says and the record there confirms. */
+static int find_in_segment(struct log_reader *r, struct onward *to)
+{
+	uint64_t next = r->scan.next, off = log_scan_off(&r->scan);
+	struct log_index_entry e;
+	int found = 0;
+
+	for (e.off = off; !found && !shmq__log_index_after(r->dir, &r->scan.seg, e.off, &e);) {
+		if (seq_diff(e.seq, next) < 0)
+			continue;
+		shmq__log_scan_move(&r->scan, e.off, e.seq);
+		found = shmq__log_scan_peek(&r->scan) == 1;
 	}
-	return SHMQ_EEMPTY;
+	shmq__log_scan_move(&r->scan, off, next);
+	if (found) {
+		to->off = e.off;
+		to->seq = e.seq;
+	}
+	return found;
 }
 
-/* Go on in the segment after this one, whatever is left of this one.  1 with a
- * gap if seqs are missing in between, 0 if none is, SHMQ_EEMPTY: there is no
- * later one. */
-static int enter_next(struct log_reader *r, struct log_record *head, struct shmq__why *why)
+/* 0, SHMQ_EEMPTY: nowhere, or what went wrong. */
+static int find_onward(struct log_reader *r, struct onward *to, struct shmq__why *why)
 {
-	uint64_t next = r->scan.next, begin;
 	unsigned at = 0;
-	int error = list(r);
+	int error;
 
+	to->seg.fd = -1;
+	if (find_in_segment(r, to))
+		return 0;
+	error = list(r);
 	if (error)
 		return shmq__fail(why, error, "listing the segments: %s", shmq_strerror(error));
 	while (at < r->count && seq_diff(r->first[at], r->scan.seg.first_seq) <= 0)
 		at++;
-	error = enter_from(r, at, why);
-	if (error)
-		return error;
-	begin = r->scan.next;
-	if (seq_diff(begin, next) <= 0) {
-		r->oldest = next; /* what both have is handed out once */
-		return 0;
-	}
-	r->scan.next = next;
-	return make_gap(r, begin, head);
+	error = open_from(r, at, &to->seg, why);
+	to->off = LOG_BLOCK;
+	to->seq = to->seg.first_seq;
+	return error;
 }
 
-/* No record at the cursor.  Where does the index, or the next segment, lead
- * past it?  As enter_next(). */
-static int pass_damage(struct log_reader *r, struct log_record *head, struct shmq__why *why)
+/* Go there; 1 with a gap if seqs are missing in between. */
+static int go_on(struct log_reader *r, const struct onward *to, struct log_record *head)
 {
-	uint64_t next = r->scan.next, off = log_scan_off(&r->scan);
-	struct log_segment seg = r->scan.seg;
-	struct log_index_entry e;
-	struct log_record record;
-	const char *body;
+	uint64_t next = r->scan.next;
 
-	for (e.off = off; !shmq__log_index_after(r->dir, &seg, e.off, &e);) {
-		if (seq_diff(e.seq, next) <= 0)
-			continue;
-		r->scan.from = e.off;
-		r->scan.pos = r->scan.have = 0;
-		r->scan.next = e.seq;
-		if (shmq__log_scan_next(&r->scan, &record, &body) != 1)
-			continue;
-		r->scan.from = e.off;
-		r->scan.pos = r->scan.have = 0;
+	if (to->seg.fd < 0)
+		shmq__log_scan_move(&r->scan, to->off, to->seq);
+	else
+		enter(r, &to->seg, to->off, to->seq);
+	if (seq_diff(to->seq, next) > 0) {
 		r->scan.next = next;
-		return make_gap(r, e.seq, head);
+		return make_gap(r, to->seq, head);
 	}
-	r->scan.from = off;
-	r->scan.pos = r->scan.have = 0;
-	r->scan.next = next;
-	return enter_next(r, head, why);
+	/* What both have is handed out once. */
+	if (seq_diff(next, r->oldest) > 0)
+		r->oldest = next;
+	return 0;
 }
 
 /* ---- going on -------------------------------------------------------- */
@@ -210,19 +250,35 @@ static int next_record(struct log_reader *r, struct log_record *head, const char
 		       struct shmq__why *why)
 {
 	char name[LOG_NAME_BYTES];
-	int rc, passed;
+	struct onward to;
+	int rc, error;
 
+	if (r->begins_with_a_gap) {
+		to.seq = r->scan.next;
+		r->begins_with_a_gap = 0;
+		r->scan.next = r->oldest;
+		*body = NULL;
+		return make_gap(r, to.seq, head);
+	}
 	for (;;) {
 		rc = shmq__log_scan_next(&r->scan, head, body);
 		if (rc == 1 || (rc < 0 && rc != SHMQ_ECORRUPT))
 			break;
-		passed = rc ? pass_damage(r, head, why) : enter_next(r, head, why);
-		if (passed == 1)
-			*body = NULL;
-		if (passed == SHMQ_EEMPTY)
+		error = find_onward(r, &to, why);
+		if (error == SHMQ_EEMPTY)
 			break;
-		if (passed)
-			return passed;
+		if (error)
+			return error;
+		/* Before what was found was written, this may have been, since
+		 * we looked. */
+		if (shmq__log_scan_peek(&r->scan) == 1) {
+			shmq__log_segment_close(&to.seg);
+			continue;
+		}
+		if (go_on(r, &to, head)) {
+			*body = NULL;
+			return 1;
+		}
 	}
 	if (rc >= 0)
 		return rc;
@@ -246,25 +302,43 @@ static void trim(const struct log_reader *r, struct log_record *head)
 	head->tag -= (uint64_t)before;
 }
 
+/* There is nothing, but there was. */
+static int fail_short(const struct log_reader *r, uint64_t limit, struct shmq__why *why)
+{
+	return shmq__fail(why, SHMQ_ECORRUPT,
+			  "the log ends before seq %" PRIu64 ", but was written up to %" PRIu64,
+			  shmq__log_reader_seq(r), limit);
+}
+
+/* Segments have come, or not yet.  1, 0 or an error. */
+static int enter_first(struct log_reader *r, struct shmq__why *why)
+{
+	int error = list(r);
+
+	if (error)
+		return shmq__fail(why, error, "listing the segments: %s", shmq_strerror(error));
+	if (!r->count)
+		return 0;
+	error = shmq__log_reader_seek(r, r->has_place ? r->oldest : r->first[0], why);
+	return error ? error : 1;
+}
+
 int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct log_record *head,
 			  const char **body, struct shmq__why *why)
 {
-	int rc;
+	int rc = r->scan.seg.fd < 0 ? enter_first(r, why) : 1;
 
-	if (r->scan.seg.fd < 0) {
-		rc = list(r);
-		if (!rc && !r->count)
-			return 0;
-		rc = rc ? shmq__fail(why, rc, "listing the segments: %s", shmq_strerror(rc)) :
-			  shmq__log_reader_seek(r, r->oldest, why);
-		if (rc)
-			return rc;
-	}
-	do {
-		if (limit && seq_diff(r->scan.next, *limit) >= 0)
-			return 0;
+	if (rc < 0)
+		return rc;
+	if (limit && (!r->has_place || seq_diff(shmq__log_reader_seq(r), *limit) >= 0))
+		return 0;
+	while (rc == 1) {
 		rc = next_record(r, head, body, why);
-	} while (rc == 1 && seq_diff(r->scan.next, r->oldest) <= 0);
+		if (seq_diff(r->scan.next, r->oldest) > 0)
+			break;
+	}
+	if (!rc && limit)
+		return fail_short(r, *limit, why);
 	if (rc == 1 && head->kind != LOG_MESSAGE)
 		trim(r, head);
 	return rc;
@@ -272,15 +346,17 @@ int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct lo
 
 /* ---- seeking --------------------------------------------------------- */
 
-/* Stand at a place of the index in the segment that was entered. */
+/* Stand at a place of the index in the segment that was entered, at one that
+ * leads to a record. */
 static void start_at(struct log_reader *r, enum log_by by, uint64_t target)
 {
 	struct log_index_entry e;
 
-	shmq__log_index_find(r->dir, &r->scan.seg, by, target, &e);
-	r->scan.from = e.off;
-	r->scan.pos = r->scan.have = 0;
-	r->scan.next = e.seq;
+	do {
+		shmq__log_index_find(r->dir, &r->scan.seg, by, target, &e);
+		shmq__log_scan_move(&r->scan, e.off, e.seq);
+		target = by == LOG_BY_SEQ ? e.seq - 1 : e.max_ts;
+	} while (e.off > LOG_BLOCK && shmq__log_scan_peek(&r->scan) != 1);
 }
 
 int shmq__log_reader_seek(struct log_reader *r, uint64_t seq, struct shmq__why *why)
@@ -288,65 +364,85 @@ int shmq__log_reader_seek(struct log_reader *r, uint64_t seq, struct shmq__why *
 	unsigned at;
 	int error;
 
-	error = list(r);
-	if (error)
-		return shmq__fail(why, error, "listing the segments: %s", shmq_strerror(error));
-	r->oldest = seq;
-	if (!r->count) {
-		shmq__log_segment_close(&r->scan.seg);
-		r->scan.next = seq;
-		return 0;
-	}
-	at = find(r, seq);
-	/* What lies before the log is not missing from it. */
-	if (seq_diff(r->first[at], seq) > 0)
-		r->oldest = r->first[at];
-	do
-		error = enter(r, r->first[at], why);
-	while ((error == -ENOENT || error == SHMQ_ECORRUPT) && at--);
-	if (error == -ENOENT || error == SHMQ_ECORRUPT) {
-		error = enter_from(r, 0, why);
-		r->oldest = r->scan.next;
-	}
+	r->has_place = 1;
+	r->begins_with_a_gap = 0;
+	do {
+		error = list(r);
+		if (error)
+			return shmq__fail(why, error, "listing the segments: %s",
+					  shmq_strerror(error));
+		r->oldest = seq;
+		if (!r->count) {
+			shmq__log_segment_close(&r->scan.seg);
+			r->scan.next = seq;
+			return 0;
+		}
+		at = find(r, seq);
+		/* What lies before the log is not missing from it. */
+		if (seq_diff(r->first[at], seq) > 0)
+			r->oldest = r->first[at];
+		error = enter_near(r, at, why);
+	} while (error == -ENOENT); /* removed since it was listed */
 	if (error)
 		return error;
-	start_at(r, LOG_BY_SEQ, r->oldest);
+	r->begins_with_a_gap = seq_diff(r->scan.next, r->oldest) > 0;
+	if (!r->begins_with_a_gap)
+		start_at(r, LOG_BY_SEQ, r->oldest);
 	return 0;
 }
 
-int shmq__log_reader_seek_time(struct log_reader *r, uint64_t ts, struct shmq__why *why)
+/* The last segment before which all is older, or an earlier one. */
+static unsigned find_time(const struct log_reader *r, uint64_t ts, struct shmq__why *why)
 {
-	unsigned low = 0, high, mid;
-	struct log_record head;
-	const char *body;
-	uint64_t seq;
-	int error = list(r), rc;
+	unsigned low = 0, high = r->count, mid;
+	struct log_segment seg;
+	int is_before;
 
-	if (error)
-		return shmq__fail(why, error, "listing the segments: %s", shmq_strerror(error));
-	if (!r->count)
-		return shmq__log_reader_seek(r, r->oldest, why);
-	/* The last segment before which all is older. */
-	for (high = r->count; high - low > 1;) {
+	while (high - low > 1) {
 		mid = low + (high - low) / 2;
-		error = enter(r, r->first[mid], why);
-		if (!error && r->scan.seg.base_ts < ts)
+		is_before = !open_at(r, mid, &seg, why);
+		if (is_before) {
+			is_before = seg.base_ts < ts;
+			shmq__log_segment_close(&seg);
+		}
+		if (is_before)
 			low = mid;
 		else
 			high = mid;
 	}
-	r->oldest = r->first[low];
-	error = enter(r, r->first[low], why);
+	return low;
+}
+
+int shmq__log_reader_seek_time(struct log_reader *r, uint64_t ts, struct shmq__why *why)
+{
+	struct log_record head;
+	const char *body;
+	int error, rc;
+
+	r->begins_with_a_gap = 0;
+	do {
+		error = list(r);
+		if (error)
+			return shmq__fail(why, error, "listing the segments: %s",
+					  shmq_strerror(error));
+		if (!r->count) {
+			shmq__log_segment_close(&r->scan.seg);
+			r->has_place = 0;
+			return 0;
+		}
+		error = enter_near(r, find_time(r, ts, why), why);
+	} while (error == -ENOENT);
 	if (error)
 		return error;
 	start_at(r, LOG_BY_TIME, ts);
-	do {
-		seq = r->scan.next;
+	r->oldest = r->scan.next;
+	do
 		rc = next_record(r, &head, &body, why);
-		if (rc < 0)
-			return rc;
-	} while (rc == 1 && (head.kind != LOG_MESSAGE || head.ts < ts));
-	return shmq__log_reader_seek(r, rc ? seq : r->scan.next, why);
+	while (rc == 1 && (head.kind != LOG_MESSAGE || head.ts < ts));
+	/* Where it goes on with what is no record next() will say so. */
+	if (rc < 0 && rc != SHMQ_ECORRUPT)
+		return rc;
+	return shmq__log_reader_seek(r, rc == 1 ? head.seq : r->scan.next, why);
 }
 
 /* ---- what a record holds --------------------------------------------- */

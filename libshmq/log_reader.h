@@ -16,10 +16,10 @@
 
 struct log_reader;
 
-/* Read the partition in directory `dir`, of which a duplicate is kept.  log_id:
- * the log it has to be, NULL for any.  The reader stands at the beginning.
+/* Read the partition in directory `dir`, of which a duplicate is kept.  owner:
+ * whose it has to be, NULL for any one.  The reader stands at the beginning.
  * 0, -ENOMEM, or as shmq__log_segment_open(). */
-int shmq__log_reader_open(int dir, const uint8_t *log_id, struct log_reader **out,
+int shmq__log_reader_open(int dir, const struct log_owner *owner, struct log_reader **out,
 			  struct shmq__why *why);
 void shmq__log_reader_close(struct log_reader *r); /* NULL allowed */
 
@@ -33,16 +33,18 @@ int shmq__log_reader_oldest(struct log_reader *r, uint64_t *seq);
 int shmq__log_reader_seek(struct log_reader *r, uint64_t seq, struct shmq__why *why);
 
 /* Go to the first record whose time, or that of one before it, is at or after
- * ts. */
+ * ts; behind the last if there is none. */
 int shmq__log_reader_seek_time(struct log_reader *r, uint64_t ts, struct shmq__why *why);
 
 /* The seq that the next record begins with. */
 uint64_t shmq__log_reader_seq(const struct log_reader *r);
 
-/* The next record: 1, *head, and *body, valid until the next call.  limit: as
- * far as the log is known to be written, NULL for as far as it goes.  0: nothing
- * (yet).  SHMQ_ECORRUPT: the last segment goes on with what is no record, and
- * nothing leads past it.  Or -errno; why names file and offset. */
+/* The next record: 1, *head, and *body, valid until the next call.  0: nothing
+ * (yet).  SHMQ_ECORRUPT: the log goes on with what is no record, and nothing
+ * leads past it.  Or -errno; why names file and offset.
+ * limit: as far as the log is known to be written, of which nothing can be
+ * missing unnoticed.  NULL: as far as it goes; then what is being written at
+ * this moment may look damaged. */
 int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct log_record *head,
 			  const char **body, struct shmq__why *why);
 

@@ -83,7 +83,7 @@ static int is_sane(const struct log_record *r)
 		return r->body_bytes <= LOG_BODY_MAX &&
 		       !(r->flags & ~(SHMQ_MSG_BATCH | SHMQ_MSG_META));
 	if (r->kind == LOG_HOLE || r->kind == LOG_GAP)
-		return !r->body_bytes && r->tag;
+		return !r->body_bytes && r->tag && r->tag <= INT64_MAX;
 	return r->kind == LOG_END && !r->body_bytes;
 }
 

@@ -19,7 +19,7 @@
 
 struct recovery {
 	int dir;
-	const uint8_t *log_id;
+	const struct log_owner *owner;
 	struct log_state *out;
 	shmq__log_found *found;
 	void *arg;
@@ -62,23 +62,24 @@ static int new_cut(int cut, const char *name, char path[64])
 	int fd;
 
 	for (i = 0;; i++) {
-		snprintf(path, 64, "%s.%u", name, i);
+		snprintf(path, 64, "%.48s.%u", name, i);
 		fd = openat(cut, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd >= 0 || errno != EEXIST)
 			return fd < 0 ? -errno : fd;
 	}
 }
 
-/* A whole file that is not ours to go on with. */
+/* A whole file, or whatever it is, that is not ours to go on with. */
 static int set_aside(const struct recovery *r, const char *name)
 {
+	int cut = open_cut(r->dir), error = cut < 0 ? cut : -EEXIST;
 	char path[64];
-	int cut = open_cut(r->dir), fd = cut < 0 ? cut : new_cut(cut, name, path), error = 0;
+	unsigned i;
 
-	if (fd >= 0)
-		close(fd);
-	if (fd < 0 || renameat(r->dir, name, cut, path))
-		error = fd < 0 ? fd : -errno;
+	for (i = 0; error == -EEXIST; i++) {
+		snprintf(path, sizeof(path), "%.48s.%u", name, i);
+		error = renameat2(r->dir, name, cut, path, RENAME_NOREPLACE) ? -errno : 0;
+	}
 	if (!error && (fsync(cut) || fsync(r->dir)))
 		error = -errno;
 	if (cut >= 0)
@@ -97,8 +98,10 @@ static int copy_range(struct recovery *r, int from, uint64_t off, uint64_t end, 
 			  (off_t)off);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0)
-			return n ? -errno : 0;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			break;
 		off += (uint64_t)n;
 		for (char *at = r->copy; n;) {
 			ssize_t done = write(to, at, (size_t)n);
@@ -200,27 +203,39 @@ struct open_batches {
 	unsigned count, capacity;
 };
 
+static int open_batch(struct open_batches *o, const struct lay_batch *b, uint64_t off,
+		      uint64_t max_ts)
+{
+	struct open_batch *more;
+
+	if (o->count == o->capacity) {
+		o->capacity = o->capacity ? 2 * o->capacity : 16;
+		more = realloc(o->list, o->capacity * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		o->list = more;
+	}
+	o->list[o->count++] = (struct open_batch){ b->first_seq, off, b->count, max_ts };
+	return 0;
+}
+
+/* One that began before this segment, or of which a gap told that a part is
+ * missing, is not judged. */
 static int note_member(struct open_batches *o, const struct lay_batch *b, uint64_t off,
 		       uint64_t max_ts)
 {
-	struct open_batch *more;
 	unsigned i;
+	int error = b->index ? 0 : open_batch(o, b, off, max_ts);
 
-	for (i = 0; i < o->count; i++)
-		if (o->list[i].first_seq == b->first_seq)
-			break;
-	if (i == o->count) {
-		if (i == o->capacity) {
-			o->capacity = o->capacity ? 2 * o->capacity : 16;
-			more = realloc(o->list, o->capacity * sizeof(*more));
-			if (!more)
-				return -ENOMEM;
-			o->list = more;
-		}
-		o->list[o->count++] = (struct open_batch){ b->first_seq, off, b->count, max_ts };
+	if (error)
+		return error;
+	for (i = o->count; i--;) {
+		if (o->list[i].first_seq != b->first_seq)
+			continue;
+		if (!--o->list[i].left)
+			o->list[i] = o->list[--o->count];
+		break;
 	}
-	if (!--o->list[i].left)
-		o->list[i] = o->list[--o->count];
 	return 0;
 }
 
@@ -250,6 +265,8 @@ static int read_segment(struct recovery *r, const struct log_segment *seg)
 		if (head.kind == LOG_MESSAGE && (head.flags & SHMQ_MSG_BATCH) &&
 		    !shmq__log_decode(&head, body, &msg, &batch))
 			error = note_member(&open, &batch, off, out->max_ts);
+		if (head.kind == LOG_GAP)
+			open.count = 0;
 		if (head.kind == LOG_MESSAGE && head.ts > out->max_ts)
 			out->max_ts = head.ts;
 	}
@@ -285,7 +302,7 @@ static int recover_last(struct recovery *r, uint64_t *first, unsigned count, str
 
 	for (; count; count--) {
 		shmq__log_name(first[count - 1], "log", name);
-		error = shmq__log_segment_open(r->dir, first[count - 1], r->log_id, &seg, why);
+		error = shmq__log_segment_open(r->dir, first[count - 1], r->owner, &seg, why);
 		/* An older or newer shmq, or another machine, can read it. */
 		if (error && error != SHMQ_ECORRUPT)
 			return error;
@@ -306,30 +323,31 @@ static int recover_last(struct recovery *r, uint64_t *first, unsigned count, str
 }
 
 /* No record is there, or not so far as somebody may have seen. */
-static void heed_ceiling(struct recovery *r)
+static int heed_ceiling(struct recovery *r, struct shmq__why *why)
 {
 	struct log_state *out = r->out;
 	struct log_ceiling c;
-	int error = shmq__log_ceiling_read(r->dir, r->log_id, &c);
+	int error = shmq__log_ceiling_read(r->dir, r->owner->log_id, &c);
 
 	out->resume = out->has_next ? out->next : 0;
 	out->ceiling_serial = error ? 0 : c.serial;
 	if (error == SHMQ_ECORRUPT)
 		say(r, "ceiling is damaged: seqs that were given out last may be given again");
+	else if (error && error != SHMQ_EEMPTY)
+		return shmq__fail(why, error, "reading ceiling: %s", shmq_strerror(error));
 	if (error || (out->has_next && seq_diff(c.seq, out->next) <= 0))
-		return;
+		return 0;
 	out->resume = c.seq;
 	if (c.is_clean && out->has_next)
 		say(r, "the log ends with seq %" PRIu64 ", but was stopped in order at %" PRIu64,
 		    out->next - 1, c.seq);
+	return 0;
 }
 
-int shmq__log_recover(int dir, const uint8_t log_id[16], struct log_state *out,
+int shmq__log_recover(int dir, const struct log_owner *owner, struct log_state *out,
 		      shmq__log_found *found, void *arg, struct shmq__why *why)
 {
-	struct recovery r = {
-		.dir = dir, .log_id = log_id, .out = out, .found = found, .arg = arg
-	};
+	struct recovery r = { .dir = dir, .owner = owner, .out = out, .found = found, .arg = arg };
 	uint64_t *first = NULL;
 	unsigned count = 0;
 	int error;
@@ -346,7 +364,7 @@ int shmq__log_recover(int dir, const uint8_t log_id[16], struct log_state *out,
 	else
 		error = recover_last(&r, first, count, why);
 	if (!error)
-		heed_ceiling(&r);
+		error = heed_ceiling(&r, why);
 	shmq__log_scan_fini(&r.scan);
 	free(r.copy);
 	free(first);
@@ -356,8 +374,12 @@ int shmq__log_recover(int dir, const uint8_t log_id[16], struct log_state *out,
 int shmq__log_ceiling_read(int dir, const uint8_t log_id[16], struct log_ceiling *out)
 {
 	struct log_ceiling c;
-	int i, found = 0, fd = openat(dir, "ceiling", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	/* A pipe has nothing to read, and is not waited for. */
+	int fd = openat(dir, "ceiling", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int i, found = 0;
 
+	if (fd < 0 && (errno == ELOOP || errno == ENXIO)) /* a link; a socket */
+		return SHMQ_ECORRUPT;
 	if (fd < 0)
 		return errno == ENOENT ? SHMQ_EEMPTY : -errno;
 	for (i = 0; i < 2; i++) {
@@ -384,8 +406,11 @@ static void judge(const struct recovery *r, struct log_verdict *out, const struc
 	struct lay_batch batch;
 	struct shmq_msg msg;
 
-	out->records++;
-	out->bytes += log_record_bytes(head->body_bytes);
+	/* A gap that the reader made is no record. */
+	if (head->kind != LOG_GAP || !(head->flags & LOG_GAP_DAMAGE)) {
+		out->records++;
+		out->bytes += log_record_bytes(head->body_bytes);
+	}
 	if (head->kind == LOG_MESSAGE && shmq__log_decode(head, body, &msg, &batch)) {
 		out->damaged++;
 		say(r, "seq %" PRIu64 ": key and properties are longer than the record", head->seq);
@@ -401,7 +426,7 @@ static void judge(const struct recovery *r, struct log_verdict *out, const struc
 	say(r, "seqs %" PRIu64 " to %" PRIu64 " are missing", head->seq, head->seq + head->tag - 1);
 }
 
-int shmq__log_verify(int dir, const uint8_t *log_id, struct log_verdict *out,
+int shmq__log_verify(int dir, const struct log_owner *owner, struct log_verdict *out,
 		     shmq__log_found *found, int (*progress)(void *arg, uint64_t bytes), void *arg,
 		     struct shmq__why *why)
 {
@@ -422,7 +447,7 @@ int shmq__log_verify(int dir, const uint8_t *log_id, struct log_verdict *out,
 	for (i = 0; i < count; i++) {
 		struct log_segment seg;
 
-		rc = shmq__log_segment_open(dir, first[i], log_id, &seg, why);
+		rc = shmq__log_segment_open(dir, first[i], owner, &seg, why);
 		if (!rc) {
 			shmq__log_segment_close(&seg);
 			continue;
@@ -433,14 +458,9 @@ int shmq__log_verify(int dir, const uint8_t *log_id, struct log_verdict *out,
 	free(first);
 	if (!count)
 		return 0;
-	rc = shmq__log_reader_open(dir, log_id, &reader, why);
+	rc = shmq__log_reader_open(dir, owner, &reader, why);
 	if (rc)
 		return rc == SHMQ_ECORRUPT ? 0 : rc;
-	if (shmq__log_reader_seq(reader) != out->first) {
-		out->missing = shmq__log_reader_seq(reader) - out->first;
-		say(&r, "seqs %" PRIu64 " to %" PRIu64 " are missing", out->first,
-		    shmq__log_reader_seq(reader) - 1);
-	}
 	while ((rc = shmq__log_reader_next(reader, NULL, &head, &body, why)) == 1) {
 		judge(&r, out, &head, body);
 		if (!progress || out->bytes - told < PROGRESS_BYTES)

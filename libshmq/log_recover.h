@@ -30,14 +30,14 @@ struct log_state {
 	uint64_t ceiling_serial; /* of the last ceiling, 0 none */
 };
 
-/* Make the partition in directory `dir` fit to be gone on with.  log_id: of its
- * log; segments of others are set aside.  0, or -errno and why: then as much
+/* Make the partition in directory `dir` fit to be gone on with.  owner: whose it
+ * is; a last segment of others is set aside.  0, or -errno and why: then as much
  * has been repaired as could be. */
-int shmq__log_recover(int dir, const uint8_t log_id[16], struct log_state *out,
+int shmq__log_recover(int dir, const struct log_owner *owner, struct log_state *out,
 		      shmq__log_found *found, void *arg, struct shmq__why *why);
 
 /* The ceiling that counts.  0, SHMQ_EEMPTY (none), SHMQ_ECORRUPT (none that is
- * whole or of this log). */
+ * whole or of this log), -errno. */
 int shmq__log_ceiling_read(int dir, const uint8_t log_id[16], struct log_ceiling *out);
 
 struct log_verdict {
@@ -51,7 +51,7 @@ struct log_verdict {
 /* Read all of a partition and say what is not as it should be.  progress is
  * called now and then with the bytes read so far; unless it returns 0,
  * verifying ends with that.  found and progress may be NULL. */
-int shmq__log_verify(int dir, const uint8_t *log_id, struct log_verdict *out,
+int shmq__log_verify(int dir, const struct log_owner *owner, struct log_verdict *out,
 		     shmq__log_found *found, int (*progress)(void *arg, uint64_t bytes), void *arg,
 		     struct shmq__why *why);
 

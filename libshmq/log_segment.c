@@ -14,8 +14,9 @@
 #include "atomics.h"
 #include "clock.h"
 
-/* Large enough that a read costs more than its system call; what is behind a
- * record on its way to be asked for is then in the cache already. */
+/* Where a place was looked for, a read goes as far as the index lets one come
+ * close to it; then as far as makes it cost more than its system call. */
+#define READ_FIRST ((size_t)LOG_INDEX_BYTES)
 #define READ_BYTES ((size_t)1 << 20)
 
 void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES])
@@ -36,54 +37,83 @@ static int read_name(const char *name, uint64_t *first_seq)
 	return !strcmp(name, same);
 }
 
-/* Sequences wrap; a log spans less than half of them. */
-static int by_seq(const void *a, const void *b)
+static int by_distance(const void *a, const void *b, void *from)
 {
-	int64_t diff = seq_diff(*(const uint64_t *)a, *(const uint64_t *)b);
+	uint64_t base = *(const uint64_t *)from, x = *(const uint64_t *)a - base,
+		 y = *(const uint64_t *)b - base;
 
-	return (diff > 0) - (diff < 0);
+	return (x > y) - (x < y);
+}
+
+/* Sequences wrap; a log spans less than half of them.  So it begins behind the
+ * gap that is more than half. */
+static int put_in_order(uint64_t *all, unsigned n)
+{
+	uint64_t begin = 0;
+	unsigned i;
+
+	if (n < 2)
+		return 0;
+	qsort_r(all, n, sizeof(*all), by_distance, &begin);
+	for (i = 0; i < n; i++)
+		if (all[i] - all[i ? i - 1 : n - 1] > INT64_MAX)
+			break;
+	if (i == n)
+		return SHMQ_ECORRUPT;
+	begin = all[i];
+	qsort_r(all, n, sizeof(*all), by_distance, &begin);
+	return 0;
+}
+
+/* All of a directory; *out is to be freed in any case. */
+static int read_names(DIR *d, uint64_t **out, unsigned *count)
+{
+	unsigned capacity = 0;
+	struct dirent *e;
+	uint64_t *more, first;
+
+	for (;;) {
+		errno = 0;
+		e = readdir(d);
+		if (!e)
+			return -errno;
+		if (!read_name(e->d_name, &first))
+			continue;
+		if (*count == capacity) {
+			capacity = capacity ? 2 * capacity : 64;
+			more = realloc(*out, capacity * sizeof(**out));
+			if (!more)
+				return -ENOMEM;
+			*out = more;
+		}
+		(*out)[(*count)++] = first;
+	}
 }
 
 int shmq__log_list(int dir, uint64_t **out, unsigned *count)
 {
-	uint64_t *all = NULL, *more, first;
-	unsigned n = 0, capacity = 0;
-	struct dirent *e;
-	DIR *d;
 	/* A descriptor of its own: a duplicate would share its position. */
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
 	*out = NULL;
 	*count = 0;
-	d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d) {
-		int error = -errno;
-
+		error = -errno;
 		if (fd >= 0)
 			close(fd);
 		return error;
 	}
-	while ((e = readdir(d))) {
-		if (!read_name(e->d_name, &first))
-			continue;
-		if (n == capacity) {
-			capacity = capacity ? 2 * capacity : 64;
-			more = realloc(all, capacity * sizeof(*all));
-			if (!more) {
-				free(all);
-				closedir(d);
-				return -ENOMEM;
-			}
-			all = more;
-		}
-		all[n++] = first;
-	}
+	error = read_names(d, out, count);
 	closedir(d);
-	if (n)
-		qsort(all, n, sizeof(*all), by_seq);
-	*out = all;
-	*count = n;
-	return 0;
+	if (!error)
+		error = put_in_order(*out, *count);
+	if (error) {
+		free(*out);
+		*out = NULL;
+		*count = 0;
+	}
+	return error;
 }
 
 /* Whole, unless the file ends: bytes read, or -errno. */
@@ -105,8 +135,8 @@ static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t off)
 	return (ssize_t)done;
 }
 
-static int check_header(struct log_segment_header *h, uint64_t first_seq, const uint8_t *log_id,
-			const char *name, struct shmq__why *why)
+static int check_header(struct log_segment_header *h, uint64_t first_seq,
+			const struct log_owner *owner, const char *name, struct shmq__why *why)
 {
 	uint32_t sum = h->checksum;
 
@@ -124,13 +154,15 @@ static int check_header(struct log_segment_header *h, uint64_t first_seq, const 
 	if (h->first_seq != first_seq)
 		return shmq__fail(why, SHMQ_ECORRUPT, "%s begins with seq %" PRIu64, name,
 				  h->first_seq);
-	if (log_id && memcmp(h->log_id, log_id, sizeof(h->log_id)) != 0)
-		return shmq__fail(why, SHMQ_ECORRUPT, "%s belongs to another log, of \"%.255s\"",
-				  name, h->topic);
+	if (owner && memcmp(h->log_id, owner->log_id, sizeof(h->log_id)) != 0)
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s belongs to another log", name);
+	if (owner && h->partition != owner->partition)
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s belongs to partition %u, not %u", name,
+				  h->partition, owner->partition);
 	return 0;
 }
 
-int shmq__log_segment_open(int dir, uint64_t first_seq, const uint8_t *log_id,
+int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *owner,
 			   struct log_segment *out, struct shmq__why *why)
 {
 	struct log_segment_header h;
@@ -142,6 +174,8 @@ int shmq__log_segment_open(int dir, uint64_t first_seq, const uint8_t *log_id,
 	shmq__log_name(first_seq, "log", name);
 	/* Somebody may have put a pipe or a device there. */
 	out->fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (out->fd < 0 && (errno == ELOOP || errno == ENXIO)) /* a link; a socket */
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s is no regular file", name);
 	if (out->fd < 0) {
 		error = -errno;
 		return shmq__fail(why, error, "opening %s: %s", name, shmq_strerror(error));
@@ -156,7 +190,7 @@ int shmq__log_segment_open(int dir, uint64_t first_seq, const uint8_t *log_id,
 	else if (n < (ssize_t)sizeof(h))
 		error = shmq__fail(why, SHMQ_ECORRUPT, "%s is shorter than its header", name);
 	else
-		error = check_header(&h, first_seq, log_id, name, why);
+		error = check_header(&h, first_seq, owner, name, why);
 out:
 	if (error) {
 		shmq__log_segment_close(out);
@@ -165,7 +199,8 @@ out:
 	out->first_seq = h.first_seq;
 	out->seed = h.seed;
 	out->base_ts = h.base_ts;
-	memcpy(out->log_id, h.log_id, sizeof(out->log_id));
+	memcpy(out->owner.log_id, h.log_id, sizeof(out->owner.log_id));
+	out->owner.partition = h.partition;
 	return 0;
 }
 
@@ -207,7 +242,8 @@ static int index_read(int fd, const struct log_segment *s, uint64_t i, struct lo
 	return read_at(fd, e, sizeof(*e), at) == (ssize_t)sizeof(*e) &&
 	       e->checksum ==
 		       shmq__log_sum(s->seed, e, offsetof(struct log_index_entry, checksum)) &&
-	       e->off >= LOG_BLOCK && !(e->off % LOG_ALIGN) && seq_diff(e->seq, s->first_seq) >= 0;
+	       e->off >= LOG_BLOCK && e->off < INT64_MAX && !(e->off % LOG_ALIGN) &&
+	       seq_diff(e->seq, s->first_seq) >= 0;
 }
 
 static int is_before(const struct log_index_entry *e, enum log_by by, uint64_t target)
@@ -281,7 +317,8 @@ int shmq__log_index_cut(int dir, const struct log_segment *s, uint64_t off)
 		return 0;
 	if (fd < 0) { /* not to be used: the segment is scanned, and a new one begun */
 		shmq__log_name(s->first_seq, "idx", name);
-		return unlinkat(dir, name, 0) ? -errno : 0;
+		unlinkat(dir, name, 0);
+		return 0;
 	}
 	keep = index_count_before(fd, s, count, off);
 	if (keep < count && ftruncate(fd, (off_t)(sizeof(struct log_index_header) +
@@ -307,14 +344,20 @@ void shmq__log_scan_fini(struct log_scan *s)
 	s->buf = NULL;
 }
 
+void shmq__log_scan_move(struct log_scan *s, uint64_t off, uint64_t seq)
+{
+	s->next = seq;
+	s->from = off;
+	s->pos = s->have = 0;
+	s->run = READ_FIRST;
+}
+
 void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uint64_t off,
 			  uint64_t seq)
 {
 	shmq__log_segment_close(&s->seg);
 	s->seg = *seg;
-	s->next = seq;
-	s->from = off;
-	s->pos = s->have = 0;
+	shmq__log_scan_move(s, off, seq);
 }
 
 /* Read from the next record on, `need` bytes at least if the file has them.
@@ -332,7 +375,7 @@ static int refill(struct log_scan *s, uint64_t need)
 		if (fstat(s->seg.fd, &st))
 			return -errno;
 		if ((uint64_t)st.st_size < s->from || (uint64_t)st.st_size - s->from < need)
-			need = s->capacity;
+			need = s->run;
 	}
 	if (need > s->capacity) {
 		more = realloc(s->buf, need);
@@ -341,14 +384,28 @@ static int refill(struct log_scan *s, uint64_t need)
 		s->buf = more;
 		s->capacity = need;
 	}
-	n = read_at(s->seg.fd, s->buf, s->capacity, s->from);
+	n = read_at(s->seg.fd, s->buf, need > s->run ? need : s->run, s->from);
 	if (n < 0)
 		return (int)n;
 	s->have = (size_t)n;
+	if (s->run < READ_BYTES)
+		s->run *= 2;
 	return 0;
 }
 
-int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char **body)
+/* What is left of a file is padding of its last block, or a piece of what was
+ * no record yet. */
+static int judge_end(const struct log_scan *s)
+{
+	size_t i;
+
+	for (i = s->pos; i < s->have; i++)
+		if (s->buf[i])
+			return SHMQ_ECORRUPT;
+	return 0;
+}
+
+static int64_t look(struct log_scan *s)
 {
 	uint64_t need, asked = 0;
 	int64_t bytes;
@@ -357,20 +414,34 @@ int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char 
 	for (;;) {
 		bytes = shmq__log_record_check(s->buf + s->pos, s->have - s->pos, s->seg.seed,
 					       s->next, &need);
-		if (bytes > 0)
+		if (bytes > 0 || (asked && bytes != -EAGAIN))
 			break;
-		if (asked && bytes != -EAGAIN)
-			return (int)bytes;
 		if (asked && need <= asked) /* the file ends */
-			return s->have == s->pos ? 0 : SHMQ_ECORRUPT;
+			return judge_end(s);
 		asked = need;
 		error = refill(s, need);
 		if (error)
 			return error;
 	}
-	memcpy(head, s->buf + s->pos, sizeof(*head));
-	if (head->kind == LOG_END)
+	if (bytes > 0 && ((const struct log_record *)(s->buf + s->pos))->kind == LOG_END)
 		return 0;
+	return bytes;
+}
+
+int shmq__log_scan_peek(struct log_scan *s)
+{
+	int64_t bytes = look(s);
+
+	return bytes > 0 ? 1 : (int)bytes;
+}
+
+int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char **body)
+{
+	int64_t bytes = look(s);
+
+	if (bytes <= 0)
+		return (int)bytes;
+	memcpy(head, s->buf + s->pos, sizeof(*head));
 	*body = s->buf + s->pos + sizeof(*head);
 	s->pos += (size_t)bytes;
 	s->next += log_record_count(head);

@@ -12,23 +12,30 @@
 #include "error.h"
 #include "log_record.h"
 
+/* Whose a segment is. */
+struct log_owner {
+	uint8_t log_id[16];
+	uint32_t partition;
+};
+
 struct log_segment {
 	int fd;
 	uint64_t first_seq, seed, base_ts;
-	uint8_t log_id[16];
+	struct log_owner owner;
 };
 
 /* "00000000000000000042.log"; suffix is "log" or "idx". */
 void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES]);
 
 /* The first seqs of all segments in a partition's directory, in order; *out
- * is the caller's to free().  Other files are not looked at.  0 or -errno. */
+ * is the caller's to free().  Other files are not looked at.  0, -errno, or
+ * SHMQ_ECORRUPT: they span half of all seqs, so they have no order. */
 int shmq__log_list(int dir, uint64_t **out, unsigned *count);
 
-/* Open the segment that begins with first_seq and check its header.  log_id:
- * of the log it has to belong to, NULL for any.  0, SHMQ_EVERSION, SHMQ_ECORRUPT
- * or -errno, with why. */
-int shmq__log_segment_open(int dir, uint64_t first_seq, const uint8_t *log_id,
+/* Open the segment that begins with first_seq and check its header.  owner:
+ * the one it has to have, NULL for any.  0, SHMQ_EVERSION, SHMQ_ECORRUPT (what
+ * is no file included) or -errno, with why. */
+int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *owner,
 			   struct log_segment *out, struct shmq__why *why);
 void shmq__log_segment_close(struct log_segment *s);
 
@@ -56,6 +63,7 @@ struct log_scan {
 	uint64_t from; /* offset in the file of buf[0] */
 	char *buf;
 	size_t pos, have, capacity;
+	size_t run; /* bytes to read next: more the longer it goes straight on */
 };
 
 /* With a buffer, at no segment (seg.fd is -1).  0 or -ENOMEM. */
@@ -66,6 +74,12 @@ void shmq__log_scan_fini(struct log_scan *s);
  * begins with seq. */
 void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uint64_t off,
 			  uint64_t seq);
+
+/* Go to another place in the same segment, or look at this one afresh. */
+void shmq__log_scan_move(struct log_scan *s, uint64_t off, uint64_t seq);
+
+/* Is there a record?  As shmq__log_scan_next(), which would return it. */
+int shmq__log_scan_peek(struct log_scan *s);
 
 /* The next record: 1, and *head; *body points into the scan and is valid
  * until the next call.  0: nothing is there (yet; or END, which is left
