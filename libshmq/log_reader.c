@@ -220,9 +220,11 @@ static int find_onward(struct log_reader *r, struct onward *to, struct shmq__why
 	while (at < r->count && seq_diff(r->first[at], r->scan.seg.first_seq) <= 0)
 		at++;
 	error = open_from(r, at, &to->seg, why);
+	if (error)
+		return error;
 	to->off = LOG_BLOCK;
 	to->seq = to->seg.first_seq;
-	return error;
+	return 0;
 }
 
 /* Go there; 1 with a gap if seqs are missing in between. */
@@ -302,14 +304,6 @@ static void trim(const struct log_reader *r, struct log_record *head)
 	head->tag -= (uint64_t)before;
 }
 
-/* There is nothing, but there was. */
-static int fail_short(const struct log_reader *r, uint64_t limit, struct shmq__why *why)
-{
-	return shmq__fail(why, SHMQ_ECORRUPT,
-			  "the log ends before seq %" PRIu64 ", but was written up to %" PRIu64,
-			  shmq__log_reader_seq(r), limit);
-}
-
 /* Segments have come, or not yet.  1, 0 or an error. */
 static int enter_first(struct log_reader *r, struct shmq__why *why)
 {
@@ -337,8 +331,6 @@ int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct lo
 		if (seq_diff(r->scan.next, r->oldest) > 0)
 			break;
 	}
-	if (!rc && limit)
-		return fail_short(r, *limit, why);
 	if (rc == 1 && head->kind != LOG_MESSAGE)
 		trim(r, head);
 	return rc;
@@ -417,6 +409,8 @@ int shmq__log_reader_seek_time(struct log_reader *r, uint64_t ts, struct shmq__w
 {
 	struct log_record head;
 	const char *body;
+	uint64_t seq;
+	unsigned at;
 	int error, rc;
 
 	r->begins_with_a_gap = 0;
@@ -430,19 +424,30 @@ int shmq__log_reader_seek_time(struct log_reader *r, uint64_t ts, struct shmq__w
 			r->has_place = 0;
 			return 0;
 		}
-		error = enter_near(r, find_time(r, ts, why), why);
+		at = find_time(r, ts, why);
+		error = enter_near(r, at, why);
 	} while (error == -ENOENT);
 	if (error)
 		return error;
-	start_at(r, LOG_BY_TIME, ts);
-	r->oldest = r->scan.next;
-	do
-		rc = next_record(r, &head, &body, why);
-	while (rc == 1 && (head.kind != LOG_MESSAGE || head.ts < ts));
+	/* Behind the last message that is older: in what is missing there may
+	 * have been one that is not. */
+	seq = r->first[at];
+	if (seq_diff(r->scan.next, seq) <= 0) {
+		start_at(r, LOG_BY_TIME, ts);
+		seq = r->scan.next;
+	}
+	r->oldest = seq;
+	while ((rc = next_record(r, &head, &body, why)) == 1) {
+		if (head.kind != LOG_MESSAGE)
+			continue;
+		if (head.ts >= ts)
+			break;
+		seq = r->scan.next;
+	}
 	/* Where it goes on with what is no record next() will say so. */
 	if (rc < 0 && rc != SHMQ_ECORRUPT)
 		return rc;
-	return shmq__log_reader_seek(r, rc == 1 ? head.seq : r->scan.next, why);
+	return shmq__log_reader_seek(r, seq, why);
 }
 
 /* ---- what a record holds --------------------------------------------- */

@@ -32,8 +32,8 @@ int shmq__log_reader_oldest(struct log_reader *r, uint64_t *seq);
  * it comes.  0, or what reading the way there ran into, with why. */
 int shmq__log_reader_seek(struct log_reader *r, uint64_t seq, struct shmq__why *why);
 
-/* Go to the first record whose time, or that of one before it, is at or after
- * ts; behind the last if there is none. */
+/* Go to the first message whose time, or that of one before it, is at or after
+ * ts, or to the hole or gap before it; behind the last if there is none. */
 int shmq__log_reader_seek_time(struct log_reader *r, uint64_t ts, struct shmq__why *why);
 
 /* The seq that the next record begins with. */
@@ -42,9 +42,9 @@ uint64_t shmq__log_reader_seq(const struct log_reader *r);
 /* The next record: 1, *head, and *body, valid until the next call.  0: nothing
  * (yet).  SHMQ_ECORRUPT: the log goes on with what is no record, and nothing
  * leads past it.  Or -errno; why names file and offset.
- * limit: as far as the log is known to be written, of which nothing can be
- * missing unnoticed.  NULL: as far as it goes; then what is being written at
- * this moment may look damaged. */
+ * limit: as far as the log is known to be written; 0 before it was reached
+ * tells that the log is shorter.  NULL: as far as it goes; then what is being
+ * written at this moment may look damaged. */
 int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct log_record *head,
 			  const char **body, struct shmq__why *why);
 

@@ -192,51 +192,28 @@ static int cut_at(struct recovery *r, const struct log_segment *seg, uint64_t of
 
 /* ---- atomic batches -------------------------------------------------- */
 
-/* Those of which only a part was read so far, by first seq; few at a time. */
-struct open_batch {
-	uint64_t first_seq, off; /* where its first member is */
-	uint32_t left;
-	uint64_t max_ts;
-};
+/* Where a log may be cut without tearing a batch: not while one is open.
+ * Those that interleave are open together, from the first member of the first
+ * to the last of the last. */
 struct open_batches {
-	struct open_batch *list;
-	unsigned count, capacity;
+	uint64_t left;     /* members that are still to come, of all */
+	uint64_t seq, off; /* of the first member of the first */
+	uint64_t max_ts;   /* before it */
 };
 
-static int open_batch(struct open_batches *o, const struct lay_batch *b, uint64_t off,
-		      uint64_t max_ts)
+/* A batch that began before this segment, or of which a gap told that a part
+ * is missing, is not judged. */
+static void note_member(struct open_batches *o, const struct lay_batch *b, uint64_t seq,
+			uint64_t off, uint64_t max_ts)
 {
-	struct open_batch *more;
-
-	if (o->count == o->capacity) {
-		o->capacity = o->capacity ? 2 * o->capacity : 16;
-		more = realloc(o->list, o->capacity * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		o->list = more;
+	if (b->index) {
+		if (o->left && seq_diff(b->first_seq, o->seq) >= 0)
+			o->left--;
+		return;
 	}
-	o->list[o->count++] = (struct open_batch){ b->first_seq, off, b->count, max_ts };
-	return 0;
-}
-
-/* One that began before this segment, or of which a gap told that a part is
- * missing, is not judged. */
-static int note_member(struct open_batches *o, const struct lay_batch *b, uint64_t off,
-		       uint64_t max_ts)
-{
-	unsigned i;
-	int error = b->index ? 0 : open_batch(o, b, off, max_ts);
-
-	if (error)
-		return error;
-	for (i = o->count; i--;) {
-		if (o->list[i].first_seq != b->first_seq)
-			continue;
-		if (!--o->list[i].left)
-			o->list[i] = o->list[--o->count];
-		break;
-	}
-	return 0;
+	if (!o->left)
+		*o = (struct open_batches){ .seq = seq, .off = off, .max_ts = max_ts };
+	o->left += b->count - 1;
 }
 
 /* ---- the last segment ------------------------------------------------ */
@@ -247,51 +224,43 @@ static int read_segment(struct recovery *r, const struct log_segment *seg)
 {
 	struct log_state *out = r->out;
 	struct open_batches open = { 0 };
-	struct log_record head = { 0 };
+	struct log_record head;
 	struct lay_batch batch;
 	struct shmq_msg msg;
 	const char *body;
-	uint64_t off;
-	unsigned i;
-	int rc, error = 0;
+	uint64_t off = LOG_BLOCK;
+	int rc;
 
-	shmq__log_scan_start(&r->scan, seg, LOG_BLOCK, seg->first_seq);
+	shmq__log_scan_start(&r->scan, seg, off, seg->first_seq);
 	out->max_ts = seg->base_ts;
-	while (!error) {
-		off = log_scan_off(&r->scan);
-		rc = shmq__log_scan_next(&r->scan, &head, &body);
-		if (rc != 1)
-			break;
+	while ((rc = shmq__log_scan_next(&r->scan, &head, &body)) == 1) {
 		if (head.kind == LOG_MESSAGE && (head.flags & SHMQ_MSG_BATCH) &&
 		    !shmq__log_decode(&head, body, &msg, &batch))
-			error = note_member(&open, &batch, off, out->max_ts);
-		if (head.kind == LOG_GAP)
-			open.count = 0;
+			note_member(&open, &batch, head.seq, off, out->max_ts);
 		if (head.kind == LOG_MESSAGE && head.ts > out->max_ts)
 			out->max_ts = head.ts;
+		if (head.kind == LOG_GAP)
+			open.left = 0;
+		off = log_scan_off(&r->scan);
 	}
-	out->off = log_scan_off(&r->scan);
+	out->off = off;
 	out->next = r->scan.next;
 	out->has_segment = 1;
 	out->has_next = 1;
 	out->first_seq = seg->first_seq;
 	out->seed = seg->seed;
-	if (!error && rc < 0 && rc != SHMQ_ECORRUPT)
-		error = rc;
+	if (rc < 0 && rc != SHMQ_ECORRUPT)
+		return rc;
 	/* Complete, and the next one was not begun yet. */
-	if (!error && rc == 0 && head.kind == LOG_END) {
+	if (rc == 0 && head.kind == LOG_END) {
 		out->has_segment = 0;
 		out->off += log_record_bytes(0);
+	} else if (open.left) {
+		out->off = open.off;
+		out->next = open.seq;
+		out->max_ts = open.max_ts;
 	}
-	for (i = 0; !error && out->has_segment && i < open.count; i++) {
-		if (open.list[i].off >= out->off)
-			continue;
-		out->off = open.list[i].off;
-		out->next = open.list[i].first_seq;
-		out->max_ts = open.list[i].max_ts;
-	}
-	free(open.list);
-	return error;
+	return 0;
 }
 
 static int recover_last(struct recovery *r, uint64_t *first, unsigned count, struct shmq__why *why)

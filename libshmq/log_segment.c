@@ -243,7 +243,7 @@ static int index_read(int fd, const struct log_segment *s, uint64_t i, struct lo
 	       e->checksum ==
 		       shmq__log_sum(s->seed, e, offsetof(struct log_index_entry, checksum)) &&
 	       e->off >= LOG_BLOCK && e->off < INT64_MAX && !(e->off % LOG_ALIGN) &&
-	       seq_diff(e->seq, s->first_seq) >= 0;
+	       (e->off == LOG_BLOCK ? e->seq == s->first_seq : seq_diff(e->seq, s->first_seq) > 0);
 }
 
 static int is_before(const struct log_index_entry *e, enum log_by by, uint64_t target)
@@ -301,7 +301,7 @@ int shmq__log_index_after(int dir, const struct log_segment *s, uint64_t off,
 
 	if (fd < 0)
 		return SHMQ_EEMPTY;
-	for (i = index_count_before(fd, s, count, off + 1); i < count && !found; i++)
+	for (i = index_count_before(fd, s, count, off); i < count && !found; i++)
 		found = index_read(fd, s, i, out) && out->off > off;
 	close(fd);
 	return found ? 0 : SHMQ_EEMPTY;
@@ -439,6 +439,9 @@ int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char 
 {
 	int64_t bytes = look(s);
 
+	*head = (struct log_record){ .kind = LOG_NOTHING };
+	if (!bytes && s->have - s->pos >= sizeof(*head))
+		memcpy(head, s->buf + s->pos, sizeof(*head));
 	if (bytes <= 0)
 		return (int)bytes;
 	memcpy(head, s->buf + s->pos, sizeof(*head));

@@ -82,8 +82,8 @@ void shmq__log_scan_move(struct log_scan *s, uint64_t off, uint64_t seq);
 int shmq__log_scan_peek(struct log_scan *s);
 
 /* The next record: 1, and *head; *body points into the scan and is valid
- * until the next call.  0: nothing is there (yet; or END, which is left
- * standing).  SHMQ_ECORRUPT: something is, but no record.  -errno. */
+ * until the next call.  0: nothing is there (yet); or END, which is left
+ * standing, and is *head.  SHMQ_ECORRUPT: something is, but no record.  -errno. */
 int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char **body);
 
 /* Offset of the next record. */

@@ -500,7 +500,30 @@ TEST(records_across_reads_of_any_size_come_whole)
 	CHECK_EQ(scan_to(&s, f.seq), 0);
 	CHECK_EQ(log_scan_off(&s), f.bytes);
 	CHECK_LT(s.capacity, 6 * MiB); /* not more than the largest */
-	CHECK_LE(s.have, MiB);         /* and that once */
+	shmq__log_scan_fini(&s);
+	logfile_free(&f);
+	close(dir);
+}
+
+TEST(behind_a_long_record_no_more_is_read_at_once_than_before)
+{
+	struct log_record head;
+	const char *body;
+	struct log_scan s;
+	struct logfile f;
+	int dir = logfile_dir();
+
+	logfile_begin(&f, FIRST, 0);
+	logfile_message(&f, 0, 5 * MiB);
+	while (f.bytes < 12 * MiB)
+		logfile_message(&f, 0, 1000);
+	logfile_write(&f, dir);
+	start(&s, &f, dir);
+	CHECK_EQ(shmq__log_scan_next(&s, &head, &body), 1);
+	CHECK_EQ(head.body_bytes, 5 * MiB);
+	CHECK_EQ(shmq__log_scan_next(&s, &head, &body), 1);
+	CHECK_LE(s.have, MiB);
+	CHECK_EQ(scan_to(&s, f.seq), 0);
 	shmq__log_scan_fini(&s);
 	logfile_free(&f);
 	close(dir);
@@ -830,6 +853,8 @@ TEST(an_entry_of_impossible_places_leads_nowhere)
 {
 	static const uint64_t bad[][2] = { /* seq, off */
 					   { FIRST - 1, LOG_BLOCK },
+					   { FIRST, LOG_BLOCK + 8 },
+					   { FIRST + 1, LOG_BLOCK },
 					   { FIRST, 0 },
 					   { FIRST, LOG_BLOCK - 8 },
 					   { FIRST, LOG_BLOCK + 4 },
