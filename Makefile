@@ -343,7 +343,7 @@ lint: build/.deps-optional ## formatter, static analyser, man pages, layers, tes
 
 # ---- install --------------------------------------------------------------
 
-MAN = $(wildcard man/*.[1378])
+MAN = $(wildcard man/*.[13578])
 # A page is also found by the other names it has: "page section alias" each.
 ALIASES = awk '/^\.Sh/ { in_name = $$2 == "NAME" } \
 	in_name && /^\.Nm/ { n = split(FILENAME, f, /[\/.]/); \
