@@ -80,7 +80,7 @@ extern "C" {
 	X(ENODAEMON, -5021, "no supervisor is running on this bus") \
 	X(EDAEMON, -5022, "the supervisor did not answer") \
 	X(EPROTO, -5023, "malformed control message") \
-	X(ECORRUPT, -5024, "shared memory holds an impossible value") \
+	X(ECORRUPT, -5024, "shared memory or a log holds an impossible value") \
 	X(ENOMEMORY, -5025, "not enough memory") \
 	X(ENOHUGE, -5026, "not enough free hugepages") \
 	X(ENONODE, -5027, "no such NUMA node") \
@@ -586,6 +586,131 @@ int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub);
 int shmq_waitset_remove(shmq_waitset *set, shmq_sub *sub);
 int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t timeout_ns);
 
+/* ---- logs ------------------------------------------------------------ */
+
+/* The log of a topic, read from its directory: of a bus that is stopped, of a
+ * copy that came from another machine of the same byte order, or while a bus
+ * writes it, as far as that has come.  No supervisor is asked and, but for
+ * shmq_log_repair(), nothing is written.
+ *
+ * A reader belongs to one thread at a time, any thread; several of one log know
+ * nothing of each other.  It is memory and descriptors, so a child of fork() may
+ * go on with its own copy.  Calls read files and block for as long as that takes.
+ * shmq_bus_error(NULL) says more about a failed one. */
+typedef struct shmq_log_reader shmq_log_reader;
+
+/* Where logs are: *out is "DATA/BUS/TOPIC", "DATA/BUS" if topic is NULL, "DATA" if
+ * bus is NULL too.  data_dir: NULL for $SHMQ_DATA_DIR, else /var/lib/shmq for
+ * root, $XDG_STATE_HOME/shmq or $HOME/.local/state/shmq.  It need not be there.
+ * Any thread.  0, SHMQ_EBUSNAME, SHMQ_ENAME, SHMQ_EOPTION (no HOME, or out is too
+ * small). */
+int shmq_log_dir(const char *data_dir, const char *bus, const char *topic, char *out, size_t bytes);
+
+/* Open the log in directory `dir`.  *out is the caller's until shmq_log_close(),
+ * NULL on failure.  -ENOENT, -ENOTDIR, -EACCES; SHMQ_ECORRUPT: there is no log;
+ * SHMQ_EVERSION: another version's or byte order's; -ENOMEM, -EMFILE. */
+int shmq_log_open(const char *dir, shmq_log_reader **out);
+void shmq_log_close(shmq_log_reader *log); /* NULL allowed */
+
+struct shmq_log_info {
+	char topic[SHMQ_NAME_MAX + 1];
+	uint64_t created_ns; /* CLOCK_REALTIME of the log's beginning */
+	int is_damaged;      /* 1: what says whose log this is is missing or damaged;
+				topic and partitions are as the segments say, and
+				created_ns and options are 0 */
+	uint32_t partitions;
+	uint64_t segments, bytes, seqs; /* of all partitions, as below */
+	uint64_t first_ts_ns, last_ts_ns;
+	struct shmq_topic_options options; /* with which the topic was created */
+};
+
+struct shmq_log_partition {
+	uint32_t partition;
+	uint64_t first, next; /* seqs: the oldest there is, and one behind the last */
+	uint64_t segments;
+	uint64_t bytes;       /* that its files take on the disk */
+	uint64_t first_ts_ns; /* time of its first message, and the latest time of */
+	uint64_t last_ts_ns;  /* any; 0 without messages, or if they have none */
+};
+
+/* As of now; reads the last segment from its index's last entry on.  0, as
+ * shmq_log_open(), or SHMQ_EOPTION: no such partition. */
+int shmq_log_get_info(shmq_log_reader *log, struct shmq_log_info *out);
+int shmq_log_get_partition(shmq_log_reader *log, uint32_t partition,
+			   struct shmq_log_partition *out);
+
+enum shmq_to {
+	SHMQ_TO_END = 1, /* as far as the log is written (default) */
+	SHMQ_TO_SEQ,     /* before to_seq */
+	SHMQ_TO_TIME,    /* before the first message whose time is to_ts_ns or later */
+};
+
+struct shmq_log_range {
+	size_t size;
+	enum shmq_from from;      /* default, also for LATEST: SHMQ_FROM_OLDEST; SEQ and */
+	enum shmq_to to;          /* TIME as for subscribers.  A seq needs one partition */
+	uint64_t seq, to_seq;     /* SHMQ_FROM_SEQ, SHMQ_TO_SEQ */
+	uint64_t ts_ns, to_ts_ns; /* SHMQ_FROM_TIME, SHMQ_TO_TIME */
+	int32_t partition_plus1;  /* 0: all, one after the other; p+1: only p */
+	unsigned flags;           /* SHMQ_LOG_TAGGED */
+	const void *key;          /* only messages with this key; NULL: any */
+	size_t key_len;
+	uint64_t tag; /* SHMQ_LOG_TAGGED: only messages with this tag */
+};
+#define SHMQ_LOG_TAGGED 1u
+
+/* Choose what shmq_log_next() reads, from its beginning; NULL: all, as after
+ * shmq_log_open().  The key is the caller's, and stays until the reader is closed
+ * or another range is chosen.  0, SHMQ_EOPTION. */
+int shmq_log_read(shmq_log_reader *log, const struct shmq_log_range *range);
+
+/* Next message: msg->data, key and properties point into the reader, until the
+ * next call.  What never was a message is passed.  Returns 0; SHMQ_EOVERRUN once
+ * per gap, whatever its cause, with msg->lost and msg->seq, the last seq that is
+ * not there, whatever keys and tags are wanted; SHMQ_EENDED.  SHMQ_ECORRUPT or
+ * -errno for a place that can't be read or the end of a partition that nothing
+ * leads past: the next call goes on behind it. */
+int shmq_log_next(shmq_log_reader *log, struct shmq_msg *msg);
+
+struct shmq_log_checks {
+	size_t size;
+	int32_t partition_plus1; /* 0: all; p+1: only p */
+	/* One finding: a line for people, valid during the call. */
+	void (*found)(void *arg, uint32_t partition, const char *line);
+	/* Now and then: bytes read of about so many.  Returns 0 to go on, anything
+	 * else ends the call, which returns that. */
+	int (*progress)(void *arg, uint64_t bytes, uint64_t of);
+	void *arg; /* of both; either may be NULL */
+};
+
+struct shmq_log_verdict {
+	uint64_t segments, records, bytes;
+	uint64_t damaged;   /* places that are not as they were written */
+	uint64_t missing;   /* seqs that are not there because of that */
+	uint64_t gaps;      /* seqs that the log itself says it does not have */
+	uint64_t indexes;   /* that are missing, damaged or incomplete: reading does
+			       without, and takes longer; repair: made anew */
+	uint64_t cut_bytes; /* repair: set aside in the partition's directory cut/ */
+};
+
+/* Read all of the log and say what is not as it should be.  What a bus is writing
+ * at this moment may look damaged.  0, also if something is damaged: see
+ * out->damaged; or an error that verifying could not go on behind.  Leaves the
+ * place of shmq_log_next() alone. */
+int shmq_log_verify(shmq_log_reader *log, const struct shmq_log_checks *checks,
+		    struct shmq_log_verdict *out);
+
+/* Make the log in `dir` fit to be gone on with, as the tailer does when it
+ * starts: the last segment of each partition is cut behind its last good record,
+ * and what is cut off, or is of another log, is moved to the directory cut/.
+ * Damage before that stays, and readers pass it as a gap.  Indexes are made anew
+ * where they need it.  Takes the lock of the bus's directory, above `dir`, and
+ * holds it meanwhile.  In out, segments, indexes and cut_bytes are set.  0;
+ * SHMQ_EINUSE: a supervisor writes there; SHMQ_ECORRUPT: nothing says whose log it
+ * is; or an error of shmq_log_open(); then some of it may be done. */
+int shmq_log_repair(const char *dir, const struct shmq_log_checks *checks,
+		    struct shmq_log_verdict *out);
+
 /* ---- inspection ------------------------------------------------------ */
 
 struct shmq_topic_info {
@@ -622,8 +747,8 @@ struct shmq_partition_info {
 	int holder;      /* client id of the gating subscriber furthest behind,
 			    or -1 */
 	uint64_t holder_lag;
-	int holds_back;     /* 1: a publisher waits for it, be it for slots or for
-			       arena, or would with its next message */
+	int holds_back;       /* 1: a publisher waits for it, be it for slots or for
+				 arena, or would with its next message */
 	uint64_t log_first;   /* with a log: the oldest seq that is kept, and before */
 	uint64_t log_written; /* which all is in its files, and survives the machine */
 	uint64_t log_synced;
