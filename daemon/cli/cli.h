@@ -14,6 +14,8 @@
  *   sender  batches, pace and accounts for pub
  *   progress  what pub is at, for a person at a terminal
  *   format  text, hex, JSON, raw and frames for sub
+ *   loss    messages that are not there, told as they are missed
+ *   when    places in a stream: seqs, times, ages
  *
  * The commands themselves have one file each.
  */
@@ -72,7 +74,7 @@ struct command {
 };
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
-	cmd_stop, cmd_version;
+	cmd_replay, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);
@@ -232,10 +234,57 @@ void sig_wait_end(void);
 /* Sleep; returns early when a signal came. */
 void sig_sleep_until(int64_t monotonic_ns);
 
+/* ---- loss ------------------------------------------------------------ */
+
+/* Of one stream.  Each loss is told when it happens, but of a reader that loses
+ * all the time not more than once a second: telling costs time, too. */
+struct loss {
+	const char *doing, *topic, *hint; /* shmq: DOING "TOPIC": lost ... (hint: HINT) */
+	uint64_t lost, told;
+	int64_t told_ns;
+	int is_bound;
+};
+void loss_add(struct loss *loss, const struct shmq_msg *msg);
+/* In how many ns there will be something to tell, SHMQ_FOREVER for never. */
+int64_t loss_tell_when_due(struct loss *loss);
+void loss_tell_rest(struct loss *loss);
+
+/* ---- when ------------------------------------------------------------ */
+
+enum when_kind { WHEN_NOTHING = 0, WHEN_SEQ, WHEN_TIME };
+
+/* A place in a stream. */
+struct when {
+	enum when_kind kind;
+	uint64_t value; /* seq, or CLOCK_REALTIME */
+};
+
+/* A seq; an ISO 8601 time, in UTC unless it names its zone; an age such as -5min.
+ * 0, or -1. */
+int when_parse(const char *text, struct when *out);
+/* The same as the argument of an option, NULL if it was not given; on errors the
+ * program ends. */
+struct when when_take(const struct command *command, const char *option, const char *text);
+/* 2026-11-26T07:00:00.000000000Z; "-" for 0. */
+struct units_text when_text(uint64_t ns);
+
+/* --from of those who subscribe: also latest (NULL, too) and oldest. */
+void when_start(const struct command *command, const char *text, struct shmq_sub_options *how);
+
+/* Is it the first one that is not wanted any more? */
+int when_is_reached(const struct when *to, const struct shmq_msg *msg);
+
+/* Is everything that was wanted published by now, so that nothing is waited for once
+ * all that is there is read?  partition_plus1 0: the topic's only one. */
+int when_is_passed(const struct when *to, shmq_bus *bus, const char *topic,
+		   int32_t partition_plus1);
+/* When to ask again, in ns; SHMQ_FOREVER: never. */
+int64_t when_look_ns(const struct when *to);
+
 /* ---- shape ----------------------------------------------------------- */
 
 extern const struct opt_word shape_modes[], shape_policies[], shape_stalls[], shape_waits[],
-	shape_pages[], shape_locks[];
+	shape_pages[], shape_locks[], shape_logs[], shape_syncs[];
 extern const struct opt shape_options[]; /* into struct shmq_topic_options */
 extern const size_t shape_option_count;
 
@@ -354,6 +403,12 @@ int sender_add(struct sender *sender, const struct shmq_msg *msg);
 int sender_flush(struct sender *sender); /* send what is pending */
 int sender_fail(struct sender *sender, int error, const char *doing);
 double sender_rate(const struct sender *sender);
+/* Say what was sent, as asked for, and what was dropped; the exit code, of which
+ * `code` is what it would be without that. */
+struct sender_report {
+	int verbose, json;
+};
+int sender_conclude(struct sender *sender, const struct sender_report *report, int code);
 
 /* ---- progress -------------------------------------------------------- */
 

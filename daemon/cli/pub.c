@@ -26,7 +26,8 @@ struct pub {
 	enum shmq_wait wait;
 	uint32_t type;
 	int32_t partition_plus1;
-	int create, flush, verbose, json;
+	int create, flush;
+	struct sender_report report;
 	size_t key_len;
 	char split; /* the byte that ends a key, if separator is set */
 };
@@ -66,9 +67,9 @@ static const struct opt options[] = {
 		  "(forever); with 0 a full topic drops" },
 	{ "wait", .kind = OPT_WORD, AT(wait), .words = shape_waits,
 	  .help = "how to wait for room (the topic's hint)" },
-	{ "verbose", .letter = 'v', .kind = OPT_SET, AT(verbose), .value = 1,
+	{ "verbose", .letter = 'v', .kind = OPT_SET, AT(report.verbose), .value = 1,
 	  .help = "say on stderr what was sent" },
-	{ "json", .kind = OPT_SET, AT(json), .value = 1,
+	{ "json", .kind = OPT_SET, AT(report.json), .value = 1,
 	  .help = "print what was sent as one JSON object" },
 };
 
@@ -368,49 +369,6 @@ static int send_input(struct pub *pub)
 
 /* ---- the end --------------------------------------------------------- */
 
-static void summarise(const struct pub *pub)
-{
-	const struct sender *sender = &pub->sender;
-	int64_t ns = cli_now_ns() - sender->started_ns;
-	double rate = sender_rate(sender);
-	json_t *object;
-
-	if (pub->verbose)
-		out_say("published to \"%s\": %" PRIu64 " sent, %" PRIu64 " dropped, %s in %s, %s",
-			sender->topic, sender->sent, sender->dropped, units_exact(sender->bytes).s,
-			units_duration(ns).s, units_rate(rate).s);
-	if (!pub->json)
-		return;
-	object = json_object();
-	json_put_text(object, "topic", sender->topic);
-	json_put_u64(object, "sent", sender->sent);
-	json_put_u64(object, "dropped", sender->dropped);
-	json_put_u64(object, "bytes", sender->bytes);
-	json_put(object, "seconds", json_real((double)ns / 1e9));
-	json_put(object, "rate", json_real(rate));
-	json_print(object);
-}
-
-/* What went wrong outweighs what was dropped. */
-static int conclude(struct pub *pub, int code)
-{
-	struct sender *sender = &pub->sender;
-
-	progress_stop(sender);
-	summarise(pub);
-	if (sig_stopped() && code == CLI_OK) {
-		out_say("publishing to \"%s\": interrupted after %" PRIu64 " %s", sender->topic,
-			sender->sent, units_plural(sender->sent, "message", "messages"));
-		code = CLI_FAILURE;
-	}
-	if (!sender->dropped)
-		return code;
-	out_say("publishing to \"%s\": %" PRIu64 " of %" PRIu64 " messages dropped, the topic was "
-		"full (hint: a deeper topic, a faster subscriber, or --policy block)",
-		sender->topic, sender->dropped, sender->sent + sender->dropped);
-	return code == CLI_OK ? CLI_LOST : code;
-}
-
 static int publish_all(struct pub *pub)
 {
 	int code;
@@ -424,7 +382,7 @@ static int publish_all(struct pub *pub)
 		code = send_input(pub);
 	if (code == CLI_OK && !sig_stopped())
 		code = wait_consumed(pub);
-	return conclude(pub, code);
+	return sender_conclude(&pub->sender, &pub->report, code);
 }
 
 static int run(struct cli *cli, int argc, char **argv)

@@ -137,3 +137,45 @@ int sender_add(struct sender *sender, const struct shmq_msg *msg)
 	sender->batch[sender->pending++] = *msg;
 	return sender->pending < sender->batch_max ? CLI_OK : sender_flush(sender);
 }
+
+/* ---- the end --------------------------------------------------------- */
+
+static void summarise(const struct sender *sender, const struct sender_report *report)
+{
+	int64_t ns = cli_now_ns() - sender->started_ns;
+	double rate = sender_rate(sender);
+	json_t *object;
+
+	if (report->verbose)
+		out_say("published to \"%s\": %" PRIu64 " sent, %" PRIu64 " dropped, %s in %s, %s",
+			sender->topic, sender->sent, sender->dropped, units_exact(sender->bytes).s,
+			units_duration(ns).s, units_rate(rate).s);
+	if (!report->json)
+		return;
+	object = json_object();
+	json_put_text(object, "topic", sender->topic);
+	json_put_u64(object, "sent", sender->sent);
+	json_put_u64(object, "dropped", sender->dropped);
+	json_put_u64(object, "bytes", sender->bytes);
+	json_put(object, "seconds", json_real((double)ns / 1e9));
+	json_put(object, "rate", json_real(rate));
+	json_print(object);
+}
+
+/* What went wrong outweighs what was dropped. */
+int sender_conclude(struct sender *sender, const struct sender_report *report, int code)
+{
+	progress_stop(sender);
+	summarise(sender, report);
+	if (sig_stopped() && code == CLI_OK) {
+		out_say("publishing to \"%s\": interrupted after %" PRIu64 " %s", sender->topic,
+			sender->sent, units_plural(sender->sent, "message", "messages"));
+		code = CLI_FAILURE;
+	}
+	if (!sender->dropped)
+		return code;
+	out_say("publishing to \"%s\": %" PRIu64 " of %" PRIu64 " messages dropped, the topic was "
+		"full (hint: a deeper topic, a faster subscriber, or --policy block)",
+		sender->topic, sender->dropped, sender->sent + sender->dropped);
+	return code == CLI_OK ? CLI_LOST : code;
+}

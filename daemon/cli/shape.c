@@ -39,6 +39,20 @@ const struct opt_word shape_locks[] = {
 
 static const struct opt_word nodes[] = { { "publisher", SHMQ_NODE_PUBLISHER }, { NULL, 0 } };
 
+const struct opt_word shape_logs[] = {
+	{ "none", SHMQ_LOG_NONE },
+	{ "block", SHMQ_LOG_BLOCK },
+	{ "gap", SHMQ_LOG_GAP },
+	{ NULL, 0 },
+};
+const struct opt_word shape_syncs[] = {
+	{ "none", SHMQ_SYNC_NONE },
+	{ "interval", SHMQ_SYNC_INTERVAL },
+	{ "batch", SHMQ_SYNC_BATCH },
+	{ "every", SHMQ_SYNC_EVERY },
+	{ NULL, 0 },
+};
+
 #define AT(member) OPT_AT(struct shmq_topic_options, member)
 
 /* Zero means the default in the API, so it is no value here. */
@@ -80,6 +94,20 @@ const struct opt shape_options[] = {
 	  .help = "messages carry the time of their publish" },
 	{ "spin-only", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_SPIN_ONLY,
 	  .help = "nobody may sleep on it, so that no sleeper ever\ninterrupts a publisher" },
+	{ "log", .kind = OPT_WORD, AT(log), .words = shape_logs,
+	  .help = "keep it on disk: publishers wait for the log, or\n"
+		  "never do and it has gaps (none)" },
+	{ "sync", .kind = OPT_WORD, AT(sync), .words = shape_syncs,
+	  .help = "when the log is made to survive the machine:\n"
+		  "never, every so often (default), after so much,\nat once" },
+	{ "sync-after", .kind = OPT_DURATION, AT(sync_ns), .arg = "TIME", .min = 1,
+	  .help = "how often: sync interval (1s), batch (5ms)" },
+	{ "segment", .kind = OPT_SIZE, AT(segment_bytes), .arg = "SIZE", .min = 1,
+	  .help = "of the log's files, 1MiB to 1TiB (1GiB)" },
+	{ "retain", .kind = OPT_SIZE, AT(retain_bytes), .arg = "SIZE", .min = 1,
+	  .help = "of each partition's log; older files are removed\n(all are kept)" },
+	{ "retain-for", .kind = OPT_DURATION, AT(retain_ns), .arg = "TIME", .min = 1,
+	  .help = "likewise what is older than that" },
 };
 const size_t shape_option_count = ARRAY_COUNT(shape_options);
 
@@ -103,6 +131,34 @@ const char *shape_given(const struct shmq_topic_options *shape)
 	return NULL;
 }
 
+/* What says how a log is to be needs one. */
+static void check_log(const struct command *command, const struct shmq_topic_options *shape)
+{
+	const struct {
+		int is_given;
+		const char *name;
+	} needs[] = { { shape->sync != 0, "sync" },
+		      { shape->sync_ns != 0, "sync-after" },
+		      { shape->segment_bytes != 0, "segment" },
+		      { shape->retain_bytes != 0, "retain" },
+		      { shape->retain_ns != 0, "retain-for" } };
+	int has_log = shape->log && shape->log != SHMQ_LOG_NONE;
+	size_t i;
+
+	for (i = 0; i < ARRAY_COUNT(needs); i++)
+		if (needs[i].is_given && !has_log)
+			opts_fail(command, "--%s needs --log", needs[i].name);
+	if (shape->sync_ns && shape->sync && shape->sync != SHMQ_SYNC_INTERVAL &&
+	    shape->sync != SHMQ_SYNC_BATCH)
+		opts_fail(command, "--sync-after needs --sync interval or batch");
+	if (shape->sync_ns == SHMQ_FOREVER || shape->retain_ns == SHMQ_FOREVER)
+		opts_fail(command, "--%s must end",
+			  shape->sync_ns == SHMQ_FOREVER ? "sync-after" : "retain-for");
+	if (shape->log == SHMQ_LOG_BLOCK && shape->policy == SHMQ_LOSSY)
+		opts_fail(command, "--log block and --policy lossy exclude each other: publishers "
+				   "of a lossy topic never wait");
+}
+
 void shape_check(const struct command *command, const struct shmq_topic_options *shape)
 {
 	if (shape->evict_ns && shape->policy != SHMQ_EVICT)
@@ -111,6 +167,7 @@ void shape_check(const struct command *command, const struct shmq_topic_options 
 		opts_fail(command, "--block-timeout needs --policy block");
 	if (shape->stall && shape->mode != SHMQ_SHARED)
 		opts_fail(command, "--stall needs --shared");
+	check_log(command, shape);
 }
 
 static void compare_numbers(const char *topic, const char *what, uint64_t asked, uint64_t is)
@@ -145,6 +202,10 @@ void shape_compare(const struct shmq_topic_options *asked, const struct shmq_top
 	compare_numbers(is->name, "partitions", asked->partitions, is->partitions);
 	compare_words(is->name, "mode", shape_modes, (int)asked->mode, (int)is->mode);
 	compare_words(is->name, "policy", shape_policies, (int)asked->policy, (int)is->policy);
+	compare_words(is->name, "log", shape_logs, (int)asked->log,
+		      is->log ? (int)is->log : SHMQ_LOG_NONE);
+	compare_words(is->name, "sync", shape_syncs, (int)asked->sync, (int)is->sync);
+	compare_numbers(is->name, "retain", asked->retain_bytes, is->retain_bytes);
 	if (asked->flags & ~is->flags)
 		out_say("note: \"%s\" exists without%s%s%s (hint: shmq rm it to change that)",
 			is->name, asked->flags & ~is->flags & SHMQ_TOPIC_TAG ? " --tag" : "",

@@ -26,6 +26,11 @@ double stat_listed_rate(const struct sample *before, const struct sample *now, s
 /* Whether a partition of the topic stands at a claim of that client's. */
 int stat_is_in_claim(const struct sample *now, unsigned client);
 
+static inline int stat_has_log(const struct shmq_topic_info *topic)
+{
+	return topic->log && topic->log != SHMQ_LOG_NONE;
+}
+
 void stat_print_bus(const struct sample *before, const struct sample *now);
 void stat_print_topic(const struct sample *before, const struct sample *now);
 json_t *stat_json_bus(const struct sample *before, const struct sample *now);

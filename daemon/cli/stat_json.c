@@ -73,6 +73,24 @@ json_t *stat_json_bus(const struct sample *before, const struct sample *now)
 	return object;
 }
 
+static json_t *json_log(const struct sample *now, uint32_t p)
+{
+	const struct shmq_partition_info *partition = &now->partitions[p];
+	json_t *object;
+
+	if (!stat_has_log(&now->topic))
+		return json_null();
+	object = json_object();
+	json_put_u64(object, "first", partition->log_first);
+	json_put_u64(object, "written", partition->log_written);
+	json_put_u64(object, "synced", partition->log_synced);
+	if (partition->log_error)
+		json_put_text(object, "error", shmq_strerror(partition->log_error));
+	else
+		json_put(object, "error", json_null());
+	return object;
+}
+
 static json_t *json_partitions(const struct sample *before, const struct sample *now)
 {
 	json_t *array = json_array(), *object;
@@ -86,6 +104,7 @@ static json_t *json_partitions(const struct sample *before, const struct sample 
 		json_put_u64(object, "voids", now->partitions[p].voids);
 		json_put(object, "rate", json_rate(stat_partition_rate(before, now, p)));
 		put_holder(object, &now->holders[p]);
+		json_put(object, "log", json_log(now, p));
 		json_array_append_new(array, object);
 	}
 	return array;

@@ -93,6 +93,26 @@ static const char *stamps(uint32_t flags)
 	return texts[(flags & SHMQ_TOPIC_TAG ? 1 : 0) + (flags & SHMQ_TOPIC_TIME ? 2 : 0)];
 }
 
+/* What a sync waits for, and what is kept. */
+static void print_log(const struct shmq_topic_info *topic)
+{
+	int has_time = topic->sync == SHMQ_SYNC_INTERVAL || topic->sync == SHMQ_SYNC_BATCH;
+
+	if (!stat_has_log(topic))
+		return;
+	printf("  log          %s, sync %s", opts_word(shape_logs, (int)topic->log),
+	       opts_word(shape_syncs, (int)topic->sync));
+	if (has_time && topic->sync_ns)
+		printf(" %s", units_duration(topic->sync_ns).s);
+	printf(", segments of %s\n", units_size(topic->segment_bytes).s);
+	printf("  kept         ");
+	if (topic->retain_bytes)
+		printf("%s of each partition", units_size(topic->retain_bytes).s);
+	if (topic->retain_ns)
+		printf("%s%s", topic->retain_bytes ? ", " : "", units_duration(topic->retain_ns).s);
+	printf("%s\n", topic->retain_bytes || topic->retain_ns ? "" : "all");
+}
+
 static void print_shape(const struct shmq_topic_info *topic, double rate)
 {
 	printf("topic %s (id %" PRIu64 ")%s\n", topic->name, topic->id,
@@ -114,6 +134,7 @@ static void print_shape(const struct shmq_topic_info *topic, double rate)
 	       units_exact(topic->ring_bytes).s, units_size(topic->page_bytes).s,
 	       topic->node_actual ? units_node(topic->node_actual).s : "mixed",
 	       units_node(topic->node_asked).s, topic->locked ? "locked" : "not locked");
+	print_log(topic);
 	if (topic->note[0])
 		printf("  note         %s\n", topic->note);
 	printf("  head         %" PRIu64, topic->head);
@@ -138,6 +159,32 @@ static void print_partitions(const struct sample *before, const struct sample *n
 		table_add(&table, "%s", rate_text(stat_partition_rate(before, now, p)).s);
 		table_add(&table, "%s", lag_text(&now->holders[p]).s);
 		table_add(&table, "%s", who_text(&now->holders[p].slowest).s);
+	}
+	putchar('\n');
+	table_print(&table, "  ");
+	table_clear(&table);
+}
+
+static void print_logs(const struct sample *now)
+{
+	static const char *const heads[] = {
+		">LOG OF", ">FIRST", ">WRITTEN", ">SYNCED", ">BEHIND", "ERROR",
+	};
+	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
+	uint32_t p;
+
+	if (!stat_has_log(&now->topic))
+		return;
+	for (p = 0; p < now->topic.partitions; p++) {
+		const struct shmq_partition_info *partition = &now->partitions[p];
+
+		table_add(&table, "%u", p);
+		table_add(&table, "%" PRIu64, partition->log_first);
+		table_add(&table, "%" PRIu64, partition->log_written);
+		table_add(&table, "%" PRIu64, partition->log_synced);
+		table_add(&table, "%" PRIu64, partition->head - partition->log_written);
+		table_add(&table, "%s",
+			  partition->log_error ? shmq_strerror(partition->log_error) : "-");
 	}
 	putchar('\n');
 	table_print(&table, "  ");
@@ -240,6 +287,7 @@ void stat_print_topic(const struct sample *before, const struct sample *now)
 {
 	print_shape(&now->topic, stat_topic_rate(before, now));
 	print_partitions(before, now);
+	print_logs(now);
 	print_publishers(now);
 	print_subscribers(&now->peers);
 	print_holders(now);

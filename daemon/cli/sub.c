@@ -14,21 +14,22 @@
 /* One topic that is read. */
 struct source {
 	const char *topic;
-	shmq_sub *sub;
-	uint32_t stamps; /* SHMQ_TOPIC_* */
-	int views;       /* 1: nobody overwrites what is being looked at */
-	uint64_t received, lost;
-	uint64_t lost_told;  /* of `lost`, on stderr already */
-	int64_t told_ns;     /* when */
+	int32_t partition_plus1; /* 0: all of them */
+	shmq_sub *sub;           /* NULL: closed */
+	uint32_t stamps;         /* SHMQ_TOPIC_* */
+	int views;               /* 1: nobody overwrites what is being looked at */
+	uint64_t received;
+	struct loss loss;
 	uint64_t *lost_here; /* per partition, since its last message */
 	uint32_t partitions;
-	int bound, stalled;
+	int stalled;
 	int64_t again_ns; /* stalled, and out of the set until then; else 0 */
 };
 
 struct sub {
 	struct cli *cli;
-	const char *from;
+	const char *from, *to_text;
+	struct when to;
 	int64_t timeout_ns;
 	uint64_t count;
 	int32_t partition_plus1;
@@ -38,7 +39,7 @@ struct sub {
 	int verbose;
 
 	struct source *sources;
-	size_t source_count, open_count;
+	size_t source_count, source_room, open_count;
 	size_t aside_count; /* of those open: stalled, out of the set */
 	shmq_waitset *set;
 	shmq_sub **ready;
@@ -53,8 +54,13 @@ struct sub {
 #define AT(member) OPT_AT(struct sub, member)
 
 static const struct opt options[] = {
-	{ "from", .kind = OPT_TEXT, AT(from), .arg = "latest|oldest|SEQ",
-	  .help = "where to start (latest: the next message);\nSEQ needs one partition" },
+	{ "from", .kind = OPT_TEXT, AT(from), .arg = "latest|oldest|SEQ|TIME|-AGE",
+	  .help = "where to start (latest: the next message);\n"
+		  "SEQ needs one partition, 2026-11-26T07:00:00Z\n"
+		  "and -5min a topic with a log" },
+	{ "to", .kind = OPT_TEXT, AT(to_text), .arg = "SEQ|TIME|-AGE",
+	  .help = "end before the message with that number, or\n"
+		  "the first one of that time or later" },
 	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(count), .arg = "N", .min = 1,
 	  .help = "end after N messages" },
 	{ "timeout", .letter = 't', .kind = OPT_DURATION, AT(timeout_ns), .arg = "TIME",
@@ -82,31 +88,33 @@ static const struct opt options[] = {
 
 /* ---- opening --------------------------------------------------------- */
 
-static void take_from(const struct sub *sub, struct shmq_sub_options *how)
-{
-	how->from = SHMQ_FROM_LATEST;
-	if (!sub->from || !strcmp(sub->from, "latest"))
-		return;
-	how->from = SHMQ_FROM_OLDEST;
-	if (!strcmp(sub->from, "oldest"))
-		return;
-	how->from = SHMQ_FROM_SEQ;
-	if (units_parse_count(sub->from, &how->seq) < 0)
-		opts_fail(&cmd_sub, "--from takes latest, oldest or a seq, not \"%s\"", sub->from);
-}
-
 /* What gates publishers is safe from them while it is looked at. */
 static int gates(enum shmq_policy policy)
 {
 	return policy == SHMQ_BLOCK || policy == SHMQ_DROP_NEW;
 }
 
-static int open_source(struct sub *sub, struct source *source, const struct shmq_sub_options *how)
+/* Where a stream ends must be seen in it. */
+static int check_end(const struct sub *sub, const struct source *source,
+		     const struct shmq_topic_info *info)
+{
+	if (sub->to.kind == WHEN_SEQ && !source->partition_plus1 && info->partitions > 1)
+		return out_fail(NULL, SHMQ_EOPTION, "subscribing to", source->topic,
+				"a seq counts in one partition: name it with --partition");
+	if (sub->to.kind == WHEN_TIME && !(info->flags & SHMQ_TOPIC_TIME))
+		return out_fail(NULL, SHMQ_EOPTION, "subscribing to", source->topic,
+				"its messages carry no time to end at: create it with --time");
+	return CLI_OK;
+}
+
+static int open_source(struct sub *sub, struct source *source, struct shmq_sub_options *how)
 {
 	struct shmq_topic_info info;
-	int rc = shmq_sub_open(sub->cli->bus, source->topic, how, &source->sub);
 	const char *hint = NULL;
+	int rc;
 
+	how->partition_plus1 = source->partition_plus1;
+	rc = shmq_sub_open(sub->cli->bus, source->topic, how, &source->sub);
 	if (rc == SHMQ_EOPTION && how->from == SHMQ_FROM_SEQ && !how->partition_plus1)
 		hint = "a seq counts in one partition: name it with --partition";
 	if (rc == 0)
@@ -115,16 +123,41 @@ static int open_source(struct sub *sub, struct source *source, const struct shmq
 		rc = shmq_waitset_add(sub->set, source->sub);
 	if (rc < 0)
 		return out_fail(sub->cli, rc, "subscribing to", source->topic, hint);
+	source->loss = (struct loss){ "receiving from", source->topic,
+				      .hint = "read faster, or create the topic deeper" };
 	source->stamps = info.flags;
 	source->views = gates(info.policy);
 	source->partitions = info.partitions;
 	source->lost_here = cli_alloc(NULL, info.partitions * sizeof(*source->lost_here));
 	memset(source->lost_here, 0, info.partitions * sizeof(*source->lost_here));
 	sub->open_count++;
-	return CLI_OK;
+	return check_end(sub, source, &info);
 }
 
-static int open_sources(struct sub *sub, const struct shmq_sub_options *how)
+static void add_source(struct sub *sub, const char *topic, int32_t partition_plus1)
+{
+	sub->sources =
+		cli_grow(sub->sources, sub->source_count, &sub->source_room, sizeof(*sub->sources));
+	sub->sources[sub->source_count++] =
+		(struct source){ .topic = topic, .partition_plus1 = partition_plus1 };
+}
+
+/* Each partition comes to a time by itself, and is left there. */
+static void add_topic(struct sub *sub, const char *topic, enum shmq_from from)
+{
+	struct shmq_topic_info info;
+	uint32_t p;
+
+	if (sub->partition_plus1 || sub->to.kind != WHEN_TIME || from == SHMQ_FROM_SEQ ||
+	    shmq_topic_get_info(sub->cli->bus, topic, &info) < 0) {
+		add_source(sub, topic, sub->partition_plus1);
+		return;
+	}
+	for (p = 0; p < info.partitions; p++)
+		add_source(sub, topic, (int32_t)p + 1);
+}
+
+static int open_sources(struct sub *sub, struct shmq_sub_options *how)
 {
 	int rc = shmq_waitset_create(sub->cli->bus, &sub->set);
 	int code = CLI_OK;
@@ -154,42 +187,11 @@ static void close_sources(struct sub *sub)
 
 /* ---- losses ---------------------------------------------------------- */
 
-static void tell_loss(struct source *source)
-{
-	uint64_t lost = source->lost - source->lost_told;
-
-	if (!lost)
-		return;
-	out_say("receiving from \"%s\": lost %s%" PRIu64 " %s (hint: read faster, or create the "
-		"topic deeper)",
-		source->topic, source->bound ? "at most " : "", lost,
-		units_plural(lost, "message", "messages"));
-	source->lost_told = source->lost;
-	source->told_ns = cli_now_ns();
-}
-
-/* Each loss is told when it happens, but of a reader that loses all the
- * time not more than once a second: telling costs time, too.  Returns in
- * how many ns there will be something to tell, SHMQ_FOREVER for never. */
-static int64_t tell_when_due(struct source *source)
-{
-	int64_t left = source->told_ns + SECOND_NS - cli_now_ns();
-
-	if (source->lost == source->lost_told)
-		return SHMQ_FOREVER;
-	if (source->lost_told && left > 0)
-		return left;
-	tell_loss(source);
-	return SHMQ_FOREVER;
-}
-
 static void lose(struct source *source, const struct shmq_msg *msg)
 {
-	source->lost += msg->lost;
-	source->bound |= msg->lost_is_bound != 0;
 	if ((uint32_t)msg->partition < source->partitions)
 		source->lost_here[msg->partition] += msg->lost;
-	tell_when_due(source);
+	loss_add(&source->loss, msg);
 }
 
 static uint64_t total_lost(const struct sub *sub)
@@ -198,7 +200,7 @@ static uint64_t total_lost(const struct sub *sub)
 	size_t i;
 
 	for (i = 0; i < sub->source_count; i++)
-		lost += sub->sources[i].lost;
+		lost += sub->sources[i].loss.lost;
 	return lost;
 }
 
@@ -218,12 +220,12 @@ static int exit_code(const struct sub *sub)
 static void summary_of(const struct sub *sub, const struct source *source, char *out, size_t bytes)
 {
 	out[0] = '\0';
-	if (source->lost || sub->verbose)
+	if (source->loss.lost || sub->verbose)
 		snprintf(out, bytes,
 			 "shmq: received from \"%s\": %" PRIu64 " %s, %s%" PRIu64 " lost\n",
 			 source->topic, source->received,
 			 units_plural(source->received, "message", "messages"),
-			 source->bound ? "at most " : "", source->lost);
+			 source->loss.is_bound ? "at most " : "", source->loss.lost);
 }
 
 static void summarise(const struct sub *sub)
@@ -267,10 +269,12 @@ static void output_failed(struct sub *sub, int error)
 	end(sub, out_broken(sig_stopped() ? -EPIPE : error));
 }
 
-/* Nothing more will come from this topic. */
+/* Nothing more will come from this topic, or is wanted: nobody is to wait for us
+ * there. */
 static void close_source(struct sub *sub, struct source *source, int code)
 {
-	shmq_waitset_remove(sub->set, source->sub);
+	shmq_sub_close(source->sub);
+	source->sub = NULL;
 	if (sub->code == CLI_OK)
 		sub->code = code;
 	if (--sub->open_count == 0)
@@ -384,6 +388,10 @@ static int receive(struct sub *sub, struct source *source)
 	switch (rc) {
 	case 0:
 		source->stalled = 0;
+		if (when_is_reached(&sub->to, &msg)) {
+			close_source(sub, source, CLI_OK);
+			return 0;
+		}
 		write_message(sub, source, &msg);
 		return !sub->done;
 	case SHMQ_EEMPTY:
@@ -422,6 +430,29 @@ static void take_turn(struct sub *sub, const shmq_sub *ready)
 		sub->heard_ns = cli_now_ns();
 }
 
+/* Nothing is there, and what is wanted cannot come any more: of each one that has
+ * come to its end. */
+static void leave_passed(struct sub *sub)
+{
+	struct shmq_sub_stats stats;
+	size_t i;
+
+	for (i = 0; i < sub->source_count && !sub->done; i++) {
+		struct source *source = &sub->sources[i];
+
+		if (!source->sub || source->again_ns ||
+		    !when_is_passed(&sub->to, sub->cli->bus, source->topic,
+				    source->partition_plus1))
+			continue;
+		take_turn(sub, source->sub);
+		if (!source->sub || source->again_ns)
+			continue;
+		shmq_sub_get_stats(source->sub, &stats);
+		if (!stats.lag)
+			close_source(sub, source, CLI_OK);
+	}
+}
+
 static int64_t patience(const struct sub *sub)
 {
 	int64_t left;
@@ -455,7 +486,8 @@ static int wait_idle(struct sub *sub, int64_t look_ns)
 	int n = SHMQ_ETIMEOUT, rc;
 
 	for (i = 0; i < sub->source_count; i++)
-		wait_ns = sooner(wait_ns, tell_when_due(&sub->sources[i]));
+		wait_ns = sooner(wait_ns, loss_tell_when_due(&sub->sources[i].loss));
+	wait_ns = sooner(wait_ns, when_look_ns(&sub->to));
 	rc = out_flush();
 	if (rc < 0) {
 		output_failed(sub, rc);
@@ -481,8 +513,10 @@ static void receive_all(struct sub *sub)
 	while (!sub->done && !sig_stopped()) {
 		look_ns = look_at_stalled(sub);
 		n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, SHMQ_NOWAIT);
-		if (n == SHMQ_EEMPTY)
-			n = wait_idle(sub, look_ns);
+		if (n == SHMQ_EEMPTY) {
+			leave_passed(sub);
+			n = sub->done ? 0 : wait_idle(sub, look_ns);
+		}
 		if (n == SHMQ_ETIMEOUT || n == SHMQ_EEMPTY)
 			say_timeout(sub);
 		else if (n < 0)
@@ -503,12 +537,11 @@ static int run(struct cli *cli, int argc, char **argv)
 	};
 	int first = opts_parse(&cmd_sub, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
 	int code;
-	size_t i;
 
 	if (first == argc)
 		opts_fail(&cmd_sub, "sub takes at least one topic");
-	take_from(&sub, &how);
-	how.partition_plus1 = sub.partition_plus1;
+	when_start(&cmd_sub, sub.from, &how);
+	sub.to = when_take(&cmd_sub, "to", sub.to_text);
 	how.wait = sub.wait;
 	how.flags = sub.sub_flags;
 	code = cli_open(cli);
@@ -516,12 +549,9 @@ static int run(struct cli *cli, int argc, char **argv)
 		return code;
 	sig_catch();
 	setvbuf(stdout, NULL, _IOFBF, STDOUT_BYTES);
-	sub.source_count = (size_t)(argc - first);
-	sub.sources = cli_alloc(NULL, sub.source_count * sizeof(*sub.sources));
+	for (; first < argc; first++)
+		add_topic(&sub, argv[first], how.from);
 	sub.ready = cli_alloc(NULL, sub.source_count * sizeof(shmq_sub *));
-	memset(sub.sources, 0, sub.source_count * sizeof(*sub.sources));
-	for (i = 0; i < sub.source_count; i++)
-		sub.sources[i].topic = argv[first + (int)i];
 	code = open_sources(&sub, &how);
 	if (code == CLI_OK) {
 		receive_all(&sub);

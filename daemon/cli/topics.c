@@ -66,6 +66,24 @@ json_t *topics_json_node(int node)
 	return node == SHMQ_NODE_ANY ? json_null() : json_integer(node - 1);
 }
 
+static json_t *json_log(const struct shmq_topic_info *topic)
+{
+	json_t *object;
+
+	if (!topic->log || topic->log == SHMQ_LOG_NONE)
+		return json_null();
+	object = json_object();
+	json_put_text(object, "mode", opts_word(shape_logs, (int)topic->log));
+	json_put_text(object, "sync", opts_word(shape_syncs, (int)topic->sync));
+	json_put_u64(object, "sync_ns", (uint64_t)topic->sync_ns);
+	json_put_u64(object, "segment_bytes", topic->segment_bytes);
+	json_put(object, "retain_bytes",
+		 topic->retain_bytes ? json_integer((json_int_t)topic->retain_bytes) : json_null());
+	json_put(object, "retain_ns",
+		 topic->retain_ns ? json_integer(topic->retain_ns) : json_null());
+	return object;
+}
+
 json_t *topics_json(const struct shmq_topic_info *topic)
 {
 	json_t *object = json_object();
@@ -90,6 +108,7 @@ json_t *topics_json(const struct shmq_topic_info *topic)
 	json_put(object, "node_asked", topics_json_node(topic->node_asked));
 	json_put(object, "node", topics_json_node(topic->node_actual));
 	json_put(object, "locked", json_boolean(topic->locked));
+	json_put(object, "log", json_log(topic));
 	json_put_u64(object, "publishers", topic->publishers);
 	json_put_u64(object, "subscribers", topic->subscribers);
 	json_put_u64(object, "sleepers", topic->sleepers);

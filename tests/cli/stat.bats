@@ -54,7 +54,7 @@ load helper
 	[ "$(json '$_->{subscriber_list}[0]{sleeping}' <t)" = true ]
 	[ "$(json '$_->{subscriber_list}[0]{uid}' <t)" = "$(id -u)" ]
 	[ "$(json 'join " ", sort keys %{$_->{partition_list}[0]}' <t)" = \
-		"claim head oldest partition rate slowest voids" ]
+		"claim head log oldest partition rate slowest voids" ]
 }
 
 @test "stat_counts_what_publishers_and_subscribers_did" {

@@ -93,6 +93,11 @@ load helper
 		sub a --timeout 5x
 		sub a --format xml
 		sub a --wait patiently
+		sub a --to oldest
+		replay
+		replay a b
+		replay a --speed 0
+		replay a --into a
 		stop now
 		version 2
 	END
@@ -100,7 +105,7 @@ load helper
 
 # SIZE is counted in powers of 1024, N in powers of 1000.
 @test "help_and_manual_agree_on_the_kind_of_each_number" {
-	for command in create rm move ls stat pub sub stop; do
+	for command in create rm move ls stat pub sub replay stop; do
 		shmq $command --help | sed -nE 's/^.*--([a-z-]+) (SIZE|N|TIME)( .*)?$/\1 \2/p'
 	done | sort -u >kinds
 	grep -qx 'depth SIZE' kinds
