@@ -81,6 +81,8 @@ BENCH    := $(call programs,bench,bench)
 UNIT     := $(call programs,tests/unit,tests/unit)
 PROC     := $(call programs,tests/proc,tests/proc)
 DAEMON_T := $(call programs,tests/daemon,tests/daemon)
+# What tests of the command line work with.
+TOOLS    := $(call programs,tests/cli,tests/cli)
 # In an emulated machine of two nodes (tests/guest/boot), where what a sanitizer
 # could see is seen elsewhere; that of placement once more.
 GUEST    := $(call programs,tests/guest,tests/guest)
@@ -101,7 +103,7 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY)) $(if $(SAN),,$(WEAVE))
 TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
 PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ) \
-	$(STEP) $(HISTORY)
+	$(STEP) $(HISTORY) $(TOOLS)
 
 # ---- build ----------------------------------------------------------------
 
@@ -162,6 +164,8 @@ $(UNIT) $(PROC) $(GUEST) $(HISTORY): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
 $(WEAVE): $(WEAVE_O) $(WOVEN_O) $(B)/tests/lib/tap.o
 	$(link) $(foreach f,main malloc calloc realloc free,-Wl,--wrap=$(f)) $(SHMQ_LIBS)
+$(TOOLS): %: %.o $(A)
+	$(link) $(SHMQ_LIBS)
 $(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS) -lm
 $(B)/tests/guest/place: $(B)/tests/daemon/place
@@ -277,7 +281,7 @@ check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES)) $(if $(SAN),,$(BENCH) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES) $(TOOLS)) $(if $(SAN),,$(BENCH) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs

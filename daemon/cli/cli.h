@@ -16,8 +16,10 @@
  *   format  text, hex, JSON, raw and frames for sub
  *   loss    messages that are not there, told as they are missed
  *   when    places in a stream: seqs, times, ages
+ *   history JSON lines and frames read back
  *
- * The commands themselves have one file each.
+ * The commands themselves have one file each; log.h is shared by those that
+ * work on logs.
  */
 #ifndef SHMQ_CLI_H
 #define SHMQ_CLI_H
@@ -42,7 +44,7 @@
 	X(FAILURE, 1, "failed") \
 	X(USAGE, 2, "wrong usage, invalid name or option") \
 	X(TIMEOUT, 3, "timed out") \
-	X(LOST, 4, "messages were lost (sub) or dropped (pub)") \
+	X(LOST, 4, "messages were lost (sub), missing (log) or dropped (pub)") \
 	X(MISSING, 5, "no such topic, or no supervisor") \
 	X(CONFLICT, 6, "the topic exists, or it or the bus is in use") \
 	X(RESOURCES, 7, "refused for resources: memory, hugepages, node, limits")
@@ -74,7 +76,7 @@ struct command {
 };
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
-	cmd_replay, cmd_stop, cmd_version;
+	cmd_replay, cmd_log, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);
@@ -367,6 +369,24 @@ ssize_t input_fill(struct input *input);
  * if nothing does. */
 enum input_status input_rest(struct input *input, const char **data, size_t *len);
 void input_clear(struct input *input);
+
+/* ---- history --------------------------------------------------------- */
+
+/* Lines of JSON as format_write() makes them, read back.  Messages point into what
+ * is kept of them until it is released. */
+struct history {
+	struct history_kept {
+		json_t *object;
+		char *bytes;
+	} * kept;
+	size_t count, room;
+	char why[256];
+};
+/* 0, or -1 with why.  lost and partition are as the line says, SHMQ_ANY_PARTITION if
+ * it says none. */
+int history_parse(struct history *h, const char *line, size_t len, struct shmq_msg *msg);
+void history_release(struct history *h);
+void history_clear(struct history *h);
 
 /* ---- sender ---------------------------------------------------------- */
 

@@ -98,6 +98,17 @@ load helper
 		replay a b
 		replay a --speed 0
 		replay a --into a
+		log
+		log nothing
+		log ls --tag 1
+		log dump
+		log dump a b
+		log export a --format text
+		log export a --from soon
+		log verify
+		log repair
+		log import
+		log import a b c
 		stop now
 		version 2
 	END
@@ -105,7 +116,8 @@ load helper
 
 # SIZE is counted in powers of 1024, N in powers of 1000.
 @test "help_and_manual_agree_on_the_kind_of_each_number" {
-	for command in create rm move ls stat pub sub replay stop; do
+	for command in create rm move ls stat pub sub replay stop "log ls" "log dump" "log export" \
+		"log verify" "log repair" "log import"; do
 		shmq $command --help | sed -nE 's/^.*--([a-z-]+) (SIZE|N|TIME)( .*)?$/\1 \2/p'
 	done | sort -u >kinds
 	grep -qx 'depth SIZE' kinds

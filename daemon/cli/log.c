@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+#include "log.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TICK_NS ((int64_t)200000000)
+
+const struct opt log_place_options[] = {
+	{ "data-dir", .letter = 'd', .kind = OPT_TEXT, OPT_AT(struct log_place, data_dir),
+	  .arg = "DIR",
+	  .help = "where logs are ($SHMQ_DATA_DIR, else /var/lib/shmq\n"
+		  "for root, $XDG_STATE_HOME/shmq, ~/.local/state/shmq)" },
+};
+const size_t log_place_option_count = ARRAY_COUNT(log_place_options);
+
+int log_find(const struct cli *cli, const struct log_place *place, const char *operand,
+	     char path[PATH_MAX])
+{
+	const char *slash = strchr(operand, '/'), *topic = slash ? slash + 1 : operand;
+	char bus[SHMQ_BUS_NAME_MAX + 2];
+	int rc;
+
+	if (operand[0] == '/' || operand[0] == '.') {
+		if (snprintf(path, PATH_MAX, "%s", operand) < PATH_MAX)
+			return CLI_OK;
+		return out_fail(NULL, -ENAMETOOLONG, "looking for", operand, NULL);
+	}
+	snprintf(bus, sizeof(bus), "%.*s", slash ? (int)(slash - operand) : SHMQ_BUS_NAME_MAX,
+		 slash         ? operand :
+		 cli->bus_name ? cli->bus_name :
+				 "default");
+	rc = shmq_log_dir(place->data_dir, bus, topic, path, PATH_MAX);
+	if (rc == 0)
+		return CLI_OK;
+	return out_fail(cli, rc, "looking for the log of", operand,
+			"TOPIC, BUS/TOPIC, or a directory that begins with / or ./");
+}
+
+int log_fail(const struct cli *cli, int error, const char *doing, const char *operand)
+{
+	const char *hint = NULL;
+	int code;
+
+	if (error == -ENOENT)
+		hint = "shmq log ls shows what there is; a directory begins with / or ./";
+	if (error == SHMQ_ECORRUPT)
+		hint = "shmq log verify shows all that is damaged";
+	if (error == SHMQ_EINUSE)
+		hint = "shmq stop ends a bus";
+	if (error == SHMQ_EOPTION)
+		hint = "choose a partition by --partition";
+	code = out_fail(cli, error, doing, operand, hint);
+	return error == -ENOENT ? CLI_MISSING : code;
+}
+
+/* ---- progress -------------------------------------------------------- */
+
+void log_progress_start(struct log_progress *p, const char *doing, const char *what)
+{
+	*p = (struct log_progress){ .doing = doing,
+				    .what = what,
+				    .is_on = isatty(STDERR_FILENO),
+				    .due_ns = cli_now_ns() + TICK_NS };
+}
+
+void log_progress_show(struct log_progress *p, uint64_t done, uint64_t of)
+{
+	if (!p->is_on || cli_now_ns() < p->due_ns)
+		return;
+	fprintf(stderr, "\r%s %s: %s", p->doing, p->what, units_size(done).s);
+	if (of)
+		fprintf(stderr, " of %s", units_size(of).s);
+	fputs("\033[K", stderr);
+	p->due_ns = cli_now_ns() + TICK_NS;
+}
+
+void log_progress_hide(struct log_progress *p)
+{
+	if (p->is_on)
+		fputs("\r\033[K", stderr);
+}
+
+/* ---- the command ----------------------------------------------------- */
+
+static const struct command *const commands[] = { &log_ls,     &log_dump,   &log_verify,
+						  &log_repair, &log_export, &log_import };
+
+static int help(void)
+{
+	size_t i;
+
+	printf("usage: shmq [OPTION]... log COMMAND ...\n\n%s.\n\n%s\nCommands:\n", cmd_log.summary,
+	       cmd_log.details);
+	for (i = 0; i < ARRAY_COUNT(commands); i++)
+		printf("  %-8s %s\n", commands[i]->name + strlen("log "), commands[i]->summary);
+	printf("\n\"shmq log COMMAND --help\" says more about each.\n");
+	return CLI_OK;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	const struct opt_group groups[] = {
+		{ NULL, opts_shared, opts_shared_count, cli },
+	};
+	int first;
+	size_t i;
+
+	cli->help = 0;
+	first = opts_parse(NULL, OPTS_STOP, argc, argv, groups, ARRAY_COUNT(groups));
+	if (cli->help)
+		return help();
+	if (first == argc)
+		opts_fail(&cmd_log, "log takes a command");
+	for (i = 0; i < ARRAY_COUNT(commands); i++)
+		if (!strcmp(commands[i]->name + strlen("log "), argv[first]))
+			return commands[i]->run(cli, argc - first, argv + first);
+	opts_fail(&cmd_log, "unknown command \"log %s\"", argv[first]);
+}
+
+const struct command cmd_log = {
+	"log",
+	"ls|dump|verify|repair|export|import ...",
+	"Look at, check, take out and bring in what is kept on disk",
+	"A log is named TOPIC, of the bus that --bus names, or BUS/TOPIC, or by its\n"
+	"directory, which then begins with / or ./; no bus needs to run.\n",
+	run,
+};

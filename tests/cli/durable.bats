@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+# What needs a running tailer: topics with a log, read from their past on.
+load helper
+
+# A topic with a log, small enough that most of its past is on disk only.
+durable() { # TOPIC OPTION...
+	export SHMQ_DATA_DIR=$DIR/data
+	shmq create "$1" -q --depth 1024 --log block --sync batch --time "${@:2}"
+}
+
+written() { # TOPIC: seq behind the last in its log's files
+	shmq stat "$1" --json | json '$_->{partition_list}[0]{log}{written}'
+}
+
+synced() {
+	shmq stat "$1" --json | json '$_->{partition_list}[0]{log}{synced}'
+}
+
+now() { # as a time of --from and --to
+	date -u +%Y-%m-%dT%H:%M:%S.%NZ
+}
+
+# ---- create and stat ------------------------------------------------------
+
+@test "create_takes_options_of_a_log_and_stat_shows_them" {
+	durable t --sync-after 20ms --segment 2M --retain 64M --retain-for 2d
+	shmq stat t --json >out
+	[ "$(json '$_->{log}{mode}' <out)" = block ]
+	[ "$(json '$_->{log}{sync}' <out)" = batch ]
+	[ "$(json '$_->{log}{sync_ns}' <out)" = 20000000 ]
+	[ "$(json '$_->{log}{segment_bytes}' <out)" = 2097152 ]
+	[ "$(json '$_->{log}{retain_bytes}' <out)" = 67108864 ]
+	[ "$(json '$_->{log}{retain_ns}' <out)" = 172800000000000 ]
+	run -0 shmq stat t
+	has "$output" "block, sync batch 20 ms, segments of 2 MiB"
+	has "$output" "64 MiB of each partition, 2 d 0 h"
+	[ "$(shmq ls --json | json '$_->[0]{log}{mode}')" = block ]
+	shmq create plain -q
+	[ "$(shmq stat plain --json | json '$_->{log}')" = null ]
+	[ "$(shmq stat plain --json | json '$_->{partition_list}[0]{log}')" = null ]
+	run -0 shmq create t --if-missing --log gap
+	has "$output" "log block, not gap"
+}
+
+@test "stat_shows_how_far_a_log_has_come" {
+	durable t
+	seq 3000 | shmq pub t
+	await '[ "$(written t)" = 3000 ]'
+	await '[ "$(synced t)" = 3000 ]'
+	[ "$(shmq stat t --json | json '$_->{partition_list}[0]{log}{first}')" = 0 ]
+	[ "$(shmq stat t --json | json '$_->{partition_list}[0]{log}{error}')" = null ]
+	run -0 shmq stat t
+	has "$output" "LOG OF"
+	durable gaps --log gap --sync every
+	echo x | shmq pub gaps
+	await '[ "$(synced gaps)" = 1 ]'
+}
+
+@test "options_of_a_log_need_one_and_fit_together" {
+	for option in "--sync every" "--sync-after 1s" "--segment 2M" "--retain 1G" "--retain-for 1d"; do
+		run -2 shmq create t $option
+		has "$output" "needs --log"
+		run -2 shmq create t --log none $option
+	done
+	run -2 shmq create t --log maybe
+	run -2 shmq create t --log block --sync sometimes
+	run -2 shmq create t --log block --sync every --sync-after 1s
+	run -2 shmq create t --log block --sync interval --sync-after forever
+	run -2 shmq create t --log block --retain-for forever
+	run -2 shmq create t --log block --policy lossy
+	run -2 shmq pub t --log block </dev/null
+	has "$output" --create
+}
+
+# ---- sub ------------------------------------------------------------------
+
+@test "sub_reads_the_whole_past_and_goes_on" {
+	durable t
+	seq 5000 | shmq pub t
+	start reader sub t --from oldest --count 5003
+	await '[ "$(tail -n 1 reader.out)" = 5000 ]'
+	seq 5001 5003 | shmq pub t
+	finish reader
+	[ "$(cat reader.out)" = "$(seq 5003)" ]
+	[ "$(shmq sub t --from 17 --to 20)" = "$(seq 18 20)" ]
+	[ "$(shmq sub t --from 5000 --to 5003)" = "$(seq 5001 5003)" ]
+	[ "$(shmq sub t --from 4990 --count 3 --json | json '$_->{seq}' | paste -sd' ')" = "4990 4991 4992" ]
+}
+
+@test "sub_starts_and_ends_at_times" {
+	durable t --partitions 3
+	seq 1 3000 | shmq pub t
+	one=$(now)
+	seq 3001 6000 | shmq pub t
+	two=$(now)
+	seq 6001 9000 | shmq pub t
+	[ "$(shmq sub t --from "$one" --to "$two" | sort -n)" = "$(seq 3001 6000)" ]
+	[ "$(shmq sub t --from oldest --to "$one" | sort -n)" = "$(seq 3000)" ]
+	[ "$(shmq sub t --from -1h --to now | sort -n)" = "$(seq 9000)" ]
+	[ "$(shmq sub t --from -1h --partition 1 --to now | wc -l)" = 3000 ]
+	[ "$(shmq sub t --from "$two" --count 3000 | sort -n)" = "$(seq 6001 9000)" ]
+	[ -z "$(shmq sub t --from now --to now)" ]
+}
+
+@test "sub_ends_when_the_clock_shows_the_time" {
+	durable t
+	end=$(date -u -d '+1 second' +%Y-%m-%dT%H:%M:%S.%NZ)
+	start reader sub t --to "$end"
+	finish reader
+	[ ! -s reader.out ]
+}
+
+@test "sub_refuses_places_that_mean_nothing" {
+	durable t --partitions 2
+	shmq create plain -q
+	run -2 shmq sub t --to 5
+	has "$output" --partition
+	run -2 shmq sub t --from soon
+	run -2 shmq sub t --to 2026-13-01
+	run -2 shmq sub t --to latest
+	run -2 shmq sub plain --to now
+	has "$output" --time
+	run -2 shmq sub plain --from -5min
+	run -0 shmq sub plain --from oldest --to 0
+	[ -z "$output" ] || fail "$output"
+}
+
+# ---- replay ---------------------------------------------------------------
+
+# Messages with times of their own: five, a tenth of a second apart.
+tell_a_story() {
+	durable t --tag
+	for i in 0 1 2 3 4; do
+		printf '{"data":"part %d","key":"k%d","type":%d,"tag":"%d","ts":1795676400%d00000000}\n' \
+			$i $i $i $((i + 7)) $i
+	done >story
+	shmq log import t story
+	await '[ "$(written t)" = 5 ]'
+}
+
+@test "replay_prints_flat_out_or_at_a_pace" {
+	tell_a_story
+	want=$(printf 'part %d\n' 0 1 2 3 4)
+	[ "$(shmq replay t --speed flat --to now)" = "$want" ]
+	[ "$(shmq replay t --count 5)" = "$want" ]
+	[ "$(shmq replay t --count 5 --speed 1000)" = "$want" ]
+	[ "$(shmq replay t --count 5 --speed recorded --print-key | cut -f1 | paste -sd' ')" = "k0 k1 k2 k3 k4" ]
+	[ "$(shmq replay t --from 1 --to 3 --speed flat | paste -sd,)" = "part 1,part 2" ]
+	[ "$(shmq replay t --json --speed flat --to 1 | json '$_->{tag}')" = 0x0000000000000007 ]
+}
+
+# The recorded pace is at least as slow as the times: 400 ms at half of it
+# are 800 ms, and a deaf clock would not tell.
+@test "replay_waits_as_the_times_say" {
+	tell_a_story
+	before=$(date +%s%N)
+	shmq replay t --count 5 --speed 0.5 >out
+	[ $(($(date +%s%N) - before)) -ge 800000000 ]
+}
+
+@test "replay_merges_partitions_by_time" {
+	durable t --partitions 2
+	for i in 0 1 2 3 4 5; do
+		printf '{"data":"%d","partition":%d,"ts":1795676400%d00000000}\n' $i $((i / 2 % 2)) $i
+	done | shmq log import t
+	[ "$(shmq replay t --speed flat --count 6 | paste -sd' ')" = "0 1 2 3 4 5" ]
+}
+
+@test "replay_publishes_into_another_topic_with_all_there_is" {
+	tell_a_story
+	shmq create u -q --time --tag
+	run -0 --separate-stderr shmq replay t --speed flat --to now --into u --json
+	[ "$(json '$_->{sent}' <<<"$output")" = 5 ]
+	shmq sub u --from oldest --count 5 --json >out
+	for field in data key type tag ts; do
+		[ "$(json "\$_->{$field}" <out)" = "$(shmq log export t -q | json "\$_->{$field}")" ] ||
+			fail "$field differs"
+	done
+	run -2 shmq replay t --into t
+	run -2 shmq replay t --into u --format hex
+	run -5 shmq replay t --into nothing
+	run -5 shmq replay nothing
+	run -2 shmq replay
+	run -2 shmq replay t --speed backwards
+	run -2 shmq replay t --speed 0
+}
+
+@test "replay_runs_on_into_what_is_published_then" {
+	durable t --partitions 2
+	seq 4000 | shmq pub t
+	start reader replay t --speed flat --count 4100
+	await '[ "$(wc -l <reader.out)" -ge 3900 ]'
+	seq 4001 4100 | shmq pub t
+	finish reader
+	[ "$(sort -n reader.out)" = "$(seq 4100)" ]
+	run -3 --separate-stderr shmq replay t --speed flat --timeout 50ms
+	[ "${#lines[@]}" = 4100 ]
+	is_said_well "$stderr"
+	shmq create plain -q
+	run -2 shmq replay plain
+	has "$output" "--speed flat"
+}
+
+# ---- logs of a bus --------------------------------------------------------
+
+@test "a_log_is_there_when_its_bus_is_not" {
+	durable t
+	seq 2000 | shmq pub t
+	run -6 shmq log repair t
+	is_said_well "$output"
+	shmq stop --force
+	[ "$(shmq log export t -q | json '$_->{data}')" = "$(seq 2000)" ]
+	run -0 shmq log verify t
+	run -0 shmq log repair t
+	[ "$(shmq log ls --json | json '$_->[0]{seqs}')" = 2000 ]
+	cp -r data/"$SHMQ_BUS"/t copy
+	[ "$(shmq log export ./copy -q --from 1990 | json '$_->{data}' | paste -sd' ')" = "$(seq -s' ' 1991 2000)" ]
+}
