@@ -187,6 +187,14 @@ static int adopt_member(struct walk *w, struct topic *t, struct lay_member *m, l
 	return 0;
 }
 
+/* One of the bus itself is not counted (open.c). */
+static int is_own(const struct registry *r, const struct lay_member *m)
+{
+	const struct lay_client *c = shmq__slabs_client(r->slabs, m->client);
+
+	return c && *c->name == '$';
+}
+
 static int adopt_roster(struct walk *w, struct topic *t)
 {
 	uint32_t publishers = 0, subscribers = 0;
@@ -206,6 +214,8 @@ static int adopt_roster(struct walk *w, struct topic *t)
 			error = adopt_member(w, t, m, ref);
 			if (error)
 				return error;
+			if (is_own(w->r, m))
+				continue;
 			if (load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER)
 				publishers++;
 			else if (load_relaxed(&m->state) != LAY_MEMBER_FREE)

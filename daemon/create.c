@@ -664,6 +664,16 @@ void create_reap_topic(struct control *c, struct topic *t)
 	registry_count_bytes(c->reg);
 }
 
+static int is_in_use(const struct topic *t)
+{
+	const struct handle *h;
+
+	LIST_FOREACH (h, &t->handles, of_topic)
+		if (*h->peer->rec->name != '$')
+			return 1;
+	return 0;
+}
+
 static int refuse_in_use(struct exchange *x, const struct topic *t)
 {
 	return shmq__fail(
@@ -697,7 +707,7 @@ int create_remove_request(struct exchange *x)
 		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"",
 				  x->req->topic);
 	death_hurry(x->c, t);
-	if (!LIST_EMPTY(&t->handles) && !(x->req->remove.flags & SHMQ_FORCE))
+	if (is_in_use(t) && !(x->req->remove.flags & SHMQ_FORCE))
 		return refuse_in_use(x, t);
 	/* What can fail comes first. */
 	error = LIST_EMPTY(&t->handles) ? 0 : registry_attach_to_end(x->c->reg, t, &x->why);

@@ -15,6 +15,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "log_identity.h"
 #include "log_recover.h"
 #include "name.h"
 #include "tail_ceiling.h"
@@ -28,28 +29,9 @@
 int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
 		    struct shmq__why *why)
 {
-	const char *env = getenv("SHMQ_DATA_DIR"), *state = getenv("XDG_STATE_HOME"),
-		   *home = getenv("HOME");
-	int n;
+	int error = shmq_log_dir(data_dir, bus, NULL, out, bytes);
 
-	if (!data_dir && env && *env)
-		data_dir = env;
-	if (data_dir)
-		n = snprintf(out, bytes, "%s/%s", data_dir, bus);
-	else if (!geteuid())
-		n = snprintf(out, bytes, "/var/lib/shmq/%s", bus);
-	else if (state && *state == '/')
-		n = snprintf(out, bytes, "%s/shmq/%s", state, bus);
-	else if (home && *home == '/')
-		n = snprintf(out, bytes, "%s/.local/state/shmq/%s", home, bus);
-	else
-		return shmq__fail(why, SHMQ_EOPTION,
-				  "there is no HOME to keep logs in: set SHMQ_DATA_DIR or "
-				  "--data-dir");
-	if (n >= 0 && (size_t)n < bytes)
-		return 0;
-	return shmq__fail(why, SHMQ_EOPTION,
-			  "the data directory has a name of %d bytes, at most %zu", n, bytes - 1);
+	return error ? shmq__fail(why, error, "%s", shmq_bus_error(NULL)) : 0;
 }
 
 static int sync_dir(const char *path)
@@ -104,31 +86,6 @@ static uint32_t identity_sum(const struct log_identity *id)
 	size_t from = offsetof(struct log_identity, log_id);
 
 	return shmq__log_sum(0, (const char *)id + from, sizeof(*id) - from);
-}
-
-int durable_identify(int dir, struct log_identity *out, struct shmq__why *why)
-{
-	int fd = openat(dir, "topic", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	ssize_t n;
-
-	if (fd < 0)
-		return shmq__fail(why, -errno, "opening its file \"topic\": %s",
-				  shmq_strerror(-errno));
-	n = read(fd, out, sizeof(*out));
-	close(fd);
-	if (n == (ssize_t)sizeof(*out) && out->magic == __builtin_bswap64(LOG_MAGIC_IDENTITY))
-		return shmq__fail(why, SHMQ_EVERSION,
-				  "the log was written by a machine of the other byte order");
-	if (n != (ssize_t)sizeof(*out) || out->magic != LOG_MAGIC_IDENTITY)
-		return shmq__fail(why, SHMQ_ECORRUPT, "its file \"topic\" is not one of shmq");
-	if (out->version != LOG_VERSION)
-		return shmq__fail(why, SHMQ_EVERSION,
-				  "the log has version %u of the format, not %u", out->version,
-				  LOG_VERSION);
-	if (out->checksum != identity_sum(out))
-		return shmq__fail(why, SHMQ_ECORRUPT, "its file \"topic\" is damaged");
-	out->topic[sizeof(out->topic) - 1] = 0;
-	return 0;
 }
 
 /* Under another name first: half of one is none. */
@@ -254,7 +211,7 @@ int durable_prepare(const char *bus_dir, const char *topic, const struct proto_o
 	if (faccessat(dir, "topic", F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT)
 		error = write_identity(dir, topic, options, &id);
 	else
-		error = durable_identify(dir, &id, why);
+		error = shmq__log_identify(dir, &id, why);
 	was = (const struct proto_options *)id.options;
 	if (!error && was->partitions != options->partitions)
 		error = shmq__fail(why, SHMQ_EEXISTS,
@@ -294,7 +251,7 @@ int durable_each(const char *bus_dir,
 		dir = open_topic(bus_dir, e->d_name, path);
 		if (dir == -ENOTDIR)
 			continue;
-		error = dir < 0 ? dir : durable_identify(dir, &id, &why);
+		error = dir < 0 ? dir : shmq__log_identify(dir, &id, &why);
 		if (dir >= 0)
 			close(dir);
 		if (!error && strcmp(id.topic, e->d_name) != 0)

@@ -13,9 +13,7 @@
 #include "log_format.h"
 #include "proto.h"
 
-/* The directory of bus `bus` under `data_dir`: "<data dir>/<bus>".  data_dir may
- * be NULL: $SHMQ_DATA_DIR, else /var/lib/shmq for root, $XDG_STATE_HOME/shmq, or
- * $HOME/.local/state/shmq.  Nothing is made.  0 or SHMQ_EOPTION. */
+/* shmq_log_dir() of a bus, with why. */
 int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
 		    struct shmq__why *why);
 
@@ -32,9 +30,6 @@ int durable_prepare(const char *bus_dir, const char *topic, const struct proto_o
  * waits for its log is never more than a ring ahead of it; one that does not would
  * have to send so much while the tailer is away. */
 uint64_t durable_ceiling_room(enum shmq_log log, uint64_t depth);
-
-/* Who a log is, as its directory says.  0, or as above. */
-int durable_identify(int dir, struct log_identity *out, struct shmq__why *why);
 
 /* Call for each topic that has a log: visit returns 0 to go on.  What is no log,
  * or a damaged one, is logged and passed. */

@@ -178,10 +178,14 @@ static void join(struct handle *h, const struct proto_request *req)
 	h->member->opened_ns = shmq__clock_realtime_ns();
 }
 
-static void count_handles(struct topic *t, enum shmq_role role, uint32_t by)
+/* Those of the bus itself are nobody that a publisher could wait for. */
+static void count_handles(const struct handle *h, uint32_t by)
 {
-	shmq_au32 *count = role == SHMQ_ROLE_PUBLISHER ? &t->rec->publishers : &t->rec->subscribers;
+	struct lay_topic *rec = h->topic->rec;
+	shmq_au32 *count = h->role == SHMQ_ROLE_PUBLISHER ? &rec->publishers : &rec->subscribers;
 
+	if (*h->peer->rec->name == '$')
+		return;
 	/* Release: who finds no publisher any more finds what it left, too. */
 	store_release(count, load_relaxed(count) + by);
 }
@@ -203,14 +207,14 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 	/* A publisher counts before it can publish, a subscriber once it has
 	 * its start: what is sent after it was counted, it gets. */
 	if (is_publisher)
-		count_handles(h->topic, h->role, 1);
+		count_handles(h, 1);
 	shmq__topic_publish_member(h->topic->attached, h->member,
 				   is_publisher            ? LAY_MEMBER_PUBLISHER :
 				   observes(h->topic, req) ? LAY_MEMBER_OBSERVER :
 							     LAY_MEMBER_SUBSCRIBER);
 	join(h, req);
 	if (!is_publisher) {
-		count_handles(h->topic, h->role, 1);
+		count_handles(h, 1);
 		shmq__topic_announce(h->topic->rec);
 	}
 	conn_push(c, h->topic, SHMQ_EVENT_JOINED, h->role, h->peer, h->peer);
@@ -484,7 +488,7 @@ unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 	}
 	if (h->member->arena)
 		orphan_begin(c, t, h->member->arena - 1);
-	count_handles(t, h->role, UINT32_MAX);
+	count_handles(h, UINT32_MAX);
 	if (error)
 		store_release(&h->member->state, LAY_MEMBER_FREE);
 	else

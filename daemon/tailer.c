@@ -19,6 +19,7 @@
 #include "durable.h"
 #include "files.h"
 #include "link.h"
+#include "log_identity.h"
 #include "registry.h"
 #include "shmem.h"
 #include "tail_lane.h"
@@ -124,7 +125,7 @@ static int open_lanes(struct tailer *t, struct tail *tail, lay_ref array, struct
 	tail->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (tail->dir < 0)
 		return shmq__fail(why, -errno, "opening %.180s: %s", path, shmq_strerror(-errno));
-	error = durable_identify(tail->dir, &tail->identity, why);
+	error = shmq__log_identify(tail->dir, &tail->identity, why);
 	for (p = 0; !error && p < tail->info.partitions; p++) {
 		struct tail_lane_options o = {
 			.bus = t->bus,

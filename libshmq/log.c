@@ -94,9 +94,13 @@ static int open_partition(const struct shmq_log_reader *log, uint32_t p, struct 
 	return shmq__fail(why, fd, "opening partition %u: %s", p, shmq_strerror(fd));
 }
 
-static const uint8_t *id_of(const struct shmq_log_reader *log)
+/* Whose the segments of a partition have to be, NULL: anyone's. */
+static const struct log_owner *owner_of(const struct shmq_log_reader *log, uint32_t p,
+					struct log_owner *owner)
 {
-	return log->has_id ? log->id.log_id : NULL;
+	memcpy(owner->log_id, log->id.log_id, sizeof(owner->log_id));
+	owner->partition = p;
+	return log->has_id ? owner : NULL;
 }
 
 static const struct proto_options *options_of(const struct shmq_log_reader *log)
@@ -236,6 +240,7 @@ static uint64_t disk_bytes(int dir, uint64_t first)
 static int find_end(const struct shmq_log_reader *log, int dir, const uint64_t *first,
 		    unsigned count, struct shmq_log_partition *out, struct shmq__why *why)
 {
+	struct log_owner owner;
 	struct log_index_entry e;
 	struct log_segment seg;
 	struct log_record head;
@@ -244,7 +249,8 @@ static int find_end(const struct shmq_log_reader *log, int dir, const uint64_t *
 	int rc = SHMQ_ECORRUPT;
 
 	while (count && (rc == SHMQ_ECORRUPT || rc == -ENOENT))
-		rc = shmq__log_segment_open(dir, first[--count], id_of(log), &seg, why);
+		rc = shmq__log_segment_open(dir, first[--count],
+					    owner_of(log, out->partition, &owner), &seg, why);
 	if (rc)
 		return rc == SHMQ_ECORRUPT || rc == -ENOENT ? 0 : rc;
 	shmq__log_index_find(dir, &seg, LOG_BY_TIME, UINT64_MAX, &e);
@@ -267,9 +273,10 @@ static int find_first_ts(const struct shmq_log_reader *log, int dir, struct shmq
 			 struct shmq__why *why)
 {
 	struct log_reader *reader;
+	struct log_owner owner;
 	struct log_record head;
 	const char *body;
-	int rc = shmq__log_reader_open(dir, id_of(log), &reader, why);
+	int rc = shmq__log_reader_open(dir, owner_of(log, out->partition, &owner), &reader, why);
 
 	if (rc)
 		return rc;
@@ -408,10 +415,11 @@ SHMQ_EXPORT int shmq_log_read(shmq_log_reader *log, const struct shmq_log_range 
 static int begin_partition(struct shmq_log_reader *log, struct shmq__why *why)
 {
 	int dir = open_partition(log, log->at, why), error;
+	struct log_owner owner;
 
 	if (dir < 0)
 		return dir;
-	error = shmq__log_reader_open(dir, id_of(log), &log->reader, why);
+	error = shmq__log_reader_open(dir, owner_of(log, log->at, &owner), &log->reader, why);
 	close(dir);
 	if (!error && log->range.from == SHMQ_FROM_SEQ)
 		error = shmq__log_reader_seek(log->reader, log->range.seq, why);
@@ -548,6 +556,7 @@ static int take_checks(const struct shmq_log_reader *log, const struct shmq_log_
 static int check_indexes(struct check *c, const struct shmq_log_reader *log, int dir, int is_repair,
 			 struct shmq_log_verdict *out)
 {
+	struct log_owner owner;
 	struct log_segment seg;
 	char name[LOG_NAME_BYTES], line[128];
 	unsigned count, i;
@@ -555,7 +564,8 @@ static int check_indexes(struct check *c, const struct shmq_log_reader *log, int
 	int state, error = shmq__log_list(dir, &first, &count);
 
 	for (i = 0; !error && i < count; i++) {
-		if (shmq__log_segment_open(dir, first[i], id_of(log), &seg, NULL))
+		if (shmq__log_segment_open(dir, first[i], owner_of(log, c->partition, &owner), &seg,
+					   NULL))
 			continue;
 		state = shmq__log_index_check(dir, &seg);
 		if (state == SHMQ_EEMPTY || state == SHMQ_ECORRUPT) {
@@ -579,6 +589,7 @@ static int verify_partition(struct check *c, const struct shmq_log_reader *log,
 			    struct shmq_log_verdict *out, struct shmq__why *why)
 {
 	int dir = open_partition(log, c->partition, why), error;
+	struct log_owner owner;
 	struct log_verdict v;
 
 	if (dir == -ENOENT) {
@@ -588,7 +599,8 @@ static int verify_partition(struct check *c, const struct shmq_log_reader *log,
 	}
 	if (dir < 0)
 		return dir;
-	error = shmq__log_verify(dir, id_of(log), &v, found, tell_progress, c, why);
+	error = shmq__log_verify(dir, owner_of(log, c->partition, &owner), &v, found, tell_progress,
+				 c, why);
 	out->segments += v.segments;
 	out->records += v.records;
 	out->bytes += v.bytes;
@@ -686,6 +698,7 @@ static int repair_partition(struct check *c, const struct shmq_log_reader *log,
 			    struct shmq_log_verdict *out, struct shmq__why *why)
 {
 	int dir = open_partition(log, c->partition, why), error;
+	struct log_owner owner;
 	struct log_state state;
 	uint64_t *first;
 	unsigned count;
@@ -696,7 +709,7 @@ static int repair_partition(struct check *c, const struct shmq_log_reader *log,
 	}
 	if (dir < 0)
 		return dir;
-	error = shmq__log_recover(dir, log->id.log_id, &state, found, c, why);
+	error = shmq__log_recover(dir, owner_of(log, c->partition, &owner), &state, found, c, why);
 	out->cut_bytes += state.cut_bytes;
 	if (!error)
 		error = check_indexes(c, log, dir, 1, out);

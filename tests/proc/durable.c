@@ -258,7 +258,8 @@ TEST(a_removed_topic_takes_its_log_with_it)
 	pub = open_pub(bus, "t");
 	publish(pub, 0, 100);
 	shmq_pub_close(pub);
-	CHECK_OK(shmq_topic_remove(bus, "t", SHMQ_FORCE));
+	CHECK_EQ(topic_info(bus, "t").subscribers, 0);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
 	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
 	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
 	CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
