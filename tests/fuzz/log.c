@@ -171,10 +171,11 @@ static void read_on(struct log_reader *r, const uint64_t *limit)
 static void read_and_seek(int dir, struct bites *in)
 {
 	uint64_t limit = FIRST + bite(in, 1), seq = FIRST + bite(in, 1), ts = bite(in, 2);
-	struct log_reader *r;
+	struct log_reader *r = NULL;
 	struct shmq__why why;
 
-	if (WITHIN(STEPS, shmq__log_reader_open(dir, NULL, &r, &why)))
+	WITHIN(STEPS, shmq__log_reader_open(dir, NULL, &r, &why));
+	if (!r)
 		return;
 	read_on(r, NULL);
 	if (!WITHIN(STEPS, shmq__log_reader_seek(r, seq, &why)))
