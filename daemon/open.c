@@ -458,7 +458,7 @@ int open_join_request(struct exchange *x)
 	if (error)
 		return error;
 	shmq__topic_publish_member(h->topic->attached, h->member, LAY_MEMBER_SUBSCRIBER);
-	shmq__topic_join(h->topic->attached, h->member, SHMQ__FROM_CURSOR, 0);
+	shmq__topic_join(h->topic->attached, h->member, SHMQ__FROM_ENTRY, 0);
 	log_debug("%s has come to the rings of \"%s\"", conn_peer_text(h->peer),
 		  h->topic->rec->name);
 	return 0;

@@ -506,6 +506,8 @@ enum shmq_from {
 				 message if it is not there yet */
 	SHMQ_FROM_TIME,       /* the first message whose time is ts_ns or later; needs
 				 a topic with a log */
+	SHMQ_FROM_CURSOR,     /* where the stored cursor `cursor` stands; the oldest
+				 if nothing is stored under that name yet */
 };
 
 struct shmq_sub_options {
@@ -517,6 +519,8 @@ struct shmq_sub_options {
 	enum shmq_wait wait;     /* how to wait; default the topic's hint */
 	int64_t spin_ns;         /* adaptive: spin that long first; default 20 us */
 	unsigned flags;          /* SHMQ_SUB_* */
+	const char *cursor;      /* what shmq_sub_store_cursor() stores under; needs a
+				    topic with a log.  Named as topics are */
 };
 /* Receive returns SHMQ_EENDED once there was a publisher or a message, no
  * publisher is left, and everything is read. */
@@ -563,6 +567,24 @@ ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max, i
 
 /* Give the current view back now instead of with the next call. */
 int shmq_release(shmq_sub *sub);
+
+/* Store how far the subscriber has come under the name of its option `cursor`: in
+ * each of its partitions up to what was handed out and given back.  It survives
+ * the reader, the supervisor and, once this returns 0, the machine; whoever opens
+ * the topic with SHMQ_FROM_CURSOR and that name goes on there, and is told
+ * (SHMQ_EOVERRUN) what has been removed from the log meanwhile.  Opening stores
+ * where it begins if nothing was stored yet.
+ *
+ * One subscriber at a time has a name's partition: others are refused with
+ * SHMQ_EINUSE by shmq_sub_open(), until it closes or its process and those forked
+ * from it end.  -ESTALE there: what is stored is of another log, or further than
+ * this one has ever come.
+ *
+ * Writes a block for each partition that moved, and waits for one fdatasync() of
+ * a file of its own: for as long as the disk takes, milliseconds on many.  No
+ * supervisor is asked, no publisher waits.  0; SHMQ_EOPTION: the subscriber names
+ * no cursor; -ENOSPC, -EIO and so on: what was stored before is, call again. */
+int shmq_sub_store_cursor(shmq_sub *sub);
 
 struct shmq_sub_stats {
 	uint64_t received;      /* messages handed out and whole */
@@ -710,6 +732,41 @@ int shmq_log_verify(shmq_log_reader *log, const struct shmq_log_checks *checks,
  * is; or an error of shmq_log_open(); then some of it may be done. */
 int shmq_log_repair(const char *dir, const struct shmq_log_checks *checks,
 		    struct shmq_log_verdict *out);
+
+/* ---- stored cursors -------------------------------------------------- */
+
+/* Those of the log in directory `dir` (shmq_log_dir()), whether its bus runs or
+ * not.  Any thread; calls read and write files. */
+struct shmq_cursor_info {
+	char name[SHMQ_NAME_MAX + 1];
+	uint32_t partition;
+	int error;          /* 0; why it can't be used: SHMQ_ECORRUPT, SHMQ_EVERSION;
+			       -ESTALE: it is of another log; -errno.  Then: */
+	uint64_t seq;       /* to be read next: all before it is done */
+	uint64_t stored_ns; /* CLOCK_REALTIME */
+	int is_held;        /* 1: a subscriber has it */
+};
+
+/* Call `visit` for each cursor's partitions of which something is stored, until it
+ * returns other than 0; that is returned.  0, or as shmq_log_open(). */
+int shmq_cursor_each(const char *dir,
+		     int (*visit)(void *arg, const struct shmq_cursor_info *cursor), void *arg);
+
+struct shmq_cursor_place {
+	size_t size;
+	enum shmq_from from;     /* default, and LATEST: behind all that is written;
+				    OLDEST, SEQ, TIME as for subscribers */
+	uint64_t seq;            /* SHMQ_FROM_SEQ; needs one partition */
+	uint64_t ts_ns;          /* SHMQ_FROM_TIME */
+	int32_t partition_plus1; /* 0: all partitions; p+1: only partition p */
+};
+
+/* Store the cursor `name`, which is made if there is none, durably.  0;
+ * SHMQ_EINUSE: a subscriber has it; SHMQ_EOPTION; or as shmq_log_open(). */
+int shmq_cursor_set(const char *dir, const char *name, const struct shmq_cursor_place *place);
+
+/* 0, -ENOENT, SHMQ_EINUSE, or as shmq_log_open(). */
+int shmq_cursor_remove(const char *dir, const char *name);
 
 /* ---- inspection ------------------------------------------------------ */
 

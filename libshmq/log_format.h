@@ -9,6 +9,7 @@
  *   DIR/P/SEQ.idx             its sparse index
  *   DIR/P/ceiling             no seq at or above it was ever given out
  *   DIR/P/cut/                what recovery cut off, kept for people
+ *   DIR/cursors/NAME          how far somebody has read, in all partitions
  *
  * A segment is a header and records, one behind the other.  The records of
  * a partition account for every seq: each covers [seq, seq + count), and
@@ -31,6 +32,7 @@
 #define LOG_MAGIC_INDEX UINT64_C(0x31786469514d4853)    /* "SHMQidx1" */
 #define LOG_MAGIC_IDENTITY UINT64_C(0x31706f74514d4853) /* "SHMQtop1" */
 #define LOG_MAGIC_CEILING UINT64_C(0x316c6563514d4853)  /* "SHMQcel1" */
+#define LOG_MAGIC_CURSOR UINT64_C(0x31727563514d4853)   /* "SHMQcur1" */
 
 #define LOG_BLOCK 4096u   /* writes are in whole ones of these, aligned */
 #define LOG_ALIGN 8u      /* records begin at multiples of this */
@@ -140,6 +142,23 @@ struct log_ceiling {
 	uint32_t checksum; /* low half of XXH3 of all before it */
 };
 _Static_assert(sizeof(struct log_ceiling) == 48, "ceiling");
+
+/* ---- cursor ---------------------------------------------------------- */
+
+/* Two blocks for each partition, P's from 2 * P on: the one that is not the
+ * last stored is overwritten, so one is always whole.  Of those of the log the
+ * one with the higher serial counts.  A block of zeros, or one behind the end
+ * of the file, was never stored. */
+struct log_cursor {
+	uint64_t magic;
+	uint64_t serial; /* from 1 on; odd ones are in the second block */
+	uint64_t seq;    /* the next to read: all before it is done */
+	uint8_t log_id[16];
+	uint64_t stored_ns;
+	uint32_t partition;
+	uint32_t checksum; /* low half of XXH3 of all before it */
+};
+_Static_assert(sizeof(struct log_cursor) == 56, "cursor");
 
 /* ---- identity -------------------------------------------------------- */
 

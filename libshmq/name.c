@@ -34,42 +34,49 @@ int shmq__name_check_bus(const char *name, struct shmq__why *why)
 	return 0;
 }
 
-int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shmq__why *why)
+/* Words, separated by single dots, from byte `at` of the name on. */
+static int check_words(const char *name, size_t at, const char *what, int error,
+		       struct shmq__why *why)
 {
-	size_t i = 0, word = 0;
+	size_t i, word = 0;
 
-	if (!name || !*name)
-		return shmq__fail(why, SHMQ_ENAME, "a topic name must not be empty");
-	if (name[0] == '$') {
-		if (who != SHMQ__NAME_BUS)
-			return shmq__fail(
-				why, SHMQ_ENAME,
-				"names that start with '$' belong to the bus: choose another");
-		i = 1;
-	}
-	for (; name[i]; i++) {
+	for (i = at; name[i]; i++) {
 		if (i == SHMQ_NAME_MAX)
-			return shmq__fail(why, SHMQ_ENAME, "a topic name has at most %d bytes",
+			return shmq__fail(why, error, "a %s name has at most %d bytes", what,
 					  SHMQ_NAME_MAX);
 		if (name[i] == '.' && !word)
-			return shmq__fail(
-				why, SHMQ_ENAME,
-				"byte %zu of the topic name ends an empty word: words are "
-				"separated by single dots",
-				i + 1);
+			return shmq__fail(why, error,
+					  "byte %zu of the %s name ends an empty word: words are "
+					  "separated by single dots",
+					  i + 1, what);
 		if (name[i] != '.' && !is_word_byte(name[i]))
-			return shmq__fail(
-				why, SHMQ_ENAME,
-				"byte %zu of the topic name is not a letter, digit, '_', '-' "
-				"or '.'",
-				i + 1);
+			return shmq__fail(why, error,
+					  "byte %zu of the %s name is not a letter, digit, '_', "
+					  "'-' or '.'",
+					  i + 1, what);
 		word = name[i] == '.' ? 0 : word + 1;
 	}
-	if (!word)
+	if (word)
+		return 0;
+	return shmq__fail(why, error,
+			  i == at ? "a %s name must have a word" :
+				    "a %s name must not end with a dot",
+			  what);
+}
+
+int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shmq__why *why)
+{
+	if (!name || !*name)
+		return shmq__fail(why, SHMQ_ENAME, "a topic name must not be empty");
+	if (name[0] == '$' && who != SHMQ__NAME_BUS)
 		return shmq__fail(why, SHMQ_ENAME,
-				  i == 1 ? "a topic name must have a word" :
-					   "a topic name must not end with a dot");
-	return 0;
+				  "names that start with '$' belong to the bus: choose another");
+	return check_words(name, name[0] == '$', "topic", SHMQ_ENAME, why);
+}
+
+int shmq__name_check_cursor(const char *name, struct shmq__why *why)
+{
+	return check_words(name, 0, "cursor", SHMQ_EOPTION, why);
 }
 
 SHMQ_EXPORT int shmq_topic_check_name(const char *name)

@@ -15,6 +15,9 @@ int shmq__name_check_bus(const char *name, struct shmq__why *why);
 enum shmq__name_who { SHMQ__NAME_USER, SHMQ__NAME_BUS };
 int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shmq__why *why);
 
+/* What a stored cursor may be called: as a user's topic.  0 or SHMQ_EOPTION. */
+int shmq__name_check_cursor(const char *name, struct shmq__why *why);
+
 /* The directory of a bus's socket, lock and manifest: dir if given, else
  * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it
  * is made 0700; it must be a directory of ours that others cannot write.

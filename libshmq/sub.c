@@ -128,6 +128,7 @@ static void close_sub(struct shmq__handle *h)
 					  sub->arena[i].mem);
 		shmq__bus_close_handle(h);
 	}
+	shmq__sub_store_close(sub);
 	for (i = 0; i < sub->lanes; i++) {
 		shmq__sub_free_kept(&sub->lane[i]);
 		shmq__sub_replay_close(&sub->lane[i]);
@@ -140,11 +141,20 @@ static void close_sub(struct shmq__handle *h)
 
 static int check_options(const struct shmq_sub_options *o, struct shmq__why *why)
 {
-	if (o->from > SHMQ_FROM_TIME || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
+	if (o->from > SHMQ_FROM_CURSOR || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
 	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY)) ||
 	    o->spin_ns < 0)
 		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
-	return 0;
+	if (o->from == SHMQ_FROM_CURSOR && !o->cursor)
+		return shmq__fail(why, SHMQ_EOPTION,
+				  "subscriber options: no cursor is named to start from");
+	return o->cursor ? shmq__name_check_cursor(o->cursor, why) : 0;
+}
+
+/* Times and cursors are of the log. */
+static int needs_log(const struct shmq_sub_options *o)
+{
+	return o->from == SHMQ_FROM_TIME || o->cursor;
 }
 
 static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
@@ -184,7 +194,9 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 		return error;
 	shmq__bus_prepare(bus, &req, PROTO_OPEN, topic);
 	req.open.role = SHMQ_ROLE_SUBSCRIBER;
-	req.open.from = o.from ? o.from : SHMQ_FROM_LATEST;
+	req.open.from = o.from == SHMQ_FROM_CURSOR ? SHMQ_FROM_OLDEST :
+			o.from                     ? o.from :
+						     SHMQ_FROM_LATEST;
 	req.open.partition = o.partition_plus1 - 1;
 	req.open.seq = o.seq;
 	req.open.flags = (o.flags & SHMQ_SUB_OBSERVE ? PROTO_OPEN_OBSERVE : 0) |
@@ -192,11 +204,11 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_READ, why);
 	if (error)
 		return error;
-	if (o.from == SHMQ_FROM_TIME &&
+	if (needs_log(&o) &&
 	    (h.topic->geo.log == SHMQ_LOG_NONE || (o.flags & SHMQ_SUB_RING_ONLY))) {
 		shmq__bus_close_handle(&h);
-		return shmq__fail(why, SHMQ_EOPTION,
-				  "\"%s\" cannot be read from a time on: that takes a log", topic);
+		return shmq__fail(why, SHMQ_EOPTION, "\"%s\" cannot be read %s: that takes a log",
+				  topic, o.cursor ? "with a cursor" : "from a time on");
 	}
 	lanes = o.partition_plus1 ? 1 : h.topic->geo.partitions;
 	sub = calloc(1, sizeof(*sub) + lanes * sizeof(sub->lane[0]));
@@ -231,8 +243,12 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 	for (i = 0; i < lanes; i++)
 		open_lane(sub, i, o.partition_plus1 ? (uint32_t)o.partition_plus1 - 1 : i);
 	error = shmq__park_create(sub->bell, lanes, sub->fence, &sub->park);
+	if (!error && o.cursor)
+		error = shmq__sub_store_open(sub, o.cursor, why);
 	if (!error && is_late)
 		error = shmq__sub_replay_open(sub, &o, why);
+	if (!error && o.cursor)
+		error = shmq__sub_store_begin(sub, why);
 	if (error) {
 		close_sub(&sub->h);
 		return error;

@@ -10,7 +10,8 @@
  * receive.c has the short way, waiting, and what hands messages out;
  * sub_look.c looks for the next message or finds out what there is instead;
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
- * sub_replay.c reads the log instead of the ring; sub.c opens and closes.
+ * sub_replay.c reads the log instead of the ring; sub_store.c keeps how far it
+ * has come under a name; sub.c opens and closes.
  */
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
@@ -97,6 +98,7 @@ struct shmq_sub {
 	char *copy; /* shmq_poll() on topics that may be lapped */
 	size_t copy_bytes;
 
+	struct stored *stored; /* where its cursor is kept, NULL nowhere */
 	struct shmq__park *park;
 	struct lay_bell **bell;
 	struct shmq_waitset *set;
@@ -207,6 +209,9 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg);
 
 /* ---- sub_replay.c -------------------------------------------------------- */
 
+/* The directory of the topic's log.  A descriptor, or -errno with why. */
+int shmq__sub_open_log(const struct shmq_sub *sub, struct shmq__why *why);
+
 /* Start in the log, as the options say. */
 int shmq__sub_replay_open(struct shmq_sub *sub, const struct shmq_sub_options *options,
 			  struct shmq__why *why);
@@ -224,6 +229,19 @@ void shmq__sub_replay_step(struct shmq_sub *sub, struct rlane *l, uint64_t seq);
 int shmq__sub_replay_enter(struct shmq_sub *sub, struct rlane *l);
 
 int shmq__sub_replay_is_ready(const struct shmq_sub *sub, const struct rlane *l);
+
+/* ---- sub_store.c --------------------------------------------------------- */
+
+/* Hold the stored cursor `name` for all lanes, and read it. */
+int shmq__sub_store_open(struct shmq_sub *sub, const char *name, struct shmq__why *why);
+void shmq__sub_store_close(struct shmq_sub *sub);
+
+/* Where the lane is to go on: *seq, left alone if nothing is stored yet. */
+int shmq__sub_store_start(const struct shmq_sub *sub, const struct rlane *l, uint64_t *seq,
+			  struct shmq__why *why);
+
+/* Store where each lane begins of which nothing is stored yet. */
+int shmq__sub_store_begin(struct shmq_sub *sub, struct shmq__why *why);
 
 /* ---- receive.c ----------------------------------------------------------- */
 

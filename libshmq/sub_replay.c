@@ -41,22 +41,47 @@ static uint64_t written(const struct rlane *l)
 	return load_acquire(&l->ring->part->log_written); /* L2 */
 }
 
-static int open_reader(struct shmq_sub *sub, struct rlane *l, struct shmq__why *why)
+int shmq__sub_open_log(const struct shmq_sub *sub, struct shmq__why *why)
 {
 	const struct lay_registry *r = shmq__slabs_registry(sub->h.bus->slabs);
-	char path[sizeof(r->data_dir) + SHMQ_NAME_MAX + 16];
+	char path[sizeof(r->data_dir) + SHMQ_NAME_MAX + 2];
+	int dir, error;
+
+	snprintf(path, sizeof(path), "%.*s/%.*s", (int)sizeof(r->data_dir) - 1, r->data_dir,
+		 SHMQ_NAME_MAX, sub->h.topic->rec->name);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dir >= 0)
+		return dir;
+	error = -errno;
+	return shmq__fail(why, error, "opening the log in %.200s: %s", path, shmq_strerror(error));
+}
+
+static int open_partition(const struct shmq_sub *sub, const struct rlane *l, struct shmq__why *why)
+{
+	int log = shmq__sub_open_log(sub, why), dir, error;
+	char name[16];
+
+	if (log < 0)
+		return log;
+	snprintf(name, sizeof(name), "%u", l->partition);
+	dir = openat(log, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	error = dir < 0 ? -errno : 0;
+	close(log);
+	if (!error)
+		return dir;
+	return shmq__fail(why, error, "opening partition %u of the log of \"%.200s\": %s",
+			  l->partition, sub->h.topic->rec->name, shmq_strerror(error));
+}
+
+static int open_reader(struct shmq_sub *sub, struct rlane *l, struct shmq__why *why)
+{
 	int dir, error;
 
 	if (l->replay)
 		return 0;
-	snprintf(path, sizeof(path), "%.*s/%.*s/%u", (int)sizeof(r->data_dir) - 1, r->data_dir,
-		 SHMQ_NAME_MAX, sub->h.topic->rec->name, l->partition);
-	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0) {
-		error = -errno;
-		return shmq__fail(why, error, "opening the log in %.200s: %s", path,
-				  shmq_strerror(error));
-	}
+	dir = open_partition(sub, l, why);
+	if (dir < 0)
+		return dir;
 	l->replay = calloc(1, sizeof(*l->replay));
 	error = l->replay ? shmq__log_reader_open(dir, NULL, &l->replay->reader, why) : -ENOMEM;
 	close(dir);
@@ -288,6 +313,11 @@ static int start_lane(struct shmq_sub *sub, struct rlane *l, const struct shmq_s
 			return error;
 		l->r.next = shmq__log_reader_seq(reader);
 		l->replay->from_ts = o->ts_ns;
+	}
+	if (o->from == SHMQ_FROM_CURSOR) {
+		error = shmq__sub_store_start(sub, l, &l->r.next, why);
+		if (error)
+			return error;
 	}
 	error = enter_log(sub, l, why);
 	shmq__sub_replay_step(sub, l, l->r.next);

@@ -298,7 +298,7 @@ void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, unsigned from
 		if (!e)
 			continue;
 		start = start_of(t, p, from,
-				 from == SHMQ__FROM_CURSOR ? load_relaxed(&e->pos) : seq);
+				 from == SHMQ__FROM_ENTRY ? load_relaxed(&e->pos) : seq);
 		store_release(&e->pos, start);
 		if (!joined++ || seq_diff(start, lowest) < 0)
 			lowest = start;

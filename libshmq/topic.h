@@ -121,7 +121,7 @@ void shmq__topic_publish_member(struct shmq__topic *topic, struct lay_member *me
 				enum lay_member_state state);
 void shmq__topic_remove_member(struct shmq__topic *topic, struct lay_member *member);
 void shmq__topic_announce(struct lay_topic *rec);
-#define SHMQ__FROM_CURSOR 0x100 /* each partition from its cursor on, as a seq */
+#define SHMQ__FROM_ENTRY 0x100 /* each partition from its entry's place on, as a seq */
 void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, unsigned from,
 		      uint64_t seq);
 

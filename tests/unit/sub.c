@@ -8,7 +8,7 @@
 TEST(options_of_a_subscriber_out_of_range_are_refused_and_nobody_is_asked)
 {
 	static const struct shmq_sub_options bad[] = {
-		{ .from = (enum shmq_from)5 },
+		{ .from = (enum shmq_from)6 },
 		{ .partition_plus1 = -1 },
 		{ .wait = (enum shmq_wait)5 },
 		{ .spin_ns = -1 },

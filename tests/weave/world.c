@@ -196,6 +196,25 @@ int shmq__sub_replay_is_ready(const struct shmq_sub *sub, const struct rlane *l)
 	return 0;
 }
 
+int shmq__sub_store_open(struct shmq_sub *sub, const char *name, struct shmq__why *why)
+{
+	return SHMQ_EOPTION;
+}
+
+int shmq__sub_store_begin(struct shmq_sub *sub, struct shmq__why *why)
+{
+	return SHMQ_EOPTION;
+}
+
+void shmq__sub_store_close(struct shmq_sub *sub)
+{
+}
+
+int shmq__name_check_cursor(const char *name, struct shmq__why *why)
+{
+	return SHMQ_EOPTION;
+}
+
 void shmq__pub_close_confirm(struct shmq_pub *pub)
 {
 }

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stored cursors: how far a reader has come survives it, the supervisor, and all
+ * of the bus, and what is gone from the log when it comes back it is told of.
+ */
+#include "helpers.h"
+
+enum { DEPTH = 1024, BYTES = 100 };
+
+static void publish(shmq_pub *pub, uint64_t from, uint64_t to)
+{
+	char buf[BYTES];
+
+	for (; from < to; from++) {
+		fill(buf, sizeof(buf), from);
+		CHECK_OK(shmq_publish(pub, buf, sizeof(buf)));
+	}
+}
+
+static shmq_sub *open_stored(shmq_bus *bus)
+{
+	return open_sub(bus, "t", .from = SHMQ_FROM_CURSOR, .cursor = "mine");
+}
+
+static void expect(shmq_sub *sub, uint64_t from, uint64_t to)
+{
+	struct shmq_msg msg;
+
+	for (; from < to; from++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.seq, from);
+		CHECK(is_filled(msg.data, BYTES, from));
+	}
+	CHECK_OK(shmq_release(sub));
+}
+
+static int find_seq(void *arg, const struct shmq_cursor_info *info)
+{
+	CHECK_EQ(info->error, 0);
+	CHECK_STR(info->name, "mine");
+	((uint64_t *)arg)[info->partition] = info->seq;
+	return 0;
+}
+
+static void find_stored(uint64_t *seq)
+{
+	char dir[PATH_MAX];
+
+	CHECK_OK(shmq_log_dir(NULL, test_bus_name(), "t", dir, sizeof(dir)));
+	CHECK_OK(shmq_cursor_each(dir, find_seq, seq));
+}
+
+/* ---- deaths --------------------------------------------------------------- */
+
+struct reader {
+	_Atomic int stage;
+	uint64_t to; /* of what it reads; it stores half of that */
+};
+
+static int read_and_hang(void *arg)
+{
+	struct reader *r = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_sub *sub = open_stored(bus);
+
+	expect(sub, 0, r->to / 2);
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	expect(sub, r->to / 2, r->to);
+	reach(&r->stage, 1);
+	while (sub)
+		pause();
+	return 1;
+}
+
+TEST(a_cursor_survives_the_reader_the_supervisor_and_all_of_the_bus)
+{
+	struct reader *r = shared_memory(sizeof(*r));
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t child;
+
+	r->to = 3 * DEPTH;
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .sync = SHMQ_SYNC_EVERY);
+	pub = open_pub(bus, "t");
+	publish(pub, 0, 1);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	child = test_spawn(read_and_hang, r);
+	publish(pub, 1, 5 * DEPTH);
+	await(&r->stage, 1);
+	kill(child, SIGKILL);
+	CHECK_EQ(test_join(child), 128 + SIGKILL);
+	sub = open_stored(bus);
+	expect(sub, r->to / 2, r->to);
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	CHECK_EQ(test_bus_kill("control"), 1);
+	expect(sub, r->to, 4 * DEPTH);
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 5 * DEPTH - 1, SHMQ_SYNCED, PATIENCE));
+	CHECK(test_bus_kill(NULL) >= 3);
+	shmq_bus_close(bus);
+	test_bus_restart();
+	bus = test_bus_open();
+	sub = open_stored(bus);
+	expect(sub, 4 * DEPTH, 5 * DEPTH);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- partitions ------------------------------------------------------------ */
+
+TEST(each_partition_goes_on_where_it_was_and_one_may_be_read_alone)
+{
+	enum { PARTITIONS = 3, EACH = 100 };
+	uint64_t seq[PARTITIONS] = { 0 }, sum = 0, got[PARTITIONS] = { 0 };
+	struct shmq_partition_info info;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	unsigned i;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .partitions = PARTITIONS, .log = SHMQ_LOG_BLOCK);
+	pub = open_pub(bus, "t");
+	publish(pub, 0, PARTITIONS * EACH);
+	for (i = 0; i < PARTITIONS; i++)
+		CHECK_OK(shmq_pub_wait_confirm(pub, i, 0, SHMQ_WRITTEN, PATIENCE));
+	sub = open_stored(bus);
+	for (i = 0; i < 150; i++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		got[msg.partition]++;
+	}
+	CHECK_OK(shmq_release(sub));
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	find_stored(seq);
+	for (i = 0; i < PARTITIONS; sum += seq[i++])
+		CHECK_EQ(seq[i], got[i]);
+	CHECK_EQ(sum, 150);
+	shmq_sub_close(sub);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_CURSOR, .cursor = "mine", .partition_plus1 = 2);
+	CHECK_OK(shmq_topic_get_partition(bus, "t", 1, &info));
+	while (got[1] < info.head) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.seq, got[1]++);
+	}
+	CHECK_OK(shmq_release(sub));
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	shmq_sub_close(sub);
+	find_stored(seq);
+	CHECK_EQ(seq[0], got[0]);
+	CHECK_EQ(seq[1], got[1]);
+	CHECK_EQ(seq[2], got[2]);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
