@@ -82,24 +82,27 @@ void log_progress_hide(struct log_progress *p)
 		fputs("\r\033[K", stderr);
 }
 
-/* ---- the command ----------------------------------------------------- */
+/* ---- commands of commands -------------------------------------------- */
 
-static const struct command *const commands[] = { &log_ls,     &log_dump,   &log_verify,
-						  &log_repair, &log_export, &log_import };
+static const char *word_of(const struct command *self, const struct command *member)
+{
+	return member->name + strlen(self->name) + 1;
+}
 
-static int help(void)
+static int help(const struct command *self, const struct command *const *members, size_t count)
 {
 	size_t i;
 
-	printf("usage: shmq [OPTION]... log COMMAND ...\n\n%s.\n\n%s\nCommands:\n", cmd_log.summary,
-	       cmd_log.details);
-	for (i = 0; i < ARRAY_COUNT(commands); i++)
-		printf("  %-8s %s\n", commands[i]->name + strlen("log "), commands[i]->summary);
-	printf("\n\"shmq log COMMAND --help\" says more about each.\n");
+	printf("usage: shmq [OPTION]... %s COMMAND ...\n\n%s.\n\n%s\nCommands:\n", self->name,
+	       self->summary, self->details);
+	for (i = 0; i < count; i++)
+		printf("  %-8s %s\n", word_of(self, members[i]), members[i]->summary);
+	printf("\n\"shmq %s COMMAND --help\" says more about each.\n", self->name);
 	return CLI_OK;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int log_run_one_of(struct cli *cli, const struct command *self,
+		   const struct command *const *members, size_t count, int argc, char **argv)
 {
 	const struct opt_group groups[] = {
 		{ NULL, opts_shared, opts_shared_count, cli },
@@ -110,13 +113,21 @@ static int run(struct cli *cli, int argc, char **argv)
 	cli->help = 0;
 	first = opts_parse(NULL, OPTS_STOP, argc, argv, groups, ARRAY_COUNT(groups));
 	if (cli->help)
-		return help();
+		return help(self, members, count);
 	if (first == argc)
-		opts_fail(&cmd_log, "log takes a command");
-	for (i = 0; i < ARRAY_COUNT(commands); i++)
-		if (!strcmp(commands[i]->name + strlen("log "), argv[first]))
-			return commands[i]->run(cli, argc - first, argv + first);
-	opts_fail(&cmd_log, "unknown command \"log %s\"", argv[first]);
+		opts_fail(self, "%s takes a command", self->name);
+	for (i = 0; i < count; i++)
+		if (!strcmp(word_of(self, members[i]), argv[first]))
+			return members[i]->run(cli, argc - first, argv + first);
+	opts_fail(self, "unknown command \"%s %s\"", self->name, argv[first]);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	static const struct command *const commands[] = { &log_ls,     &log_dump,   &log_verify,
+							  &log_repair, &log_export, &log_import };
+
+	return log_run_one_of(cli, &cmd_log, commands, ARRAY_COUNT(commands), argc, argv);
 }
 
 const struct command cmd_log = {

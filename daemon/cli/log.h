@@ -10,6 +10,12 @@
 #include <limits.h>
 
 extern const struct command log_ls, log_dump, log_export, log_verify, log_repair, log_import;
+extern const struct command cursor_ls, cursor_set, cursor_rm;
+
+/* Run the command that argv begins with, of those whose names are that of `self`,
+ * a blank and a word. */
+int log_run_one_of(struct cli *cli, const struct command *self,
+		   const struct command *const *members, size_t count, int argc, char **argv);
 
 /* Where logs are looked for. */
 struct log_place {

@@ -28,7 +28,7 @@ struct source {
 
 struct sub {
 	struct cli *cli;
-	const char *from, *to_text;
+	const char *from, *to_text, *cursor;
 	struct when to;
 	int64_t timeout_ns;
 	uint64_t count;
@@ -47,6 +47,7 @@ struct sub {
 	size_t copy_bytes;
 	uint64_t received;
 	int64_t heard_ns; /* when the last message came */
+	int64_t store_ns; /* when cursors are to be stored at the latest */
 	int code;         /* of what ended it, CLI_OK while going on */
 	int done;
 };
@@ -58,6 +59,9 @@ static const struct opt options[] = {
 	  .help = "where to start (latest: the next message);\n"
 		  "SEQ needs one partition, 2026-11-26T07:00:00Z\n"
 		  "and -5min a topic with a log" },
+	{ "cursor", .kind = OPT_TEXT, AT(cursor), .arg = "NAME",
+	  .help = "store how far it has come under that name, and\n"
+		  "start there (oldest: if there is none yet)" },
 	{ "to", .kind = OPT_TEXT, AT(to_text), .arg = "SEQ|TIME|-AGE",
 	  .help = "end before the message with that number, or\n"
 		  "the first one of that time or later" },
@@ -117,6 +121,8 @@ static int open_source(struct sub *sub, struct source *source, struct shmq_sub_o
 	rc = shmq_sub_open(sub->cli->bus, source->topic, how, &source->sub);
 	if (rc == SHMQ_EOPTION && how->from == SHMQ_FROM_SEQ && !how->partition_plus1)
 		hint = "a seq counts in one partition: name it with --partition";
+	if (rc == SHMQ_EINUSE && how->cursor)
+		hint = "end that one, or name another cursor";
 	if (rc == 0)
 		rc = shmq_sub_get_topic(source->sub, &info);
 	if (rc == 0)
@@ -269,10 +275,40 @@ static void output_failed(struct sub *sub, int error)
 	end(sub, out_broken(sig_stopped() ? -EPIPE : error));
 }
 
+/* What was written out is done.  The message in hand is not. */
+static void store(struct sub *sub, struct source *source)
+{
+	int rc = out_flush();
+
+	if (rc < 0) {
+		output_failed(sub, rc);
+		return;
+	}
+	rc = shmq_sub_store_cursor(source->sub);
+	if (rc < 0)
+		end(sub, out_fail(NULL, rc, "storing the cursor of", source->topic, NULL));
+}
+
+/* All that came was written. */
+static void store_all(struct sub *sub)
+{
+	size_t i;
+
+	for (i = 0; i < sub->source_count && sub->cursor; i++) {
+		if (!sub->sources[i].sub)
+			continue;
+		shmq_release(sub->sources[i].sub);
+		store(sub, &sub->sources[i]);
+	}
+	sub->store_ns = sub->cursor ? cli_now_ns() + SECOND_NS : INT64_MAX;
+}
+
 /* Nothing more will come from this topic, or is wanted: nobody is to wait for us
  * there. */
 static void close_source(struct sub *sub, struct source *source, int code)
 {
+	if (sub->cursor)
+		store(sub, source);
 	shmq_sub_close(source->sub);
 	source->sub = NULL;
 	if (sub->code == CLI_OK)
@@ -493,6 +529,9 @@ static int wait_idle(struct sub *sub, int64_t look_ns)
 		output_failed(sub, rc);
 		return 0;
 	}
+	store_all(sub);
+	if (sub->done)
+		return 0;
 	prepare_end(sub);
 	if (sig_wait_begin())
 		return 0;
@@ -509,6 +548,7 @@ static void receive_all(struct sub *sub)
 	int64_t look_ns;
 	int i, n;
 
+	store_all(sub);
 	sub->heard_ns = cli_now_ns();
 	while (!sub->done && !sig_stopped()) {
 		look_ns = look_at_stalled(sub);
@@ -524,7 +564,10 @@ static void receive_all(struct sub *sub)
 					  shmq_bus_name(sub->cli->bus), NULL));
 		for (i = 0; i < n && !sub->done; i++)
 			take_turn(sub, sub->ready[i]);
+		if (cli_now_ns() >= sub->store_ns)
+			store_all(sub);
 	}
+	store_all(sub);
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -544,6 +587,9 @@ static int run(struct cli *cli, int argc, char **argv)
 	sub.to = when_take(&cmd_sub, "to", sub.to_text);
 	how.wait = sub.wait;
 	how.flags = sub.sub_flags;
+	how.cursor = sub.cursor;
+	if (sub.cursor && !sub.from)
+		how.from = SHMQ_FROM_CURSOR;
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;

@@ -109,6 +109,13 @@ load helper
 		log repair
 		log import
 		log import a b c
+		cursor
+		cursor nothing
+		cursor ls
+		cursor ls a b
+		cursor set a
+		cursor set a b --from soon
+		cursor rm a
 		stop now
 		version 2
 	END
@@ -117,7 +124,7 @@ load helper
 # SIZE is counted in powers of 1024, N in powers of 1000.
 @test "help_and_manual_agree_on_the_kind_of_each_number" {
 	for command in create rm move ls stat pub sub replay stop "log ls" "log dump" "log export" \
-		"log verify" "log repair" "log import"; do
+		"log verify" "log repair" "log import" "cursor ls" "cursor set" "cursor rm"; do
 		shmq $command --help | sed -nE 's/^.*--([a-z-]+) (SIZE|N|TIME)( .*)?$/\1 \2/p'
 	done | sort -u >kinds
 	grep -qx 'depth SIZE' kinds
