@@ -21,6 +21,7 @@
 #include "durable.h"
 #include "futex.h"
 #include "log.h"
+#include "log_cursor.h"
 #include "log_recover.h"
 #include "sub.h"
 
@@ -63,6 +64,7 @@ struct tail_lane {
 	uint64_t ceiling;       /* asked for */
 	uint64_t retry_ns;      /* after an error: when to try again */
 	int is_low;             /* disk space is short, and that was said */
+	int is_kept;            /* a cursor keeps what would be removed, and that was said */
 };
 
 shmq_sub *tail_lane_sub(struct tail_lane *l)
@@ -519,6 +521,33 @@ static void watch_space(struct tail_lane *l)
 	l->is_low = is_low;
 }
 
+/* A stored cursor needs something that lies before seq: then, and where that cannot
+ * be known, nothing from there on is removed. */
+static int is_needed(struct tail_lane *l, uint64_t seq)
+{
+	char name[SHMQ_NAME_MAX + 1];
+	struct shmq__why why = { "" };
+	uint64_t lowest;
+	int error;
+
+	if (!(l->o.topic->flags & SHMQ_TOPIC_RETAIN_CURSORS))
+		return 0;
+	error = shmq__log_cursor_lowest(l->o.dir, l->o.log_id, l->o.partition, &lowest, name, &why);
+	if (error == SHMQ_EEMPTY || (!error && seq_diff(lowest, seq) >= 0)) {
+		l->is_kept = 0;
+		return 0;
+	}
+	if (!l->is_kept && error)
+		log_warn("log of \"%s\", partition %u: nothing is removed: %s", l->name,
+			 l->o.partition, *why.text ? why.text : shmq_strerror(error));
+	else if (!l->is_kept)
+		log_info("log of \"%s\", partition %u: the cursor \"%.100s\" at seq %" PRIu64
+			 " keeps what would be removed",
+			 l->name, l->o.partition, name, lowest);
+	l->is_kept = 1;
+	return 1;
+}
+
 void tail_lane_retain(struct tail_lane *l)
 {
 	uint64_t *first, total = 0;
@@ -533,6 +562,8 @@ void tail_lane_retain(struct tail_lane *l)
 	for (i = 0; i + 1 < count; i++) {
 		if (!(l->o.topic->retain_bytes && total > l->o.topic->retain_bytes) &&
 		    !is_too_old(l, first[i + 1]))
+			break;
+		if (is_needed(l, first[i + 1]))
 			break;
 		total -= l->o.topic->retain_bytes ? segment_size(l, first[i]) : 0;
 		remove_segment(l, first[i]);

@@ -277,6 +277,10 @@ enum shmq_sync {
 /* Nobody may sleep on it: publishers are then never interrupted by a
  * sleeper's fence. */
 #define SHMQ_TOPIC_SPIN_ONLY 4u
+/* Of its log no segment is removed that a stored cursor still needs, whatever
+ * retain_bytes and retain_ns say, of which it takes one; with a retain_bytes of 1
+ * nothing else is kept.  A cursor that nobody moves or removes keeps all behind it. */
+#define SHMQ_TOPIC_RETAIN_CURSORS 8u
 
 struct shmq_topic_options {
 	size_t size;

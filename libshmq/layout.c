@@ -157,6 +157,8 @@ static int log_defaults(struct shmq_topic_options *o, char *why, size_t n)
 	if (o->log == SHMQ_LOG_NONE &&
 	    (o->sync || o->sync_ns || o->segment_bytes || o->retain_bytes || o->retain_ns))
 		return refuse(why, n, "sync, segment and retain options need log block or gap");
+	if ((o->flags & SHMQ_TOPIC_RETAIN_CURSORS) && !o->retain_bytes && !o->retain_ns)
+		return refuse(why, n, "to retain for cursors needs retain bytes or a retain time");
 	if (o->log == SHMQ_LOG_NONE)
 		return 0;
 	if (!o->sync)
@@ -195,7 +197,8 @@ int shmq__layout_defaults(struct shmq_topic_options *o, char *why, size_t n)
 		o->partitions = 1;
 	if (o->partitions > LAY_PARTITIONS_MAX)
 		return refuse(why, n, "partitions must be 1 to 4096");
-	if (o->flags & ~(unsigned)(SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME | SHMQ_TOPIC_SPIN_ONLY))
+	if (o->flags & ~(unsigned)(SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME | SHMQ_TOPIC_SPIN_ONLY |
+				   SHMQ_TOPIC_RETAIN_CURSORS))
 		return refuse(why, n, "unknown topic flag");
 	inl = shmq__layout_inline_bytes(o->slot_bytes, o->flags);
 	if (!o->max_message_bytes)

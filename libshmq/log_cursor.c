@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "atomics.h"
 #include "clock.h"
 #include "log_record.h"
 #include "name.h"
@@ -298,4 +299,46 @@ int shmq__log_cursor_each(int dir, int (*visit)(void *arg, const char *name), vo
 			rc = visit(arg, e->d_name);
 	closedir(d);
 	return rc;
+}
+
+struct lowest {
+	int dir, is_found;
+	const uint8_t *log_id;
+	uint32_t partition;
+	uint64_t seq;
+	char *name;
+	struct shmq__why *why;
+};
+
+static int take_lower(void *arg, const char *name)
+{
+	struct lowest *l = arg;
+	struct log_cursor_file f;
+	struct log_cursor c;
+	int error = shmq__log_cursor_open(l->dir, name, l->log_id, &f, l->why);
+
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	error = shmq__log_cursor_get(&f, l->partition, &c, l->why);
+	shmq__log_cursor_close(&f);
+	if (error)
+		return error == SHMQ_EEMPTY || error == -ESTALE ? 0 : error;
+	if (l->is_found && seq_diff(c.seq, l->seq) >= 0)
+		return 0;
+	l->is_found = 1;
+	l->seq = c.seq;
+	memcpy(l->name, name, strlen(name) + 1);
+	return 0;
+}
+
+int shmq__log_cursor_lowest(int dir, const uint8_t log_id[16], uint32_t partition, uint64_t *seq,
+			    char name[SHMQ_NAME_MAX + 1], struct shmq__why *why)
+{
+	struct lowest l = {
+		.dir = dir, .log_id = log_id, .partition = partition, .name = name, .why = why
+	};
+	int error = shmq__log_cursor_each(dir, take_lower, &l);
+
+	*seq = l.seq;
+	return error ? error : l.is_found ? 0 : SHMQ_EEMPTY;
 }

@@ -49,6 +49,12 @@ int shmq__log_cursor_put(const struct log_cursor_file *f, const struct log_curso
 			 uint64_t seq, struct log_cursor *next);
 int shmq__log_cursor_sync(const struct log_cursor_file *f);
 
+/* What stands furthest back in a partition: *seq, and whose that is.  0; SHMQ_EEMPTY:
+ * none does; or with why what ails one of which that cannot be known.  One of another
+ * log needs nothing of this one. */
+int shmq__log_cursor_lowest(int dir, const uint8_t log_id[16], uint32_t partition, uint64_t *seq,
+			    char name[SHMQ_NAME_MAX + 1], struct shmq__why *why);
+
 /* Remove it, durably.  0; -ENOENT; SHMQ_EINUSE; -errno; with why. */
 int shmq__log_cursor_remove(int dir, const char *name, struct shmq__why *why);
 

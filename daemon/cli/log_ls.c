@@ -64,6 +64,7 @@ static json_t *json_options(const struct shmq_log_info *info)
 	json_put_u64(object, "segment_bytes", o->segment_bytes);
 	json_put_u64(object, "retain_bytes", o->retain_bytes);
 	json_put_u64(object, "retain_ns", (uint64_t)o->retain_ns);
+	json_put(object, "retain_cursors", json_boolean(o->flags & SHMQ_TOPIC_RETAIN_CURSORS));
 	return object;
 }
 

@@ -108,6 +108,8 @@ const struct opt shape_options[] = {
 	  .help = "of each partition's log; older files are removed\n(all are kept)" },
 	{ "retain-for", .kind = OPT_DURATION, AT(retain_ns), .arg = "TIME", .min = 1,
 	  .help = "likewise what is older than that" },
+	{ "retain-cursors", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_RETAIN_CURSORS,
+	  .help = "but nothing that a stored cursor still needs" },
 };
 const size_t shape_option_count = ARRAY_COUNT(shape_options);
 
@@ -148,6 +150,8 @@ static void check_log(const struct command *command, const struct shmq_topic_opt
 	for (i = 0; i < ARRAY_COUNT(needs); i++)
 		if (needs[i].is_given && !has_log)
 			opts_fail(command, "--%s needs --log", needs[i].name);
+	if ((shape->flags & SHMQ_TOPIC_RETAIN_CURSORS) && !shape->retain_bytes && !shape->retain_ns)
+		opts_fail(command, "--retain-cursors needs --retain or --retain-for");
 	if (shape->sync_ns && shape->sync && shape->sync != SHMQ_SYNC_INTERVAL &&
 	    shape->sync != SHMQ_SYNC_BATCH)
 		opts_fail(command, "--sync-after needs --sync interval or batch");
@@ -207,8 +211,11 @@ void shape_compare(const struct shmq_topic_options *asked, const struct shmq_top
 	compare_words(is->name, "sync", shape_syncs, (int)asked->sync, (int)is->sync);
 	compare_numbers(is->name, "retain", asked->retain_bytes, is->retain_bytes);
 	if (asked->flags & ~is->flags)
-		out_say("note: \"%s\" exists without%s%s%s (hint: shmq rm it to change that)",
+		out_say("note: \"%s\" exists without%s%s%s%s (hint: shmq rm it to change that)",
 			is->name, asked->flags & ~is->flags & SHMQ_TOPIC_TAG ? " --tag" : "",
 			asked->flags & ~is->flags & SHMQ_TOPIC_TIME ? " --time" : "",
-			asked->flags & ~is->flags & SHMQ_TOPIC_SPIN_ONLY ? " --spin-only" : "");
+			asked->flags & ~is->flags & SHMQ_TOPIC_SPIN_ONLY ? " --spin-only" : "",
+			asked->flags & ~is->flags & SHMQ_TOPIC_RETAIN_CURSORS ?
+				" --retain-cursors" :
+				"");
 }

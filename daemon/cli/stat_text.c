@@ -110,7 +110,8 @@ static void print_log(const struct shmq_topic_info *topic)
 		printf("%s of each partition", units_size(topic->retain_bytes).s);
 	if (topic->retain_ns)
 		printf("%s%s", topic->retain_bytes ? ", " : "", units_duration(topic->retain_ns).s);
-	printf("%s\n", topic->retain_bytes || topic->retain_ns ? "" : "all");
+	printf("%s%s\n", topic->retain_bytes || topic->retain_ns ? "" : "all",
+	       topic->flags & SHMQ_TOPIC_RETAIN_CURSORS ? ", and what stored cursors need" : "");
 }
 
 static void print_shape(const struct shmq_topic_info *topic, double rate)

@@ -81,6 +81,7 @@ static json_t *json_log(const struct shmq_topic_info *topic)
 		 topic->retain_bytes ? json_integer((json_int_t)topic->retain_bytes) : json_null());
 	json_put(object, "retain_ns",
 		 topic->retain_ns ? json_integer(topic->retain_ns) : json_null());
+	json_put(object, "retain_cursors", json_boolean(topic->flags & SHMQ_TOPIC_RETAIN_CURSORS));
 	return object;
 }
 

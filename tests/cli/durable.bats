@@ -38,6 +38,10 @@ now() { # as a time of --from and --to
 	shmq create plain -q
 	[ "$(shmq stat plain --json | json '$_->{log}')" = null ]
 	[ "$(shmq stat plain --json | json '$_->{partition_list}[0]{log}')" = null ]
+	[ "$(json '$_->{log}{retain_cursors}' <out)" = false ]
+	durable kept --retain 1M --retain-cursors
+	[ "$(shmq stat kept --json | json '$_->{log}{retain_cursors}')" = true ]
+	has "$(shmq stat kept)" "1 MiB of each partition, and what stored cursors need"
 	run -0 shmq create t --if-missing --log gap
 	has "$output" "log block, not gap"
 }

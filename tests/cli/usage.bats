@@ -62,6 +62,8 @@ load helper
 		create a --evict-after 1s
 		create a --policy lossy --block-timeout 1s
 		create a --stall report
+		create a --retain-cursors
+		create a --log block --retain-cursors
 		rm
 		move
 		move a b

@@ -34,6 +34,14 @@ static void expect(shmq_sub *sub, uint64_t from, uint64_t to)
 	CHECK_OK(shmq_release(sub));
 }
 
+static struct shmq_partition_info partition(shmq_bus *bus, const char *topic)
+{
+	struct shmq_partition_info info;
+
+	CHECK_OK(shmq_topic_get_partition(bus, topic, 0, &info));
+	return info;
+}
+
 static int find_seq(void *arg, const struct shmq_cursor_info *info)
 {
 	CHECK_EQ(info->error, 0);
@@ -105,6 +113,80 @@ TEST(a_cursor_survives_the_reader_the_supervisor_and_all_of_the_bus)
 	bus = test_bus_open();
 	sub = open_stored(bus);
 	expect(sub, 4 * DEPTH, 5 * DEPTH);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- retention ------------------------------------------------------------- */
+
+static void await_first(shmq_bus *bus, const char *topic, uint64_t least)
+{
+	int64_t deadline = test_now_ns() + PATIENCE;
+
+	while (partition(bus, topic).log_first < least) {
+		if (test_now_ns() > deadline)
+			FAIL("\"%s\" still begins at %llu", topic,
+			     (unsigned long long)partition(bus, topic).log_first);
+		test_sleep_ms(5);
+	}
+}
+
+TEST(a_cursor_keeps_what_it_needs_only_where_it_is_asked_to_and_else_is_told)
+{
+	enum { COUNT = 50000 };
+	struct shmq_topic_options options = {
+		.size = sizeof(options),
+		.depth = DEPTH,
+		.log = SHMQ_LOG_BLOCK,
+		.segment_bytes = 1 << 20,
+		.retain_bytes = 1,
+		.flags = SHMQ_TOPIC_RETAIN_CURSORS,
+	};
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub, *other;
+	shmq_sub *sub;
+	uint64_t first;
+
+	test_bus_start();
+	bus = test_bus_open();
+	CHECK_OK(shmq_topic_create(bus, "t", &options, NULL));
+	options.flags = 0;
+	CHECK_OK(shmq_topic_create(bus, "plain", &options, NULL));
+	pub = open_pub(bus, "t");
+	other = open_pub(bus, "plain");
+	publish(pub, 0, 1000);
+	publish(other, 0, 1000);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	CHECK_OK(shmq_pub_wait_confirm(other, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	shmq_sub_close(open_sub(bus, "plain", .from = SHMQ_FROM_CURSOR, .cursor = "mine"));
+	sub = open_stored(bus);
+	expect(sub, 0, 100);
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	shmq_sub_close(sub);
+	publish(other, 1000, COUNT);
+	publish(pub, 1000, COUNT);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, COUNT - 1, SHMQ_WRITTEN, PATIENCE));
+
+	/* What was removed from one while the other kept it is told there. */
+	await_first(bus, "plain", COUNT / 2);
+	while (!test_bus_log_has("the cursor \"mine\" at seq 100 keeps"))
+		test_sleep_ms(5);
+	CHECK_EQ(partition(bus, "t").log_first, 0);
+	sub = open_sub(bus, "plain", .from = SHMQ_FROM_CURSOR, .cursor = "mine");
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_EOVERRUN);
+	first = msg.lost;
+	CHECK_GE(first, COUNT / 2);
+	expect(sub, first, COUNT);
+	shmq_sub_close(sub);
+
+	/* Where it was kept all is read, and goes once it was. */
+	sub = open_stored(bus);
+	expect(sub, 100, COUNT);
+	CHECK_EQ(partition(bus, "t").log_first, 0);
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	await_first(bus, "t", COUNT / 2);
 	shmq_sub_close(sub);
 	shmq_bus_close(bus);
 	test_bus_stop();

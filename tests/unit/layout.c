@@ -80,7 +80,7 @@ TEST(the_largest_of_everything_passes)
 		.pages = SHMQ_PAGES_1G,
 		.lock = SHMQ_LOCK_ALWAYS,
 		.node = SHMQ_NODE(63),
-		.flags = SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME,
+		.flags = SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME | SHMQ_TOPIC_RETAIN_CURSORS,
 		.evict_ns = INT64_MAX,
 		.block_timeout_ns = INT64_MAX,
 		.log = SHMQ_LOG_GAP,
@@ -112,8 +112,10 @@ TEST(options_out_of_range_are_refused_with_the_reason)
 	REFUSED("slot bytes must be a power of two from 64 to 4096", .slot_bytes = 8192);
 	REFUSED("slot bytes must be a power of two from 64 to 4096", .slot_bytes = UINT32_MAX);
 	REFUSED("partitions must be 1 to 4096", .partitions = 4097);
-	REFUSED("unknown topic flag", .flags = 8);
+	REFUSED("unknown topic flag", .flags = 16);
 	REFUSED("unknown topic flag", .flags = 0x80000000u);
+	REFUSED("to retain for cursors needs retain bytes or a retain time", .log = SHMQ_LOG_GAP,
+		.flags = SHMQ_TOPIC_RETAIN_CURSORS);
 	REFUSED("max message bytes is above 1 GiB", .max_message_bytes = (UINT64_C(1) << 30) + 1);
 	REFUSED("mode must be exclusive or shared", .mode = (enum shmq_mode)3);
 	REFUSED("policy must be block, drop-new, lossy or evict", .policy = (enum shmq_policy)5);

@@ -224,6 +224,65 @@ TEST(one_holds_a_partition_until_he_closes_or_dies)
 	close(dir);
 }
 
+/* ---- the lowest ------------------------------------------------------------ */
+
+static int lowest(int dir, uint32_t partition, uint64_t *seq, char *name)
+{
+	struct shmq__why why = { "" };
+	int rc = shmq__log_cursor_lowest(dir, ours, partition, seq, name, &why);
+
+	if (rc && rc != SHMQ_EEMPTY)
+		CHECK(strstr(why.text, "\"bad\""));
+	return rc;
+}
+
+static void put(int dir, const char *name, uint32_t partition, uint64_t seq)
+{
+	struct log_cursor_file f = hold(dir, name);
+
+	store(&f, partition, seq);
+	shmq__log_cursor_close(&f);
+}
+
+TEST(the_lowest_of_a_partition_is_found_across_the_wrap_and_damage_is_told)
+{
+	char name[SHMQ_NAME_MAX + 1];
+	int dir = make_dir();
+	struct log_cursor_file f;
+	struct log_cursor next;
+	uint64_t seq;
+
+	CHECK_ERROR(lowest(dir, 0, &seq, name), SHMQ_EEMPTY);
+	put(dir, "a", 0, 5);
+	put(dir, "b", 0, UINT64_MAX - 5);
+	put(dir, "c", 0, 3);
+	put(dir, "c", 1, 9);
+	CHECK_OK(lowest(dir, 0, &seq, name));
+	CHECK_EQ(seq, UINT64_MAX - 5);
+	CHECK_STR(name, "b");
+	CHECK_OK(lowest(dir, 1, &seq, name));
+	CHECK_EQ(seq, 9);
+	CHECK_STR(name, "c");
+	CHECK_ERROR(lowest(dir, 2, &seq, name), SHMQ_EEMPTY);
+	CHECK_OK(shmq__log_cursor_hold(dir, "foreign", other, 1, 1, &f, NULL));
+	CHECK_OK(shmq__log_cursor_put(&f, &(struct log_cursor){ .partition = 1 }, 1, &next));
+	shmq__log_cursor_close(&f);
+	CHECK_OK(lowest(dir, 1, &seq, name));
+	CHECK_EQ(seq, 9);
+	f = hold(dir, "bad");
+	store(&f, 1, 1);
+	store(&f, 1, 2);
+	CHECK_EQ(pwrite(f.fd, "xxxxxxxx", 8, 2 * LOG_BLOCK), 8);
+	CHECK_EQ(pwrite(f.fd, "xxxxxxxx", 8, 3 * LOG_BLOCK), 8);
+	shmq__log_cursor_close(&f);
+	CHECK_ERROR(lowest(dir, 1, &seq, name), SHMQ_ECORRUPT);
+	CHECK_OK(lowest(dir, 0, &seq, name));
+	CHECK_OK(shmq__log_cursor_remove(dir, "bad", NULL));
+	CHECK_EQ(mkdirat(dir, "cursors/bad", 0700), 0);
+	CHECK_ERROR(lowest(dir, 1, &seq, name), SHMQ_ECORRUPT);
+	close(dir);
+}
+
 /* ---- files ------------------------------------------------------------------ */
 
 static int count(void *arg, const char *name)
