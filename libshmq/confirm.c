@@ -47,8 +47,9 @@ static int check(const struct shmq_pub *pub, uint32_t partition, enum shmq_confi
 
 	if (error)
 		return error;
-	return pub->h.topic->geo.log <= SHMQ_LOG_NONE || partition >= pub->h.topic->geo.partitions ||
-			       level < SHMQ_WRITTEN || level > SHMQ_SYNCED ?
+	return pub->h.topic->geo.log <= SHMQ_LOG_NONE ||
+			       partition >= pub->h.topic->geo.partitions || level < SHMQ_WRITTEN ||
+			       level > SHMQ_SYNCED ?
 		       SHMQ_EOPTION :
 		       0;
 }
