@@ -116,8 +116,9 @@ void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum pro
 		       const char *topic);
 
 /* Tell the supervisor something from the data path: never waits for it
- * longer than a tenth of a second, not at all while it is away. */
-void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req);
+ * longer than a tenth of a second, not at all while it is away.  The reply's
+ * error, or another: then nobody knows whether it has heard. */
+int shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req);
 
 /* Open a handle: request, attach the topic, map the entries.  `req` is
  * prepared; fills *h, which the caller has zeroed but for its close. */

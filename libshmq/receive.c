@@ -10,11 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LONG_RUN 64u           /* so many messages were there when asked for */
-#define FAR_LOOK 128u          /* then see whether so many more are, */
-#define LET_PASS 40u           /* and if not, pause so often */
-#define TAILER_LOOK_NS 1000000 /* whether the log has come further: no bell tells */
-#define PASSING 8u             /* again and again, as long as so many come meanwhile */
+#define LONG_RUN 64u  /* so many messages were there when asked for */
+#define FAR_LOOK 128u /* then see whether so many more are, */
+#define LET_PASS 40u  /* and if not, pause so often */
+#define PASSING 8u    /* again and again, as long as so many come meanwhile */
 
 void shmq__sub_copy_out(struct shmq_msg *m, char *buf)
 {
@@ -34,6 +33,7 @@ void shmq__sub_copy_out(struct shmq_msg *m, char *buf)
 
 static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadline)
 {
+	uint64_t soon;
 	int rc;
 
 	shmq__sub_show_asleep(sub, 1);
@@ -42,13 +42,8 @@ static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadl
 	rc = shmq__sub_look_once(sub, msg); /* S4 */
 	if (rc == SHMQ_EEMPTY && !sub->gave_up) {
 		/* Whoever is inside a claim may be dead or stalled. */
-		if (shmq__sub_report_stuck(sub)) {
-			uint64_t soon = shmq__clock_deadline(
-				sub_is_in_log(sub) ? TAILER_LOOK_NS : SHMQ__SUB_STUCK_NS);
-
-			deadline = deadline < soon ? deadline : soon;
-		}
-		rc = shmq__park_sleep(sub->park, deadline);
+		soon = shmq__clock_deadline(shmq__sub_report_stuck(sub));
+		rc = shmq__park_sleep(sub->park, deadline < soon ? deadline : soon);
 		if (rc == -ETIMEDOUT || rc == 0)
 			rc = SHMQ_EEMPTY;
 	}

@@ -175,20 +175,24 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 	return error;
 }
 
-void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
+int shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
 {
 	struct proto_reply reply;
-	int fds[WIRE_FDS_MAX];
+	int fds[WIRE_FDS_MAX], error = -EAGAIN;
 	unsigned n;
 
 	if (!atomic_load(&bus->attached) || pthread_mutex_trylock(&bus->lock))
-		return;
+		return error;
 	if (bus->sock >= 0) {
-		if (shmq__request_converse(bus->sock, req, &reply, fds, &n,
-					   shmq__clock_deadline(100000000)))
+		error = shmq__request_converse(bus->sock, req, &reply, fds, &n,
+					       shmq__clock_deadline(100000000));
+		if (error)
 			shmq__request_disconnect(bus);
 		else
-			shmq__request_take_slabs(bus, &reply, fds, n);
+			error = shmq__request_take_slabs(bus, &reply, fds, n);
+		if (!error)
+			error = reply.error;
 	}
 	pthread_mutex_unlock(&bus->lock);
+	return error;
 }

@@ -26,10 +26,12 @@ struct shmq_bus *shmq__sub_bus(const struct shmq_sub *sub);
 void shmq__sub_show_asleep(struct shmq_sub *sub, uint32_t asleep);
 
 /* Look for an open claim that it stands at, and tell the supervisor once it
- * has not moved for SHMQ__SUB_STUCK_NS.  1 if there is one: look again that
- * soon, no bell rings for a stall. */
+ * has not moved for SHMQ__SUB_STUCK_NS.  How soon to look again if no bell
+ * rings: none does for a stall, nor when the log has come further; else
+ * SHMQ_FOREVER. */
 #define SHMQ__SUB_STUCK_NS 100000000
-int shmq__sub_report_stuck(struct shmq_sub *sub);
+#define SHMQ__SUB_LOG_NS 1000000
+int64_t shmq__sub_report_stuck(struct shmq_sub *sub);
 
 /* The set it is in, or NULL; shmq_sub_close() takes it out. */
 struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub);
@@ -46,6 +48,10 @@ void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out);
 
 /* Publishers wait for the log, so nothing it reads can change under it. */
 void shmq__sub_trust_log(struct shmq_sub *sub);
+
+/* Copy payload, key and properties behind each other to buf, and point
+ * the message there. */
+void shmq__sub_copy_out(struct shmq_msg *m, char *buf);
 
 /* Bell of who waits for its partition to be read. */
 void shmq__sub_ring_credit(struct shmq_sub *sub);

@@ -165,14 +165,14 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	/* Publishers that void, or write over, as fast as we look would keep us
 	 * here: after two laps whoever called looks whether time is up. */
 	while (left--) {
+		k = is_kept(l);
+		if (k)
+			return shmq__sub_hand_out_kept(sub, l, k, msg);
 		if (unlikely(l->in_log)) {
 			rc = shmq__sub_replay_look(sub, l, msg);
 			if (rc != SHMQ__SUB_IN_RING)
 				return rc;
 		}
-		k = is_kept(l);
-		if (k)
-			return shmq__sub_hand_out_kept(sub, l, k, msg);
 		switch (ring_look(&l->r, &word)) {
 		case RING_MESSAGE:
 			rc = take_message(sub, l, word, msg);
@@ -209,14 +209,19 @@ static inline int look_at(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg)
 {
 	uint32_t i;
+	int rc;
 
 	if (unlikely(sub->evicted))
 		return SHMQ_EEVICTED;
+	if (unlikely(sub->is_to_join)) {
+		rc = shmq__sub_replay_join(sub);
+		if (rc)
+			return rc;
+	}
 	if (likely(sub->lanes == 1))
 		return look_at(sub, &sub->lane[0], msg);
 	for (i = 0; i < sub->lanes; i++) {
 		struct rlane *l = &sub->lane[sub->turn];
-		int rc;
 
 		if (++sub->turn == sub->lanes)
 			sub->turn = 0;
@@ -227,12 +232,25 @@ int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg)
 	return SHMQ_EEMPTY;
 }
 
+/* In the ring, or in the log before it. */
 static int had_messages(const struct shmq_sub *sub)
 {
 	uint32_t i;
 
 	for (i = 0; i < sub->lanes; i++)
-		if (shmq__topic_head(sub->lane[i].ring) != sub->lane[i].r.mem->base_seq)
+		if (shmq__topic_head(sub->lane[i].ring) != sub->lane[i].r.mem->base_seq ||
+		    load_relaxed(&sub->lane[i].entry->count))
+			return 1;
+	return 0;
+}
+
+/* The tailer has not written yet what a lane is to read. */
+static int waits_for_log(const struct shmq_sub *sub)
+{
+	uint32_t i;
+
+	for (i = 0; i < sub->lanes; i++)
+		if (sub->lane[i].in_log && shmq__sub_replay_lacks(&sub->lane[i]))
 			return 1;
 	return 0;
 }
@@ -256,7 +274,9 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 		return SHMQ_EEMPTY;
 	sub->stands_at_claim = sub->gave_up = 0;
 	rc = shmq__sub_look(sub, msg); /* N7 */
-	return rc == SHMQ_EEMPTY && !sub->stands_at_claim && !sub->gave_up ? end : rc;
+	return rc == SHMQ_EEMPTY && !sub->stands_at_claim && !sub->gave_up && !waits_for_log(sub) ?
+		       end :
+		       rc;
 }
 
 int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg)
@@ -266,10 +286,10 @@ int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg)
 	return likely(rc != SHMQ_EEMPTY) ? rc : shmq__sub_end_of_stream(sub, msg);
 }
 
-int shmq__sub_report_stuck(struct shmq_sub *sub)
+int64_t shmq__sub_report_stuck(struct shmq_sub *sub)
 {
 	uint64_t now = shmq__clock_monotonic_ns();
-	int open = 0;
+	int open = 0, in_log = 0;
 	uint32_t i;
 
 	sub->stands_at_claim = 0;
@@ -280,7 +300,7 @@ int shmq__sub_report_stuck(struct shmq_sub *sub)
 		uint64_t word;
 
 		if (l->in_log) {
-			open = 1; /* no bell tells that the tailer has come further */
+			in_log = 1;
 			continue;
 		}
 		next.next += sub->view == l; /* handed out counts as read */
@@ -307,7 +327,7 @@ int shmq__sub_report_stuck(struct shmq_sub *sub)
 		req.report.word = word;
 		shmq__bus_notify(sub->h.bus, &req);
 	}
-	return open;
+	return in_log ? SHMQ__SUB_LOG_NS : open ? SHMQ__SUB_STUCK_NS : SHMQ_FOREVER;
 }
 
 int shmq__sub_is_ready(struct shmq_sub *sub)
@@ -327,6 +347,7 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		if (l->in_log) {
 			if (shmq__sub_replay_is_ready(sub, l))
 				return 1;
+			open |= shmq__sub_replay_lacks(l);
 			continue;
 		}
 		/* The message handed out counts as read. */

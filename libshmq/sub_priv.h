@@ -222,6 +222,15 @@ void shmq__sub_replay_close(struct rlane *l);
 #define SHMQ__SUB_IN_RING 1
 int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg);
 
+/* All lanes have come to their rings: from now on publishers wait for us.  What
+ * the supervisor, if it is away, cannot do now is tried again later: call it
+ * with each look until is_to_join is 0.  0, or what it met in the log, where the
+ * way to the common start leads once more. */
+int shmq__sub_replay_join(struct shmq_sub *sub);
+
+/* A lane in the log has not come to the end of what was sent. */
+int shmq__sub_replay_lacks(const struct rlane *l);
+
 /* All before seq was read or counted. */
 void shmq__sub_replay_step(struct shmq_sub *sub, struct rlane *l, uint64_t seq);
 
@@ -244,10 +253,6 @@ int shmq__sub_store_start(const struct shmq_sub *sub, const struct rlane *l, uin
 int shmq__sub_store_begin(struct shmq_sub *sub, struct shmq__why *why);
 
 /* ---- receive.c ----------------------------------------------------------- */
-
-/* Copy payload, key and properties behind each other to buf, and point
- * the message there. */
-void shmq__sub_copy_out(struct shmq_msg *m, char *buf);
 
 static inline size_t sub_whole_bytes(const struct shmq_msg *m)
 {

@@ -11,6 +11,10 @@
  * the supervisor gives it then may lie behind where it is: up to there it
  * reads the log once more, while publishers cannot pass the start.
  *
+ * An atomic batch is read whole in one place: who has read a part of one in
+ * the log does not leave it, and what was copied of one in the ring comes from
+ * the copy although its lane reads the log meanwhile.
+ *
  * Edges
  *   L2 log_written (acquire) -> records before it; pairs with L1 of the
  *      tailer, which stores it when they are in the file.
@@ -27,6 +31,7 @@
 
 #define LOOK_EVERY 64u /* records, whether the ring has what comes next */
 #define JOIN_AGAIN_NS 100000000
+#define GIVE_UP_NS UINT64_C(3000000000)
 
 struct replay {
 	struct log_reader *reader;
@@ -34,6 +39,10 @@ struct replay {
 	int has_msg;
 	uint64_t from_ts; /* 0, or what is older is passed */
 	unsigned records;
+	/* Atomic batches of which a part was read: where the first of them began,
+	 * and how many members are still to come, of all. */
+	uint64_t batch_seq, batch_left;
+	uint64_t stuck_since; /* nothing comes of a topic that ended: monotonic, or 0 */
 };
 
 static uint64_t written(const struct rlane *l)
@@ -110,32 +119,30 @@ static int enter_log(struct shmq_sub *sub, struct rlane *l, struct shmq__why *wh
 	if (error)
 		return error;
 	l->replay->has_msg = 0;
+	l->replay->batch_left = 0;
+	l->replay->stuck_since = 0;
 	l->in_log = 1;
-	shmq__sub_free_kept(l);
 	sub_judge(sub);
 	return 0;
 }
 
 /* ---- back to the ring ------------------------------------------------ */
 
-/* All lanes are in their rings: from now on publishers wait for us.  What the
- * supervisor, if it is away, cannot do now is done later. */
-static int join(struct shmq_sub *sub)
+int shmq__sub_replay_join(struct shmq_sub *sub)
 {
 	uint64_t now = shmq__clock_monotonic_ns();
 	struct proto_request req;
-	struct proto_reply reply;
 	struct shmq__why why;
 	uint32_t i;
 	int error;
 
-	if (now < sub->join_at_ns)
+	if (now < sub->join_at_ns || sub_is_in_log(sub))
 		return 0;
 	shmq__bus_prepare(sub->h.bus, &req, PROTO_JOIN, sub->h.topic->rec->name);
 	req.close.handle = sub->h.token;
 	for (i = 0; i < sub->lanes; i++)
 		store_release(&sub->lane[i].entry->pos, sub->lane[i].r.next);
-	error = shmq__bus_request(sub->h.bus, &req, &reply, &why);
+	error = shmq__bus_notify(sub->h.bus, &req);
 	if (error) {
 		sub->join_at_ns = now + JOIN_AGAIN_NS;
 		return 0;
@@ -156,6 +163,7 @@ static void leave_log(struct shmq_sub *sub, struct rlane *l)
 {
 	l->in_log = 0;
 	l->replay->has_msg = 0;
+	l->start = l->r.next; /* no batch is open here */
 	sub->run_start = sub->far = sub->look_further_at = l->r.next;
 	sub_judge(sub);
 }
@@ -166,6 +174,9 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 	uint64_t depth = l->r.geo.depth;
 	int64_t behind;
 
+	/* The ring does not say how old a message is. */
+	if (l->replay->batch_left || l->replay->from_ts)
+		return 0;
 	if (sub->gates)
 		return seq_diff(l->r.next, l->start) >= 0;
 	if (seq_diff(l->r.next, l->r.mem->base_seq) < 0)
@@ -175,6 +186,24 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 }
 
 /* ---- looking --------------------------------------------------------- */
+
+/* A member of an atomic batch comes.  One that began before we did is not
+ * ours: 0. */
+static int note_member(struct rlane *l, const struct lay_batch *b)
+{
+	struct replay *rp = l->replay;
+
+	if (!b->index) {
+		if (!rp->batch_left)
+			rp->batch_seq = l->r.next;
+		rp->batch_left += b->count - 1;
+		return 1;
+	}
+	if (!rp->batch_left || seq_diff(b->first_seq, rp->batch_seq) < 0)
+		return 0;
+	rp->batch_left--;
+	return 1;
+}
 
 /* A record that is no message, or a message: 0 and *msg, SHMQ_EOVERRUN, or
  * SHMQ_EEMPTY: look at the next. */
@@ -190,6 +219,7 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		return SHMQ_EEMPTY;
 	}
 	if (head->kind == LOG_GAP) {
+		rp->batch_left = 0;
 		l->r.next = head->seq + head->tag - 1;
 		shmq__sub_count_lost(l, head->tag, msg);
 		shmq__sub_replay_step(sub, l, head->seq + head->tag);
@@ -206,11 +236,29 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		shmq__sub_replay_step(sub, l, head->seq + 1);
 		return SHMQ_ECORRUPT;
 	}
+	if ((m.flags & SHMQ_MSG_BATCH) && !note_member(l, &batch)) {
+		shmq__sub_replay_step(sub, l, head->seq + 1);
+		return SHMQ_EEMPTY;
+	}
 	m.partition = (int32_t)l->partition;
 	rp->msg = m;
 	rp->has_msg = 1;
 	*msg = m;
 	return sub_hand_out(sub, l, 0, msg);
+}
+
+/* The topic ended, and its tailer does not write what we lack: there may be
+ * none any more, or it has no room. */
+static int is_given_up(const struct rlane *l)
+{
+	uint64_t now = shmq__clock_monotonic_ns();
+
+	if (load_acquire((shmq_au32 *)(uintptr_t)&l->r.mem->state) == LAY_RING_LIVE ||
+	    !shmq__sub_replay_lacks(l))
+		return 0;
+	if (!l->replay->stuck_since)
+		l->replay->stuck_since = now;
+	return now - l->replay->stuck_since > GIVE_UP_NS;
 }
 
 /* What was before the log's first record has been removed. */
@@ -238,25 +286,32 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 		return sub_hand_out(sub, l, 0, msg);
 	}
 	rp->has_msg = 0;
+	/* Copied members of a batch were handed out meanwhile. */
+	if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) < 0) {
+		rc = shmq__log_reader_seek(rp->reader, l->r.next, &why);
+		if (rc)
+			return rc;
+	}
 	for (;;) {
 		limit = written(l);
-		if (sub->gates && seq_diff(limit, l->start) > 0)
+		if (sub->gates && !rp->batch_left && seq_diff(limit, l->start) > 0)
 			limit = l->start;
 		if ((++rp->records % LOOK_EVERY == 0 || seq_diff(l->r.next, limit) >= 0) &&
 		    is_in_ring(sub, l)) {
 			leave_log(sub, l);
-			if (sub->is_to_join && !sub_is_in_log(sub)) {
-				rc = join(sub);
-				if (rc)
-					return rc;
-			}
-			return l->in_log ? SHMQ_EEMPTY : SHMQ__SUB_IN_RING;
+			return SHMQ__SUB_IN_RING;
 		}
 		if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) > 0)
 			return pass_removed(sub, l, msg);
 		rc = shmq__log_reader_next(rp->reader, &limit, &head, &body, &why);
+		if (!rc && is_given_up(l)) {
+			sub->may_replay = 0;
+			leave_log(sub, l);
+			return SHMQ__SUB_IN_RING;
+		}
 		if (rc != 1)
 			return rc ? rc : SHMQ_EEMPTY;
+		rp->stuck_since = 0;
 		rc = take_record(sub, l, &head, body, msg);
 		if (rc != SHMQ_EEMPTY)
 			return rc;
@@ -277,11 +332,17 @@ int shmq__sub_replay_enter(struct shmq_sub *sub, struct rlane *l)
 	return !enter_log(sub, l, &why);
 }
 
+int shmq__sub_replay_lacks(const struct rlane *l)
+{
+	return seq_diff(l->r.next, shmq__topic_head(l->ring)) < 0;
+}
+
 int shmq__sub_replay_is_ready(const struct shmq_sub *sub, const struct rlane *l)
 {
 	uint64_t next = l->r.next + (sub->view == l);
 
-	return seq_diff(next, written(l)) < 0 || is_in_ring(sub, l);
+	return seq_diff(next, written(l)) < 0 ||
+	       (is_in_ring(sub, l) && seq_diff(next, shmq__topic_head(l->ring)) < 0);
 }
 
 /* ---- opening --------------------------------------------------------- */
@@ -311,7 +372,9 @@ static int start_lane(struct shmq_sub *sub, struct rlane *l, const struct shmq_s
 		error = shmq__log_reader_seek_time(reader, o->ts_ns, why);
 		if (error)
 			return error;
-		l->r.next = shmq__log_reader_seq(reader);
+		/* An empty log begins where the ring does. */
+		if (seq_diff(shmq__log_reader_seq(reader), oldest) > 0)
+			l->r.next = shmq__log_reader_seq(reader);
 		l->replay->from_ts = o->ts_ns;
 	}
 	if (o->from == SHMQ_FROM_CURSOR) {

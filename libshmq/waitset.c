@@ -145,19 +145,23 @@ static int prepare_park(struct shmq_waitset *set)
 	return error;
 }
 
-static int report_stuck(struct shmq_waitset *set)
+static int64_t report_stuck(struct shmq_waitset *set)
 {
-	int open = 0;
+	int64_t least = SHMQ_FOREVER, ns;
 	unsigned i;
 
-	for (i = 0; i < set->count; i++)
-		open |= shmq__sub_report_stuck(set->sub[i]);
-	return open;
+	for (i = 0; i < set->count; i++) {
+		ns = shmq__sub_report_stuck(set->sub[i]);
+		if (least == SHMQ_FOREVER || (ns != SHMQ_FOREVER && ns < least))
+			least = ns;
+	}
+	return least;
 }
 
 static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t n,
 		      uint64_t deadline)
 {
+	uint64_t soon;
 	unsigned i;
 	int rc = prepare_park(set);
 
@@ -168,12 +172,8 @@ static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t 
 	shmq__park_arm(set->park);
 	rc = collect(set, ready, n); /* S4 */
 	if (!rc) {
-		if (report_stuck(set)) {
-			uint64_t soon = shmq__clock_deadline(SHMQ__SUB_STUCK_NS);
-
-			deadline = deadline < soon ? deadline : soon;
-		}
-		rc = shmq__park_sleep(set->park, deadline);
+		soon = shmq__clock_deadline(report_stuck(set));
+		rc = shmq__park_sleep(set->park, deadline < soon ? deadline : soon);
 		if (rc == -ETIMEDOUT)
 			rc = 0;
 	}

@@ -344,8 +344,9 @@ int __wrap_shmq__bus_request(struct shmq_bus *bus, struct proto_request *req,
 	return 0;
 }
 
-void __wrap_shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
+int __wrap_shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
 {
+	return 0;
 }
 
 enum shmq__fence __wrap_shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags)

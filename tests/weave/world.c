@@ -89,8 +89,9 @@ void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum pro
 	memset(req, 0, sizeof(*req));
 }
 
-void shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
+int shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
 {
+	return 0;
 }
 
 enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags)
