@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,6 +22,8 @@
 #include "name.h"
 #include "tail_ceiling.h"
 
+#define LOCK_TIMEOUT_NS INT64_C(2000000000)
+#define LOCK_POLL_MS 10
 #define CEILING_DEPTHS 8u
 #define CEILING_GAP (UINT64_C(1) << 30)
 
@@ -77,6 +81,24 @@ static int open_topic(const char *bus_dir, const char *topic, char path[PATH_MAX
 		return -ENAMETOOLONG;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
+}
+
+int durable_lock(int dir, const char *topic, int64_t timeout_ns, struct shmq__why *why)
+{
+	uint64_t deadline = shmq__clock_deadline(timeout_ns);
+
+	while (flock(dir, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return shmq__fail(why, -errno, "locking the log of \"%s\": %s", topic,
+					  shmq_strerror(-errno));
+		if (shmq__clock_left(deadline) == 0)
+			return shmq__fail(why, SHMQ_EINUSE,
+					  "another bus keeps the log of \"%s\" in this data "
+					  "directory: give each bus its own --data-dir",
+					  topic);
+		poll(NULL, 0, LOCK_POLL_MS);
+	}
+	return 0;
 }
 
 /* ---- identity -------------------------------------------------------- */
@@ -208,10 +230,15 @@ int durable_prepare(const char *bus_dir, const char *topic, const struct proto_o
 	if (dir < 0)
 		return shmq__fail(why, dir, "making the log in %.180s: %s", path,
 				  shmq_strerror(dir));
+	error = durable_lock(dir, topic, LOCK_TIMEOUT_NS, why);
+	if (error) {
+		close(dir);
+		return error;
+	}
 	if (faccessat(dir, "topic", F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT)
 		error = write_identity(dir, topic, options, &id);
 	else
-		error = shmq__log_identify(dir, &id, why);
+		error = shmq__log_identify_of(dir, topic, &id, why);
 	was = (const struct proto_options *)id.options;
 	if (!error && was->partitions != options->partitions)
 		error = shmq__fail(why, SHMQ_EEXISTS,
@@ -251,12 +278,9 @@ int durable_each(const char *bus_dir,
 		dir = open_topic(bus_dir, e->d_name, path);
 		if (dir == -ENOTDIR)
 			continue;
-		error = dir < 0 ? dir : shmq__log_identify(dir, &id, &why);
+		error = dir < 0 ? dir : shmq__log_identify_of(dir, e->d_name, &id, &why);
 		if (dir >= 0)
 			close(dir);
-		if (!error && strcmp(id.topic, e->d_name) != 0)
-			error = shmq__fail(&why, SHMQ_ECORRUPT, "it is the log of \"%s\"",
-					   id.topic);
 		if (error) {
 			log_warn("%s is passed: %s", path,
 				 *why.text ? why.text : shmq_strerror(error));

@@ -31,6 +31,11 @@ int durable_prepare(const char *bus_dir, const char *topic, const struct proto_o
  * have to send so much while the tailer is away. */
 uint64_t durable_ceiling_room(enum shmq_log log, uint64_t depth);
 
+/* Have the log of a topic for oneself, until `dir` is closed: two buses that were
+ * given one data directory would each take the other's records for a crash's.  0;
+ * SHMQ_EINUSE: somebody else has it, for longer than timeout_ns. */
+int durable_lock(int dir, const char *topic, int64_t timeout_ns, struct shmq__why *why);
+
 /* Call for each topic that has a log: visit returns 0 to go on.  What is no log,
  * or a damaged one, is logged and passed. */
 int durable_each(const char *bus_dir,

@@ -50,6 +50,9 @@ struct tail_lane {
 	uint64_t now_ts; /* the time of messages that carry none */
 	int has_msg;     /* `msg` is in hand and not appended yet */
 	struct shmq_msg msg;
+	int is_copied; /* it points to `copy`: it might be written over */
+	char *copy;
+	size_t copy_bytes;
 	int ended; /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
 
 	struct open_batch *batch;
@@ -154,7 +157,7 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 		error = open_writer(l, &state, why);
 	}
 	if (error) {
-		tail_lane_close(l, TAIL_CLOSE_CLEAN);
+		tail_lane_close(l);
 		return error;
 	}
 	/* What the ring does not have any more was sent while there was no tailer,
@@ -244,6 +247,31 @@ static int note_member(struct tail_lane *l, const struct lay_batch *b)
 	return 0;
 }
 
+/* What a writer may not be able to take back in one piece is copied before it is
+ * appended, where it may be written over meanwhile.  SHMQ_EOVERRUN: it was. */
+static int secure(struct tail_lane *l)
+{
+	struct shmq_msg *m = &l->msg;
+	size_t bytes = m->len + m->key_len + m->properties_len;
+	char *more;
+	int rc;
+
+	if (l->is_copied || l->o.topic->log == SHMQ_LOG_BLOCK ||
+	    bytes < tail_io_buffer_bytes(l->o.io) / 2)
+		return 0;
+	if (bytes > l->copy_bytes) {
+		more = realloc(l->copy, bytes);
+		if (!more)
+			return -ENOMEM;
+		l->copy = more;
+		l->copy_bytes = bytes;
+	}
+	shmq__sub_copy_out(m, l->copy);
+	rc = shmq_view_check(l->sub, m);
+	l->is_copied = !rc;
+	return rc;
+}
+
 /* The message in hand. */
 static int append_message(struct tail_lane *l)
 {
@@ -267,6 +295,11 @@ static int append_message(struct tail_lane *l)
 		if (error)
 			return error;
 	}
+	error = secure(l);
+	if (error) {
+		l->lost += error == SHMQ_EOVERRUN;
+		return error == SHMQ_EOVERRUN ? 0 : error;
+	}
 	if (m->flags & SHMQ_MSG_BATCH) {
 		shmq__sub_get_batch(l->sub, &batch);
 		piece[n++] = (struct iovec){ &batch, sizeof(batch) };
@@ -281,12 +314,17 @@ static int append_message(struct tail_lane *l)
 		bytes += piece[i].iov_len;
 	head.body_bytes = (uint32_t)bytes;
 	error = append(l, &head, piece, n);
-	if (error)
+	if (error) {
+		/* A part of what may change would be joined by a part of what is
+		 * there then. */
+		if (!l->is_copied && l->o.topic->log != SHMQ_LOG_BLOCK)
+			tail_writer_take_back(l->writer);
 		return error;
+	}
 	if (m->flags & SHMQ_MSG_BATCH)
 		error = note_member(l, &batch);
 	/* It may have been written over while it was copied. */
-	if (!shmq_view_check(l->sub, m))
+	if (l->is_copied || !shmq_view_check(l->sub, m))
 		return error;
 	l->lost++;
 	if (!tail_writer_take_back(l->writer)) {
@@ -339,7 +377,7 @@ int tail_lane_pump(struct tail_lane *l)
 		rc = append_message(l);
 		if (rc)
 			return -EAGAIN; /* with an error if the marks say so */
-		l->has_msg = 0;
+		l->has_msg = l->is_copied = 0;
 	}
 	return 1;
 }
@@ -575,17 +613,20 @@ void tail_lane_retain(struct tail_lane *l)
 
 /* ---- closing --------------------------------------------------------- */
 
-int tail_lane_close(struct tail_lane *l, enum tail_close how)
+int tail_lane_close(struct tail_lane *l)
 {
+	/* Where it was not the end publishers go on, up to the ceiling. */
+	int is_end = l->ended == SHMQ_EENDED;
 	struct tail_marks m;
 	int error = 0;
 
 	if (l->writer) {
 		m = tail_writer_marks(l->writer);
-		error = tail_writer_close(l->writer, how);
-		if (!error && how == TAIL_CLOSE_CLEAN) {
+		error = tail_writer_close(l->writer, is_end ? TAIL_CLOSE_CLEAN : TAIL_CLOSE_OPEN);
+		if (!error) {
 			m.written = m.synced = m.next_seq;
-			m.ceiling = m.next_seq + l->o.topic->depth;
+			if (is_end)
+				m.ceiling = m.next_seq + l->o.topic->depth;
 			m.error = m.sync_error = 0;
 			tell(l, &m);
 		}
@@ -594,6 +635,7 @@ int tail_lane_close(struct tail_lane *l, enum tail_close how)
 	if (l->dir >= 0)
 		close(l->dir);
 	free(l->batch);
+	free(l->copy);
 	free(l);
 	return error;
 }

@@ -49,8 +49,8 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now);
 /* Remove the oldest segments as far as retention says. */
 void tail_lane_retain(struct tail_lane *l);
 
-/* Write, sync and close; or close what is of no use any more.  0 or -errno: the log
- * ends as after a crash. */
-int tail_lane_close(struct tail_lane *l, enum tail_close how);
+/* Write, sync and close; if its ring has ended, the log ends in order.  0 or -errno:
+ * the log ends as after a crash. */
+int tail_lane_close(struct tail_lane *l);
 
 #endif

@@ -71,7 +71,7 @@ struct tailer {
 
 /* ---- topics ---------------------------------------------------------- */
 
-static void close_tail(struct tailer *t, struct tail *tail, enum tail_close how)
+static void close_tail(struct tailer *t, struct tail *tail)
 {
 	uint32_t p;
 	int error;
@@ -80,7 +80,7 @@ static void close_tail(struct tailer *t, struct tail *tail, enum tail_close how)
 		if (!tail->lane[p])
 			continue;
 		shmq_waitset_remove(t->set, tail_lane_sub(tail->lane[p]));
-		error = tail_lane_close(tail->lane[p], how);
+		error = tail_lane_close(tail->lane[p]);
 		if (error)
 			log_error("closing the log of \"%s\", partition %u: %s", tail->info.name, p,
 				  shmq_strerror(error));
@@ -125,7 +125,9 @@ static int open_lanes(struct tailer *t, struct tail *tail, lay_ref array, struct
 	tail->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (tail->dir < 0)
 		return shmq__fail(why, -errno, "opening %.180s: %s", path, shmq_strerror(-errno));
-	error = shmq__log_identify(tail->dir, &tail->identity, why);
+	error = durable_lock(tail->dir, tail->info.name, 0, why);
+	if (!error)
+		error = shmq__log_identify_of(tail->dir, tail->info.name, &tail->identity, why);
 	for (p = 0; !error && p < tail->info.partitions; p++) {
 		struct tail_lane_options o = {
 			.bus = t->bus,
@@ -203,7 +205,7 @@ static int consider(void *arg, const struct shmq_topic_info *info)
 	}
 	log_error("the log of \"%s\" is not kept: %s", info->name,
 		  *why.text ? why.text : shmq_strerror(error));
-	close_tail(t, tail, TAIL_CLOSE_CLEAN);
+	close_tail(t, tail);
 	note_failure(t, info->id, now);
 	return 0;
 }
@@ -228,7 +230,7 @@ static void drop_removed(struct tailer *t)
 	for (tail = LIST_FIRST(&t->tails); tail; tail = next) {
 		next = LIST_NEXT(tail, link);
 		if (is_removed(t, tail))
-			close_tail(t, tail, TAIL_CLOSE_OPEN);
+			close_tail(t, tail);
 	}
 }
 
@@ -280,7 +282,7 @@ static int pump_all(struct tailer *t)
 		more |= pump(t, tail, &ended);
 		/* A moved topic is found again in its fresh rings. */
 		if (ended == tail->info.partitions)
-			close_tail(t, tail, TAIL_CLOSE_CLEAN);
+			close_tail(t, tail);
 	}
 	return more;
 }
@@ -359,7 +361,7 @@ static void run(struct tailer *t)
 			wait_for_more(t, due);
 	}
 	while (!LIST_EMPTY(&t->tails))
-		close_tail(t, LIST_FIRST(&t->tails), TAIL_CLOSE_CLEAN);
+		close_tail(t, LIST_FIRST(&t->tails));
 }
 
 /* ---- coming ---------------------------------------------------------- */

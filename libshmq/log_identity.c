@@ -56,3 +56,13 @@ int shmq__log_identify(int dir, struct log_identity *out, struct shmq__why *why)
 		return shmq__fail(why, SHMQ_ECORRUPT, "its file \"topic\" is not one of shmq");
 	return check(out, why);
 }
+
+int shmq__log_identify_of(int dir, const char *topic, struct log_identity *out,
+			  struct shmq__why *why)
+{
+	int error = shmq__log_identify(dir, out, why);
+
+	if (!error && strcmp(out->topic, topic) != 0)
+		error = shmq__fail(why, SHMQ_ECORRUPT, "it is the log of \"%s\"", out->topic);
+	return error;
+}

@@ -13,4 +13,8 @@
  * SHMQ_EVERSION or -errno; with why. */
 int shmq__log_identify(int dir, struct log_identity *out, struct shmq__why *why);
 
+/* Likewise, and it has to be the log of that topic: else SHMQ_ECORRUPT. */
+int shmq__log_identify_of(int dir, const char *topic, struct log_identity *out,
+			  struct shmq__why *why);
+
 #endif
