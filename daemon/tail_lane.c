@@ -323,6 +323,7 @@ static int append_message(struct tail_lane *l)
 	}
 	if (m->flags & SHMQ_MSG_BATCH)
 		error = note_member(l, &batch);
+	tail_writer_hold(l->writer, l->batches != 0);
 	/* It may have been written over while it was copied. */
 	if (l->is_copied || !shmq_view_check(l->sub, m))
 		return error;
@@ -431,6 +432,20 @@ static void raise_ceiling(struct tail_lane *l)
 	tail_writer_set_ceiling(l->writer, l->ceiling);
 }
 
+/* All of a batch is there once its first member is.  One that is not whole a ring
+ * later never was one: its publisher is mad, and nobody waits for that. */
+static void drop_false_batches(struct tail_lane *l)
+{
+	unsigned i = 0;
+
+	while (i < l->batches) {
+		if (l->next - l->batch[i].first_seq < l->o.topic->depth)
+			i++;
+		else
+			l->batch[i] = l->batch[--l->batches];
+	}
+}
+
 /* A publisher may go a ring past `written`: not where no ceiling is yet.  And
  * half an atomic batch is none. */
 static uint64_t limit_written(const struct tail_lane *l, const struct tail_marks *m)
@@ -490,6 +505,7 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 	} else {
 		l->retry_ns = 0;
 	}
+	drop_false_batches(l);
 	raise_ceiling(l);
 	flush(l, &m, now);
 	tell(l, &m);

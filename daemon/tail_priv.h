@@ -53,6 +53,7 @@ struct tail_writer {
 	uint64_t sync_seq, sync_last; /* ... synced: the first, the last to be wanted; or 0 */
 	int error, make_error, sync_error;
 	int is_naming;
+	int is_held; /* no new segment for now */
 	unsigned syncing; /* segments whose sync is under way */
 
 	/* A record that its run has no room for.  The run that it begins in is

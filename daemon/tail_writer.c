@@ -175,8 +175,9 @@ static int make_segment_room(struct tail_writer *w, uint64_t bytes)
 {
 	int error;
 
-	if (w->segment && w->off > LOG_BLOCK &&
-	    w->off + bytes + HEAD_BYTES > w->layout.segment_bytes) {
+	uint64_t most = w->layout.segment_bytes << w->is_held;
+
+	if (w->segment && w->off > LOG_BLOCK && w->off + bytes + HEAD_BYTES > most) {
 		error = end_segment(w);
 		if (error)
 			return error;
@@ -245,6 +246,11 @@ int tail_writer_take_back(struct tail_writer *w)
 		return -EBUSY;
 	tail_writer_rewind(w);
 	return 0;
+}
+
+void tail_writer_hold(struct tail_writer *w, int on)
+{
+	w->is_held = !!on;
 }
 
 void tail_writer_flush(struct tail_writer *w, enum tail_flush how)
