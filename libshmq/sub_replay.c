@@ -174,6 +174,9 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 	uint64_t depth = l->r.geo.depth;
 	int64_t behind;
 
+	/* All of a batch is there once its first member is. */
+	if (l->r.next - l->replay->batch_seq >= depth)
+		l->replay->batch_left = 0;
 	/* The ring does not say how old a message is. */
 	if (l->replay->batch_left || l->replay->from_ts)
 		return 0;
