@@ -37,6 +37,14 @@ const char *test_bus_dir(void)
 	return dir;
 }
 
+const char *test_bus_data(void)
+{
+	static char path[PATH_MAX + SHMQ_BUS_NAME_MAX + 8];
+
+	snprintf(path, sizeof(path), "%s/%s", getenv("SHMQ_DATA_DIR"), name);
+	return path;
+}
+
 int test_log_has(const char *path, const char *text)
 {
 	FILE *in = fopen(path, "re");
@@ -336,6 +344,11 @@ int test_bus_kill(const char *role)
 	if (!role && !test_wait_until(killed_are_gone, NULL, STOP_MS))
 		FAIL("what was killed is still there");
 	return count;
+}
+
+int test_bus_signal(const char *role, int sig)
+{
+	return signal_supervisors(sig, role);
 }
 
 static void check_no_socket(void)

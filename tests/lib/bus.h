@@ -37,6 +37,9 @@ pid_t test_bus_launch(void);
  * many there were.  What this file started must not have ended by itself. */
 int test_bus_kill(const char *role);
 
+/* Another signal for those in one role: how many there were. */
+int test_bus_signal(const char *role, int sig);
+
 /* Wait until all of it has ended, as it was asked to. */
 void test_bus_await_end(void);
 
@@ -50,6 +53,7 @@ void test_bus_prepare(void);
 
 const char *test_bus_name(void);
 const char *test_bus_dir(void);
+const char *test_bus_data(void);   /* where its logs are: $SHMQ_DATA_DIR and the name */
 const char *test_bus_daemon(void); /* path of shmqd */
 
 /* Whether a line of a log has the text: of the supervisor that test_bus_start()

@@ -3,74 +3,7 @@
  * Topics with a log: everything that was published is read again, from any
  * place on and across every kind of death, and reading runs on into live.
  */
-#include "helpers.h"
-
-enum { DEPTH = 1024, BYTES = 100 };
-
-/* ---- what is sent, and what must come ----------------------------------- */
-
-static void publish(shmq_pub *pub, uint64_t from, uint64_t to)
-{
-	char buf[BYTES];
-
-	for (; from < to; from++) {
-		fill(buf, sizeof(buf), from);
-		CHECK_OK(shmq_publish(pub, buf, sizeof(buf)));
-	}
-}
-
-/* Messages `from` to `to`, each with the seq base + its number. */
-static void expect(shmq_sub *sub, uint64_t base, uint64_t from, uint64_t to)
-{
-	struct shmq_msg msg;
-
-	for (; from < to; from++) {
-		int rc = shmq_receive(sub, &msg, PATIENCE);
-
-		if (rc)
-			FAIL("message %llu: %s (lost %llu)", (unsigned long long)from,
-			     shmq_errname(rc), (unsigned long long)msg.lost);
-		CHECK_EQ(msg.seq, base + from);
-		CHECK_EQ(msg.len, BYTES);
-		CHECK(is_filled(msg.data, BYTES, from));
-	}
-}
-
-struct flow {
-	const char *topic;
-	uint64_t from, to;
-	_Atomic int *stage;
-};
-
-static int publish_flow(void *arg)
-{
-	const struct flow *f = arg;
-	shmq_bus *bus = test_bus_open();
-	shmq_pub *pub = open_pub(bus, f->topic);
-
-	publish(pub, f->from, f->to);
-	if (f->stage)
-		reach(f->stage, 1);
-	shmq_pub_close(pub);
-	shmq_bus_close(bus);
-	return 0;
-}
-
-static uint64_t head(shmq_bus *bus, const char *topic)
-{
-	struct shmq_partition_info info;
-
-	CHECK_OK(shmq_topic_get_partition(bus, topic, 0, &info));
-	return info.head;
-}
-
-static uint64_t written(shmq_bus *bus, const char *topic)
-{
-	struct shmq_partition_info info;
-
-	CHECK_OK(shmq_topic_get_partition(bus, topic, 0, &info));
-	return info.log_written;
-}
+#include "durable.h"
 
 /* ---- replay and live ------------------------------------------------------ */
 

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Topics with a log, and deaths: of publishers inside claims, of the control
+ * worker, the parent and the tailer, alone and together, and of everything.
+ * What was published is in the log once, in its order.
+ */
+#include "durable.h"
+#include "raw.h"
+
+/* ---- publishers that die ------------------------------------------------- */
+
+struct claimer {
+	const char *topic;
+	_Atomic int stage;
+};
+
+/* Claims two, sends the first and writes half of the second. */
+static int claim_and_wait(void *arg)
+{
+	struct claimer *c = arg;
+	char buf[BYTES];
+	struct raw raw;
+	uint64_t seq;
+
+	raw_open(&raw, test_bus_open(), c->topic);
+	fill(buf, BYTES, 0);
+	seq = raw_claim(&raw);
+	raw_write(&raw, seq, buf, BYTES, NULL);
+	raw_commit(&raw, seq);
+	seq = raw_claim(&raw);
+	raw_write(&raw, seq, buf, BYTES / 2, NULL);
+	raw_ring(&raw);
+	reach(&c->stage, 1);
+	await(&c->stage, 2);
+	return 1;
+}
+
+TEST(a_publisher_killed_inside_a_claim_leaves_a_hole_that_readers_of_the_log_pass)
+{
+	static const enum shmq_mode modes[] = { SHMQ_EXCLUSIVE, SHMQ_SHARED };
+	static const enum shmq_log logs[] = { SHMQ_LOG_BLOCK, SHMQ_LOG_GAP };
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	for (unsigned k = 0; k < 4; k++) {
+		struct claimer *c = shared_memory(sizeof(*c));
+		char topic[2] = { (char)('a' + k), 0 };
+		char buf[BYTES];
+		struct shmq_msg msg = { .data = buf, .len = BYTES };
+		shmq_pub *pub;
+		shmq_sub *sub;
+		uint64_t n;
+		pid_t child;
+
+		c->topic = topic;
+		create(bus, topic, .depth = DEPTH, .mode = modes[k % 2], .log = logs[k / 2]);
+		child = test_spawn(claim_and_wait, c);
+		await(&c->stage, 1);
+		CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
+		while (topic_info(bus, topic).publishers)
+			test_sleep_ms(1);
+		pub = open_pub(bus, topic);
+		fill(buf, BYTES, 1);
+		CHECK_OK(shmq_publish_msg(pub, &msg));
+		/* Only where others claimed behind it there is a hole. */
+		CHECK_EQ(msg.seq, modes[k % 2] == SHMQ_SHARED ? 2 : 1);
+		for (n = 2; n < 20 * DEPTH; n += DEPTH / 2) {
+			publish(pub, n, n + DEPTH / 2);
+			CHECK_OK(shmq_pub_wait_confirm(pub, 0, msg.seq + n + DEPTH / 2 - 2,
+						       SHMQ_WRITTEN, PATIENCE));
+		}
+		sub = open_sub(bus, topic, .from = SHMQ_FROM_OLDEST);
+		expect(sub, 0, 0, 1);
+		expect(sub, msg.seq - 1, 1, n);
+		CHECK_EQ(sub_stats(sub).lost, 0);
+		shmq_sub_close(sub);
+		shmq_pub_close(pub);
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- batches --------------------------------------------------------------- */
+
+enum { MEMBERS = 64 };
+
+struct batches {
+	_Atomic uint64_t sent; /* batches */
+	_Atomic int stop;
+	unsigned who;
+};
+
+static int publish_batches(void *arg)
+{
+	struct batches *b = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t");
+	static char bytes[MEMBERS][BYTES];
+	struct shmq_msg m[MEMBERS];
+
+	for (uint64_t n = 0; !atomic_load(&b->stop); n++) {
+		for (unsigned i = 0; i < MEMBERS; i++) {
+			fill(bytes[i], BYTES, n * MEMBERS + i);
+			m[i] = (struct shmq_msg){ .data = bytes[i],
+						  .len = BYTES,
+						  .type = (uint16_t)b->who,
+						  .partition = SHMQ_ANY_PARTITION };
+		}
+		CHECK_EQ(shmq_publish_batch(pub, m, MEMBERS, SHMQ_ATOMIC), MEMBERS);
+		atomic_store(&b->sent, n + 1);
+	}
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* Batches come whole, each publisher's in order: so many messages. */
+static void expect_batches(shmq_sub *sub, uint64_t count)
+{
+	uint64_t next[2] = { 0, 0 };
+	struct shmq_msg msg;
+
+	for (; count; count--) {
+		int rc = shmq_receive(sub, &msg, PATIENCE);
+
+		if (rc)
+			FAIL("%s (lost %llu at seq %llu)", shmq_errname(rc),
+			     (unsigned long long)msg.lost, (unsigned long long)msg.seq);
+		CHECK_LT(msg.type, 2);
+		CHECK(msg.flags & SHMQ_MSG_BATCH);
+		CHECK(is_filled(msg.data, BYTES, next[msg.type]));
+		next[msg.type]++;
+	}
+}
+
+TEST_WITHIN(a_reader_that_comes_from_the_log_into_the_ring_gets_whole_batches, 60)
+{
+	struct batches *b[2] = { shared_memory(sizeof(*b[0])), shared_memory(sizeof(*b[0])) };
+	shmq_bus *bus;
+	pid_t child[2];
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .mode = SHMQ_SHARED,
+	       .log = SHMQ_LOG_BLOCK);
+	b[1]->who = 1;
+	for (int i = 0; i < 2; i++)
+		child[i] = test_spawn(publish_batches, b[i]);
+	for (int round = 0; round < 10; round++) {
+		shmq_sub *sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST,
+					 .flags = round % 2 ? SHMQ_SUB_OBSERVE : 0);
+
+		expect_batches(sub, (atomic_load(&b[0]->sent) + atomic_load(&b[1]->sent) + 50) *
+					    MEMBERS);
+		CHECK_EQ(sub_stats(sub).lost, 0);
+		shmq_sub_close(sub);
+	}
+	for (int i = 0; i < 2; i++) {
+		atomic_store(&b[i]->stop, 1);
+		CHECK_EQ(test_join(child[i]), 0);
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST_WITHIN(of_an_atomic_batch_all_or_none_survives_the_death_of_everything, 60)
+{
+	uint64_t confirmed = 0;
+
+	test_bus_prepare();
+	for (int round = 0; round < 5; round++) {
+		struct batches *b = shared_memory(sizeof(*b));
+		uint64_t got = 0, n = 0;
+		struct shmq_msg msg;
+		shmq_bus *bus;
+		shmq_sub *sub;
+		pid_t child;
+		int rc;
+
+		test_bus_restart();
+		bus = test_bus_open();
+		if (!round)
+			create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .log = SHMQ_LOG_BLOCK,
+			       .segment_bytes = 1 << 20);
+		/* Every batch that began is there to its end.  Each life of the bus
+		 * had a publisher that began with 0. */
+		sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+		while ((rc = shmq_receive(sub, &msg, SHMQ_NOWAIT)) != SHMQ_EEMPTY) {
+			if (rc == SHMQ_EOVERRUN) {
+				CHECK_EQ(n % MEMBERS, 0);
+				continue;
+			}
+			CHECK_OK(rc);
+			if (n % MEMBERS == 0 && is_filled(msg.data, BYTES, 0))
+				n = 0;
+			CHECK(is_filled(msg.data, BYTES, n));
+			n++;
+			got++;
+		}
+		CHECK_EQ(n % MEMBERS, 0);
+		CHECK_GE(got, confirmed);
+		shmq_sub_close(sub);
+		child = test_spawn(publish_batches, b);
+		while (atomic_load(&b->sent) < 200 * (1 + (uint64_t)round % 3))
+			test_sleep_ms(1);
+		/* All but what was in the ring. */
+		confirmed = got + atomic_load(&b->sent) * MEMBERS - 2 * DEPTH;
+		test_bus_kill(NULL);
+		test_kill_wait(child, SIGKILL);
+		shmq_bus_close(bus);
+	}
+	test_bus_restart();
+	test_bus_stop();
+}
