@@ -20,6 +20,7 @@
  *      tailer, which stores it when they are in the file.
  */
 #include "clock.h"
+#include "log_identity.h"
 #include "log_reader.h"
 #include "sub_priv.h"
 
@@ -27,6 +28,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LOOK_EVERY 64u /* records, whether the ring has what comes next */
@@ -65,34 +67,45 @@ int shmq__sub_open_log(const struct shmq_sub *sub, struct shmq__why *why)
 	return shmq__fail(why, error, "opening the log in %.200s: %s", path, shmq_strerror(error));
 }
 
-static int open_partition(const struct shmq_sub *sub, const struct rlane *l, struct shmq__why *why)
+/* The directory of its partition, and the log it has to be of. */
+static int open_dir(const struct shmq_sub *sub, const struct rlane *l, struct log_owner *owner,
+		    struct shmq__why *why)
 {
-	int log = shmq__sub_open_log(sub, why), dir, error;
+	const char *topic = sub->h.topic->rec->name;
+	struct shmq__why what = { "" };
+	struct log_identity id;
+	int log = shmq__sub_open_log(sub, why), fd = -1, error;
 	char name[16];
 
 	if (log < 0)
 		return log;
-	snprintf(name, sizeof(name), "%u", l->partition);
-	dir = openat(log, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	error = dir < 0 ? -errno : 0;
+	error = shmq__log_identify_of(log, topic, &id, &what);
+	if (!error) {
+		memcpy(owner->log_id, id.log_id, sizeof(owner->log_id));
+		owner->partition = l->partition;
+		snprintf(name, sizeof(name), "%u", l->partition);
+		fd = openat(log, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		error = fd < 0 ? -errno : 0;
+	}
 	close(log);
 	if (!error)
-		return dir;
-	return shmq__fail(why, error, "opening partition %u of the log of \"%.200s\": %s",
-			  l->partition, sub->h.topic->rec->name, shmq_strerror(error));
+		return fd;
+	return shmq__fail(why, error, "opening partition %u of the log of \"%.80s\": %.120s",
+			  l->partition, topic, *what.text ? what.text : shmq_strerror(error));
 }
 
 static int open_reader(struct shmq_sub *sub, struct rlane *l, struct shmq__why *why)
 {
+	struct log_owner owner;
 	int dir, error;
 
 	if (l->replay)
 		return 0;
-	dir = open_partition(sub, l, why);
+	dir = open_dir(sub, l, &owner, why);
 	if (dir < 0)
 		return dir;
 	l->replay = calloc(1, sizeof(*l->replay));
-	error = l->replay ? shmq__log_reader_open(dir, NULL, &l->replay->reader, why) : -ENOMEM;
+	error = l->replay ? shmq__log_reader_open(dir, &owner, &l->replay->reader, why) : -ENOMEM;
 	close(dir);
 	if (error)
 		shmq__sub_replay_close(l);

@@ -48,6 +48,18 @@ TEST(an_identity_is_read)
 	logdir_close(&log);
 }
 
+TEST(an_identity_of_another_topic_is_refused_where_it_has_to_be_that_of_one)
+{
+	struct logdir log = make();
+	struct shmq__why why = { "" };
+	struct log_identity id;
+
+	CHECK_OK(shmq__log_identify_of(log.fd, "prices", &id, &why));
+	CHECK_ERROR(shmq__log_identify_of(log.fd, "price", &id, &why), SHMQ_ECORRUPT);
+	CHECK_STR(why.text, "it is the log of \"prices\"");
+	logdir_close(&log);
+}
+
 TEST(what_is_no_identity_is_refused)
 {
 	struct logdir log = make();
