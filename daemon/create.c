@@ -544,6 +544,7 @@ struct revival {
 	struct control *c;
 	struct proto_request req;
 	int is_anew;
+	uint64_t creator_nonce, creator_token; /* of who may ask for it, or 0 */
 };
 
 static void try_to_revive(struct revival *r);
@@ -564,8 +565,11 @@ static void try_to_revive(struct revival *r)
 
 	x.is_last = !work_freeing(r->c->work, WORK_ALL_PAGES);
 	error = find_shape(&x, &s);
-	if (!error)
+	if (!error) {
+		s.rec.creator_nonce = r->creator_nonce;
+		s.rec.creator_token = r->creator_token;
 		error = begin(&x, &s);
+	}
 	if (error == POOL_COMING) {
 		r->c->reviving++;
 		control_await_memory(r->c, &r->wait, revive_again);
@@ -575,6 +579,23 @@ static void try_to_revive(struct revival *r)
 		log_error("topic \"%s\" could not be made again, its log stays as it is: %s",
 			  r->req.topic, *x.why.text ? x.why.text : shmq_strerror(error));
 	free(r);
+}
+
+/* The worker before may have died while it made the topic.  Who asked it to asks
+ * again, and is told that it is made: its record says who. */
+static void find_creator(const struct control *c, struct revival *r)
+{
+	const struct lay_topic *rec;
+	uint64_t id = 0;
+	uint32_t i;
+
+	for (i = 0; (rec = shmq__slabs_topic(c->reg->slabs, i)); i++) {
+		if (rec->id <= id || strncmp(rec->name, r->req.topic, sizeof(rec->name)) != 0)
+			continue;
+		id = rec->id;
+		r->creator_nonce = rec->creator_nonce;
+		r->creator_token = rec->creator_token;
+	}
 }
 
 static void revive(struct control *c, const char *topic, const struct proto_options *options,
@@ -591,6 +612,7 @@ static void revive(struct control *c, const char *topic, const struct proto_opti
 	r->req.create = *options;
 	snprintf(r->req.topic, sizeof(r->req.topic), "%s", topic);
 	r->is_anew = is_anew;
+	find_creator(c, r);
 	try_to_revive(r);
 }
 
