@@ -85,6 +85,7 @@ int tail_writer_open(struct tail_io *io, const struct tail_layout *layout,
 	TAILQ_INIT(&w->runs);
 	TAILQ_INIT(&w->spare);
 	w->next_seq = w->ended_seq = w->written = w->synced = resume->next_seq;
+	w->flush_seq = w->sync_seq = w->sync_last = resume->next_seq;
 	w->max_ts = resume->max_ts;
 	error = prepare(w, resume);
 	if (error) {

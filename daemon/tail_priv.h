@@ -10,6 +10,7 @@
 #ifndef SHMQ_TAIL_PRIV_H
 #define SHMQ_TAIL_PRIV_H
 
+#include "atomics.h"
 #include "tail_ceiling.h"
 #include "tail_writer.h"
 
@@ -50,10 +51,10 @@ struct tail_writer {
 	uint64_t ended_seq;             /* end_seq of the last run that fills no more */
 	uint64_t written, synced;
 	uint64_t flush_seq;           /* what is below is to be written */
-	uint64_t sync_seq, sync_last; /* ... synced: the first, the last to be wanted; or 0 */
+	uint64_t sync_seq, sync_last; /* ... synced: the first, the last to be wanted */
 	int error, make_error, sync_error;
 	int is_naming;
-	int is_held; /* no new segment for now */
+	int is_held;      /* no new segment for now */
 	unsigned syncing; /* segments whose sync is under way */
 
 	/* A record that its run has no room for.  The run that it begins in is

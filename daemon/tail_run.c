@@ -67,7 +67,7 @@ static int takes_sync_along(const struct tail_writer *w, const struct run *run)
 {
 	const struct tail_segment *s = run->segment;
 
-	return w->sync_seq > w->written && w->sync_seq <= run->end_seq &&
+	return seq_diff(w->sync_seq, w->written) > 0 && seq_diff(w->sync_seq, run->end_seq) <= 0 &&
 	       run == TAILQ_FIRST(&w->runs) && s->unsynced_run <= s->synced_run && !s->is_syncing &&
 	       !w->sync_error;
 }
@@ -110,7 +110,7 @@ void tail_run_send(struct tail_writer *w)
 		if (must_wait)
 			continue;
 		if (run == w->run && !w->big.held &&
-		    (w->flush_seq > w->ended_seq || !tail_run_room(w)))
+		    (seq_diff(w->flush_seq, w->ended_seq) > 0 || !tail_run_room(w)))
 			tail_run_end(w);
 		if (run->state == RUN_FULL)
 			send_run(w, run);

@@ -53,7 +53,6 @@ static struct tail_segment *allocate(uint64_t first_seq, uint64_t seed)
 	s->fd = -1;
 	s->first_seq = first_seq;
 	s->seed = seed;
-	s->end_seq = UINT64_MAX;
 	return s;
 }
 

@@ -41,7 +41,8 @@ struct tail_segment {
 	/* Numbers of runs: the last one that was sent to be written only; the
 	 * last one that syncs cover, will cover. */
 	uint64_t unsynced_run, synced_run, syncing_run;
-	uint64_t end_seq; /* first of the next segment; UINT64_MAX: not ended */
+	int is_ended;     /* another one follows; */
+	uint64_t end_seq; /* it begins with that */
 	uint64_t end_off;
 };
 

@@ -3,17 +3,18 @@
 
 #include <errno.h>
 
-static int is_ended(const struct tail_segment *s)
+/* The part of what is before `seq` that is in s, or before it. */
+static uint64_t limit(const struct tail_segment *s, uint64_t seq)
 {
-	return s->end_seq != UINT64_MAX;
+	return s->is_ended && seq_diff(s->end_seq, seq) < 0 ? s->end_seq : seq;
 }
 
 void tail_sync_begin(struct tail_writer *w, struct tail_segment *s, uint64_t seq, uint64_t run,
 		     unsigned unwritten)
 {
 	s->is_syncing = 1;
-	s->is_sealing = is_ended(s) && !unwritten;
-	s->syncing_seq = least(seq, s->end_seq);
+	s->is_sealing = s->is_ended && !unwritten;
+	s->syncing_seq = limit(s, seq);
 	s->syncing_run = run;
 	w->syncing++;
 }
@@ -49,13 +50,12 @@ static void sync_segments(struct tail_writer *w)
 	struct tail_segment *s;
 
 	TAILQ_FOREACH (s, &w->segments, link) {
-		uint64_t want = least(w->sync_seq, s->end_seq),
-			 have = least(w->written, s->end_seq);
+		uint64_t want = limit(s, w->sync_seq), have = limit(s, w->written);
 
 		if (s->is_syncing || w->sync_error)
 			continue;
-		if ((s->synced_seq >= want || have < want) &&
-		    (s->is_sealed || !is_ended(s) || s->run_count))
+		if ((seq_diff(s->synced_seq, want) >= 0 || seq_diff(have, want) < 0) &&
+		    (s->is_sealed || !s->is_ended || s->run_count))
 			continue;
 		tail_sync_begin(w, s, have, w->written_run, s->run_count);
 		tail_io_datasync(w->io, &s->sync, s->fd);
@@ -105,7 +105,7 @@ void tail_sync_raise(struct tail_writer *w)
 	struct tail_segment *s, *next;
 
 	while ((s = TAILQ_FIRST(&w->segments)) && s->is_named && !w->sync_error) {
-		if (s->synced_seq > w->synced)
+		if (seq_diff(s->synced_seq, w->synced) > 0)
 			w->synced = s->synced_seq;
 		if (!s->is_sealed)
 			break;
@@ -114,22 +114,22 @@ void tail_sync_raise(struct tail_writer *w)
 	/* Nothing will be synced any more, and no file waits for it. */
 	for (s = TAILQ_FIRST(&w->segments); s && w->sync_error; s = next) {
 		next = TAILQ_NEXT(s, link);
-		if (is_ended(s) && !s->run_count && !s->is_syncing)
+		if (s->is_ended && !s->run_count && !s->is_syncing)
 			close_segment(w, s);
 	}
 	/* What was wanted later waits for as much as was wanted then: what is
 	 * wanted all the time would move away from what is written. */
-	if (w->synced >= w->sync_seq)
-		w->sync_seq = w->sync_last > w->synced ? w->sync_last : 0;
+	if (seq_diff(w->synced, w->sync_seq) >= 0)
+		w->sync_seq = w->sync_last;
 }
 
 void tail_sync_want(struct tail_writer *w, uint64_t seq)
 {
-	if (seq <= w->synced)
+	if (seq_diff(seq, w->sync_last) <= 0)
 		return;
-	if (!w->sync_seq)
+	if (seq_diff(w->sync_seq, w->synced) <= 0)
 		w->sync_seq = seq;
-	w->sync_last = seq > w->sync_last ? seq : w->sync_last;
+	w->sync_last = seq;
 }
 
 void tail_sync_start(struct tail_writer *w)

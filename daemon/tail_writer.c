@@ -164,6 +164,7 @@ static int end_segment(struct tail_writer *w)
 		return error;
 	tail_run_end(w);
 	w->segment->end_seq = w->next_seq;
+	w->segment->is_ended = 1;
 	w->segment->end_off = w->off;
 	w->segment = NULL;
 	w->can_take_back = 0;
