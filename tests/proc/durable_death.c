@@ -213,3 +213,147 @@ TEST_WITHIN(of_an_atomic_batch_all_or_none_survives_the_death_of_everything, 60)
 	test_bus_restart();
 	test_bus_stop();
 }
+
+/* ---- the supervisor's processes -------------------------------------------- */
+
+TEST_WITHIN(control_worker_parent_and_tailer_die_in_turn_and_at_once_and_nothing_is_missing, 60)
+{
+	static const char *const role[] = { "control", "tailer", "parent" };
+	struct flow flow = { .topic = "t", .to = 400000 };
+	shmq_bus *bus;
+	shmq_sub *live, *sub;
+	pid_t child;
+	unsigned kills = 0;
+
+	flow.stage = shared_memory(sizeof(*flow.stage));
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .segment_bytes = 8 << 20);
+	live = open_sub(bus, "t");
+	child = test_spawn(publish_flow, &flow);
+	for (uint64_t n = 0; n < flow.to; n += 20000, kills++) {
+		/* All but the parent's, who has to be left to start the others. */
+		if (kills % 4 == 3) {
+			test_bus_kill("control");
+			test_bus_kill("tailer");
+		} else {
+			test_bus_kill(role[kills % 4]);
+		}
+		expect(live, 0, n, n + 20000);
+	}
+	CHECK_EQ(test_join(child), 0);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	expect(sub, 0, 0, flow.to);
+	CHECK_EQ(sub_stats(sub).lost + sub_stats(live).lost, 0);
+	shmq_sub_close(sub);
+	shmq_sub_close(live);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_topic_is_made_once_whatever_its_control_worker_dies_of)
+{
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	for (unsigned i = 0; i < 10; i++) {
+		char topic[8];
+		pid_t child;
+
+		snprintf(topic, sizeof(topic), "t%u", i);
+		child = fork();
+		CHECK_GE(child, 0);
+		if (!child) {
+			test_bus_kill("control");
+			_exit(0);
+		}
+		create(bus, topic, .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+		CHECK_EQ(test_join(child), 0);
+		CHECK_EQ(topic_info(bus, topic).log, SHMQ_LOG_BLOCK);
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- a stop ------------------------------------------------------------------ */
+
+struct stopped {
+	_Atomic uint64_t sent; /* publish returned 0 for these */
+};
+
+static int publish_until_the_end(void *arg)
+{
+	struct stopped *s = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t");
+	char buf[BYTES];
+	int rc;
+
+	for (uint64_t n = 0;; n++) {
+		fill(buf, sizeof(buf), n);
+		rc = shmq_publish(pub, buf, sizeof(buf));
+		if (rc)
+			break;
+		atomic_store(&s->sent, n + 1);
+	}
+	CHECK_ERROR(rc, SHMQ_EENDED);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* The reader, too, gets all of it before it is told the end. */
+static int read_until_the_end(void *arg)
+{
+	_Atomic uint64_t *got = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_sub *sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST, .flags = SHMQ_SUB_OBSERVE);
+	struct shmq_msg msg;
+	uint64_t n = 0;
+	int rc;
+
+	while (!(rc = shmq_receive(sub, &msg, PATIENCE))) {
+		CHECK_EQ(msg.seq, n);
+		CHECK(is_filled(msg.data, BYTES, n));
+		atomic_store(got, ++n);
+	}
+	CHECK_ERROR(rc, SHMQ_EENDED);
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST_WITHIN(what_was_published_before_a_stop_is_in_the_log_and_with_every_reader, 60)
+{
+	struct stopped *s = shared_memory(sizeof(*s));
+	_Atomic uint64_t *got = shared_memory(sizeof(*got));
+	shmq_bus *bus;
+	shmq_sub *sub;
+	pid_t publisher, reader;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	publisher = test_spawn(publish_until_the_end, s);
+	while (atomic_load(&s->sent) < 50000)
+		test_sleep_ms(1);
+	reader = test_spawn(read_until_the_end, got);
+	while (atomic_load(got) < 1000)
+		test_sleep_ms(1);
+	CHECK_OK(shmq_bus_stop(bus, SHMQ_FORCE));
+	shmq_bus_close(bus);
+	CHECK_EQ(test_join(publisher), 0);
+	CHECK_EQ(test_join(reader), 0);
+	CHECK_EQ(atomic_load(got), atomic_load(&s->sent));
+	test_bus_await_end();
+	test_bus_restart();
+	bus = test_bus_open();
+	CHECK_EQ(head(bus, "t"), atomic_load(&s->sent));
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	expect(sub, 0, 0, atomic_load(&s->sent));
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
