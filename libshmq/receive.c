@@ -164,7 +164,7 @@ static __attribute__((noinline)) int give_back_and_receive(struct shmq_sub *sub,
 static __attribute__((noinline)) int ring_and_receive(struct shmq_sub *sub, struct shmq_msg *msg,
 						      int64_t timeout_ns)
 {
-	shmq__bell_ring(&sub->lane[0].bells->credit);
+	shmq__bell_ring(sub->lane[0].bell);
 	return receive_long(sub, msg, timeout_ns);
 }
 
@@ -217,7 +217,7 @@ SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeou
 		return give_back_and_receive(sub, msg, timeout_ns);
 	if (likely(sub->view != NULL)) {
 		sub_step_to(l, ++seq);
-		if (bell_is_armed(&l->bells->credit, SHMQ__FENCE_LIGHT))
+		if (bell_is_armed(l->bell, SHMQ__FENCE_LIGHT))
 			return ring_and_receive(sub, msg, timeout_ns);
 	}
 	sub->view = l; /* unless there is none */

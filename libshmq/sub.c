@@ -103,9 +103,12 @@ void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out)
 			sizeof(*out));
 }
 
+static struct lay_bell no_bell; /* never armed, never written */
+
 void shmq__sub_trust_log(struct shmq_sub *sub)
 {
 	sub_set_gating(sub, 1);
+	sub->lane[0].bell = &no_bell;
 }
 
 void shmq__sub_ring_credit(struct shmq_sub *sub)
@@ -164,6 +167,7 @@ static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
 	l->partition = partition;
 	l->ring = &sub->h.topic->ring[partition];
 	l->bells = l->ring->bells;
+	l->bell = &l->bells->credit;
 	l->entry = &sub->h.entry[i];
 	l->r.mem = l->ring->mem;
 	l->r.geo = l->ring->geo;

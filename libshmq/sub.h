@@ -46,7 +46,9 @@ uint64_t shmq__sub_cursor(const struct shmq_sub *sub);
  * many there are. */
 void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out);
 
-/* Publishers wait for the log, so nothing it reads can change under it. */
+/* Publishers wait for the log, so nothing it reads can change under it, and
+ * they are woken by shmq__sub_ring_credit() alone: not for each message that
+ * is read, for none of which they can go on. */
 void shmq__sub_trust_log(struct shmq_sub *sub);
 
 /* Copy payload, key and properties behind each other to buf, and point

@@ -27,6 +27,7 @@ struct rlane { /* one partition */
 	struct shmq__ring *ring;
 	struct lay_entry *entry;
 	struct lay_bells *bells;
+	struct lay_bell *bell; /* of publishers that wait for it to be read */
 	uint32_t partition;
 	uint64_t start;        /* where it joined */
 	uint64_t stuck_seq;    /* a CLAIMED slot we stand at */
@@ -156,7 +157,7 @@ static inline void sub_step_to(struct rlane *l, uint64_t seq)
 static inline void sub_move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
 {
 	sub_step_to(l, seq);
-	bell_look(&l->bells->credit, sub->fence);
+	bell_look(l->bell, sub->fence);
 }
 
 /* ---- sub_batch.c --------------------------------------------------------- */
