@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "futex.h"
 #include "pub.h"
+#include "wait.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #define LOOK_NS INT64_C(100000000) /* whether the topic ended, or the handle closes */
+#define LOOK_TURNS 64u              /* of a spinning wait, between looks at the clock */
 
 struct confirm_fd {
 	pthread_t thread;
@@ -67,22 +69,32 @@ SHMQ_EXPORT int shmq_pub_confirmed(const shmq_pub *pub, uint32_t partition, enum
 SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, uint64_t seq,
 				      enum shmq_confirm level, int64_t timeout_ns)
 {
-	uint64_t deadline = shmq__clock_deadline(timeout_ns), look;
 	int error = check(pub, partition, level);
 	struct lay_partition *part;
+	enum wait_step step;
+	struct waiter w;
+	uint64_t look;
 	uint32_t word;
 
 	if (error)
 		return error;
 	part = record(pub, partition);
+	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout_ns);
+	look = shmq__clock_deadline(LOOK_NS);
 	for (;;) {
 		word = load_acquire(&part->log_word); /* L3 */
 		if (seq_diff(mark(part, level), seq) > 0)
 			return 0;
-		if (shmq__clock_left(deadline) == 0)
-			return timeout_ns == SHMQ_NOWAIT ? SHMQ_EEMPTY : SHMQ_ETIMEOUT;
-		look = shmq__clock_deadline(LOOK_NS);
-		shmq__futex_wait(&part->log_word, word, look < deadline ? look : deadline);
+		if (timeout_ns == SHMQ_NOWAIT)
+			return SHMQ_EEMPTY;
+		step = shmq__waiter_step(&w);
+		if (step == WAIT_EXPIRED)
+			return SHMQ_ETIMEOUT;
+		if (step == WAIT_AGAIN && (w.looks % LOOK_TURNS || shmq__clock_left(look)))
+			continue;
+		if (step == WAIT_SLEEP)
+			shmq__futex_wait(&part->log_word, word,
+					 look < w.deadline ? look : w.deadline);
 		error = pub_check(pub);
 		if (error)
 			return error;
@@ -90,6 +102,8 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 		if (shmq__topic_has_ended(pub->h.topic) && word == load_acquire(&part->log_word) &&
 		    seq_diff(mark(part, level), seq) <= 0 && shmq__clock_left(look) == 0)
 			return SHMQ_EENDED;
+		if (shmq__clock_left(look) == 0)
+			look = shmq__clock_deadline(LOOK_NS);
 	}
 }
 
