@@ -63,7 +63,10 @@ struct tail_lane {
 	uint64_t synced_bytes;  /* ... and to be synced */
 	uint64_t first_ns;      /* since when something waits to be written, 0 nothing */
 	uint64_t unsynced_ns;   /* ... to be synced */
-	uint64_t sync_seq;      /* a sync up to there is under way */
+	uint64_t sync_seq;      /* a sync up to there is under way, or was the last */
+	uint64_t sync_ns;       /* since when it is under way, 0 it is not */
+	uint64_t group_seq;     /* the next is worth while with all before that, */
+	uint64_t group_ns;      /* ... or at this time */
 	uint64_t ceiling;       /* asked for */
 	uint64_t retry_ns;      /* after an error: when to try again */
 	int is_low;             /* disk space is short, and that was said */
@@ -393,7 +396,7 @@ static int needs_sync(const struct tail_lane *l, const struct tail_marks *m, uin
 	    (l->sync_seq && seq_diff(l->sync_seq, m->synced) > 0))
 		return 0;
 	if (l->o.topic->sync == SHMQ_SYNC_EVERY)
-		return 1;
+		return seq_diff(l->next, l->group_seq) >= 0 || now >= l->group_ns;
 	if (l->o.topic->sync == SHMQ_SYNC_NONE)
 		return 0;
 	due = l->unsynced_ns + (uint64_t)l->o.topic->sync_ns;
@@ -401,13 +404,28 @@ static int needs_sync(const struct tail_lane *l, const struct tail_marks *m, uin
 	       (l->o.topic->sync == SHMQ_SYNC_BATCH && l->bytes - l->synced_bytes >= BATCH_BYTES);
 }
 
+/* A sync has ended.  Those whose messages it confirmed send again now, if they
+ * have waited for it: the next sync is to be one for them and for those who
+ * have sent meanwhile, and not one for the first of them and a second for the
+ * others.  If they do not come it begins after as long as the last one took. */
+static void await_group(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
+{
+	if (!l->sync_ns || seq_diff(l->sync_seq, m->synced) > 0)
+		return;
+	l->group_seq = l->next + (m->synced - load_relaxed(&l->o.part->log_synced));
+	l->group_ns = now + (now - l->sync_ns);
+	l->sync_ns = 0;
+}
+
 static void flush(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
 {
 	uint64_t cursor = l->next, depth = l->o.topic->depth;
 
+	await_group(l, m, now);
 	if (needs_sync(l, m, now)) {
 		tail_writer_flush(l->writer, TAIL_SYNC);
 		l->sync_seq = l->next;
+		l->sync_ns = now;
 		l->synced_bytes = l->flushed_bytes = l->bytes;
 		l->first_ns = l->unsynced_ns = 0;
 		return;
@@ -513,6 +531,8 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 		due = l->first_ns + GATHER_NS < due ? l->first_ns + GATHER_NS : due;
 	if (l->unsynced_ns && l->o.topic->sync != SHMQ_SYNC_NONE) {
 		at = l->unsynced_ns + (uint64_t)l->o.topic->sync_ns;
+		if (l->o.topic->sync == SHMQ_SYNC_EVERY)
+			at = l->group_ns;
 		due = at < due ? at : due;
 	}
 	return due;
