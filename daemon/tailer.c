@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bus.h"
@@ -22,6 +24,7 @@
 #include "log_identity.h"
 #include "registry.h"
 #include "shmem.h"
+#include "sub.h"
 #include "tail_lane.h"
 
 #define LOCK_TIMEOUT_NS INT64_C(10000000000)
@@ -29,6 +32,11 @@
 /* How long a new topic waits for us at most, and a parent that stops. */
 #define LOOK_NS UINT64_C(50000000)
 #define IO_WAIT_NS INT64_C(500000)
+/* Publishers that have just sent send again soon.  Until then nobody is to wake
+ * us: that takes them longer than the message.  So we look again after a while,
+ * short of what a ring fills in; at once where somebody waits for each sync. */
+#define NAP_NS 100000
+#define SPIN_NS UINT64_C(50000)
 #define RETAIN_NS UINT64_C(1000000000)
 #define OPEN_AGAIN_NS UINT64_C(1000000000)
 #define STUCK_MS 2
@@ -65,6 +73,9 @@ struct tailer {
 	unsigned lanes;
 	uint64_t look_ns, retain_ns;
 	int is_stuck;    /* a lane has no buffer, or its disk is full */
+	int is_fed;      /* a lane had something when it was looked at last */
+	int is_rushed;   /* ... so much of a ring that we should hurry */
+	uint64_t spin_until_ns;
 	int is_stopping; /* the bus ends: read all there is */
 	int is_over;     /* the parent is gone */
 };
@@ -254,12 +265,19 @@ static void read_link(struct tailer *t)
 /* 1 if any of it has more. */
 static int pump(struct tailer *t, struct tail *tail, unsigned *ended)
 {
+	uint64_t before, taken;
 	int more = 0, rc;
 	uint32_t p;
 
 	*ended = 0;
 	for (p = 0; p < tail->info.partitions; p++) {
+		before = shmq__sub_cursor(tail_lane_sub(tail->lane[p]));
 		rc = tail_lane_pump(tail->lane[p]);
+		taken = shmq__sub_cursor(tail_lane_sub(tail->lane[p])) - before;
+		t->is_fed |= taken > 0;
+		t->is_rushed |= taken > tail->info.depth / 4;
+		if (taken && tail->info.sync == SHMQ_SYNC_EVERY)
+			t->spin_until_ns = shmq__clock_monotonic_ns() + SPIN_NS;
 		more |= rc == 1;
 		t->is_stuck |= rc == -EAGAIN;
 		*ended += rc < 0 && rc != -EAGAIN;
@@ -276,7 +294,7 @@ static int pump_all(struct tailer *t)
 	unsigned ended;
 	int more = 0;
 
-	t->is_stuck = 0;
+	t->is_stuck = t->is_fed = t->is_rushed = 0;
 	for (tail = LIST_FIRST(&t->tails); tail; tail = next) {
 		next = LIST_NEXT(tail, link);
 		more |= pump(t, tail, &ended);
@@ -330,15 +348,23 @@ static void wait_for_more(struct tailer *t, uint64_t due)
 {
 	shmq_sub *ready[READY_MAX];
 	struct pollfd link = { .fd = t->link_fd, .events = POLLIN };
+	const struct timespec nap = { .tv_nsec = NAP_NS };
 	int64_t left;
 
+	if (t->is_rushed || shmq__clock_monotonic_ns() < t->spin_until_ns) {
+		tail_io_reap(t->io, 0);
+		sched_yield(); /* whom we wait for may want this processor */
+		return;
+	}
 	if (tail_io_under_way(t->io)) {
 		tail_io_reap(t->io, IO_WAIT_NS);
 		return;
 	}
 	due = t->look_ns < due ? t->look_ns : due;
 	left = shmq__clock_left(due);
-	if (t->is_stuck) /* what is there cannot be taken now */
+	if (t->is_fed)
+		nanosleep(&nap, NULL);
+	else if (t->is_stuck) /* what is there cannot be taken now */
 		poll(&link, 1, STUCK_MS);
 	else if (t->lanes)
 		shmq_waitset_wait(t->set, ready, READY_MAX, left);
