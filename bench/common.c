@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <getopt.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -591,4 +592,35 @@ double bench_quantile_smooth(double q)
 	low = from ? (double)(s[from - 1] + v) / 2 : (double)v;
 	high = to < n ? (double)(s[to] + v) / 2 : (double)v;
 	return low + (high - low) * (q * (double)n - (double)from) / (double)(to - from);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	remove(path);
+	return 0;
+}
+
+void bench_scrub(const char *where, const char *prefix, pid_t owner)
+{
+	DIR *d = opendir(where);
+	const struct dirent *entry;
+	char path[PATH_MAX];
+
+	while (d && (entry = readdir(d))) {
+		const char *rest = entry->d_name + strlen(prefix);
+		pid_t pid;
+
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
+			continue;
+		pid = (pid_t)strtol(rest, NULL, 10);
+		if (pid != owner && (kill(pid, 0) == 0 || errno != ESRCH))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", where, entry->d_name);
+		nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	}
+	if (d)
+		closedir(d);
 }

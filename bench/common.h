@@ -230,6 +230,10 @@ void bench_label(const char *figures, const char *format, ...)
  * that: if there are fewer processors, they are not to be trusted. */
 void bench_busy(const char *figures, unsigned processes);
 
+/* Remove from a directory what has a name of this prefix and the id of a
+ * process, if that is `owner` or is gone. */
+void bench_scrub(const char *where, const char *prefix, pid_t owner);
+
 /* Payload of message i.  Every word says which message and which place it
  * belongs to, so that a torn, stale or misplaced word shows; beyond
  * BENCH_WHOLE bytes only the first word of each cache line does, and the

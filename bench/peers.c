@@ -9,11 +9,9 @@
  */
 #include "peers.h"
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <sched.h>
 #include <signal.h>
@@ -44,43 +42,11 @@ static const char *tmp(void)
 	return dir ? dir : "/tmp";
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	remove(path);
-	return 0;
-}
-
-/* Remove from a directory all that belongs to `owner` or to nobody alive. */
-static void scrub(const char *dir, pid_t owner)
-{
-	DIR *d = opendir(dir);
-	const struct dirent *entry;
-	char path[PATH_MAX];
-
-	while (d && (entry = readdir(d))) {
-		const char *rest = entry->d_name + strlen(PREFIX);
-		pid_t pid;
-
-		if (strncmp(entry->d_name, PREFIX, strlen(PREFIX)) != 0)
-			continue;
-		pid = (pid_t)strtol(rest, NULL, 10);
-		if (pid != owner && (kill(pid, 0) == 0 || errno != ESRCH))
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
-		nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-	}
-	if (d)
-		closedir(d);
-}
-
 static void scrub_all(pid_t owner)
 {
-	scrub(tmp(), owner);
-	scrub("/tmp", owner);
-	scrub("/dev/shm", owner);
+	bench_scrub(tmp(), PREFIX, owner);
+	bench_scrub("/tmp", PREFIX, owner);
+	bench_scrub("/dev/shm", PREFIX, owner);
 }
 
 /* Say of each peer whether it started, await the end, clean up. */

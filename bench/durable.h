@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * durable: what the benchmarks of topics with a log share: a directory on a
+ * disk, a supervisor that keeps its logs there, and what the disk itself can
+ * do with the same bytes.
+ *
+ * The directory is made below $SHMQ_BENCH_DISK, or /var/tmp.  A keeper,
+ * forked before anything is written, removes it when the program and all it
+ * forked have ended, however they did.
+ */
+#ifndef BENCH_DURABLE_H
+#define BENCH_DURABLE_H
+
+#include "common.h"
+#include "histogram.h"
+
+/* Publishers have the one processor, and all others the other. */
+#define DURABLE_PUBLISHER 0
+#define DURABLE_OTHERS 1
+
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+/* After bench_init(), with or without a bus: make the directory.  Where `bytes`
+ * do not fit the program ends, with success, and says about `figures` why they
+ * are missing. */
+void durable_init(const char *figures, uint64_t bytes);
+const char *durable_dir(void);
+
+/* As many bytes, or few where they only have to arrive. */
+uint64_t durable_amount(uint64_t bytes);
+
+/* ---- the bus ------------------------------------------------------------- */
+
+/* A supervisor on the processor of the others, and its end.  durable_kill() is
+ * SIGKILL to all of it, which leaves logs as they are. */
+void durable_start(void);
+void durable_stop(void);
+void durable_kill(void);
+
+/* A topic for messages of so many bytes, with a ring of about ring_bytes of
+ * them; the options' other members are taken as they are. */
+void durable_create(shmq_bus *bus, const char *topic, size_t bytes, uint64_t ring_bytes,
+		    struct shmq_topic_options *options);
+
+/* A publisher, whose messages that are larger than a slot take so many bytes. */
+shmq_pub *durable_open_pub(shmq_bus *bus, const char *topic, uint64_t ring_bytes);
+
+/* The messages `from` to `to`, at full speed. */
+void durable_publish(shmq_pub *pub, size_t bytes, uint64_t from, uint64_t to);
+
+/* The same, so many a second: how long after it was due each is published, in
+ * ticks, but for the first tenth. */
+void durable_publish_paced(shmq_pub *pub, size_t bytes, uint64_t from, uint64_t to,
+			   double per_second, struct histogram *seen);
+
+/* The next seq; and wait until all before is confirmed, looking whether what
+ * the library says of that is so. */
+uint64_t durable_head(shmq_bus *bus, const char *topic);
+void durable_await(shmq_pub *pub, uint64_t seq, enum shmq_confirm level);
+
+/* In a process of its own: fill a topic with the messages 0 to n; read the
+ * messages `from` to `to` of a log that has nothing else, and verify each. */
+void durable_fill(const char *topic, size_t bytes, uint64_t n);
+void durable_check(const char *topic, size_t bytes, uint64_t from, uint64_t to);
+
+/* The same in this process, from a subscriber that stands at `from`. */
+void durable_receive(shmq_sub *sub, size_t bytes, uint64_t from, uint64_t to);
+shmq_sub *durable_open_at(shmq_bus *bus, const char *topic, uint64_t seq);
+
+/* ---- the disk ------------------------------------------------------------ */
+
+/* Bytes a second of sequential O_DIRECT writes of 1 MiB, as many at once as
+ * have been the fastest when it was first asked. */
+double durable_write_limit(uint64_t bytes);
+
+/* Have nothing of the directory's files in memory. */
+void durable_drop_caches(void);
+
+int durable_is_cold(void);
+
+/* Call with the path of each segment of a topic, in order. */
+void durable_each_segment(const char *topic, void (*call)(void *arg, const char *path), void *arg);
+
+/* Read all of a topic's segments in large pieces: bytes. */
+uint64_t durable_read(const char *topic);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+#include "durable.h"
+
+static const char question[] =
+	"How fast is a log read again from its beginning, each message verified, compared with\n"
+	"plain reads of 1 MiB of the same files: from the page cache, and from the disk?";
+
+#define TOPIC "log.replay"
+#define BYTES 1024u
+#define LOG_BYTES (512 * MIB)
+
+static uint64_t messages(void)
+{
+	return durable_amount(LOG_BYTES) / BYTES;
+}
+
+static void finish(uint64_t start)
+{
+	/* What both have read: the payload of all messages. */
+	bench_shared->result[0] = (double)(messages() * BYTES) * 1e3 / (double)(bench_now() - start);
+}
+
+static void read_plainly(void *arg)
+{
+	uint64_t start = bench_now();
+
+	(void)arg;
+	if (durable_read(TOPIC) < messages() * BYTES)
+		bench_fail("the log is too short");
+	finish(start);
+}
+
+static void replay(void *arg)
+{
+	shmq_bus *bus = bench_open_started();
+	uint64_t start = bench_now();
+	shmq_sub *sub = durable_open_at(bus, TOPIC, 0);
+
+	(void)arg;
+	durable_receive(sub, BYTES, 0, messages());
+	finish(start);
+	if (durable_head(bus, TOPIC) != messages())
+		bench_fail("more messages are in the log than were sent");
+	shmq_bus_close(bus);
+}
+
+static double run(void (*how)(void *arg))
+{
+	bench_run(&(struct bench_proc){ how, NULL, DURABLE_PUBLISHER }, 1);
+	return bench_shared->result[0];
+}
+
+static int drop(void)
+{
+	durable_drop_caches();
+	return durable_is_cold();
+}
+
+static void measure_cold(void)
+{
+	if (!drop()) {
+		bench_label("log.replay.cold", "not measured: the page cache could not be emptied");
+		return;
+	}
+	bench_note("log.replay.cold.limit", "MB/s", run(read_plainly));
+	drop();
+	bench_note("log.replay.cold.rate", "MB/s", run(replay));
+}
+
+int main(int argc, char **argv)
+{
+	shmq_bus *bus;
+	unsigned r;
+
+	bench_init(argc, argv, BENCH_BUS, question);
+	durable_init("log.replay", 2 * GIB);
+	durable_start();
+	bus = bench_open_started();
+	durable_create(bus, TOPIC, BYTES, 16 * MIB,
+		       &(struct shmq_topic_options){ .log = SHMQ_LOG_BLOCK,
+						     .segment_bytes = durable_amount(128 * MIB) });
+	shmq_bus_close(bus);
+	durable_fill(TOPIC, BYTES, messages());
+	for (r = 0; r < bench.rounds; r++) {
+		measure_cold();
+		run(read_plainly); /* now it is cached */
+		bench_note("log.replay.cached.limit", "MB/s", run(read_plainly));
+		bench_note("log.replay.cached.rate", "MB/s", run(replay));
+	}
+	if (bench_has("log.replay.cold.rate"))
+		bench_ratio("log.replay.cold.vs_read", "log.replay.cold.rate",
+			    "log.replay.cold.limit");
+	bench_ratio("log.replay.cached.vs_read", "log.replay.cached.rate",
+		    "log.replay.cached.limit");
+	return bench_end();
+}
