@@ -455,11 +455,11 @@ int durable_is_cold(void)
 	return cold;
 }
 
-void durable_each_segment(const char *topic, void (*call)(void *arg, const char *path), void *arg)
+static void each_segment(const char *topic, void (*call)(void *arg, const char *path), void *arg)
 {
 	char path[PATH_MAX];
 
-	snprintf(path, sizeof(path), "%.3000s/%s/%s/0", dir, bench.bus, topic);
+	snprintf(path, sizeof(path), "%.3000s/%s/%s/0", getenv("SHMQ_DATA_DIR"), bench.bus, topic);
 	walk(path, ".log", call, arg);
 }
 
@@ -484,6 +484,27 @@ uint64_t durable_read(const char *topic)
 {
 	uint64_t bytes = 0;
 
-	durable_each_segment(topic, read_segment, &bytes);
+	each_segment(topic, read_segment, &bytes);
+	return bytes;
+}
+
+static void note_path(void *arg, const char *path)
+{
+	snprintf(arg, PATH_MAX, "%s", path);
+}
+
+void durable_last_segment(const char *topic, char path[PATH_MAX])
+{
+	*path = 0;
+	each_segment(topic, note_path, path);
+}
+
+uint64_t durable_read_last(const char *topic)
+{
+	char path[PATH_MAX];
+	uint64_t bytes = 0;
+
+	durable_last_segment(topic, path);
+	read_segment(&bytes, path);
 	return bytes;
 }

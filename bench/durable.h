@@ -14,6 +14,8 @@
 #include "common.h"
 #include "histogram.h"
 
+#include <limits.h>
+
 /* Publishers have the one processor, and all others the other. */
 #define DURABLE_PUBLISHER 0
 #define DURABLE_OTHERS 1
@@ -79,10 +81,11 @@ void durable_drop_caches(void);
 
 int durable_is_cold(void);
 
-/* Call with the path of each segment of a topic, in order. */
-void durable_each_segment(const char *topic, void (*call)(void *arg, const char *path), void *arg);
-
-/* Read all of a topic's segments in large pieces: bytes. */
+/* Read all of a topic's segments in large pieces, or the last one: bytes. */
 uint64_t durable_read(const char *topic);
+uint64_t durable_read_last(const char *topic);
+
+/* Where that is. */
+void durable_last_segment(const char *topic, char path[PATH_MAX]);
 
 #endif
