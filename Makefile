@@ -235,12 +235,20 @@ NEEDS_boost   := boost/interprocess/ipc/message_queue.hpp
 NEEDS_ck      := ck_ring.h
 NEEDS_iceoryx := iceoryx_posh/popo/untyped_publisher.hpp
 NEEDS_nng     := nng/nng.h
+NEEDS_lmdb    := lmdb.h
 NEEDS_redis   := hiredis/hiredis.h
+NEEDS_redis_log := hiredis/hiredis.h
+NEEDS_rocksdb := rocksdb/c.h
+NEEDS_sqlite  := sqlite3.h
 NEEDS_zeromq  := zmq.h
 
 LIBS_iceoryx := -liceoryx_posh -liceoryx_hoofs -liceoryx_platform
+LIBS_lmdb    := -llmdb
 LIBS_nng     := -lnng
 LIBS_redis   := -lhiredis
+LIBS_redis_log := -lhiredis
+LIBS_rocksdb := -lrocksdb
+LIBS_sqlite  := -lsqlite3
 LIBS_zeromq  := -lzmq
 
 # It installs its headers under its version.
@@ -255,6 +263,10 @@ PEER_LINK = $(call say,LD,$@)$(LINK) -shared -Wl,-z,defs -o $@ $(filter %.o,$^) 
 $(PEER_DIR)/%.o: INCLUDES = -Ibench
 $(PEER_DIR)/%.o: bench/peers/%.cc Makefile
 	$(call say,CXX,$@)mkdir -p $(@D) && $(PEER_CXX) -Ibench $(addprefix -isystem,$(INCLUDES_$*:-I%=%)) -c -o $@ $<
+# Those that keep records need nothing of what is common to transports.
+STORES := lmdb redis_log rocksdb sqlite
+$(STORES:%=$(PEER_DIR)/%.so): $(PEER_DIR)/%.so: $(PEER_DIR)/%.o
+	$(PEER_LINK)
 $(PEER_DIR)/%.so: $(PEER_DIR)/%.o $(PEER_DIR)/common.o
 	$(PEER_LINK)$(if $(wildcard bench/peers/$*.cc), -lstdc++)
 
