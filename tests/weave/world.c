@@ -192,6 +192,16 @@ int shmq__sub_replay_enter(struct shmq_sub *sub, struct rlane *l)
 	return 0;
 }
 
+int shmq__sub_replay_join(struct shmq_sub *sub)
+{
+	return 0;
+}
+
+int shmq__sub_replay_lacks(const struct rlane *l)
+{
+	return 0;
+}
+
 int shmq__sub_replay_is_ready(const struct shmq_sub *sub, const struct rlane *l)
 {
 	return 0;
