@@ -156,7 +156,9 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 	if (!error)
 		error = open_sub(l, &state, why);
 	if (!error) {
-		l->next = state.has_next ? state.next : shmq__sub_cursor(l->sub);
+		/* A log that is new begins where its rings do, even if publishers
+		 * that do not wait have left that behind already. */
+		l->next = state.has_next ? state.next : l->o.part->base_seq;
 		error = open_writer(l, &state, why);
 	}
 	if (error) {
@@ -288,7 +290,7 @@ static int append_message(struct tail_lane *l)
 		.flags = m->flags & (SHMQ_MSG_BATCH | SHMQ_MSG_META),
 		.kind = LOG_MESSAGE,
 	};
-	struct lay_batch batch;
+	struct lay_batch batch = { 0 };
 	struct iovec piece[5];
 	uint64_t bytes = 0;
 	int n = 0, i, error;

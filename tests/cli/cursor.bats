@@ -22,7 +22,7 @@ written() {
 	await '[ "$(written t)" = 3000 ]'
 	[ "$(shmq sub t --cursor mine -c 10 | tail -n 1)" = 10 ]
 	[ "$(stored t mine)" = 10 ]
-	[ "$(shmq sub t --cursor mine -c 1500 | head -n 1)" = 11 ]
+	[ "$(shmq sub t --cursor mine -c 1500 | sed -n 1p)" = 11 ]
 	[ "$(shmq sub t --cursor other -c 1)" = 1 ]
 	run -3 --separate-stderr shmq sub t --cursor mine -t 0
 	[ "${lines[0]}" = 1511 ]
