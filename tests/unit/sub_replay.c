@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A subscriber that begins in the log: here files and ring are written by the
+ * test, which plays publisher, tailer and supervisor.
+ */
+#include "logdir.h"
+#include "subscriber.h"
+
+#define IN_LOG 100u /* messages that the ring never had */
+
+struct past {
+	struct logdir log;
+	struct logpart part;
+};
+
+/* Files with messages 0 to IN_LOG, a hole and a gap in between; rings that go on
+ * behind them.  Nobody waits for readers, so they need not join. */
+static struct scene set_up_with_log(struct past *past)
+{
+	struct fake_options options = { .base_seq = IN_LOG, .policy = SHMQ_LOSSY };
+	struct scene c = set_up(&options, NULL);
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", test_tmpdir(), STANDIN_TOPIC);
+	logdir_open(&past->log, path, STANDIN_TOPIC, 1, 0);
+	logpart_open(&past->part, &past->log, 0, 0);
+	snprintf(c.f->registry->data_dir, sizeof(c.f->registry->data_dir), "%s", test_tmpdir());
+	shmq_sub_close(c.sub);
+	c.f->rec->log = SHMQ_LOG_GAP;
+	store_relaxed(&c.f->partition[0].log_written, IN_LOG);
+	return c;
+}
+
+static void end(struct scene *c, struct past *past)
+{
+	logpart_close(&past->part);
+	logdir_close(&past->log);
+	tear_down(c);
+}
+
+static void expect(shmq_sub *sub, uint64_t from, uint64_t to)
+{
+	struct shmq_msg msg;
+
+	for (; from < to; from++) {
+		CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+		CHECK_EQ(msg.seq, from);
+	}
+}
+
+TEST(what_is_in_the_log_comes_first_and_the_ring_follows_without_a_seam)
+{
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+	struct shmq_msg msg;
+
+	for (unsigned n = 0; n < IN_LOG; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
+	publish(&c, 10);
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST);
+	expect(c.sub, 0, IN_LOG + 10);
+	CHECK_ERROR(shmq_receive(c.sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	publish(&c, 1);
+	expect(c.sub, IN_LOG + 10, IN_LOG + 11);
+	CHECK_EQ(sub_stats(c.sub).lost, 0);
+	end(&c, &past);
+}
+
+TEST(holes_are_passed_and_gaps_are_told_once_and_counted)
+{
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+	struct shmq_msg msg;
+
+	for (unsigned n = 0; n < 40; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
+	logpart_skip(&past.part, LOG_HOLE, 10);
+	logpart_skip(&past.part, LOG_GAP, 20);
+	for (unsigned n = 70; n < IN_LOG; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_SEQ, .seq = 30);
+	expect(c.sub, 30, 40);
+	CHECK_ERROR(shmq_receive(c.sub, &msg, SHMQ_NOWAIT), SHMQ_EOVERRUN);
+	CHECK_EQ(msg.lost, 20);
+	expect(c.sub, 70, IN_LOG);
+	CHECK_EQ(sub_stats(c.sub).lost, 20);
+	end(&c, &past);
+}
+
+TEST(no_more_is_read_than_the_tailer_says_is_written)
+{
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+	struct shmq_msg msg;
+
+	for (unsigned n = 0; n < IN_LOG; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
+	store_relaxed(&c.f->partition[0].log_written, 50);
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST);
+	expect(c.sub, 0, 50);
+	CHECK_ERROR(shmq_receive(c.sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	store_release(&c.f->partition[0].log_written, IN_LOG);
+	expect(c.sub, 50, IN_LOG);
+	end(&c, &past);
+}
+
+TEST(what_does_not_fit_the_buffer_stays_and_is_handed_out_again)
+{
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+	struct shmq_msg msg;
+	char buf[8];
+
+	for (unsigned n = 0; n < IN_LOG; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "12345", .len = 5 });
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST);
+	CHECK_ERROR(shmq_receive_copy(c.sub, buf, 4, &msg, SHMQ_NOWAIT), SHMQ_EBUFFER);
+	CHECK_OK(shmq_receive_copy(c.sub, buf, 8, &msg, SHMQ_NOWAIT));
+	CHECK_EQ(msg.seq, 0);
+	CHECK_MEM(buf, "12345", 5);
+	expect(c.sub, 1, IN_LOG);
+	end(&c, &past);
+}
