@@ -107,9 +107,8 @@ static void report(void)
 			for (i = 0; i < sizeof(stat) / sizeof(stat[0]); i++)
 				bench_note_stat(topic[k], stat[i].name, "ns",
 						bench_enough(seen->count, stat[i].q) ?
-							bench_tick_ns *
-								(double)histogram_quantile(
-									seen, stat[i].q) :
+							bench_tick_ns * (double)histogram_quantile(
+										seen, stat[i].q) :
 							NAN);
 		}
 	for (k = 0; k < KINDS; k++)
@@ -134,8 +133,8 @@ int main(int argc, char **argv)
 	bus = bench_open_started();
 	for (k = 0; k < KINDS; k++)
 		durable_create(bus, topic[k], BYTES, RING_BYTES,
-			       &(struct shmq_topic_options){
-				       .log = k == ON ? SHMQ_LOG_BLOCK : SHMQ_LOG_NONE });
+			       &(struct shmq_topic_options){ .log = k == ON ? SHMQ_LOG_BLOCK :
+									      SHMQ_LOG_NONE });
 	shmq_bus_close(bus);
 	bench_run(proc, 2);
 	durable_check(topic[ON], BYTES, 0, in_all());

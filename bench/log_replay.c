@@ -17,7 +17,8 @@ static uint64_t messages(void)
 static void finish(uint64_t start)
 {
 	/* What both have read: the payload of all messages. */
-	bench_shared->result[0] = (double)(messages() * BYTES) * 1e3 / (double)(bench_now() - start);
+	bench_shared->result[0] =
+		(double)(messages() * BYTES) * 1e3 / (double)(bench_now() - start);
 }
 
 static void read_plainly(void *arg)

@@ -41,8 +41,8 @@ static void publish(void *arg)
 	start = bench_now();
 	durable_publish(pub, p->shape->bytes, p->from, p->to);
 	durable_await(pub, durable_head(bus, p->shape->name), SHMQ_WRITTEN);
-	bench_shared->result[0] = (double)((p->to - p->from) * p->shape->bytes) * 1e3 /
-				  (double)(bench_now() - start);
+	bench_shared->result[0] =
+		(double)((p->to - p->from) * p->shape->bytes) * 1e3 / (double)(bench_now() - start);
 	shmq_bus_close(bus);
 }
 

@@ -72,9 +72,9 @@ struct tailer {
 	unsigned failed_count;
 	unsigned lanes;
 	uint64_t look_ns, retain_ns;
-	int is_stuck;    /* a lane has no buffer, or its disk is full */
-	int is_fed;      /* a lane had something when it was looked at last */
-	int is_rushed;   /* ... so much of a ring that we should hurry */
+	int is_stuck;  /* a lane has no buffer, or its disk is full */
+	int is_fed;    /* a lane had something when it was looked at last */
+	int is_rushed; /* ... so much of a ring that we should hurry */
 	uint64_t spin_until_ns;
 	int is_stopping; /* the bus ends: read all there is */
 	int is_over;     /* the parent is gone */

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #define LOOK_NS INT64_C(100000000) /* whether the topic ended, or the handle closes */
-#define LOOK_TURNS 64u              /* of a spinning wait, between looks at the clock */
+#define LOOK_TURNS 64u             /* of a spinning wait, between looks at the clock */
 
 struct confirm_fd {
 	pthread_t thread;

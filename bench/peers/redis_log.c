@@ -46,8 +46,8 @@ static pid_t start(const char *dir)
 	if (!chdir(dir))
 		execlp("redis-check-rdb", "redis-server", "--port", "0", "--unixsocket", "socket",
 		       "--save", "", "--appendonly", "yes", "--appendfsync", "always",
-		       "--auto-aof-rewrite-percentage", "0", "--loglevel", "warning",
-		       "--logfile", "log", (char *)NULL);
+		       "--auto-aof-rewrite-percentage", "0", "--loglevel", "warning", "--logfile",
+		       "log", (char *)NULL);
 	_exit(127);
 }
 
