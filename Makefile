@@ -323,6 +323,10 @@ bench bench-quick:
 	@$(MAKE) $(JOBS) all bench-programs
 	@$(RUN_ENV) bench/run $(if $(filter %-quick,$@),--quick)
 
+bench-log: deps ## run the benchmarks of topics with a log: up to 25 GB of disk meanwhile
+	@$(MAKE) $(JOBS) all bench-programs
+	@$(RUN_ENV) bench/run --only '^log_'
+
 bench-programs: $(BENCH)
 
 # Nobody needs a peer: where its package can't be had, it is left out.
@@ -403,7 +407,7 @@ clean: ## remove build/
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-programs bench-peers lint install \
+.PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers lint install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
