@@ -79,6 +79,68 @@ int shmq__name_check_cursor(const char *name, struct shmq__why *why)
 	return check_words(name, 0, "cursor", SHMQ_EOPTION, why);
 }
 
+int shmq__name_check_pattern(const char *pattern, struct shmq__why *why)
+{
+	char word[SHMQ_NAME_MAX + 1];
+	size_t i, n = 0;
+
+	/* As a name, with a letter for each wildcard that stands alone. */
+	for (i = pattern[0] == '$'; pattern[i] && n < sizeof(word) - 1; i++) {
+		char before = n ? pattern[i - 1] : '.', after = pattern[i + 1];
+		int alone = before == '.' && (!after || after == '.');
+
+		if ((pattern[i] == '*' || pattern[i] == '#') && !alone)
+			return shmq__fail(why, SHMQ_ENAME,
+					  "byte %zu of the pattern: '%c' stands for whole words",
+					  i + 1, pattern[i]);
+		word[n++] = alone && !is_word_byte(pattern[i]) ? 'x' : pattern[i];
+	}
+	word[n] = 0;
+	if (pattern[i])
+		return shmq__fail(why, SHMQ_ENAME, "a pattern has at most %d bytes", SHMQ_NAME_MAX);
+	return check_words(word, 0, "pattern", SHMQ_ENAME, why);
+}
+
+static size_t word_length(const char *at)
+{
+	return strcspn(at, ".");
+}
+
+static const char *next_word(const char *at)
+{
+	at += word_length(at);
+	return *at ? at + 1 : at;
+}
+
+/* Word by word, both to their ends.  Where a word does not fit, the last '#'
+ * takes one more; an earlier one need not, since what stands between the two
+ * fits where it was found first. */
+int shmq__name_matches(const char *pattern, const char *name)
+{
+	const char *after = NULL, *from = NULL; /* of the last '#' */
+
+	if ((*pattern == '$') != (*name == '$'))
+		return 0;
+	while (*name || *pattern) {
+		size_t n = word_length(name), p = word_length(pattern);
+
+		if (p == 1 && *pattern == '#') {
+			pattern = after = next_word(pattern);
+			from = name;
+		} else if (*name &&
+			   ((p == 1 && *pattern == '*') || (p == n && !memcmp(pattern, name, n)))) {
+			pattern = next_word(pattern);
+			name = next_word(name);
+		} else if (after && *from) {
+			from = name = next_word(from);
+			pattern = after;
+		} else {
+			return 0;
+		}
+	}
+	return 1;
+}
+
 SHMQ_EXPORT int shmq_topic_check_name(const char *name)
 {
 	return shmq__name_check_topic(name, SHMQ__NAME_USER, NULL);

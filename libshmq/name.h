@@ -18,6 +18,13 @@ int shmq__name_check_topic(const char *name, enum shmq__name_who who, struct shm
 /* What a stored cursor may be called: as a user's topic.  0 or SHMQ_EOPTION. */
 int shmq__name_check_cursor(const char *name, struct shmq__why *why);
 
+/* What a pattern may be: words as of a topic, or '*' for one, or '#' for any
+ * number of them.  0 or SHMQ_ENAME. */
+int shmq__name_check_pattern(const char *pattern, struct shmq__why *why);
+/* 1 if a name has that pattern, both checked.  The bus's own topics have none
+ * that does not begin with '$' itself. */
+int shmq__name_matches(const char *pattern, const char *name);
+
 /* The directory of a bus's socket, lock and manifest: dir if given, else
  * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it
  * is made 0700; it must be a directory of ours that others cannot write.

@@ -104,6 +104,93 @@ TEST(bad_topic_names_are_refused_with_the_reason)
 	}
 }
 
+TEST(a_pattern_has_whole_words_for_wildcards)
+{
+	static const struct {
+		const char *pattern, *name;
+		int fits;
+	} cases[] = {
+		{ "a.b", "a.b", 1 },
+		{ "a.b", "a.c", 0 },
+		{ "a.b", "a", 0 },
+		{ "a.b", "a.b.c", 0 },
+		{ "a.b", "a.bc", 0 },
+		{ "a.bc", "a.b", 0 },
+		{ "*", "a", 1 },
+		{ "*", "a.b", 0 },
+		{ "*.b", "b", 0 },
+		{ "md.*.AAPL", "md.eq.AAPL", 1 },
+		{ "md.*.AAPL", "md.AAPL", 0 },
+		{ "md.*.AAPL", "md.eq.x.AAPL", 0 },
+		{ "*.*", "a.b", 1 },
+		{ "#", "a", 1 },
+		{ "#", "a.b.c", 1 },
+		{ "a.#", "a", 1 },
+		{ "a.#", "a.b.c", 1 },
+		{ "a.#", "b", 0 },
+		{ "#.c", "c", 1 },
+		{ "#.c", "a.b.c", 1 },
+		{ "#.c", "a.c.b", 0 },
+		{ "a.#.c", "a.c", 1 },
+		{ "a.#.c", "a.c.c.b.c", 1 },
+		{ "a.#.c", "a.c.d", 0 },
+		{ "#.a.#", "x.a.y", 1 },
+		{ "#.a.#", "a", 1 },
+		{ "#.a.#", "x.y", 0 },
+		{ "#.a.#.b", "a.x.a.b", 1 },
+		{ "#.a.#.b", "b.a", 0 },
+		{ "#.*", "a", 1 },
+		{ "*.#", "a.b", 1 },
+		{ "#.#", "a", 1 },
+		{ "#.a.b", "a.a.b", 1 },
+		{ "#.a.*.#.b", "a.b.b", 1 },
+		{ "#", "$sys.events", 0 },
+		{ "$sys.#", "$sys.events", 1 },
+		{ "$sys.#", "sys.events", 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		CHECK_OK(shmq__name_check_pattern(cases[i].pattern, &why));
+		if (shmq__name_matches(cases[i].pattern, cases[i].name) != cases[i].fits)
+			FAIL("%s and %s", cases[i].pattern, cases[i].name);
+	}
+}
+
+/* What a search that tries everything would not see the end of. */
+TEST(a_pattern_of_many_wildcards_is_soon_decided)
+{
+	char pattern[SHMQ_NAME_MAX + 1] = "#", name[SHMQ_NAME_MAX + 1] = "a";
+
+	while (strlen(pattern) + 4 < sizeof(pattern))
+		strcat(pattern, ".a.#");
+	while (strlen(name) + 2 < sizeof(name))
+		strcat(name, ".a");
+	CHECK_EQ(shmq__name_matches(pattern, name), 1);
+	pattern[strlen(pattern) - 1] = 'b';
+	CHECK_EQ(shmq__name_matches(pattern, name), 0);
+}
+
+TEST(bad_patterns_are_refused_with_the_reason)
+{
+	static const struct {
+		const char *pattern, *reason;
+	} cases[] = {
+		{ "", "a pattern name must have a word" },
+		{ "a*", "byte 2 of the pattern: '*' stands for whole words" },
+		{ "#a", "byte 1 of the pattern: '#' stands for whole words" },
+		{ "a.**", "byte 3 of the pattern: '*' stands for whole words" },
+		{ "a..b", "byte 3 of the pattern name ends an empty word: words are separated by "
+			  "single dots" },
+		{ "a.", "a pattern name must not end with a dot" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		CHECK_EQ(shmq__name_check_pattern(cases[i].pattern, &why), SHMQ_ENAME);
+		CHECK_STR(why.text, cases[i].reason);
+	}
+	CHECK_EQ(shmq__name_check_pattern(repeat('x', SHMQ_NAME_MAX + 1), &why), SHMQ_ENAME);
+}
+
 TEST(names_with_a_dollar_belong_to_the_bus)
 {
 	refused("$sys", "names that start with '$' belong to the bus: choose another");
