@@ -362,6 +362,7 @@ static int put_off(const struct exchange *x, struct again *again)
 static void answer(struct exchange *x, struct again *again)
 {
 	const struct proto_request *req = x->req;
+	struct control *c = x->c;
 	struct conn *conn = x->conn;
 	int error = check_request(conn, req, &x->why);
 
@@ -396,6 +397,8 @@ static void answer(struct exchange *x, struct again *again)
 		conn_close(conn);
 out:
 	free(again);
+	/* The tailer may have closed the last topic, or come after it. */
+	control_maybe_idle(c);
 }
 
 int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,

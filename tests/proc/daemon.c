@@ -734,3 +734,24 @@ TEST(a_supervisor_on_demand_stays_while_there_is_anything_and_then_goes)
 	CHECK(!test_bus_accepts());
 	test_bus_stop();
 }
+
+TEST(a_supervisor_on_demand_goes_when_its_last_topic_had_a_log)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t parent;
+
+	test_bus_prepare();
+	CHECK_EQ(test_join(shmqd("--on-demand", "--linger", "0.2")), 0);
+	bus = test_bus_open();
+	parent = test_bus_parent_pid(bus);
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(pub, "x", 1));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	shmq_pub_close(pub);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	shmq_bus_close(bus);
+	CHECK(test_wait_until(is_gone, &parent, 10000));
+	test_bus_stop();
+}
