@@ -11,7 +11,8 @@ SHMQ_DAEMON=${SHMQ_DAEMON:-$build/shmqd}
 shmq=${SHMQ:-$build/shmq}
 dir=$(mktemp -d)
 SHMQ_RUNTIME_DIR=$dir/bus
-export SHMQ_DAEMON SHMQ_RUNTIME_DIR
+SHMQ_DATA_DIR=$dir/data
+export SHMQ_DAEMON SHMQ_RUNTIME_DIR SHMQ_DATA_DIR
 mkdir -m 700 "$SHMQ_RUNTIME_DIR"
 trap 'rm -rf "$dir"' EXIT
 
@@ -78,7 +79,13 @@ compiles() {
 		${CC:-cc} -Wall -Wextra -Werror -fsyntax-only -I"$source/../include" "$source/$1.c"
 }
 
-compiles publisher && compiles subscriber && compiles zero_copy && compiles survive_crash
+all_compile() {
+	for example in "$source"/*.c; do
+		compiles "$(basename "$example" .c)" || return 1
+	done
+}
+
+all_compile
 result every_example_names_its_compile_line_and_needs_no_more
 
 run "$build/examples/subscriber" >"$dir/out" &
@@ -116,6 +123,26 @@ all its messages read without a gap, in it and after its death
 its successor took over: 10000 of 10000 messages read in the same handle
 END
 result survive_crash_goes_on_with_the_successor
+
+run "$build/examples/replay_then_live" >"$dir/out"
+result replay_then_live_exits_0
+same "$dir/out" <<'END'
+10000 messages are past, the ring holds 1024 of them
+10000 messages replayed
+10000 more as they came, none missing, none twice
+END
+result replay_then_live_reads_the_past_and_runs_on_without_a_seam
+
+run "$build/examples/confirmed_publish" >"$dir/out"
+result confirmed_publish_exits_0
+same "$dir/out" <<'END'
+order 1 is on the disk
+order 2 is on the disk
+order 3 is on the disk
+orders to 1003 are on the disk, by one wait
+the log has 1003 of 1003 orders
+END
+result confirmed_publish_has_in_the_log_what_was_confirmed
 
 bus_gone
 result supervisor_leaves_the_empty_bus
