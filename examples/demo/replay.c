@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * replay: comes when the flow has ended and its publisher is gone, starts at
- * the oldest message that is still in the ring, and reads to the summary.
+ * replay: comes when millions of orders are past, starts with the first of all,
+ * which only the topic's log has, and runs on into what the flow publishes
+ * meanwhile, until its summary.
  */
 #include "common.h"
 #include "messages.h"

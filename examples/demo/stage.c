@@ -13,22 +13,25 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#define SEGMENT_BYTES (UINT64_C(64) << 20) /* reserved on the disk ahead of need */
+
 static const struct topic {
 	const char *name;
 	enum shmq_mode mode;
 	enum shmq_policy policy;
 	uint64_t depth;
 	uint64_t max_message_bytes; /* 0: what fits a slot */
+	enum shmq_log log;
 } topics[] = {
-	{ TOPIC_CPU, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
-	{ TOPIC_MEM, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
-	{ TOPIC_LOAD, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
-	{ TOPIC_NET, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
-	{ TOPIC_DISK, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0 },
-	{ TOPIC_PROC, SHMQ_SHARED, SHMQ_BLOCK, 8192, 0 },
-	{ TOPIC_ORDERS, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 65536, 0 },
-	{ TOPIC_TICKS, SHMQ_EXCLUSIVE, SHMQ_LOSSY, 4096, 0 },
-	{ TOPIC_EVENTS, SHMQ_SHARED, SHMQ_BLOCK, 1024, EVENT_MAX },
+	{ TOPIC_CPU, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0, SHMQ_LOG_NONE },
+	{ TOPIC_MEM, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0, SHMQ_LOG_NONE },
+	{ TOPIC_LOAD, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0, SHMQ_LOG_NONE },
+	{ TOPIC_NET, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0, SHMQ_LOG_NONE },
+	{ TOPIC_DISK, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 1024, 0, SHMQ_LOG_NONE },
+	{ TOPIC_PROC, SHMQ_SHARED, SHMQ_BLOCK, 8192, 0, SHMQ_LOG_NONE },
+	{ TOPIC_ORDERS, SHMQ_EXCLUSIVE, SHMQ_BLOCK, 65536, 0, SHMQ_LOG_BLOCK },
+	{ TOPIC_TICKS, SHMQ_EXCLUSIVE, SHMQ_LOSSY, 4096, 0, SHMQ_LOG_NONE },
+	{ TOPIC_EVENTS, SHMQ_SHARED, SHMQ_BLOCK, 1024, EVENT_MAX, SHMQ_LOG_NONE },
 };
 
 /* ---- the machine ------------------------------------------------------- */
@@ -84,6 +87,9 @@ static struct shmq_topic_options options_of(const struct topic *topic)
 					    .mode = topic->mode,
 					    .policy = topic->policy,
 					    .max_message_bytes = topic->max_message_bytes,
+					    .log = topic->log,
+					    .segment_bytes =
+						    topic->log == SHMQ_LOG_NONE ? 0 : SEGMENT_BYTES,
 					    .flags = SHMQ_TOPIC_TIME };
 }
 
@@ -147,10 +153,10 @@ static void show_topic(const struct shmq_topic_info *info)
 
 	if (info->node_actual)
 		snprintf(node, sizeof(node), "%d", info->node_actual - 1);
-	printf("  %-13s %-10s %-6s %6llu %5u %5.2f MiB  %-6s %-6s %s\n", info->name,
+	printf("  %-13s %-10s %-6s %6llu %5u %5.2f MiB  %-6s %-6s %-6s %s\n", info->name,
 	       modes[info->mode], policies[info->policy], (unsigned long long)info->depth,
 	       info->slot_bytes, info->ring_bytes / 1048576.0, pages_text(info->page_bytes), node,
-	       locked_text(info));
+	       locked_text(info), info->log == SHMQ_LOG_BLOCK ? "kept" : "-");
 }
 
 static void create_topics(shmq_bus *bus)
@@ -160,8 +166,8 @@ static void create_topics(shmq_bus *bus)
 
 	printf("\nTopics\n");
 	plan_topics(bus, ring_bytes);
-	printf("  %-13s %-10s %-6s %6s %5s %9s  %-6s %-6s %s\n", "topic", "mode", "policy", "depth",
-	       "slot", "rings", "pages", "node", "locked");
+	printf("  %-13s %-10s %-6s %6s %5s %9s  %-6s %-6s %-6s %s\n", "topic", "mode", "policy",
+	       "depth", "slot", "rings", "pages", "node", "locked", "log");
 	for (size_t i = 0; i < COUNT_OF(topics); i++) {
 		struct shmq_topic_options options = options_of(&topics[i]);
 		int error = shmq_topic_create(bus, topics[i].name, &options, &plan[i]);
