@@ -390,7 +390,7 @@ void history_clear(struct history *h);
 
 /* ---- sender ---------------------------------------------------------- */
 
-enum doing { DOING_NOTHING, DOING_READ, DOING_PUBLISH, DOING_WAIT_SUBSCRIBERS };
+enum doing { DOING_NOTHING, DOING_READ, DOING_PUBLISH, DOING_WAIT_SUBSCRIBERS, DOING_CONFIRM };
 
 struct progress {
 	int is_on;
@@ -421,6 +421,8 @@ void sender_start(struct sender *sender);
 /* These return an exit code, having said what went wrong. */
 int sender_add(struct sender *sender, const struct shmq_msg *msg);
 int sender_flush(struct sender *sender); /* send what is pending */
+/* Wait until all that is published, by anybody, is so far in the topic's log. */
+int sender_confirm(struct sender *sender, enum shmq_confirm level, int64_t timeout_ns);
 int sender_fail(struct sender *sender, int error, const char *doing);
 double sender_rate(const struct sender *sender);
 /* Say what was sent, as asked for, and what was dropped; the exit code, of which

@@ -181,6 +181,16 @@ static int open_file(struct import *im)
 	return im->input.fd >= 0 ? CLI_OK : out_fail(NULL, -errno, "opening", im->file, NULL);
 }
 
+/* Where there is a log, what was imported is to be in it. */
+static int confirm(struct import *im)
+{
+	if (im->info.log <= SHMQ_LOG_NONE || sig_stopped())
+		return CLI_OK;
+	return sender_confirm(&im->sender,
+			      im->info.sync == SHMQ_SYNC_NONE ? SHMQ_WRITTEN : SHMQ_SYNCED,
+			      SHMQ_FOREVER);
+}
+
 static int import(struct import *im)
 {
 	int code = open_topic(im);
@@ -190,7 +200,10 @@ static int import(struct import *im)
 	sender_start(&im->sender);
 	if (isatty(STDERR_FILENO) && !isatty(im->input.fd))
 		progress_start(&im->sender);
-	code = sender_conclude(&im->sender, &im->report, send_all(im));
+	code = send_all(im);
+	if (code == CLI_OK)
+		code = confirm(im);
+	code = sender_conclude(&im->sender, &im->report, code);
 	if (!im->lost)
 		return code;
 	out_say("importing into \"%s\": the file tells of %" PRIu64 " %s that it does not have "
@@ -237,6 +250,7 @@ const struct command log_import = {
 	"TOPIC [FILE] [OPTION]...",
 	"Publish what was exported, as if it came now but with its own times",
 	"FILE is - or left out for stdin.  Key, properties and type are kept, tag and time\n"
-	"where the topic carries them; seqs are new.\n",
+	"where the topic carries them; seqs are new.  Where the topic has a log, this ends\n"
+	"when all is in it and survives the machine (without sync: every process).\n",
 	run,
 };

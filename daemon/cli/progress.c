@@ -29,6 +29,8 @@ static void show_doing(const struct sender *sender, enum doing doing)
 
 	if (doing == DOING_WAIT_SUBSCRIBERS)
 		fprintf(stderr, "; waiting for subscribers");
+	else if (doing == DOING_CONFIRM)
+		fprintf(stderr, "; waiting for the log");
 	else if (doing == DOING_READ && bytes)
 		fprintf(stderr, "; %s of the next read", units_size(bytes).s);
 	else if (doing == DOING_PUBLISH && !show_holder(sender) && bytes)

@@ -27,12 +27,19 @@ struct pub {
 	uint32_t type;
 	int32_t partition_plus1;
 	int create, flush;
+	enum shmq_confirm confirm;
 	struct sender_report report;
 	size_t key_len;
 	char split; /* the byte that ends a key, if separator is set */
 };
 
 #define AT(member) OPT_AT(struct pub, member)
+
+static const struct opt_word confirms[] = {
+	{ "written", SHMQ_WRITTEN },
+	{ "synced", SHMQ_SYNCED },
+	{ NULL, 0 },
+};
 
 static const struct opt options[] = {
 	{ "lines", .kind = OPT_SET, AT(input_shape), .value = INPUT_LINES,
@@ -61,10 +68,13 @@ static const struct opt options[] = {
 	  .help = "begin when N are attached" },
 	{ "flush", .kind = OPT_SET, AT(flush), .value = 1,
 	  .help = "end when those attached have read everything" },
+	{ "confirm", .kind = OPT_WORD, AT(confirm), .words = confirms,
+	  .help = "end when all is in the topic's log: written\n"
+		  "(survives every process), synced (the machine)" },
 	{ "timeout", .letter = 't', .kind = OPT_DURATION, AT(timeout_ns), .arg = "TIME",
 	  .help = "how long each of these may take: a publish (the\n"
-		  "topic's timeout), --wait-subscribers and --flush\n"
-		  "(forever); with 0 a full topic drops" },
+		  "topic's timeout), --wait-subscribers, --flush and\n"
+		  "--confirm (forever); with 0 a full topic drops" },
 	{ "wait", .kind = OPT_WORD, AT(wait), .words = shape_waits,
 	  .help = "how to wait for room (the topic's hint)" },
 	{ "verbose", .letter = 'v', .kind = OPT_SET, AT(report.verbose), .value = 1,
@@ -382,6 +392,8 @@ static int publish_all(struct pub *pub)
 		code = send_input(pub);
 	if (code == CLI_OK && !sig_stopped())
 		code = wait_consumed(pub);
+	if (code == CLI_OK && pub->confirm && !sig_stopped())
+		code = sender_confirm(&pub->sender, pub->confirm, patience(pub));
 	return sender_conclude(&pub->sender, &pub->report, code);
 }
 

@@ -138,6 +138,51 @@ int sender_add(struct sender *sender, const struct shmq_msg *msg)
 	return sender->pending < sender->batch_max ? CLI_OK : sender_flush(sender);
 }
 
+struct confirm {
+	struct sender *sender;
+	enum shmq_confirm level;
+	int64_t until_ns; /* SHMQ_FOREVER, or CLOCK_MONOTONIC */
+};
+
+static int confirm_partition(void *arg, const struct shmq_partition_info *partition)
+{
+	const struct confirm *c = arg;
+	int64_t left = c->until_ns;
+	int rc;
+
+	if (left != SHMQ_FOREVER)
+		left = left > cli_now_ns() ? left - cli_now_ns() : SHMQ_NOWAIT;
+	if (sig_wait_begin())
+		return 0;
+	rc = shmq_pub_wait_confirm(c->sender->pub, partition->partition, partition->head - 1,
+				   c->level, left);
+	sig_wait_end();
+	if (rc == SHMQ_EEMPTY)
+		return SHMQ_ETIMEOUT;
+	return rc;
+}
+
+int sender_confirm(struct sender *sender, enum shmq_confirm level, int64_t timeout_ns)
+{
+	struct confirm c = {
+		.sender = sender,
+		.level = level,
+		.until_ns = timeout_ns == SHMQ_FOREVER ? timeout_ns : cli_now_ns() + timeout_ns,
+	};
+	int rc;
+
+	progress_set(sender, DOING_CONFIRM, 0);
+	rc = shmq_partition_each(sender->cli->bus, sender->topic, confirm_partition, &c);
+	progress_set(sender, DOING_NOTHING, 0);
+	if (!rc)
+		return CLI_OK;
+	progress_hide(sender);
+	return out_fail(sender->cli, rc, "waiting for the log of", sender->topic,
+			rc == SHMQ_EOPTION  ? "it has none: create it with --log" :
+			rc == SHMQ_ETIMEOUT ? "its disk may be slow or full: shmq stat shows it" :
+					      NULL);
+}
+
 /* ---- the end --------------------------------------------------------- */
 
 static void summarise(const struct sender *sender, const struct sender_report *report)

@@ -60,6 +60,22 @@ now() { # as a time of --from and --to
 	await '[ "$(synced gaps)" = 1 ]'
 }
 
+@test "pub_ends_when_what_it_sent_is_confirmed" {
+	durable t --sync every
+	seq 100 | shmq pub t --confirm written
+	[ "$(written t)" = 100 ]
+	seq 100 | shmq pub t --confirm synced
+	[ "$(synced t)" = 200 ]
+	durable never --sync none
+	echo x | shmq pub never --confirm written
+	run -3 shmq pub never --confirm synced --timeout 0.1 <<<x
+	has "$output" "shmq stat shows it"
+	shmq create plain -q
+	run -2 shmq pub plain --confirm written <<<x
+	has "$output" "create it with --log"
+	run -2 shmq pub t --confirm maybe </dev/null
+}
+
 @test "options_of_a_log_need_one_and_fit_together" {
 	for option in "--sync every" "--sync-after 1s" "--segment 2M" "--retain 1G" "--retain-for 1d"; do
 		run -2 shmq create t $option

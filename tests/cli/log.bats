@@ -259,6 +259,22 @@ in_data_dir() {
 	done
 }
 
+@test "what_was_imported_is_in_the_log_at_once" {
+	export SHMQ_DATA_DIR=$DIR/data
+	for n in $(seq 3000); do echo "{\"data\":\"$n\",\"key\":\"k$((n % 7))\",\"type\":$((n % 100))}"; done >file
+	for sync in none interval batch every; do
+		shmq create "t.$sync" -q --depth 1024 --log block --sync "$sync"
+		run -0 shmq log import "t.$sync" file
+		shmq log export "t.$sync" -q >out
+		[ "$(json '"$_->{data} $_->{key} $_->{type}"' <out)" = \
+			"$(json '"$_->{data} $_->{key} $_->{type}"' <file)" ] || fail "$sync differs"
+	done
+	shmq log export t.every -q --format frames >frames
+	shmq create again -q --depth 1024 --log block
+	run -0 shmq log import again frames --format frames
+	shmq log export again -q --format frames | cmp - frames
+}
+
 @test "import_reads_frames_stdin_and_all_bytes" {
 	shmq create t -q
 	printf '\377\0x' | shmq pub t --file -
