@@ -595,6 +595,9 @@ static void watch_space(struct tail_lane *l)
 			 "less retained, before publishers notice",
 			 l->name, left >> 20);
 	l->is_low = is_low;
+	store_relaxed(&l->o.part->log_left_mib,
+		      left >> 20 < UINT32_MAX ? (uint32_t)(left >> 20) : UINT32_MAX);
+	store_relaxed(&l->o.part->log_is_low, (uint32_t)is_low);
 }
 
 /* A stored cursor needs something that lies before seq: then, and where that cannot

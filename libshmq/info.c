@@ -230,6 +230,8 @@ static void describe_partition(const struct shmq__topic *t, uint32_t p,
 	out->log_written = load_relaxed(&r->part->log_written);
 	out->log_synced = load_relaxed(&r->part->log_synced);
 	out->log_error = r->part->log_error;
+	out->log_left = (uint64_t)load_relaxed(&r->part->log_left_mib) << 20;
+	out->log_is_low = load_relaxed(&r->part->log_is_low) != 0;
 	find_holders(t, p, out);
 }
 

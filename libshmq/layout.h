@@ -396,12 +396,13 @@ struct lay_partition {
 	lay_ref bells; /* struct lay_bells */
 	uint64_t base_seq;
 	/* Of the log; the tailer stores, all read. */
-	shmq_au64 log_written; /* seqs before it are in the files */
-	shmq_au64 log_synced;  /* ... and survive the machine */
-	shmq_au64 log_first;   /* the oldest that is kept */
-	shmq_au32 log_word;    /* futex: bumped when one of them has risen */
-	int32_t log_error;     /* why it does not go on, 0 if it does */
-	uint8_t pad[8];
+	shmq_au64 log_written;  /* seqs before it are in the files */
+	shmq_au64 log_synced;   /* ... and survive the machine */
+	shmq_au64 log_first;    /* the oldest that is kept */
+	shmq_au32 log_word;     /* futex: bumped when one of them has risen */
+	int32_t log_error;      /* why it does not go on, 0 if it does */
+	shmq_au32 log_left_mib; /* on its disk, as of a second ago */
+	shmq_au32 log_is_low;   /* 1: that is little */
 };
 _Static_assert(sizeof(struct lay_partition) == 64, "partition record");
 

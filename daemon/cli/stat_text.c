@@ -169,7 +169,7 @@ static void print_partitions(const struct sample *before, const struct sample *n
 static void print_logs(const struct sample *now)
 {
 	static const char *const heads[] = {
-		">LOG OF", ">FIRST", ">WRITTEN", ">SYNCED", ">BEHIND", "ERROR",
+		">LOG OF", ">FIRST", ">WRITTEN", ">SYNCED", ">BEHIND", ">DISK LEFT", "ERROR",
 	};
 	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
 	uint32_t p;
@@ -184,6 +184,8 @@ static void print_logs(const struct sample *now)
 		table_add(&table, "%" PRIu64, partition->log_written);
 		table_add(&table, "%" PRIu64, partition->log_synced);
 		table_add(&table, "%" PRIu64, partition->head - partition->log_written);
+		table_add(&table, "%s%s", units_size(partition->log_left).s,
+			  partition->log_is_low ? " low" : "");
 		table_add(&table, "%s",
 			  partition->log_error ? shmq_strerror(partition->log_error) : "-");
 	}

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <sys/stat.h>
 
 enum { MIB = 1 << 20 };
@@ -469,6 +470,47 @@ TEST_WITHIN(on_a_full_disk_publishers_wait_and_go_on_by_themselves_when_there_is
 	expect(sub, 0, 0, flow.to);
 	CHECK_EQ(partition_info(bus, "t", 0).log_error, 0);
 	shmq_sub_close(sub);
+	CHECK_OK(shmq_bus_stop(bus, 0));
+	shmq_bus_close(bus);
+	end_small_disk();
+	test_bus_stop();
+}
+
+static uint64_t disk_left(void)
+{
+	struct statvfs fs;
+
+	CHECK(!statvfs(getenv("SHMQ_DATA_DIR"), &fs));
+	return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+TEST_WITHIN(a_disk_that_is_short_of_room_is_shown_before_any_log_stands, 60)
+{
+	struct shmq_partition_info info;
+	uint64_t next = 0;
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	need_small_disk(32);
+	test_bus_restart();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .segment_bytes = MIB);
+	pub = open_pub(bus, "t");
+	while (!partition_info(bus, "t", 0).log_left)
+		test_sleep_ms(1);
+	CHECK_EQ(partition_info(bus, "t", 0).log_is_low, 0);
+	for (; disk_left() >= 2 * MIB; next += DEPTH) {
+		publish(pub, next, next + DEPTH);
+		await_written(bus, "t", next + DEPTH);
+	}
+	do {
+		test_sleep_ms(1);
+		info = partition_info(bus, "t", 0);
+	} while (!info.log_is_low);
+	CHECK_EQ(info.log_error, 0);
+	CHECK_LT(info.log_left, 2 * MIB);
+	await_said("are left on its disk");
+	shmq_pub_close(pub);
 	CHECK_OK(shmq_bus_stop(bus, 0));
 	shmq_bus_close(bus);
 	end_small_disk();
