@@ -44,7 +44,7 @@
 	X(FAILURE, 1, "failed") \
 	X(USAGE, 2, "wrong usage, invalid name or option") \
 	X(TIMEOUT, 3, "timed out") \
-	X(LOST, 4, "messages were lost (sub), missing (log) or dropped (pub)") \
+	X(LOST, 4, "messages were lost (sub, replay), missing (log) or dropped (pub)") \
 	X(MISSING, 5, "no such topic, or no supervisor") \
 	X(CONFLICT, 6, "the topic exists, or it or the bus is in use") \
 	X(RESOURCES, 7, "refused for resources: memory, hugepages, node, limits")
