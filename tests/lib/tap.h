@@ -29,7 +29,8 @@
 
 #define TAP_TIMEOUT_S 30 /* watchdog of a TEST; four times that under SAN */
 
-/* Define a test; the name is a sentence.  TEST_WITHIN chooses the watchdog. */
+/* Define a test; the name is a sentence.  TEST_WITHIN chooses the watchdog,
+ * and SHMQ_TEST_LIMIT (seconds) one that is longer. */
 #define TEST(name) TEST_WITHIN(name, TAP_TIMEOUT_S)
 #define TEST_WITHIN(name, seconds) \
 	static void name(void); \
