@@ -105,6 +105,11 @@ static int is_resumed(const struct shmq_bus *bus, const struct proto_reply *repl
 	       reply->hello.client == bus->client && reply->hello.gen == bus->gen;
 }
 
+static int went_away(const struct shmq_bus *bus, struct shmq__why *why)
+{
+	return shmq__fail(why, SHMQ_ENODAEMON, "the supervisor at %s went away", bus->path);
+}
+
 /* Connect and say hello.  Locked.  0, SHMQ_ENODAEMON if nobody is there, or
  * what the supervisor refused us with.  *is_there: somebody listens. */
 static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct shmq__why *why)
@@ -142,8 +147,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 			say_goodbye(bus, sock);
 		close(sock);
 		if (shmq__attach_is_away(error))
-			return shmq__fail(why, SHMQ_ENODAEMON, "the supervisor at %s went away",
-					  bus->path);
+			return went_away(bus, why);
 		if (error == -EMFILE)
 			return shmq__request_no_descriptors(why);
 		return shmq__fail(why,
@@ -207,7 +211,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 	shmq__serve_kick(bus);
 	shmq__bus_send_closes(bus);
 	if (bus->sock < 0)
-		return shmq__fail(why, SHMQ_ENODAEMON, "the supervisor at %s went away", bus->path);
+		return went_away(bus, why);
 	return 0;
 }
 
@@ -219,12 +223,17 @@ static int has_ended(struct shmq_bus *bus)
 
 int shmq__attach_until(struct shmq_bus *bus, uint64_t deadline, struct shmq__why *why)
 {
-	int started = 0, is_there, error;
+	int started = 0, is_there, left_us = 0, error;
 
 	for (;;) {
 		error = attach(bus, deadline, &is_there, why);
+		/* How far the last one got that we asked is a matter of the moment
+		 * at which time was up; that one went away is not. */
+		if (error == SHMQ_EDAEMON && left_us)
+			return went_away(bus, why);
 		if (error != SHMQ_ENODAEMON)
 			return error;
+		left_us |= is_there;
 		if (has_ended(bus))
 			return shmq__fail(why, error,
 					  "bus \"%s\" has ended: close it and open it again",

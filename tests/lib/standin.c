@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CONNS_MAX = 16, CLIENTS_MAX = 128, HANDLES_MAX = 256, OPS = PROTO_OFFER + 1 };
+enum { CONNS_MAX = 16, CLIENTS_MAX = 1024, HANDLES_MAX = 256, OPS = PROTO_OFFER + 1 };
 
 enum command { NOTHING, CUT, LEAVE, RETURN, HOLD, ANSWER_ONE, STOP };
 

@@ -154,7 +154,7 @@ TEST(a_supervisor_that_greets_with_a_lie_is_refused_by_name_and_nothing_of_it_is
 	for (size_t i = 0; i < COUNT(lies); i++) {
 		/* Who hangs up may be back, and is given the time. */
 		struct shmq_bus_options o = { .timeout_ns = lies[i].error == SHMQ_ENODAEMON ?
-								    20 * MILLISECOND :
+								    300 * MILLISECOND :
 								    0 };
 		shmq_bus *bus;
 
@@ -186,6 +186,30 @@ TEST(who_comes_while_a_worker_dies_before_its_answer_is_taken_in_by_the_next)
 	CHECK_EQ(deaths, 0);
 	check_works(bus);
 	shmq_bus_close(bus);
+	standin_free(s);
+}
+
+static void die_or_say_nothing(struct standin_answer *a, void *arg)
+{
+	unsigned *deaths = arg;
+
+	if (*deaths)
+		die_once(a, deaths);
+	else
+		say_nothing(a, NULL);
+}
+
+/* It is up in the time of one, not between two. */
+TEST(who_comes_while_workers_die_is_told_that_one_went_away_whenever_its_time_is_up)
+{
+	struct shmq_bus_options o = { .timeout_ns = 300 * MILLISECOND };
+	struct standin *s = standin_new(NULL);
+	unsigned deaths = 1;
+	shmq_bus *bus;
+
+	standin_change_answers(s, PROTO_HELLO, die_or_say_nothing, &deaths);
+	CHECK_ERROR(standin_open(s, &o, &bus), SHMQ_ENODAEMON);
+	check_says("went away");
 	standin_free(s);
 }
 
