@@ -50,13 +50,11 @@ static int adopt_clients(struct walk *w)
 static int take(struct registry *r, const struct registry_range *range)
 {
 	unsigned slab = LAY_REF_SLAB(range->ref);
-	int is_ring = slab < LINK_SLABS_MAX && r->slab[slab].kind == LAY_SLAB_RING;
 
-	if (slab >= LINK_SLABS_MAX || !r->big[slab])
+	if (slab >= LINK_SLABS_MAX || !r->big[slab] || (range->is_warm && !r->pool[slab]))
 		return SHMQ_ECORRUPT;
 	if (range->is_warm)
-		return pool_take(is_ring ? &r->small_rings : &r->small_arenas,
-				 LAY_REF_OFF(range->ref), range->bytes);
+		return pool_take(r->pool[slab], LAY_REF_OFF(range->ref), range->bytes);
 	return extent_take(r->big[slab], LAY_REF_OFF(range->ref), range->bytes);
 }
 
@@ -65,17 +63,21 @@ static int take_topic_memory(struct registry *r, const struct lay_topic *rec)
 	uint64_t array_bytes = rec->partitions * sizeof(struct lay_partition);
 	const struct lay_partition *part = NULL;
 	struct registry_range ring;
+	unsigned bells;
 	lay_ref at;
 	int error;
 
 	if (rec->partitions && rec->partitions <= LAY_PARTITIONS_MAX)
 		part = shmq__slabs_at(r->slabs, rec->partition_array, array_bytes);
-	if (!part || LAY_REF_SLAB(rec->partition_array) != 0 || LAY_REF_SLAB(part[0].bells) != 1)
+	if (!part || LAY_REF_SLAB(rec->partition_array) != 0)
+		return SHMQ_ECORRUPT;
+	bells = LAY_REF_SLAB(part[0].bells);
+	if (bells >= LINK_SLABS_MAX || !r->pool[bells] || r->slab[bells].kind != LAY_SLAB_BELL)
 		return SHMQ_ECORRUPT;
 	ring = registry_rings_of(r, rec);
 	error = pool_take(&r->heap, LAY_REF_OFF(rec->partition_array), array_bytes);
 	if (!error)
-		error = pool_take(&r->bells, LAY_REF_OFF(part[0].bells),
+		error = pool_take(r->pool[bells], LAY_REF_OFF(part[0].bells),
 				  rec->partitions * sizeof(struct lay_bells));
 	if (!error)
 		error = take(r, &ring);
@@ -316,12 +318,12 @@ static void punch(uint64_t off, uint64_t bytes, void *arg)
 
 void registry_give_back(struct registry *r)
 {
-	struct pool *ranges[] = { &r->heap, &r->bells, &r->entries, &r->small_rings,
-				  &r->small_arenas };
+	struct pool *pool;
 	unsigned i;
 
-	for (i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
-		pool_settle(ranges[i], 0);
+	for (i = 0; (pool = registry_next_pool(r, &i));)
+		if (pool->ranges)
+			pool_settle(pool, 0);
 	pool_settle(&r->clients, load_relaxed(&r->head->client_count) * sizeof(struct lay_client));
 	pool_settle(&r->topics, load_relaxed(&r->head->topic_count) * sizeof(struct lay_topic));
 	pool_settle(&r->arenas, load_relaxed(&r->head->arena_count) * sizeof(struct lay_arena));

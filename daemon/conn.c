@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "control.h"
+#include "give.h"
 #include "wire.h"
 
 #define ACCEPTS_AT_ONCE 64
@@ -146,6 +146,7 @@ void conn_close(struct conn *conn)
 		conn->peer->conn = NULL;
 		death_suspect(c);
 	}
+	access_forget(&conn->who);
 	TAILQ_REMOVE(&c->conns, conn, link);
 	c->conn_count--;
 	loop_free(c->loop, conn);
@@ -206,26 +207,6 @@ void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 	loop_change(x->c->loop, &x->conn->source, 0);
 }
 
-void conn_give(struct control *c, struct proto_reply *reply, int *fds, unsigned *fd_count,
-	       unsigned id, enum conn_give how)
-{
-	reply->fd[reply->fd_count].slab = (uint16_t)id;
-	reply->fd[reply->fd_count].writable = how == CONN_GIVE_WRITE;
-	reply->fd_count++;
-	fds[(*fd_count)++] =
-		shmq__slabs_fd(c->reg->slabs, id,
-			       how == CONN_GIVE_WRITE ? SHMQ__SLAB_WRITE : SHMQ__SLAB_READ);
-}
-
-void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsigned *fd_count,
-		    unsigned id)
-{
-	if (conn->given & (1u << id))
-		return;
-	conn->given |= 1u << id;
-	conn_give(conn->c, reply, fds, fd_count, id, CONN_GIVE_WRITE);
-}
-
 /* ---- requests -------------------------------------------------------- */
 
 static int stop_request(struct exchange *x)
@@ -233,6 +214,8 @@ static int stop_request(struct exchange *x)
 	unsigned others = control_count_others(x->c, x->conn->peer);
 	char by[96];
 
+	if (control_may(x->c, x->conn, "#", ACCESS_ADMIN, &x->why))
+		return SHMQ_EACCESS;
 	if (others && !(x->req->remove.flags & SHMQ_FORCE))
 		return shmq__fail(&x->why, SHMQ_EINUSE,
 				  "%u other clients are attached: end them, or stop by force",
@@ -257,6 +240,7 @@ static const struct {
 	[PROTO_GOODBYE] = { goodbye_request, "GOODBYE" },
 	[PROTO_MOVE] = { move_request, "MOVE" },
 	[PROTO_JOIN] = { open_join_request, "JOIN" },
+	[PROTO_SLABS] = { give_request, "SLABS" },
 };
 
 /* 0, or why the connection is of no use. */

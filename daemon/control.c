@@ -14,6 +14,7 @@
 
 #include "clock.h"
 #include "durable.h"
+#include "give.h"
 #include "tailer.h"
 
 #define SECOND_NS INT64_C(1000000000)
@@ -142,6 +143,25 @@ static void signalled(struct source *source, uint32_t events)
 			control_stop(c, "SIGTERM");
 }
 
+int control_may(const struct control *c, const struct conn *conn, const char *topic,
+		enum access_right right, struct shmq__why *why)
+{
+	const char *verb = right == ACCESS_CREATE    ? "create" :
+			   right == ACCESS_PUBLISH   ? "publish" :
+			   right == ACCESS_SUBSCRIBE ? "subscribe" :
+						       "administer";
+
+	if (access_rights(c->o->access, &conn->who, topic) & right)
+		return 0;
+	if (!strcmp(topic, "#"))
+		return shmq__fail(why, SHMQ_EACCESS,
+				  "uid %u may not %s this bus: ask its owner, uid %u",
+				  (unsigned)conn->who.uid, verb, (unsigned)geteuid());
+	return shmq__fail(why, SHMQ_EACCESS,
+			  "uid %u may not %s \"%s\": ask for a rule that lets it (shmqd --allow)",
+			  (unsigned)conn->who.uid, verb, topic);
+}
+
 /* ---- waiting for memory ---------------------------------------------- */
 
 void control_await_memory(struct control *c, struct memory_wait *wait,
@@ -201,8 +221,11 @@ static void link_ready(struct source *source, uint32_t events)
 			close(fd);
 		if (msg.kind == LINK_STOP)
 			control_stop(c, "the parent");
+		if (msg.kind == LINK_ACK)
+			give_is_held(c, msg.slab);
 		if (msg.kind != LINK_READY)
 			continue;
+		give_is_held(c, GIVE_ALL);
 		c->parent_tries = 0;
 		store_relaxed(&c->reg->head->parent_pid, (uint32_t)msg.pid);
 		log_info("parent %d has taken over", msg.pid);
@@ -315,7 +338,8 @@ static void wait_for_ack(struct control *c)
 static int make_missing(struct control *c)
 {
 	struct link_slab wanted[LINK_SLABS_MAX];
-	unsigned count = registry_slabs_wanted(wanted), i;
+	/* Clients that are there do not know of guests that come to be later. */
+	unsigned count = registry_slabs_wanted(c->slab[0].fd >= 0 ? 0 : c->o->guests, wanted), i;
 
 	for (i = 0; i < count; i++) {
 		struct link_slab *slab = &c->slab[i];

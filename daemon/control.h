@@ -6,6 +6,7 @@
  *
  *   conn.c    connections, requests in, replies and events out
  *   hello.c   who a client is; joining and leaving the bus
+ *   give.c    which memory it is given
  *   create.c  plan, create, remove
  *   move.c    a topic goes on in fresh rings
  *   open.c    open and close handles
@@ -18,6 +19,7 @@
 #ifndef SHMQ_CONTROL_H
 #define SHMQ_CONTROL_H
 
+#include "access.h"
 #include "files.h"
 #include "link.h"
 #include "log.h"
@@ -49,7 +51,8 @@ struct control {
 	struct source listen, signals, link;
 	int lock_fd, spare_fd;
 	struct link_slab slab[LINK_SLABS_MAX];
-	pid_t new_parent; /* spawned by us, not yet known to live */
+	uint64_t unheld[LINK_SLABS_MAX / 64]; /* bit of each that the parent may lack */
+	pid_t new_parent;                     /* spawned by us, not yet known to live */
 	unsigned parent_tries;
 	struct timer parent_timer;
 
@@ -91,6 +94,11 @@ void control_stop(struct control *c, const char *by);
 /* Clients that are no part of the bus itself, `but` (may be NULL) not counted. */
 unsigned control_count_others(const struct control *c, const struct peer *but);
 
+/* 0, or SHMQ_EACCESS: the caller lacks that right on the topic, or on the bus
+ * (topic "#"). */
+int control_may(const struct control *c, const struct conn *conn, const char *topic,
+		enum access_right right, struct shmq__why *why);
+
 /* Until retry() is called `wait` is the queue's. */
 void control_await_memory(struct control *c, struct memory_wait *wait,
 			  void (*retry)(struct memory_wait *wait));
@@ -101,14 +109,16 @@ void control_maybe_idle(struct control *c);
 
 /* ---- conn.c ---------------------------------------------------------- */
 
+enum conn_give { CONN_GIVE_READ, CONN_GIVE_WRITE };
 struct conn {
 	struct source source;
 	struct control *c;
 	TAILQ_ENTRY(conn) link;
 	struct peer *peer; /* NULL before HELLO */
 	int event_fd;
-	uint32_t events_missed; /* since the last one that went out */
-	uint32_t given;         /* bit of each slab given for writing */
+	uint32_t events_missed;                 /* since the last one that went out */
+	struct access_caller who;               /* from HELLO on */
+	uint64_t given[2][LINK_SLABS_MAX / 64]; /* bit of each slab, by enum conn_give */
 	/* The operation that owes a reply, and how it is told that nobody waits
 	 * for it any more.  Meanwhile nothing is read. */
 	void *pending;
@@ -167,14 +177,6 @@ void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
 		      const int *fds, unsigned fd_count);
 
-/* Add slab `id` to the descriptors of a reply. */
-enum conn_give { CONN_GIVE_READ, CONN_GIVE_WRITE };
-void conn_give(struct control *c, struct proto_reply *reply, int *fds, unsigned *fd_count,
-	       unsigned id, enum conn_give how);
-/* The same for writing, unless this connection was given it already. */
-void conn_give_once(struct conn *conn, struct proto_reply *reply, int *fds, unsigned *fd_count,
-		    unsigned id);
-
 /* Push an event to every client that has t open, but not to `except`. */
 void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, enum shmq_role role,
 	       const struct peer *about, const struct peer *except);
@@ -227,8 +229,9 @@ void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind)
 
 /* ---- orphan.c -------------------------------------------------------- */
 
-/* Take an orphan of topic t with at least `bytes`; its id, or UINT32_MAX. */
-uint32_t orphan_find(struct topic *t, uint64_t bytes);
+/* Take an orphan of topic t with at least `bytes` that this uid wrote; its id,
+ * or UINT32_MAX. */
+uint32_t orphan_find(const struct control *c, struct topic *t, uint64_t bytes, uint32_t uid);
 void orphan_begin(struct control *c, struct topic *t, uint32_t id);
 /* All of a topic that goes. */
 void orphan_free_topic(struct control *c, struct topic *t);

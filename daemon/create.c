@@ -12,6 +12,7 @@
 #include "job.h"
 #include "clock.h"
 #include "durable.h"
+#include "give.h"
 #include "name.h"
 
 #define PLAN_NS UINT64_C(50000000)
@@ -178,7 +179,8 @@ static uint64_t growth(struct exchange *x, const struct shape *s)
 {
 	if (x->conn->growth_token != x->req->token) {
 		x->conn->growth_token = x->req->token;
-		x->conn->growth = registry_growth(x->c->reg, &s->rec);
+		x->conn->growth = registry_growth(x->c->reg, &s->rec,
+						  access_list(x->c->o->access, x->req->topic));
 	}
 	return x->conn->growth;
 }
@@ -208,8 +210,10 @@ static int refuse_existing(struct exchange *x)
 int create_plan_request(struct exchange *x)
 {
 	struct shape s;
-	int error = find_shape(x, &s);
+	int error = control_may(x->c, x->conn, x->req->topic, ACCESS_CREATE, &x->why);
 
+	if (!error)
+		error = find_shape(x, &s);
 	if (error)
 		return error;
 	if (registry_find(x->c->reg, x->req->topic))
@@ -454,15 +458,31 @@ static int begin_log(struct creation *cr, struct shmq__why *why)
 	return job_run(&cr->job, cr->c, prepare_log, cr, log_prepared, why);
 }
 
+int create_find_slabs(struct exchange *x, const char *topic, unsigned page_shift, unsigned *rings)
+{
+	struct registry *r = x->c->reg;
+	uint64_t list = access_list(x->c->o->access, topic);
+	unsigned bells;
+	int error = give_find(x->c, LAY_SLAB_BELL, 12, list, r->uid, &bells, &x->why);
+
+	if (error && error != POOL_COMING)
+		return error;
+	/* Both are asked for before either is waited for. */
+	return give_find(x->c, LAY_SLAB_RING, page_shift, list, r->uid, rings, &x->why) ?: error;
+}
+
 /* Nobody waits for it if x has no connection. */
 static int begin(struct exchange *x, struct shape *s)
 {
 	struct control *c = x->c;
 	struct registry_range ring;
 	struct creation *cr;
-	int error = registry_take_range(c->reg, LAY_SLAB_RING, s->answer.page_shift, s->o.node,
-					s->answer.bytes, &ring, &x->why);
+	unsigned slab;
+	int error = create_find_slabs(x, x->req->topic, s->answer.page_shift, &slab);
 
+	if (!error)
+		error = registry_take_range(c->reg, slab, s->o.node, s->answer.bytes, &ring,
+					    &x->why);
 	if (error)
 		return error;
 	ring.base_seq = c->o->first_seq;
@@ -512,6 +532,8 @@ int create_request(struct exchange *x)
 	struct shape s;
 	int error;
 
+	if (control_may(x->c, x->conn, x->req->topic, ACCESS_CREATE, &x->why))
+		return SHMQ_EACCESS;
 	if (t && !is_retry(x, t))
 		return refuse_existing(x);
 	error = find_shape(x, &s);
@@ -533,6 +555,7 @@ int create_request(struct exchange *x)
 	}
 	s.rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
 	s.rec.creator_token = x->req->token;
+	s.rec.creator_uid = x->conn->who.uid;
 	return begin(x, &s);
 }
 
@@ -545,6 +568,7 @@ struct revival {
 	struct proto_request req;
 	int is_anew;
 	uint64_t creator_nonce, creator_token; /* of who may ask for it, or 0 */
+	uint32_t creator_uid;
 };
 
 static void try_to_revive(struct revival *r);
@@ -568,6 +592,7 @@ static void try_to_revive(struct revival *r)
 	if (!error) {
 		s.rec.creator_nonce = r->creator_nonce;
 		s.rec.creator_token = r->creator_token;
+		s.rec.creator_uid = r->creator_uid;
 		error = begin(&x, &s);
 	}
 	if (error == POOL_COMING) {
@@ -595,6 +620,7 @@ static void find_creator(const struct control *c, struct revival *r)
 		id = rec->id;
 		r->creator_nonce = rec->creator_nonce;
 		r->creator_token = rec->creator_token;
+		r->creator_uid = rec->creator_uid;
 	}
 }
 
@@ -715,6 +741,13 @@ static void remove_log(struct control *c, const struct topic *t)
 			  shmq_strerror(error));
 }
 
+/* Made by the same uid, which may still make it. */
+static int is_own(const struct exchange *x, const struct topic *t)
+{
+	return t->rec->creator_uid == x->conn->who.uid &&
+	       !control_may(x->c, x->conn, t->rec->name, ACCESS_CREATE, NULL);
+}
+
 int create_remove_request(struct exchange *x)
 {
 	struct peer *p = x->conn->peer;
@@ -728,6 +761,8 @@ int create_remove_request(struct exchange *x)
 	if (!t || t->creation)
 		return shmq__fail(&x->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"",
 				  x->req->topic);
+	if (!is_own(x, t) && control_may(x->c, x->conn, x->req->topic, ACCESS_ADMIN, &x->why))
+		return SHMQ_EACCESS;
 	death_hurry(x->c, t);
 	if (is_in_use(t) && !(x->req->remove.flags & SHMQ_FORCE))
 		return refuse_in_use(x, t);

@@ -19,4 +19,8 @@ int create_plan(struct exchange *x, struct place_ask *ask, struct place_answer *
 /* Where the pages of a warm range are. */
 int create_read_node(void *mem, uint64_t bytes);
 
+/* The slab that rings of that topic come from; its bells have one as well.  0,
+ * POOL_COMING, or an error with x->why. */
+int create_find_slabs(struct exchange *x, const char *topic, unsigned page_shift, unsigned *rings);
+
 #endif

@@ -69,7 +69,7 @@ static void fill_address(struct sockaddr_un *address, const char *path)
 	memcpy(address->sun_path, path, strnlen(path, sizeof(address->sun_path) - 1));
 }
 
-int files_listen(const struct files *f, const char *path)
+int files_listen(const struct files *f, const char *path, enum files_door door)
 {
 	struct sockaddr_un address;
 	int sock, error;
@@ -80,7 +80,7 @@ int files_listen(const struct files *f, const char *path)
 		return -errno;
 	fill_address(&address, f->scratch);
 	unlink(f->scratch);
-	mask = umask(0177);
+	mask = umask(door == FILES_OWNER ? 0177 : 0111);
 	error = bind(sock, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
 	umask(mask);
 	if (!error && (listen(sock, BACKLOG) || rename(f->scratch, path)))

@@ -36,10 +36,12 @@ void files_name(struct files *f, const char *dir, const char *bus);
  * no other process may inherit, or -EWOULDBLOCK, or -errno. */
 int files_lock(const char *path, int64_t timeout_ns);
 
-/* A listening socket at `path` (f->sock or f->back), mode 0600, in the place
- * of whatever was there.  Only under the parent's lock.  A descriptor or
+/* A listening socket at `path` (f->sock or f->back), the owner's alone to connect
+ * to or everybody's, who is then told apart by uid, in the place of whatever was
+ * there.  Only under the parent's lock.  A descriptor or
  * -errno. */
-int files_listen(const struct files *f, const char *path);
+enum files_door { FILES_OWNER, FILES_EVERYBODY };
+int files_listen(const struct files *f, const char *path, enum files_door door);
 
 /* 1 if someone listens at f->sock. */
 int files_accepts(const struct files *f);

@@ -23,6 +23,7 @@
 #define CALLERS 32
 
 struct gather {
+	const struct options *o;
 	struct manifest m;
 	struct link_slab *slab;
 	struct pollfd poll[2 + CALLERS]; /* signals, the socket, callers */
@@ -89,12 +90,16 @@ static int take(struct gather *g, unsigned id, int fd, struct shmq__why *why)
 	return 0;
 }
 
-static int is_complete(const struct gather *g)
+/* Of extra ones those may be missing that nobody had any more, or only who has
+ * died as well. */
+enum which { ALL_SLABS, NO_EXTRA };
+static int is_complete(const struct gather *g, enum which which)
 {
 	unsigned i;
 
 	for (i = 0; i < LINK_SLABS_MAX; i++)
-		if (g->m.slab[i].is.kind && g->slab[i].fd < 0)
+		if (g->m.slab[i].is.kind && g->slab[i].fd < 0 &&
+		    !(which == NO_EXTRA && g->m.slab[i].is.extra))
 			return 0;
 	return 1;
 }
@@ -104,11 +109,11 @@ static int is_complete(const struct gather *g)
 static int check_offer(const struct gather *g, int sock, const struct proto_request *req,
 		       unsigned fd_count, struct shmq__why *why)
 {
-	socklen_t length = sizeof(struct ucred);
-	struct ucred cred;
+	struct access_caller who;
+	int is_known = !access_identify(sock, &who) && access_knows(g->o->access, &who);
 
-	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &length) ||
-	    (cred.uid != geteuid() && cred.uid != 0))
+	access_forget(&who);
+	if (!is_known)
 		return shmq__fail(why, SHMQ_EACCESS, "this bus belongs to uid %u",
 				  (unsigned)geteuid());
 	if (req->magic != PROTO_MAGIC || req->version != PROTO_VERSION || req->op != PROTO_OFFER)
@@ -196,7 +201,7 @@ static int listen_to_clients(struct gather *g)
 	uint64_t deadline = shmq__clock_deadline(GATHER_NS);
 	unsigned i;
 
-	while (!is_complete(g) && !*g->foreign.text && shmq__clock_left(deadline)) {
+	while (!is_complete(g, ALL_SLABS) && !*g->foreign.text && shmq__clock_left(deadline)) {
 		if (poll(g->poll, 2 + g->callers, shmq__clock_left_ms(deadline)) < 0)
 			continue;
 		if (g->poll[0].revents)
@@ -207,7 +212,7 @@ static int listen_to_clients(struct gather *g)
 		if (g->poll[1].revents)
 			accept_caller(g);
 	}
-	return *g->foreign.text ? SHMQ_EVERSION : is_complete(g);
+	return *g->foreign.text ? SHMQ_EVERSION : is_complete(g, NO_EXTRA);
 }
 
 /* ---- what does not come back ----------------------------------------- */
@@ -242,10 +247,10 @@ static void let_go(struct gather *g)
 	}
 }
 
-int gather_run(const struct files *f, const char *bus, int signal_fd,
+int gather_run(const struct files *f, const struct options *o, int signal_fd,
 	       struct link_slab slab[LINK_SLABS_MAX], uint64_t *nonce, struct shmq__why *why)
 {
-	struct gather g = { .slab = slab };
+	struct gather g = { .slab = slab, .o = o };
 	uint64_t from = shmq__clock_monotonic_ns();
 	int rc = manifest_read(f, &g.m);
 
@@ -256,7 +261,11 @@ int gather_run(const struct files *f, const char *bus, int signal_fd,
 		return 0;
 	}
 	g.poll[0] = (struct pollfd){ .fd = signal_fd, .events = POLLIN };
-	g.poll[1] = (struct pollfd){ .fd = files_listen(f, f->back), .events = POLLIN };
+	g.poll[1] = (struct pollfd){
+		.fd = files_listen(f, f->back,
+				   access_has_rules(o->access) ? FILES_EVERYBODY : FILES_OWNER),
+		.events = POLLIN
+	};
 	if (g.poll[1].fd < 0)
 		log_error("listening at %s: %s", f->back, strerror(-g.poll[1].fd));
 	log_info("the bus's last supervisor ended without a survivor: listening at %s to what its "
@@ -283,6 +292,6 @@ int gather_run(const struct files *f, const char *bus, int signal_fd,
 		shmq__fail(why, rc,
 			   "bus \"%s\" is held by its clients, but its %s: start the shmqd that it "
 			   "was left by, or end its clients",
-			   bus, g.foreign.text);
+			   o->bus, g.foreign.text);
 	return rc;
 }

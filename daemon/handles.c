@@ -6,7 +6,6 @@
 #include "clock.h"
 #include "registry.h"
 
-#define ENTRY_SLAB 2u
 #define PER_PAGE ((uint32_t)LAY_ENTRIES_PER_PAGE)
 
 _Static_assert(LAY_ENTRIES_PER_PAGE == 32, "entry_run.used has a bit for each");
@@ -63,11 +62,11 @@ static int take_entries(struct registry *r, struct peer *p, uint64_t count, uint
 
 	if (find_room(p, count, off))
 		return 0;
-	error = pool_alloc(&r->entries, pages * LAY_PAGE, LAY_PAGE, off, why);
+	error = pool_alloc(r->pool[p->entries], pages * LAY_PAGE, LAY_PAGE, off, why);
 	if (error)
 		return error;
 	if (!new_run(p, *off, pages)) {
-		pool_free(&r->entries, *off, pages * LAY_PAGE);
+		pool_free(r->pool[p->entries], *off, pages * LAY_PAGE);
 		return -ENOMEM;
 	}
 	return find_room(p, count, off) ? 0 : -ENOMEM;
@@ -102,7 +101,7 @@ static int adopt_entries(struct registry *r, struct peer *p, uint64_t off, uint6
 		if (run->off == page && run->pages == 1 && pages == 1)
 			break;
 	if (!run) {
-		error = pool_take(&r->entries, page, pages * LAY_PAGE);
+		error = pool_take(r->pool[p->entries], page, pages * LAY_PAGE);
 		if (error)
 			return error;
 		run = new_run(p, page, pages);
@@ -119,7 +118,7 @@ void registry_drop_entries(struct registry *r, struct peer *p)
 
 	while ((run = LIST_FIRST(&p->runs))) {
 		LIST_REMOVE(run, link);
-		pool_free(&r->entries, run->off, run->pages * LAY_PAGE);
+		pool_free(r->pool[p->entries], run->off, run->pages * LAY_PAGE);
 		free(run);
 	}
 }
@@ -261,7 +260,7 @@ int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
 	m->client = (uint16_t)p->id;
 	m->client_gen = p->gen;
 	m->token = what->token;
-	m->entry = LAY_REF(ENTRY_SLAB, off);
+	m->entry = LAY_REF(p->entries, off);
 	m->entry_gen = gen;
 	m->partition = what->partition;
 	m->arena = what->arena;
@@ -299,7 +298,7 @@ int registry_adopt_handle(struct registry *r, struct topic *t, struct peer *p, s
 	struct handle *h;
 	int error;
 
-	if (LAY_REF_SLAB(m->entry) != ENTRY_SLAB || m->partition >= (int32_t)t->rec->partitions)
+	if (LAY_REF_SLAB(m->entry) != p->entries || m->partition >= (int32_t)t->rec->partitions)
 		return SHMQ_ECORRUPT;
 	error = adopt_entries(r, p, LAY_REF_OFF(m->entry), registry_entry_count(t, m));
 	if (error)

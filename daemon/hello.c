@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "control.h"
+#include "give.h"
 #include "proc.h"
 
 #ifndef SO_PEERPIDFD
@@ -17,7 +17,6 @@
 
 struct caller {
 	struct shmq__proc_id id;
-	uid_t uid;
 	int pidfd;
 };
 
@@ -61,19 +60,27 @@ static int is_full(int error)
 }
 
 /* Whom the kernel says is at the other end, watched from here on. */
-static int find_caller(struct control *c, int sock, struct caller *who, struct shmq__why *why)
+static int find_caller(struct control *c, struct conn *conn, struct caller *who,
+		       struct shmq__why *why)
 {
+	int sock = conn->source.fd, error;
 	struct ucred cred;
 	socklen_t length = sizeof(cred);
 
 	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &length))
 		return -errno;
 	who->id = (struct shmq__proc_id){ .pid = cred.pid };
-	who->uid = cred.uid;
-	if (cred.uid != geteuid() && cred.uid != 0)
+	access_forget(&conn->who);
+	error = access_identify(sock, &conn->who);
+	if (error)
+		return error;
+	if (!access_knows(c->o->access, &conn->who))
 		return shmq__fail(why, SHMQ_EACCESS,
-				  "this bus belongs to uid %u, the caller is uid %u",
-				  (unsigned)geteuid(), (unsigned)cred.uid);
+				  "this bus belongs to uid %u, the caller is uid %u%s",
+				  (unsigned)geteuid(), (unsigned)cred.uid,
+				  access_has_rules(c->o->access) ?
+					  ", whom no rule lets in (shmqd --allow)" :
+					  "");
 	if (cred.pid <= 0)
 		return shmq__fail(
 			why, SHMQ_EACCESS,
@@ -130,16 +137,28 @@ static int find_known(struct exchange *x, struct caller *who, struct peer **out)
 
 /* ---- joining --------------------------------------------------------- */
 
+/* Where its entries are to be: those of a uid are that uid's alone to write. */
+static int find_entries(struct exchange *x, unsigned *slab)
+{
+	if (access_is_owner(&x->conn->who)) {
+		*slab = registry_entries_of(x->c->reg, x->c->reg->uid);
+		return 0;
+	}
+	return give_find(x->c, LAY_SLAB_ENTRY, 12, 0, x->conn->who.uid, slab, &x->why);
+}
+
 static int add_client(struct exchange *x, struct caller *who, struct peer **out)
 {
 	struct registry_client client = {
 		.pid = (uint32_t)who->id.pid,
-		.uid = who->uid,
+		.uid = x->conn->who.uid,
 		.nonce = x->req->hello.nonce,
 		.name = x->req->hello.name,
 	};
-	int error = registry_add_peer(x->c->reg, &client, out, &x->why);
+	int error = find_entries(x, &client.entries);
 
+	if (!error)
+		error = registry_add_peer(x->c->reg, &client, out, &x->why);
 	if (error)
 		return error;
 	error = death_watch(x->c, *out, who->pidfd);
@@ -150,22 +169,6 @@ static int add_client(struct exchange *x, struct caller *who, struct peer **out)
 	registry_drop_peer(x->c->reg, *out);
 	return shmq__fail(&x->why, SHMQ_ELIMIT, "the supervisor cannot watch one more process: %s",
 			  strerror(-error));
-}
-
-/* Every slab, but those that are written by publishers only for reading. */
-static void give_slabs(struct exchange *x)
-{
-	struct registry *r = x->c->reg;
-	unsigned i;
-
-	for (i = 0; i < LINK_SLABS_MAX; i++) {
-		uint32_t kind = r->slab[i].fd >= 0 ? r->slab[i].kind : 0;
-
-		if (kind && kind != LAY_SLAB_BELL)
-			conn_give(x->c, &x->reply, x->fds, &x->fd_count, i, CONN_GIVE_READ);
-		if (kind == LAY_SLAB_ENTRY || kind == LAY_SLAB_BELL)
-			conn_give_once(x->conn, &x->reply, x->fds, &x->fd_count, i);
-	}
 }
 
 static int check_hello(struct exchange *x)
@@ -221,7 +224,7 @@ int hello_request(struct exchange *x)
 	if (!error && !conn_has_spare(x->c)) /* this connection has it */
 		error = conn_refuse_full(x->c, -EMFILE, &x->why);
 	if (!error)
-		error = find_caller(x->c, x->conn->source.fd, &who, &x->why);
+		error = find_caller(x->c, x->conn, &who, &x->why);
 	if (error)
 		return error;
 	error = open_events(x);
@@ -245,7 +248,7 @@ int hello_request(struct exchange *x)
 	x->reply.hello.client = p->id;
 	x->reply.hello.gen = p->gen;
 	x->reply.hello.bus_nonce = x->c->reg->head->nonce;
-	give_slabs(x);
+	give_greeting(x);
 	return 0;
 }
 

@@ -68,6 +68,14 @@ void registry_set_identity(struct peer *p, uint64_t start_time, uint64_t pidns)
 	store_release(&p->rec->pidns, pidns);
 }
 
+unsigned registry_entries_of(const struct registry *r, uint32_t uid)
+{
+	int own = registry_find_slab(r, LAY_SLAB_ENTRY, 12),
+	    theirs = uid ? registry_find_slab_of(r, LAY_SLAB_ENTRY, 12, 0, uid) : own;
+
+	return (unsigned)(theirs < 0 ? own : theirs);
+}
+
 int registry_add_peer(struct registry *r, const struct registry_client *client, struct peer **out,
 		      struct shmq__why *why)
 {
@@ -85,6 +93,7 @@ int registry_add_peer(struct registry *r, const struct registry_client *client, 
 	p->gen = load_relaxed(&rec->gen);
 	if (!p->gen)
 		store_release(&rec->gen, p->gen = 1);
+	p->entries = client->entries;
 	store_relaxed(&rec->pid, client->pid);
 	store_relaxed(&rec->uid, client->uid);
 	registry_set_identity(p, 0, 0);
@@ -126,6 +135,7 @@ int registry_adopt_peer(struct registry *r, unsigned id, struct peer **out)
 	p = new_peer(r, id);
 	if (!p)
 		return -ENOMEM;
+	p->entries = registry_entries_of(r, load_relaxed(&p->rec->uid));
 	p->gen = load_relaxed(&p->rec->gen);
 	*out = p;
 	return 0;

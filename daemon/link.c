@@ -41,10 +41,20 @@ int link_send_slab(int sock, unsigned id, const struct link_slab *slab)
 		.slab = id,
 		.slab_kind = slab->kind,
 		.page_shift = slab->page_shift,
+		.extra = slab->extra,
 		.bytes = slab->bytes,
 	};
 
 	return link_send(sock, &msg, slab->fd);
+}
+
+struct link_slab link_slab_of(const struct link_msg *msg, int fd)
+{
+	return (struct link_slab){ .fd = fd,
+				   .kind = msg->slab_kind,
+				   .page_shift = msg->page_shift,
+				   .extra = msg->extra,
+				   .bytes = msg->bytes };
 }
 
 int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns)
@@ -107,8 +117,7 @@ int link_take(int sock, int *listen_fd, int *lock_fd, struct link_slab *slab,
 			*lock_fd = fd;
 		} else if (msg.kind == LINK_SLAB && fd >= 0 && msg.slab < LINK_SLABS_MAX &&
 			   slab[msg.slab].fd < 0) {
-			slab[msg.slab] =
-				(struct link_slab){ fd, msg.slab_kind, msg.page_shift, msg.bytes };
+			slab[msg.slab] = link_slab_of(&msg, fd);
 		} else if (fd >= 0) {
 			close(fd);
 		}

@@ -27,7 +27,9 @@
 
 #include "error.h"
 
-#define LINK_SLABS_MAX 16 /* three kinds, and two for each page size */
+/* Those of the owner alone, one for each other uid, and a few for each set of
+ * callers that share topics. */
+#define LINK_SLABS_MAX 512
 
 enum link_kind {
 	LINK_LISTEN = 1,
@@ -44,19 +46,22 @@ enum link_kind {
 
 struct link_msg {
 	uint32_t magic;
-	uint32_t kind;                        /* enum link_kind */
-	uint32_t slab, slab_kind, page_shift; /* SLAB */
-	int32_t pid;                          /* of the sender */
-	uint64_t bytes;                       /* SLAB */
-	uint64_t delay_ns;                    /* START of a worker: begin so much later */
-	uint64_t nonce;            /* of the bus, START and READY of the worker; 0 unknown */
-	char text[SHMQ_WHY_BYTES]; /* FAILED */
+	uint32_t kind;              /* enum link_kind */
+	uint32_t slab, slab_kind;   /* SLAB; of ACK, slab */
+	uint16_t page_shift, extra; /* SLAB */
+	int32_t pid;                /* of the sender */
+	uint64_t bytes;             /* SLAB */
+	uint64_t delay_ns;          /* START of a worker: begin so much later */
+	uint64_t nonce;             /* of the bus, START and READY of the worker; 0 unknown */
+	char text[SHMQ_WHY_BYTES];  /* FAILED */
 };
 
 /* One slab as its holders know it. */
 struct link_slab {
 	int fd; /* -1 none */
-	uint32_t kind, page_shift;
+	uint32_t kind;
+	uint16_t page_shift;
+	uint16_t extra; /* made when it was needed; a bus goes on without it */
 	uint64_t bytes;
 };
 
@@ -67,6 +72,9 @@ int link_pair(int pair[2]);
 int link_send(int sock, struct link_msg *msg, int fd);
 int link_say(int sock, enum link_kind kind);
 int link_send_slab(int sock, unsigned id, const struct link_slab *slab);
+
+/* What a SLAB speaks of. */
+struct link_slab link_slab_of(const struct link_msg *msg, int fd);
 
 /* 1 received (*fd is -1 without a descriptor), 0 the peer is gone, -EAGAIN
  * nothing there, else -errno.  timeout_ns as clock.h. */

@@ -24,9 +24,9 @@ static void write_slab(FILE *out, unsigned id, const struct link_slab *slab)
 	if (slab->fd < 0 || slab->kind < LAY_SLAB_REGISTRY || slab->kind > LAY_SLAB_ARENA ||
 	    fstat(slab->fd, &st))
 		return;
-	fprintf(out, "slab %u %s page %u dev %" PRIu64 " ino %" PRIu64 " bytes %" PRIu64 "\n", id,
+	fprintf(out, "slab %u %s page %u dev %" PRIu64 " ino %" PRIu64 " bytes %" PRIu64 "%s\n", id,
 		kinds[slab->kind], 1u << slab->page_shift, (uint64_t)st.st_dev, (uint64_t)st.st_ino,
-		slab->bytes);
+		slab->bytes, slab->extra ? " extra" : "");
 }
 
 int manifest_write(const struct files *f, const char *bus, uint64_t nonce,
@@ -70,20 +70,25 @@ static int is_possible(unsigned id, const struct link_slab *slab, unsigned page)
 
 static int read_slab(const char *line, struct manifest *m)
 {
-	char kind[16] = "";
+	char kind[16] = "", extra[8] = "";
 	unsigned id, page, k;
 	uint64_t dev, ino, bytes;
 
-	if (sscanf(line, "slab %u %15s page %u dev %" SCNu64 " ino %" SCNu64 " bytes %" SCNu64, &id,
-		   kind, &page, &dev, &ino, &bytes) != 6 ||
-	    id >= LINK_SLABS_MAX || !page)
+	if (sscanf(line,
+		   "slab %u %15s page %u dev %" SCNu64 " ino %" SCNu64 " bytes %" SCNu64 " %7s",
+		   &id, kind, &page, &dev, &ino, &bytes, extra) < 6 ||
+	    id >= LINK_SLABS_MAX || !page || (*extra && strcmp(extra, "extra") != 0))
 		return -EPROTO;
 	for (k = LAY_SLAB_REGISTRY; k <= LAY_SLAB_ARENA; k++)
 		if (!strcmp(kind, kinds[k]))
 			break;
 	if (k > LAY_SLAB_ARENA)
 		return -EPROTO;
-	m->slab[id].is = (struct link_slab){ -1, k, (uint32_t)__builtin_ctz(page), bytes };
+	m->slab[id].is = (struct link_slab){ .fd = -1,
+					     .kind = k,
+					     .page_shift = (uint16_t)__builtin_ctz(page),
+					     .extra = *extra != 0,
+					     .bytes = bytes };
 	if (!is_possible(id, &m->slab[id].is, page))
 		return -EPROTO;
 	m->slab[id].dev = dev;

@@ -177,6 +177,7 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 {
 	struct place_ask ask;
 	struct place_answer answer;
+	unsigned slab;
 	int error;
 
 	m->c = x->c;
@@ -204,8 +205,10 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	memcpy(m->rec.note, answer.note, strnlen(answer.note, sizeof(m->rec.note) - 1));
 	m->rec.creator_nonce = load_relaxed(&x->conn->peer->rec->nonce);
 	m->rec.creator_token = x->req->token;
-	return registry_take_range(x->c->reg, LAY_SLAB_RING, answer.page_shift, m->rec.node_asked,
-				   answer.bytes, &m->range, &x->why);
+	error = create_find_slabs(x, m->name, answer.page_shift, &slab);
+	return error ? error :
+		       registry_take_range(x->c->reg, slab, m->rec.node_asked, answer.bytes,
+					   &m->range, &x->why);
 }
 
 int move_request(struct exchange *x)
@@ -216,6 +219,8 @@ int move_request(struct exchange *x)
 
 	if (!t || t->creation)
 		return refuse_missing(&x->why, x->req->topic);
+	if (control_may(x->c, x->conn, x->req->topic, ACCESS_ADMIN, &x->why))
+		return SHMQ_EACCESS;
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;

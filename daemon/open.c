@@ -11,6 +11,7 @@
 
 #include "clock.h"
 #include "create.h"
+#include "give.h"
 #include "job.h"
 #include "recover.h"
 #include "settle.h"
@@ -98,6 +99,24 @@ static int check_exclusive(struct control *c, const struct answer *a, struct top
 			  a->req->topic, conn_peer_text(h->peer));
 }
 
+/* A topic made under other rules holds memory that others than now may have. */
+static int check_access(const struct control *c, const struct answer *a, const struct topic *t)
+{
+	int error = control_may(c, a->conn, t->rec->name,
+				a->req->open.role == SHMQ_ROLE_PUBLISHER ? ACCESS_PUBLISH :
+									   ACCESS_SUBSCRIBE,
+				a->why);
+
+	if (!error && !access_is_owner(&a->conn->who) &&
+	    give_list_of(c, t) != access_list(c->o->access, t->rec->name))
+		error = shmq__fail(
+			a->why, SHMQ_EACCESS,
+			"\"%s\" was made under other rules, for others: to apply those of "
+			"now, its owner moves it (shmq move %s)",
+			t->rec->name, t->rec->name);
+	return error;
+}
+
 static int find_topic(struct control *c, const struct answer *a, struct topic **out)
 {
 	int error;
@@ -108,6 +127,8 @@ static int find_topic(struct control *c, const struct answer *a, struct topic **
 	if (!*out || (*out)->creation)
 		return shmq__fail(a->why, SHMQ_ENOTOPIC, "there is no topic \"%s\"", a->req->topic);
 	error = check_options(a, *out);
+	if (!error)
+		error = check_access(c, a, *out);
 	return error ? error : check_exclusive(c, a, *out);
 }
 
@@ -140,8 +161,6 @@ static int arena_wanted(const struct answer *a, const struct topic *t, uint64_t 
 static void fill_reply(struct control *c, const struct answer *a, const struct handle *h)
 {
 	const struct topic *t = h->topic;
-	const struct lay_partition *part =
-		shmq__slabs_at(c->reg->slabs, t->rec->partition_array, sizeof(*part));
 
 	a->reply->open.topic_index = t->index;
 	a->reply->open.topic_id = t->rec->id;
@@ -149,13 +168,11 @@ static void fill_reply(struct control *c, const struct answer *a, const struct h
 	a->reply->open.member = h->ref;
 	a->reply->open.entry = h->member->entry;
 	a->reply->open.entry_gen = h->member->entry_gen;
-	if (h->role != SHMQ_ROLE_PUBLISHER)
-		return;
-	conn_give_once(a->conn, a->reply, a->fds, a->fd_count, LAY_REF_SLAB(part->ring));
+	give_topic(a->conn, a->reply, a->fds, a->fd_count, t, h->role);
 	if (h->member->arena)
-		conn_give_once(
-			a->conn, a->reply, a->fds, a->fd_count,
-			LAY_REF_SLAB(shmq__slabs_arena(c->reg->slabs, h->member->arena - 1)->mem));
+		give_slab(a->conn, a->reply, a->fds, a->fd_count,
+			  LAY_REF_SLAB(
+				  shmq__slabs_arena(c->reg->slabs, h->member->arena - 1)->mem));
 }
 
 static void own_rings(struct topic *t, uint64_t from, uint64_t to)
@@ -361,6 +378,12 @@ static int populate_arena(struct exchange *x, struct topic *t, const struct regi
 	return CONN_LATER;
 }
 
+/* Whose arenas it writes. */
+static uint32_t writer_of(const struct conn *conn)
+{
+	return access_is_owner(&conn->who) ? conn->c->reg->uid : conn->who.uid;
+}
+
 static int open_with_arena(struct exchange *x, const struct answer *a, struct topic *t,
 			   uint64_t bytes)
 {
@@ -372,11 +395,15 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	};
 	struct place_answer where;
 	struct registry_range range;
+	unsigned slab;
 	int error = settle_plan(x, t->rec, &ask, &where);
 
 	if (!error)
-		error = registry_take_range(x->c->reg, LAY_SLAB_ARENA, where.page_shift, ask.node,
-					    where.bytes, &range, &x->why);
+		error = give_find(x->c, LAY_SLAB_ARENA, where.page_shift, give_list_of(x->c, t),
+				  writer_of(x->conn), &slab, &x->why);
+	if (!error)
+		error = registry_take_range(x->c->reg, slab, ask.node, where.bytes, &range,
+					    &x->why);
 	if (error)
 		return error;
 	error = range.is_warm ? grant(x->c, a, t, &range) : populate_arena(x, t, &range, ask.node);
@@ -425,7 +452,7 @@ int open_request(struct exchange *x)
 		return error;
 	if (!arena_bytes)
 		return grant(x->c, &a, t, NULL);
-	orphan = orphan_find(t, arena_bytes);
+	orphan = orphan_find(x->c, t, arena_bytes, writer_of(x->conn));
 	if (orphan != NO_ARENA)
 		return grant_with_orphan(x->c, &a, t, orphan);
 	return open_with_arena(x, &a, t, arena_bytes);

@@ -27,6 +27,12 @@ static const char help[] =
 	"                       $SHMQ_DATA_DIR, /var/lib/shmq for root,\n"
 	"                       $XDG_STATE_HOME/shmq, else ~/.local/state/shmq)\n"
 	"  --foreground         stay attached to the terminal, log to stderr\n"
+	"  --allow RULE         let others in: a pattern of topics, rights (create, publish,\n"
+	"                       subscribe, admin, all) and callers (user:, uid:, group:,\n"
+	"                       gid:, label:, everyone), as in\n"
+	"                       \"md.# publish,subscribe user:feed,group:traders\"; again for\n"
+	"                       each rule; without one the bus is its owner's and root's\n"
+	"  --guests N           uids that may come besides the owner's (default: 16)\n"
 	"  --on-demand          exit once the bus is empty; succeed if it runs already\n"
 	"  --linger SECONDS     how long it must be empty for that (default: 5)\n"
 	"  --log FILE           log there (default: <bus>.log in the runtime directory)\n"
@@ -53,6 +59,8 @@ enum long_option {
 	OPT_LEVEL,
 	OPT_TOPOLOGY,
 	OPT_FIRST_SEQ,
+	OPT_ALLOW,
+	OPT_GUESTS,
 	OPT_ROLE,
 	OPT_PARENT_FD,
 	OPT_ADOPT_FD,
@@ -72,6 +80,8 @@ static const struct option long_options[] = {
 	{ "log-level", required_argument, NULL, OPT_LEVEL },
 	{ "topology", required_argument, NULL, OPT_TOPOLOGY },
 	{ "first-seq", required_argument, NULL, OPT_FIRST_SEQ },
+	{ "allow", required_argument, NULL, OPT_ALLOW },
+	{ "guests", required_argument, NULL, OPT_GUESTS },
 	{ "role", required_argument, NULL, OPT_ROLE },
 	{ "parent-fd", required_argument, NULL, OPT_PARENT_FD },
 	{ "adopt-fd", required_argument, NULL, OPT_ADOPT_FD },
@@ -80,6 +90,8 @@ static const struct option long_options[] = {
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
 };
+
+#define GUESTS 16u
 
 static const char *const role_names[] = { "start", "parent", "control", "tailer", "trial" };
 
@@ -123,6 +135,27 @@ static int parse_role(const char *text, enum role *out)
 	return misuse("--role", text);
 }
 
+static int add_rule(struct options *o, const char *rule)
+{
+	char **more = reallocarray(o->allow, o->allow_count + 1, sizeof(*more));
+	struct shmq__why why = { "" };
+	int error = -ENOMEM;
+
+	if (more)
+		o->allow = more;
+	if (!o->access)
+		o->access = access_create();
+	if (more && o->access)
+		error = access_add(o->access, rule, &why);
+	if (error) {
+		fprintf(stderr, "shmqd: --allow \"%s\": %s\n", rule,
+			*why.text ? why.text : shmq_strerror(error));
+		return EXIT_USAGE;
+	}
+	more[o->allow_count++] = (char *)(uintptr_t)rule;
+	return -1;
+}
+
 static int parse_one(int opt, const char *value, struct options *o, const char **dir)
 {
 	uint64_t n;
@@ -158,6 +191,14 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 		return -1;
 	case OPT_FIRST_SEQ:
 		return parse_number("--first-seq wants a number", value, UINT64_MAX, &o->first_seq);
+	case OPT_ALLOW:
+		return add_rule(o, value);
+	case OPT_GUESTS:
+		rc = parse_number("--guests wants a number of 1 to 256", value, 256, &n);
+		if (rc < 0 && !n)
+			return misuse("--guests wants a number of 1 to 256", value);
+		o->guests = (unsigned)n;
+		return rc;
 	case OPT_ROLE:
 		return parse_role(value, &o->role);
 	case OPT_PARENT_FD:
@@ -244,9 +285,11 @@ int options_parse(int argc, char **argv, struct options *o)
 	const char *dir = NULL;
 	int opt, rc;
 
-	*o = (struct options){
-		.fd = -1, .bus = "default", .linger_ns = INT64_C(5000000000), .level = LOG_INFO
-	};
+	*o = (struct options){ .fd = -1,
+			       .bus = "default",
+			       .linger_ns = INT64_C(5000000000),
+			       .level = LOG_INFO,
+			       .guests = GUESTS };
 	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		rc = parse_one(opt, optarg, o, &dir);
 		if (rc >= 0)
@@ -258,6 +301,8 @@ int options_parse(int argc, char **argv, struct options *o)
 		fprintf(stderr, "shmqd: %s\n", why.text);
 		return EXIT_USAGE;
 	}
+	if (!o->allow_count)
+		o->guests = 0;
 	if (!o->program)
 		find_program(o);
 	if ((o->role == ROLE_START) != (o->fd < 0))
@@ -269,10 +314,13 @@ int options_parse(int argc, char **argv, struct options *o)
 /* Of what is open as `program`, or of this program if that is -1. */
 static int become(const struct options *o, enum role role, int fd, int program)
 {
-	char fd_text[48], linger[32], first_seq[24], name[] = "shmqd", role_text[24];
-	char *argv[24];
-	int n = 0;
+	char fd_text[48], linger[32], first_seq[24], name[] = "shmqd", role_text[24], guests[12];
+	char **argv = calloc(26 + 2 * (size_t)o->allow_count, sizeof(*argv));
+	unsigned i;
+	int n = 0, error;
 
+	if (!argv)
+		return -ENOMEM;
 	snprintf(role_text, sizeof(role_text), "--role=%s", role_names[role]);
 	snprintf(fd_text, sizeof(fd_text), "--%s-fd=%d", role == ROLE_CONTROL ? "parent" : "adopt",
 		 fd);
@@ -299,6 +347,15 @@ static int become(const struct options *o, enum role role, int fd, int program)
 		argv[n++] = (char *)(uintptr_t) "--data-dir";
 		argv[n++] = (char *)(uintptr_t)o->data_dir;
 	}
+	for (i = 0; i < o->allow_count; i++) {
+		argv[n++] = (char *)(uintptr_t) "--allow";
+		argv[n++] = o->allow[i];
+	}
+	if (o->guests) {
+		snprintf(guests, sizeof(guests), "%u", o->guests);
+		argv[n++] = (char *)(uintptr_t) "--guests";
+		argv[n++] = guests;
+	}
 	if (o->topology) {
 		argv[n++] = (char *)(uintptr_t) "--topology";
 		argv[n++] = (char *)(uintptr_t)o->topology;
@@ -309,7 +366,9 @@ static int become(const struct options *o, enum role role, int fd, int program)
 		execv("/proc/self/exe", argv);
 	else
 		execveat(program, "", argv, environ, AT_EMPTY_PATH);
-	return -errno;
+	error = -errno;
+	free(argv);
+	return error;
 }
 
 int options_become_other(const struct options *o, enum role role, int fd, int program)

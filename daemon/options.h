@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "access.h"
 #include "log.h"
 #include "shmq.h"
 
@@ -33,8 +34,12 @@ struct options {
 	const char *program; /* absolute: what an upgrade executes */
 	enum log_level level;
 	const char *topology;
-	const char *data_dir; /* of logs; NULL is the default */
-	uint64_t first_seq;   /* of new topics: tests start near a wrap */
+	const char *data_dir;  /* of logs; NULL is the default */
+	uint64_t first_seq;    /* of new topics: tests start near a wrap */
+	struct access *access; /* the rules of --allow */
+	char **allow;          /* as they were given */
+	unsigned allow_count;
+	unsigned guests; /* uids besides the owner's that may come; 0 without rules */
 };
 
 /* Fill *out.  -1 to go on, or the code to exit with. */

@@ -167,13 +167,21 @@ void orphan_begin(struct control *c, struct topic *t, uint32_t id)
 		loop_set_timer(c->loop, &c->orphan_timer, o->due_ns, look_at_all);
 }
 
-uint32_t orphan_find(struct topic *t, uint64_t bytes)
+/* Who wrote it may have the descriptor still, and write on. */
+static uint32_t writer_of(const struct control *c, const struct orphan *o)
+{
+	lay_ref mem = shmq__slabs_arena(c->reg->slabs, o->id)->mem;
+
+	return registry_slab_record(c->reg, LAY_REF_SLAB(mem))->uid;
+}
+
+uint32_t orphan_find(const struct control *c, struct topic *t, uint64_t bytes, uint32_t uid)
 {
 	struct orphan *o;
 	uint32_t id;
 
 	LIST_FOREACH (o, &t->orphans, of_topic)
-		if (o->bytes >= bytes)
+		if (o->bytes >= bytes && writer_of(c, o) == uid)
 			break;
 	if (!o)
 		return UINT32_MAX;

@@ -161,11 +161,11 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 	case LINK_SLAB:
 		if (fd < 0 || msg->slab >= LINK_SLABS_MAX || p->slab[msg->slab].fd >= 0)
 			break;
-		p->slab[msg->slab] =
-			(struct link_slab){ fd, msg->slab_kind, msg->page_shift, msg->bytes };
+		p->slab[msg->slab] = link_slab_of(msg, fd);
 		fd = -1;
 		write_manifest(p);
-		link_say(p->control.link_fd, LINK_ACK);
+		link_send(p->control.link_fd,
+			  &(struct link_msg){ .kind = LINK_ACK, .slab = msg->slab }, -1);
 		break;
 	case LINK_READY:
 		p->nonce = msg->nonce;
@@ -445,7 +445,7 @@ static int yield_to_survivor(struct parent *p)
 static int bring_back(struct parent *p)
 {
 	struct shmq__why why = { "" };
-	int rc = gather_run(&p->files, p->o->bus, p->signal_fd, p->slab, &p->nonce, &why);
+	int rc = gather_run(&p->files, p->o, p->signal_fd, p->slab, &p->nonce, &why);
 
 	if (rc == SHMQ_EVERSION)
 		return say_start_failed(p, EXIT_FAILED, why.text);
@@ -469,7 +469,8 @@ static int begin(struct parent *p)
 	rc = bring_back(p);
 	if (rc >= 0)
 		return rc;
-	p->listen_fd = files_listen(&p->files, p->files.sock);
+	p->listen_fd = files_listen(&p->files, p->files.sock,
+				    access_has_rules(p->o->access) ? FILES_EVERYBODY : FILES_OWNER);
 	if (p->listen_fd >= 0)
 		return -1;
 	snprintf(text, sizeof(text), "listening at %s: %s", p->files.sock, strerror(-p->listen_fd));

@@ -16,20 +16,17 @@ static int comes_from_pool(unsigned page_shift, int node, uint64_t bytes)
 	return page_shift == 12 && node == SHMQ_NODE_ANY && bytes <= REGISTRY_SMALL_BYTES;
 }
 
-int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, int node,
-			uint64_t bytes, struct registry_range *out, struct shmq__why *why)
+int registry_take_range(struct registry *r, unsigned slab, int node, uint64_t bytes,
+			struct registry_range *out, struct shmq__why *why)
 {
-	struct pool *pool = kind == LAY_SLAB_RING ? &r->small_rings : &r->small_arenas;
-	int slab = registry_find_slab(r, kind, page_shift), error;
+	unsigned page_shift = r->slab[slab].page_shift;
 	uint64_t off, align = UINT64_C(1) << page_shift;
+	int error;
 
-	if (slab < 0)
-		return shmq__fail(why, SHMQ_ENOHUGE, "this bus has no slab of %llu KiB pages",
-				  (unsigned long long)(align >> 10));
 	out->bytes = bytes;
 	out->is_warm = comes_from_pool(page_shift, node, bytes);
 	if (out->is_warm) {
-		error = pool_alloc(pool, bytes, align, &off, why);
+		error = pool_alloc(r->pool[slab], bytes, align, &off, why);
 	} else {
 		error = extent_alloc(r->big[slab], bytes, align < HUGE_ALIGN ? HUGE_ALIGN : align,
 				     &off);
@@ -41,17 +38,27 @@ int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, 
 	return error;
 }
 
-uint64_t registry_growth(struct registry *r, const struct lay_topic *shape)
+/* Of a slab that is still to be made: its first chunks. */
+static uint64_t growth_of(struct registry *r, uint32_t kind, uint64_t list, uint64_t bytes,
+			  uint64_t align)
+{
+	int slab = registry_find_slab_of(r, kind, 12, list, r->uid);
+
+	return slab < 0 ? bytes : pool_growth(r->pool[slab], bytes, align);
+}
+
+uint64_t registry_growth(struct registry *r, const struct lay_topic *shape, uint64_t list)
 {
 	uint64_t count = load_relaxed(&r->head->topic_count), n = shape->partitions, grows;
 
 	grows = n * shape->ring_bytes;
 	if (comes_from_pool(shape->page_shift, shape->node_asked, grows))
-		grows = pool_growth(&r->small_rings, grows, LAY_PAGE);
+		grows = growth_of(r, LAY_SLAB_RING, list, grows, LAY_PAGE);
 	if (!r->free_topic_count)
 		grows += pool_growth(&r->topics, (count + 1) * sizeof(struct lay_topic), 0);
 	return grows + pool_growth(&r->heap, n * sizeof(struct lay_partition), LAY_LINE) +
-	       pool_growth(&r->bells, n * sizeof(struct lay_bells), sizeof(struct lay_bells));
+	       growth_of(r, LAY_SLAB_BELL, list, n * sizeof(struct lay_bells),
+			 sizeof(struct lay_bells));
 }
 
 struct registry_range registry_range_at(const struct registry *r, lay_ref ref, uint64_t bytes)
@@ -65,11 +72,9 @@ struct registry_range registry_range_at(const struct registry *r, lay_ref ref, u
 void registry_free_range(struct registry *r, const struct registry_range *range)
 {
 	unsigned slab = LAY_REF_SLAB(range->ref);
-	struct pool *pool =
-		r->slab[slab].kind == LAY_SLAB_RING ? &r->small_rings : &r->small_arenas;
 
 	if (range->is_warm)
-		pool_free(pool, LAY_REF_OFF(range->ref), range->bytes);
+		pool_free(r->pool[slab], LAY_REF_OFF(range->ref), range->bytes);
 	else
 		extent_free(r->big[slab], LAY_REF_OFF(range->ref), range->bytes);
 }
@@ -188,8 +193,7 @@ int registry_is_shared_map(const struct registry *r, const void *mem)
 
 static int is_in_warm_map(const struct registry *r, const struct registry_range *range)
 {
-	return r->warm && range->is_warm &&
-	       r->slab[LAY_REF_SLAB(range->ref)].kind == LAY_SLAB_RING &&
+	return r->warm && range->is_warm && LAY_REF_SLAB(range->ref) == r->warm_slab &&
 	       LAY_REF_OFF(range->ref) + range->bytes <= REGISTRY_WARM_MAP;
 }
 

@@ -146,17 +146,17 @@ static struct topic *new_topic(struct registry *r, uint32_t index)
 }
 
 static void fill_partitions(struct registry *r, const struct lay_topic *shape, uint64_t array,
-			    uint64_t bells, const struct registry_range *ring)
+			    lay_ref bells, const struct registry_range *ring)
 {
 	struct lay_partition *part = (void *)((char *)r->head + array);
 	uint32_t p, count = shape->partitions;
 
-	memset(shmq__slabs_at(r->slabs, LAY_REF(1, bells), count * sizeof(struct lay_bells)), 0,
+	memset(shmq__slabs_at(r->slabs, bells, count * sizeof(struct lay_bells)), 0,
 	       count * sizeof(struct lay_bells));
 	memset(part, 0, count * sizeof(*part));
 	for (p = 0; p < count; p++) {
 		part[p].ring = ring->ref + (count - 1 - p) * shape->ring_bytes;
-		part[p].bells = LAY_REF(1, bells + p * sizeof(struct lay_bells));
+		part[p].bells = bells + p * sizeof(struct lay_bells);
 		part[p].base_seq = ring->base_seq;
 	}
 }
@@ -169,15 +169,20 @@ int registry_add_topic(struct registry *r, const struct lay_topic *shape, const 
 	struct lay_topic *rec;
 	struct topic *t;
 	uint32_t index = 0;
+	int slab = registry_find_slab_of(r, LAY_SLAB_BELL, 12,
+					 registry_slab_record(r, LAY_REF_SLAB(ring->ref))->list,
+					 r->uid);
 	int error;
 
+	if (slab < 0)
+		return SHMQ_ECORRUPT;
 	error = choose_index(r, &index, why);
 	if (error)
 		return error;
 	error = pool_alloc(&r->heap, array_bytes, LAY_LINE, &array, why);
 	if (error)
 		return error;
-	error = pool_alloc(&r->bells, shape->partitions * sizeof(struct lay_bells),
+	error = pool_alloc(r->pool[slab], shape->partitions * sizeof(struct lay_bells),
 			   sizeof(struct lay_bells), &bells, why);
 	if (error)
 		goto free_array;
@@ -189,7 +194,7 @@ int registry_add_topic(struct registry *r, const struct lay_topic *shape, const 
 	if (r->free_topic_count && r->free_topic[r->free_topic_count - 1] == index)
 		r->free_topic_count--;
 	store_relaxed(&r->head->next_topic_id, id + 1);
-	fill_partitions(r, shape, array, bells, ring);
+	fill_partitions(r, shape, array, LAY_REF(slab, bells), ring);
 	/* Whoever still waits on the epoch of a predecessor sees it go on. */
 	rec = t->rec;
 	memcpy((char *)rec + offsetof(struct lay_topic, id), &shape->id,
@@ -206,7 +211,7 @@ int registry_add_topic(struct registry *r, const struct lay_topic *shape, const 
 	*out = t;
 	return 0;
 free_bells:
-	pool_free(&r->bells, bells, shape->partitions * sizeof(struct lay_bells));
+	pool_free(r->pool[slab], bells, shape->partitions * sizeof(struct lay_bells));
 free_array:
 	pool_free(&r->heap, array, array_bytes);
 	return error;
@@ -252,7 +257,7 @@ void registry_drop_topic(struct registry *r, struct topic *t, struct registry_ra
 	store_release(&rec->state, LAY_TOPIC_FREE);
 	free_roster(r, rec->roster);
 	rec->roster = 0;
-	pool_free(&r->bells, LAY_REF_OFF(part[0].bells),
+	pool_free(r->pool[LAY_REF_SLAB(part[0].bells)], LAY_REF_OFF(part[0].bells),
 		  rec->partitions * sizeof(struct lay_bells));
 	pool_free(&r->heap, LAY_REF_OFF(rec->partition_array), rec->partitions * sizeof(*part));
 	r->topic[t->index] = NULL;

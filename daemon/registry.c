@@ -26,8 +26,8 @@
 #define ENTRIES_CHUNK (256 * KIB)
 #define RINGS_CHUNK (4 * MIB)
 
-#define SLAB_TABLE_BYTES LAY_PAGE
-_Static_assert(LINK_SLABS_MAX * sizeof(struct lay_slab) <= SLAB_TABLE_BYTES, "slab records");
+#define SLAB_TABLE_BYTES (LINK_SLABS_MAX * sizeof(struct lay_slab))
+_Static_assert(SLAB_TABLE_BYTES % LAY_PAGE == 0, "slab records");
 
 static int machine_has_pages(unsigned page_shift)
 {
@@ -40,23 +40,37 @@ static int machine_has_pages(unsigned page_shift)
 	return !access(path, F_OK);
 }
 
-unsigned registry_slabs_wanted(struct link_slab slab[LINK_SLABS_MAX])
+struct link_slab registry_slab_shape(uint32_t kind, unsigned page_shift)
+{
+	static const uint64_t bytes[] = {
+		[LAY_SLAB_REGISTRY] = LAY_REGISTRY_BYTES, [LAY_SLAB_BELL] = LAY_BELL_SLAB_BYTES,
+		[LAY_SLAB_ENTRY] = LAY_ENTRY_SLAB_BYTES,  [LAY_SLAB_RING] = LAY_BULK_SLAB_BYTES,
+		[LAY_SLAB_ARENA] = LAY_BULK_SLAB_BYTES,
+	};
+
+	return (struct link_slab){
+		.fd = -1, .kind = kind, .page_shift = (uint16_t)page_shift, .bytes = bytes[kind]
+	};
+}
+
+unsigned registry_slabs_wanted(unsigned guests, struct link_slab slab[LINK_SLABS_MAX])
 {
 	static const unsigned shifts[] = { 12, 21, 30 };
 	unsigned n = 0, i;
 
-	slab[n++] = (struct link_slab){ -1, LAY_SLAB_REGISTRY, 12, LAY_REGISTRY_BYTES };
-	slab[n++] = (struct link_slab){ -1, LAY_SLAB_BELL, 12, LAY_BELL_SLAB_BYTES };
-	slab[n++] = (struct link_slab){ -1, LAY_SLAB_ENTRY, 12, LAY_ENTRY_SLAB_BYTES };
+	slab[n++] = registry_slab_shape(LAY_SLAB_REGISTRY, 12);
+	slab[n++] = registry_slab_shape(LAY_SLAB_BELL, 12);
+	slab[n++] = registry_slab_shape(LAY_SLAB_ENTRY, 12);
 	for (i = 0; i < sizeof(shifts) / sizeof(shifts[0]); i++) {
 		if (!machine_has_pages(shifts[i]))
 			continue;
-		slab[n++] = (struct link_slab){ -1, LAY_SLAB_RING, shifts[i], LAY_BULK_SLAB_BYTES };
-		slab[n++] =
-			(struct link_slab){ -1, LAY_SLAB_ARENA, shifts[i], LAY_BULK_SLAB_BYTES };
+		slab[n++] = registry_slab_shape(LAY_SLAB_RING, shifts[i]);
+		slab[n++] = registry_slab_shape(LAY_SLAB_ARENA, shifts[i]);
 	}
+	while (guests-- && n < LINK_SLABS_MAX)
+		slab[n++] = registry_slab_shape(LAY_SLAB_ENTRY, 12);
 	for (i = n; i < LINK_SLABS_MAX; i++)
-		slab[i] = (struct link_slab){ -1, 0, 0, 0 };
+		slab[i] = (struct link_slab){ .fd = -1 };
 	return n;
 }
 
@@ -85,25 +99,33 @@ static uint64_t random_nonce(void)
 	return n;
 }
 
-static void describe_slabs(void *base, const struct link_slab *slab)
+static void describe_slab(struct lay_registry *head, unsigned id, const struct link_slab *slab,
+			  uint64_t list, uint32_t uid)
 {
-	struct lay_registry *head = base;
-	struct lay_slab *rec = (struct lay_slab *)(void *)((char *)base + LAY_SLABS_OFF);
-	unsigned i, count = 0;
+	struct lay_slab *rec = (struct lay_slab *)(void *)((char *)head + LAY_SLABS_OFF) + id;
 	struct stat st;
 
-	for (i = 0; i < LINK_SLABS_MAX; i++) {
-		if (slab[i].fd < 0 || fstat(slab[i].fd, &st))
-			continue;
-		rec[i] = (struct lay_slab){ .kind = slab[i].kind,
-					    .page_shift = slab[i].page_shift,
-					    .uid = geteuid(),
-					    .bytes = slab[i].bytes,
-					    .dev = st.st_dev,
-					    .ino = st.st_ino };
-		count = i + 1;
-	}
-	store_release(&head->slab_count, count);
+	if (slab->fd < 0 || fstat(slab->fd, &st))
+		return;
+	*rec = (struct lay_slab){ .kind = slab->kind,
+				  .page_shift = slab->page_shift,
+				  .uid = uid,
+				  .bytes = slab->bytes,
+				  .dev = st.st_dev,
+				  .ino = st.st_ino,
+				  .list = list };
+	if (id >= load_relaxed(&head->slab_count))
+		store_release(&head->slab_count, id + 1);
+}
+
+/* Entries after the first are for whoever comes. */
+static void describe_slabs(struct lay_registry *head, const struct link_slab *slab)
+{
+	unsigned i, own = 0;
+
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		describe_slab(head, i, &slab[i], 0,
+			      slab[i].kind == LAY_SLAB_ENTRY && own++ ? LAY_UID_NONE : geteuid());
 }
 
 static int format(struct place *place, const struct link_slab *slab, const char *name,
@@ -132,7 +154,7 @@ static int format(struct place *place, const struct link_slab *slab, const char 
 		store_relaxed(&head->next_topic_id, 1);
 		store_relaxed(&head->next_entry_gen, 1);
 		snprintf(head->name, sizeof(head->name), "%s", name);
-		describe_slabs(base, slab);
+		describe_slabs(head, slab);
 		store_release(&head->magic, LAY_MAGIC_REGISTRY);
 	}
 	shmq__shmem_unmap(base, LAY_REGISTRY_BYTES);
@@ -164,79 +186,130 @@ int registry_check(int fd, uint64_t nonce, struct shmq__why *why)
 
 /* ---- opening --------------------------------------------------------- */
 
-/* Both descriptions of each slab: ours to write, and one to hand out. */
+/* Both descriptions of a slab: ours to write, and one to hand out. */
+static int add_slab(struct registry *r, unsigned id, const struct link_slab *slab)
+{
+	int error = shmq__slabs_add(r->slabs, id, slab->fd, SHMQ__SLAB_WRITE), fd;
+
+	if (error)
+		return error;
+	fd = shmq__shmem_reopen_readonly(slab->fd);
+	if (fd < 0)
+		return fd;
+	error = shmq__slabs_add(r->slabs, id, fd, SHMQ__SLAB_READ);
+	if (!error)
+		r->slab[id] = *slab;
+	return error;
+}
+
+/* One that the last worker did not come to describe is nobody's. */
 static int add_slabs(struct registry *r, const struct link_slab *slab)
 {
 	unsigned i;
-	int error, fd;
+	int error = 0;
 
-	for (i = 0; i < LINK_SLABS_MAX; i++) {
+	for (i = 0; i < LINK_SLABS_MAX && !error; i++) {
 		if (slab[i].fd < 0)
 			continue;
-		error = shmq__slabs_add(r->slabs, i, slab[i].fd, SHMQ__SLAB_WRITE);
-		if (error)
-			return error;
-		fd = shmq__shmem_reopen_readonly(slab[i].fd);
-		if (fd < 0)
-			return fd;
-		error = shmq__slabs_add(r->slabs, i, fd, SHMQ__SLAB_READ);
-		if (error)
-			return error;
-		r->slab[i] = slab[i];
+		if (i && !registry_slab_record(r, i)->kind)
+			describe_slab(shmq__slabs_registry(r->slabs), i, &slab[i], 0, LAY_UID_NONE);
+		error = add_slab(r, i, &slab[i]);
 	}
-	return 0;
+	return error;
 }
 
 /* Where that much address space is not to be had, rings are mapped one by
  * one. */
-static void map_warm(struct registry *r, int fd)
+static void map_warm(struct registry *r, unsigned ring)
 {
+	int fd = registry_slab_fd(r, ring);
 	void *mem;
 
 	if (!shmq__shmem_map(fd, 0, REGISTRY_WARM_MAP, PROT_READ | PROT_WRITE, &mem))
 		r->warm = mem;
+	r->warm_slab = ring;
+}
+
+static const struct {
+	uint64_t bytes, chunk;
+} pool_shape[] = {
+	[LAY_SLAB_BELL] = { LAY_BELL_SLAB_BYTES, BELLS_CHUNK },
+	[LAY_SLAB_ENTRY] = { LAY_ENTRY_SLAB_BYTES, ENTRIES_CHUNK },
+	[LAY_SLAB_RING] = { REGISTRY_BIG_BASE, RINGS_CHUNK },
+	[LAY_SLAB_ARENA] = { REGISTRY_BIG_BASE, RINGS_CHUNK },
+};
+
+/* What is handed out of a slab. */
+static int open_ranges(struct registry *r, unsigned id)
+{
+	uint32_t kind = r->slab[id].kind;
+	int error = 0;
+
+	if (r->slab[id].page_shift == 12) {
+		r->pool[id] = calloc(1, sizeof(*r->pool[id]));
+		error = r->pool[id] ? pool_open(r->pool[id], POOL_RANGES, r->place,
+						registry_slab_fd(r, id), 0, pool_shape[kind].bytes,
+						pool_shape[kind].chunk) :
+				      -ENOMEM;
+	}
+	if (!error && r->loop && r->pool[id])
+		pool_serve(r->pool[id], r->loop, r->grown, r->grown_arg);
+	if (error || (kind != LAY_SLAB_RING && kind != LAY_SLAB_ARENA))
+		return error;
+	error = extent_create(LAY_BULK_SLAB_BYTES, &r->big[id]);
+	return error ? error : extent_take(r->big[id], 0, REGISTRY_BIG_BASE);
 }
 
 static int open_pools(struct registry *r)
 {
-	int ring = registry_find_slab(r, LAY_SLAB_RING, 12);
-	int arena = registry_find_slab(r, LAY_SLAB_ARENA, 12), error = 0;
+	int ring = registry_find_slab(r, LAY_SLAB_RING, 12), error = 0;
 	unsigned i;
 	struct {
 		struct pool *pool;
 		enum pool_kind kind;
-		int slab;
 		uint64_t base, bytes, chunk;
 	} spec[] = {
-		{ &r->clients, POOL_TABLE, 0, LAY_CLIENTS_OFF,
+		{ &r->clients, POOL_TABLE, LAY_CLIENTS_OFF,
 		  (LAY_CLIENT_MAX + 1) * sizeof(struct lay_client), TABLE_CHUNK },
-		{ &r->arenas, POOL_TABLE, 0, LAY_ARENAS_OFF,
-		  LAY_ARENAS_MAX * sizeof(struct lay_arena), TABLE_CHUNK },
-		{ &r->topics, POOL_TABLE, 0, LAY_TOPICS_OFF,
+		{ &r->arenas, POOL_TABLE, LAY_ARENAS_OFF, LAY_ARENAS_MAX * sizeof(struct lay_arena),
+		  TABLE_CHUNK },
+		{ &r->topics, POOL_TABLE, LAY_TOPICS_OFF,
 		  (uint64_t)LAY_TOPICS_MAX * sizeof(struct lay_topic), TOPICS_CHUNK },
-		{ &r->heap, POOL_RANGES, 0, LAY_HEAP_OFF, LAY_REGISTRY_BYTES - LAY_HEAP_OFF,
+		{ &r->heap, POOL_RANGES, LAY_HEAP_OFF, LAY_REGISTRY_BYTES - LAY_HEAP_OFF,
 		  HEAP_CHUNK },
-		{ &r->bells, POOL_RANGES, 1, 0, LAY_BELL_SLAB_BYTES, BELLS_CHUNK },
-		{ &r->entries, POOL_RANGES, 2, 0, LAY_ENTRY_SLAB_BYTES, ENTRIES_CHUNK },
-		{ &r->small_rings, POOL_RANGES, ring, 0, REGISTRY_BIG_BASE, RINGS_CHUNK },
-		{ &r->small_arenas, POOL_RANGES, arena, 0, REGISTRY_BIG_BASE, RINGS_CHUNK },
 	};
 
-	if (ring < 0 || arena < 0)
+	if (ring < 0 || registry_find_slab(r, LAY_SLAB_ARENA, 12) < 0)
 		return SHMQ_ECORRUPT;
 	for (i = 0; i < sizeof(spec) / sizeof(spec[0]) && !error; i++)
-		error = pool_open(spec[i].pool, spec[i].kind, r->place,
-				  registry_slab_fd(r, (unsigned)spec[i].slab), spec[i].base,
-				  spec[i].bytes, spec[i].chunk);
-	for (i = 0; i < LINK_SLABS_MAX && !error; i++)
-		if (r->slab[i].kind == LAY_SLAB_RING || r->slab[i].kind == LAY_SLAB_ARENA) {
-			error = extent_create(LAY_BULK_SLAB_BYTES, &r->big[i]);
-			if (!error)
-				error = extent_take(r->big[i], 0, REGISTRY_BIG_BASE);
-		}
+		error = pool_open(spec[i].pool, spec[i].kind, r->place, registry_slab_fd(r, 0),
+				  spec[i].base, spec[i].bytes, spec[i].chunk);
+	for (i = 1; i < LINK_SLABS_MAX && !error; i++)
+		if (r->slab[i].fd >= 0)
+			error = open_ranges(r, i);
 	if (!error)
-		map_warm(r, registry_slab_fd(r, (unsigned)ring));
+		map_warm(r, (unsigned)ring);
 	return error;
+}
+
+int registry_add_slab(struct registry *r, unsigned id, const struct link_slab *slab, uint64_t list,
+		      uint32_t uid, struct shmq__why *why)
+{
+	int error;
+
+	describe_slab(r->head, id, slab, list, uid);
+	error = add_slab(r, id, slab);
+	if (!error)
+		error = open_ranges(r, id);
+	return error ? shmq__fail(why, error, "adding a slab: %s", shmq_strerror(error)) : 0;
+}
+
+void registry_assign_slab(struct registry *r, unsigned id, uint64_t list, uint32_t uid)
+{
+	struct lay_slab *rec = shmq__slabs_slab(r->slabs, id);
+
+	rec->list = list;
+	__atomic_store_n(&rec->uid, uid, __ATOMIC_RELEASE);
 }
 
 int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MAX],
@@ -253,6 +326,7 @@ int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MA
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		r->slab[i].fd = -1;
 	r->place = place;
+	r->uid = geteuid();
 	r->chain_mask = 1023;
 	r->peer = calloc(LAY_CLIENT_MAX + 1, sizeof(struct peer *));
 	r->freed_id = calloc(LAY_CLIENT_MAX + 1, sizeof(r->freed_id[0]));
@@ -304,13 +378,17 @@ static void free_objects(struct registry *r)
 		}
 }
 
-/* Every pool; NULL after the last. */
-static struct pool *pool_at(struct registry *r, unsigned i)
+struct pool *registry_next_pool(struct registry *r, unsigned *i)
 {
-	struct pool *pools[] = { &r->clients, &r->arenas,  &r->topics,      &r->heap,
-				 &r->bells,   &r->entries, &r->small_rings, &r->small_arenas };
+	struct pool *tables[] = { &r->clients, &r->arenas, &r->topics, &r->heap };
+	enum { TABLES = sizeof(tables) / sizeof(tables[0]) };
 
-	return i < sizeof(pools) / sizeof(pools[0]) ? pools[i] : NULL;
+	if (*i < TABLES)
+		return tables[(*i)++];
+	while (*i < TABLES + LINK_SLABS_MAX)
+		if (r->pool[(*i)++ - TABLES])
+			return r->pool[*i - 1 - TABLES];
+	return NULL;
 }
 
 void registry_close(struct registry *r)
@@ -319,10 +397,12 @@ void registry_close(struct registry *r)
 	unsigned i;
 
 	free_objects(r);
-	for (i = 0; (pool = pool_at(r, i)); i++)
+	for (i = 0; (pool = registry_next_pool(r, &i));)
 		pool_close(pool);
-	for (i = 0; i < LINK_SLABS_MAX; i++)
+	for (i = 0; i < LINK_SLABS_MAX; i++) {
+		free(r->pool[i]);
 		extent_destroy(r->big[i]);
+	}
 	shmq__slabs_destroy(r->slabs);
 	free(r->peer);
 	free(r->freed_id);
@@ -337,12 +417,14 @@ void registry_close(struct registry *r)
 
 void registry_prepare(struct registry *r)
 {
-	struct pool *pools[] = { &r->clients, &r->topics,  &r->heap,
-				 &r->bells,   &r->entries, &r->small_rings };
+	static const uint32_t kinds[] = { LAY_SLAB_BELL, LAY_SLAB_ENTRY, LAY_SLAB_RING };
 	unsigned i;
 
-	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
-		pool_prepare(pools[i]);
+	pool_prepare(&r->clients);
+	pool_prepare(&r->topics);
+	pool_prepare(&r->heap);
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		pool_prepare(r->pool[registry_find_slab(r, kinds[i], 12)]);
 	registry_count_bytes(r);
 }
 
@@ -351,19 +433,37 @@ void registry_serve(struct registry *r, struct loop *loop, void (*grown)(void *a
 	struct pool *pool;
 	unsigned i;
 
-	for (i = 0; (pool = pool_at(r, i)); i++)
+	r->loop = loop;
+	r->grown = grown;
+	r->grown_arg = arg;
+	for (i = 0; (pool = registry_next_pool(r, &i));)
 		pool_serve(pool, loop, grown, arg);
+}
+
+const struct lay_slab *registry_slab_record(const struct registry *r, unsigned id)
+{
+	return (struct lay_slab *)(void *)((char *)shmq__slabs_registry(r->slabs) + LAY_SLABS_OFF) +
+	       id;
+}
+
+int registry_find_slab_of(const struct registry *r, uint32_t kind, unsigned page_shift,
+			  uint64_t list, uint32_t uid)
+{
+	unsigned count = load_relaxed(&shmq__slabs_registry(r->slabs)->slab_count), i;
+
+	for (i = 0; i < count && i < LINK_SLABS_MAX; i++) {
+		const struct lay_slab *rec = registry_slab_record(r, i);
+
+		if (r->slab[i].fd >= 0 && r->slab[i].kind == kind &&
+		    r->slab[i].page_shift == page_shift && rec->list == list && rec->uid == uid)
+			return (int)i;
+	}
+	return -1;
 }
 
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift)
 {
-	unsigned i;
-
-	for (i = 0; i < LINK_SLABS_MAX; i++)
-		if (r->slab[i].fd >= 0 && r->slab[i].kind == kind &&
-		    r->slab[i].page_shift == page_shift)
-			return (int)i;
-	return -1;
+	return registry_find_slab_of(r, kind, page_shift, 0, r->uid);
 }
 
 int registry_slab_fd(const struct registry *r, unsigned id)
@@ -378,7 +478,7 @@ void registry_count_bytes(struct registry *r)
 	struct pool *pool;
 	unsigned i;
 
-	for (i = 0; (pool = pool_at(r, i)); i++)
+	for (i = 0; (pool = registry_next_pool(r, &i));)
 		bytes += pool->child ? pool->ahead : pool->warm;
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		if (r->big[i])

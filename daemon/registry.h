@@ -41,6 +41,7 @@ struct entry_run {
 
 struct peer {
 	unsigned id;
+	unsigned entries; /* the slab of its uid's */
 	uint64_t gen;
 	struct lay_client *rec;
 	LIST_HEAD(peer_handles, handle) handles;
@@ -91,8 +92,12 @@ struct registry {
 	struct link_slab slab[LINK_SLABS_MAX]; /* its descriptors belong to slabs */
 
 	struct pool clients, arenas, topics; /* tables */
-	struct pool heap, bells, entries, small_rings, small_arenas;
+	struct pool heap;
+	struct pool *pool[LINK_SLABS_MAX];  /* bells, entries, small rings and arenas */
 	struct extent *big[LINK_SLABS_MAX]; /* rings and arenas of their own */
+	struct loop *loop;                  /* as pool_serve */
+	void (*grown)(void *arg);
+	void *grown_arg;
 
 	struct peer **peer; /* by id */
 	LIST_HEAD(peer_list, peer) peers;
@@ -116,13 +121,20 @@ struct registry {
 	/* The start of the warm ring pool, mapped once: what is locked there is
 	 * one mapping and not one for each ring. */
 	char *warm;
+	unsigned warm_slab; /* of whose start it is a map */
+	uint32_t uid;       /* of the owner, who we run as */
 };
 
 /* ---- registry.c: the slabs and the header ---------------------------- */
 
-/* The slabs a bus on this machine has, by id: kind, page_shift and bytes; fd
- * is -1.  Returns how many. */
-unsigned registry_slabs_wanted(struct link_slab slab[LINK_SLABS_MAX]);
+/* The slabs a bus on this machine starts with, by id: kind, page_shift and
+ * bytes; fd is -1.  The last are entries for that many uids besides the
+ * owner's: all clients know them from when they attach, so that a publisher
+ * waits for whoever comes.  Returns how many. */
+unsigned registry_slabs_wanted(unsigned guests, struct link_slab slab[LINK_SLABS_MAX]);
+
+/* One of that kind, which fd is not yet. */
+struct link_slab registry_slab_shape(uint32_t kind, unsigned page_shift);
 
 /* Make slab `id`: a descriptor or -errno. */
 int registry_make_slab(unsigned id, const struct link_slab *slab);
@@ -141,8 +153,20 @@ void registry_prepare(struct registry *r);
  * loop when it is worth asking again. */
 void registry_serve(struct registry *r, struct loop *loop, void (*grown)(void *arg), void *arg);
 
-/* Id of the slab of that kind and page size, -1 none. */
+/* Every pool, of which i counts from 0; NULL after the last. */
+struct pool *registry_next_pool(struct registry *r, unsigned *i);
+
+/* Id of the slab of that kind and page size, -1 none: the owner's, or what is
+ * written by one uid for the topics of a list (access.h). */
 int registry_find_slab(const struct registry *r, uint32_t kind, unsigned page_shift);
+int registry_find_slab_of(const struct registry *r, uint32_t kind, unsigned page_shift,
+			  uint64_t list, uint32_t uid);
+const struct lay_slab *registry_slab_record(const struct registry *r, unsigned id);
+/* Add one more, or give one that is nobody's to somebody; the descriptor is
+ * taken over.  0, SHMQ_ELIMIT, -errno. */
+int registry_add_slab(struct registry *r, unsigned id, const struct link_slab *slab, uint64_t list,
+		      uint32_t uid, struct shmq__why *why);
+void registry_assign_slab(struct registry *r, unsigned id, uint64_t list, uint32_t uid);
 int registry_slab_fd(const struct registry *r, unsigned id);
 
 /* Keep head->bytes_used true; tell those who wait for topics to come or go. */
@@ -172,10 +196,10 @@ struct registry_range {
 	int is_warm;
 	uint64_t base_seq; /* of rings: their first seq */
 };
-int registry_take_range(struct registry *r, uint32_t kind, unsigned page_shift, int node,
-			uint64_t bytes, struct registry_range *out, struct shmq__why *why);
-/* By how much head->bytes_used grows with a topic of that shape. */
-uint64_t registry_growth(struct registry *r, const struct lay_topic *shape);
+int registry_take_range(struct registry *r, unsigned slab, int node, uint64_t bytes,
+			struct registry_range *out, struct shmq__why *why);
+/* By how much head->bytes_used grows with a topic of that shape and list. */
+uint64_t registry_growth(struct registry *r, const struct lay_topic *shape, uint64_t list);
 /* A big range must have been punched. */
 void registry_free_range(struct registry *r, const struct registry_range *range);
 /* What a range at ref was taken as. */
@@ -221,9 +245,13 @@ int registry_is_shared_map(const struct registry *r, const void *mem);
 /* A new client, LIVE.  0 or SHMQ_ELIMIT, or as pool_reach. */
 struct registry_client {
 	uint32_t pid, uid;
+	unsigned entries; /* slab */
 	uint64_t nonce;
 	const char *name;
 };
+/* Which slab has the entries of that uid: root is as good as the owner.  The
+ * owner's, if none is that uid's. */
+unsigned registry_entries_of(const struct registry *r, uint32_t uid);
 int registry_add_peer(struct registry *r, const struct registry_client *client, struct peer **out,
 		      struct shmq__why *why);
 /* What proves its death; without it nothing does. */

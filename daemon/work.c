@@ -103,13 +103,13 @@ static void lock_slice(struct work *w, struct item *item)
 /* 1 if there is more to do. */
 static int trim(struct registry *r)
 {
-	struct pool *pools[] = { &r->small_rings, &r->small_arenas, &r->entries, &r->bells,
-				 &r->heap };
 	int more = 0;
+	struct pool *pool;
 	unsigned i;
 
-	for (i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
-		more |= pool_trim(pools[i]);
+	for (i = 0; (pool = registry_next_pool(r, &i));)
+		if (pool->ranges)
+			more |= pool_trim(pool);
 	if (!more)
 		registry_count_bytes(r);
 	return more;

@@ -60,7 +60,7 @@ static void offer_slabs(struct shmq_bus *bus)
 	uint64_t now = shmq__clock_monotonic_ns();
 	char path[sizeof(bus->path)];
 	struct proto_request req;
-	int fds[PROTO_FDS_MAX], sock;
+	int fds[PROTO_FDS_MAX], sock, error = 0;
 
 	if (now < bus->next_offer_ns)
 		return;
@@ -70,7 +70,7 @@ static void offer_slabs(struct shmq_bus *bus)
 		return;
 	shmq__bus_prepare(bus, &req, PROTO_OFFER, NULL);
 	req.offer.bus_nonce = bus->bus_nonce;
-	for (id = 0; id < count && n < PROTO_FDS_MAX; id++) {
+	for (id = 0; id < count; id++) {
 		int fd = shmq__slabs_fd(bus->slabs, id, SHMQ__SLAB_READ), writable = fd < 0;
 
 		if (writable)
@@ -80,9 +80,16 @@ static void offer_slabs(struct shmq_bus *bus)
 		req.offer.fd[n].slab = (uint16_t)id;
 		req.offer.fd[n].writable = (uint16_t)writable;
 		fds[n++] = fd;
+		if (n < PROTO_FDS_MAX)
+			continue;
+		req.offer.fd_count = n;
+		error = error ? error : shmq__wire_send(sock, &req, sizeof(req), fds, n);
+		n = 0;
 	}
 	req.offer.fd_count = n;
-	if (!shmq__wire_send(sock, &req, sizeof(req), fds, n)) {
+	if (!error && n)
+		error = shmq__wire_send(sock, &req, sizeof(req), fds, n);
+	if (!error) {
 		bus->next_offer_ns = now + (uint64_t)offer_pause_ns;
 		bus->retry_ns = retry_min_ns;
 	}
@@ -132,6 +139,11 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 		return shmq__fail(why, SHMQ_EDAEMON,
 				  "the supervisor at %s does not accept: see %s/%s.log", bus->path,
 				  bus->dir, bus->name);
+	if (sock == -EACCES)
+		return shmq__fail(why, SHMQ_EACCESS,
+				  "connecting to %s: this bus is its owner's alone (shmqd --allow "
+				  "lets others in)",
+				  bus->path);
 	if (sock < 0)
 		return shmq__fail(why, sock, "connecting to %s: %s", bus->path,
 				  shmq_strerror(sock));
@@ -178,6 +190,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 		return error;
 	}
 	error = shmq__request_take_slabs(bus, &reply, fds + 1, n - 1);
+	if (!error)
+		error = shmq__request_take_rest(bus, sock, NULL, &reply, deadline);
 	if (!error && !shmq__slabs_registry(bus->slabs))
 		error = SHMQ_EPROTO;
 	/* What was behind the number leaves the caller's epoll set with it. */

@@ -115,6 +115,15 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 void shmq__bus_prepare(struct shmq_bus *bus, struct proto_request *req, enum proto_op op,
 		       const char *topic);
 
+/* Have what a topic is looked into by.  0, SHMQ_EACCESS (it is not for us), or as
+ * shmq__bus_request(). */
+int shmq__bus_look(struct shmq_bus *bus, const struct lay_topic *rec);
+
+/* Have the slab of an arena of this topic, whose publisher may have come after
+ * us: it was pushed to us, or we ask for it.  0, SHMQ_ECORRUPT (it is of no such
+ * topic), or as shmq__bus_request(). */
+int shmq__bus_reach(struct shmq_bus *bus, const struct shmq__topic *topic, lay_ref ref);
+
 /* Tell the supervisor something from the data path: never waits for it
  * longer than a tenth of a second, not at all while it is away.  The reply's
  * error, or another: then nobody knows whether it has heard. */

@@ -61,7 +61,9 @@ int shmq__event_read(struct shmq_bus *bus)
 
 		if (rc == -EAGAIN)
 			break;
-		if (rc == 1)
+		if (rc == 1 && ev.kind == PROTO_EVENT_SLAB && n)
+			shmq__slabs_add(bus->slabs, ev.client, fds[--n], SHMQ__SLAB_READ);
+		else if (rc == 1)
 			taken += take_event(bus, &ev);
 		else if (rc != -EMSGSIZE && rc != -EMFILE)
 			return -EPIPE;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * info: what stands in shared memory, for people and tools.  Nothing here
- * asks the supervisor, so all of it works while that is away.
+ * info: what stands in shared memory, for people and tools.  The supervisor is
+ * asked for nothing but memory that we were not given yet, as we are on a bus
+ * of several users, so all of it works while that is away.
  */
 #include "bus.h"
 #include "clock.h"
@@ -59,36 +60,50 @@ static unsigned count_asleep(const struct shmq__topic *t)
 	return n;
 }
 
-static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic_info *out)
+static int attach(struct shmq_bus *bus, uint32_t index, struct shmq__topic **out)
 {
-	struct lay_topic *rec = shmq__slabs_topic(slabs, index);
-	struct shmq__topic *t;
-	int error = rec ? shmq__topic_attach(slabs, index, rec->id, SHMQ__SLAB_READ, &t) :
-			  SHMQ_ENOTOPIC;
+	struct lay_topic *rec = shmq__slabs_topic(bus->slabs, index);
+	int error = rec ? shmq__bus_look(bus, rec) : SHMQ_ENOTOPIC;
 
+	return error ? error : shmq__topic_attach(bus->slabs, index, rec->id, SHMQ__SLAB_READ, out);
+}
+
+/* Of a topic that we may not look into, what the registry says. */
+static int describe(struct shmq_bus *bus, uint32_t index, struct shmq_topic_info *out)
+{
+	struct lay_topic *rec = shmq__slabs_topic(bus->slabs, index);
+	struct shmq__topic *t = NULL;
+	struct lay_geometry geo;
+	int error = attach(bus, index, &t);
+
+	if (error && error != SHMQ_EACCESS)
+		return error;
+	error = t ? 0 : shmq__layout_geometry(rec, &geo);
 	if (error)
 		return error;
+	if (t)
+		geo = t->geo;
 	memset(out, 0, sizeof(*out));
 	memcpy(out->name, rec->name, sizeof(out->name));
 	out->name[sizeof(out->name) - 1] = 0;
-	out->id = t->id;
-	out->depth = t->geo.depth;
-	out->max_message_bytes = t->geo.max_bytes;
-	out->slot_bytes = t->geo.slot_bytes;
-	out->inline_bytes = t->geo.inline_bytes;
-	out->partitions = t->geo.partitions;
-	out->flags = t->geo.flags;
-	out->mode = t->geo.mode;
-	out->policy = t->geo.policy;
-	out->stall = t->geo.stall;
-	out->wait = t->geo.wait;
+	out->id = rec->id;
+	out->depth = geo.depth;
+	out->max_message_bytes = geo.max_bytes;
+	out->slot_bytes = geo.slot_bytes;
+	out->inline_bytes = geo.inline_bytes;
+	out->partitions = geo.partitions;
+	out->flags = geo.flags;
+	out->mode = geo.mode;
+	out->policy = geo.policy;
+	out->stall = geo.stall;
+	out->wait = geo.wait;
 	out->ended = load_acquire(&rec->state) == LAY_TOPIC_ENDED;
-	out->ring_bytes = t->geo.ring_bytes * t->geo.partitions;
+	out->ring_bytes = geo.ring_bytes * geo.partitions;
 	out->page_bytes = UINT64_C(1) << (rec->page_shift & 63);
 	out->node_asked = rec->node_asked;
 	out->node_actual = rec->node_actual;
 	out->locked = rec->locked;
-	out->log = t->geo.log;
+	out->log = geo.log;
 	out->sync = rec->sync;
 	out->sync_ns = rec->sync_ns;
 	out->segment_bytes = rec->segment_bytes;
@@ -96,8 +111,10 @@ static int describe(struct shmq__slabs *slabs, uint32_t index, struct shmq_topic
 	out->retain_ns = rec->retain_ns;
 	out->publishers = load_relaxed(&rec->publishers);
 	out->subscribers = load_relaxed(&rec->subscribers);
-	out->head = head_of_all(t);
-	out->sleepers = count_asleep(t);
+	if (t) {
+		out->head = head_of_all(t);
+		out->sleepers = count_asleep(t);
+	}
 	memcpy(out->note, rec->note, sizeof(out->note));
 	out->note[sizeof(out->note) - 1] = 0;
 	shmq__topic_detach(t);
@@ -142,7 +159,7 @@ SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq
 	uint32_t i;
 	int error = find(bus, name, &i);
 
-	return error ? error : describe(bus->slabs, i, out);
+	return error ? error : describe(bus, i, out);
 }
 
 static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__topic **out)
@@ -152,8 +169,7 @@ static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__t
 
 	if (error)
 		return error;
-	return shmq__topic_attach(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id,
-				  SHMQ__SLAB_READ, out);
+	return attach(bus, i, out);
 }
 
 static int is_gating(const struct shmq__topic *t, const struct lay_member *m)
@@ -244,6 +260,8 @@ SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32
 
 	memset(out, 0, sizeof(*out));
 	if (!error)
+		error = shmq__bus_look(bus, shmq__slabs_topic(bus->slabs, i));
+	if (!error)
 		error = shmq__topic_attach_ring(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id,
 						SHMQ__SLAB_READ, partition, &t);
 	if (error)
@@ -287,7 +305,7 @@ SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
 
 		if (state != LAY_TOPIC_LIVE && state != LAY_TOPIC_ENDED)
 			continue;
-		if (!describe(bus->slabs, i, &info)) /* else it went meanwhile */
+		if (!describe(bus, i, &info)) /* else it went meanwhile */
 			rc = visit(arg, &info);
 	}
 	return rc;
@@ -354,7 +372,7 @@ static int describe_handle(const struct shmq__handle *h, struct shmq_topic_info 
 {
 	int error = bus_check(h->bus);
 
-	return error ? error : describe(h->bus->slabs, h->topic->index, out);
+	return error ? error : describe(h->bus, h->topic->index, out);
 }
 
 SHMQ_EXPORT int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *out)

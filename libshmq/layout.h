@@ -318,6 +318,7 @@ struct lay_registry {
 };
 _Static_assert(sizeof(struct lay_registry) <= LAY_PAGE, "registry header");
 
+#define LAY_UID_NONE UINT32_MAX /* nobody's yet */
 struct lay_slab {
 	uint32_t kind;       /* enum lay_slab_kind, 0 free */
 	uint32_t page_shift; /* 12, 21 or 30 */
@@ -325,7 +326,9 @@ struct lay_slab {
 	uint32_t pad0;
 	uint64_t bytes;    /* size of the memfd */
 	uint64_t dev, ino; /* what fstat(2) says of it */
-	uint8_t pad1[24];
+	uint64_t list;     /* who may publish and subscribe the topics in it, a
+			      hash; 0: the owner alone, or of all topics */
+	uint8_t pad1[16];
 };
 _Static_assert(sizeof(struct lay_slab) == 64, "slab record");
 
@@ -386,7 +389,8 @@ struct lay_topic {
 	uint64_t segment_bytes;
 	uint64_t retain_bytes;
 	int64_t retain_ns;
-	uint8_t pad[1024 - 432 - 256];
+	uint32_t creator_uid; /* who made it */
+	uint8_t pad[1024 - 436 - 256];
 	char name[SHMQ_NAME_MAX + 1];
 };
 _Static_assert(sizeof(struct lay_topic) == 1024, "topic record");

@@ -146,9 +146,29 @@ SHMQ_EXPORT int shmq_topic_check_name(const char *name)
 	return shmq__name_check_topic(name, SHMQ__NAME_USER, NULL);
 }
 
+/* Root made it, where nobody else makes any. */
+static int is_of_root(const char *path)
+{
+	char above[128];
+	const char *slash = strrchr(path, '/');
+	struct stat st;
+	int n = slash ? snprintf(above, sizeof(above), "%.*s/.", (int)(slash - path), path) : -1;
+
+	return n > 0 && (size_t)n < sizeof(above) && !lstat(above, &st) && st.st_uid == 0 &&
+	       !(st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
 /* Root may name another user's directory, but is not lured into one: under
- * /tmp anybody could have made it. */
+ * /tmp anybody could have made it.  Others may name root's, or what root made
+ * for the user of a service, as a bus for several users has it. */
 enum choice { CHOSEN, BY_DEFAULT };
+static int is_trusted(const char *path, const struct stat *st, enum choice choice)
+{
+	if (st->st_uid == geteuid())
+		return 1;
+	return choice == CHOSEN && (geteuid() == 0 || st->st_uid == 0 || is_of_root(path));
+}
+
 static int check_dir(const char *path, enum choice choice, struct shmq__why *why)
 {
 	struct stat st;
@@ -160,7 +180,7 @@ static int check_dir(const char *path, enum choice choice, struct shmq__why *why
 				  "%s is not a directory: remove it or set "
 				  "SHMQ_RUNTIME_DIR",
 				  path);
-	if (st.st_uid != geteuid() && (geteuid() != 0 || choice == BY_DEFAULT))
+	if (!is_trusted(path, &st, choice))
 		return shmq__fail(why, SHMQ_EACCESS,
 				  "%s belongs to uid %u: set SHMQ_RUNTIME_DIR to a "
 				  "directory of your own",

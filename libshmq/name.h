@@ -27,7 +27,8 @@ int shmq__name_matches(const char *pattern, const char *name);
 
 /* The directory of a bus's socket, lock and manifest: dir if given, else
  * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it
- * is made 0700; it must be a directory of ours that others cannot write.
+ * is made 0700; it must be a directory that others cannot write, of ours, or,
+ * where one was named, of root's or in one that only root can write.
  * 0, SHMQ_EACCESS, SHMQ_ELIMIT (path too long for a socket), -errno. */
 enum shmq__name_dir { SHMQ__NAME_DIR_FIND, SHMQ__NAME_DIR_CREATE };
 int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, size_t bytes,

@@ -42,6 +42,8 @@ enum proto_op {
 	PROTO_MOVE,
 	PROTO_OFFER, /* at <bus>.back: descriptors for a start that has none */
 	PROTO_JOIN,  /* a subscriber has come from the log to the rings: gate */
+	PROTO_SLABS, /* what did not fit into an answer (`more`); with a topic, what
+			it is read by */
 };
 
 #define PROTO_OPEN_OBSERVE 1u   /* a subscriber that does not gate */
@@ -159,16 +161,20 @@ struct proto_reply {
 		} open;
 		uint8_t raw[512];
 	};
-	uint8_t pad[1024 - 24 - 64 - 256 - 512];
+	uint32_t more; /* 1: there are descriptors that did not fit: ask for them */
+	uint8_t pad[1024 - 24 - 64 - 256 - 512 - 4];
 };
 _Static_assert(sizeof(struct proto_reply) == 1024, "reply");
+
+/* An event that brings the descriptor of slab `client`, for reading. */
+#define PROTO_EVENT_SLAB 0x100u
 
 /* Pushed on the event socket, no answer.  A full socket drops the event;
  * nothing but shmq_bus_event() rests on them. */
 struct proto_event {
 	uint32_t magic;
 	uint16_t version;
-	uint16_t kind; /* enum shmq_event_kind */
+	uint16_t kind; /* enum shmq_event_kind, or PROTO_EVENT_SLAB */
 	uint32_t role; /* enum shmq_role */
 	uint32_t client;
 	int32_t pid;

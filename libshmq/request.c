@@ -110,6 +110,27 @@ int shmq__request_take_slabs(struct shmq_bus *bus, const struct proto_reply *rep
 	return error;
 }
 
+int shmq__request_take_rest(struct shmq_bus *bus, int sock, const char *topic,
+			    const struct proto_reply *reply, uint64_t deadline)
+{
+	int fds[WIRE_FDS_MAX], error = 0;
+	struct proto_request req;
+	struct proto_reply rest;
+	uint32_t more = reply->error ? 0 : reply->more, tries = LAY_SLABS_MAX / PROTO_FDS_MAX;
+	unsigned n;
+
+	while (!error && more && tries--) {
+		shmq__bus_prepare(bus, &req, PROTO_SLABS, topic);
+		error = shmq__request_converse(sock, &req, &rest, fds, &n, deadline);
+		if (!error)
+			error = shmq__request_take_slabs(bus, &rest, fds, n);
+		if (!error)
+			error = rest.error;
+		more = rest.more;
+	}
+	return error;
+}
+
 int shmq__request_no_descriptors(struct shmq__why *why)
 {
 	return shmq__fail(
@@ -148,6 +169,14 @@ int shmq__bus_request(struct shmq_bus *bus, struct proto_request *req, struct pr
 			error = hear(bus->sock, req, reply, fds, &n, deadline);
 		if (!error) {
 			error = shmq__request_take_slabs(bus, reply, fds, n);
+			if (!error)
+				error = shmq__request_take_rest(bus, bus->sock,
+								*req->topic ? req->topic : NULL,
+								reply, deadline);
+			if (shmq__attach_is_away(error)) {
+				shmq__request_disconnect(bus);
+				continue;
+			}
 			if (error == -ENOMEM) {
 				shmq__bus_no_memory(why, error, "mapping", req->topic);
 				break;
@@ -195,4 +224,41 @@ int shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req)
 	}
 	pthread_mutex_unlock(&bus->lock);
 	return error;
+}
+
+static int ask_for_slabs(struct shmq_bus *bus, const char *topic)
+{
+	struct proto_request req;
+	struct proto_reply reply;
+
+	shmq__bus_prepare(bus, &req, PROTO_SLABS, topic);
+	return shmq__bus_request(bus, &req, &reply, NULL);
+}
+
+int shmq__bus_look(struct shmq_bus *bus, const struct lay_topic *rec)
+{
+	const struct lay_partition *part =
+		shmq__slabs_at(bus->slabs, rec->partition_array, sizeof(*part));
+
+	if (!part || (shmq__slabs_has(bus->slabs, LAY_REF_SLAB(part->ring)) &&
+		      shmq__slabs_has(bus->slabs, LAY_REF_SLAB(part->bells))))
+		return 0;
+	return ask_for_slabs(bus, rec->name);
+}
+
+int shmq__bus_reach(struct shmq_bus *bus, const struct shmq__topic *topic, lay_ref ref)
+{
+	const struct lay_slab *slab = shmq__slabs_slab(bus->slabs, LAY_REF_SLAB(ref)), *rings;
+
+	if (shmq__slabs_has(bus->slabs, LAY_REF_SLAB(ref)))
+		return 0;
+	/* One of other topics' need not be asked for. */
+	rings = shmq__slabs_slab(bus->slabs, LAY_REF_SLAB(topic->ring[0].part->ring));
+	if (!rings || !slab || slab->list != rings->list)
+		return SHMQ_ECORRUPT;
+	/* It was given to the publisher after it was pushed to us. */
+	shmq__event_read(bus);
+	if (shmq__slabs_has(bus->slabs, LAY_REF_SLAB(ref)))
+		return 0;
+	return ask_for_slabs(bus, topic->rec->name);
 }

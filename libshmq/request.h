@@ -23,6 +23,12 @@ int shmq__request_converse(int sock, const struct proto_request *req, struct pro
 int shmq__request_take_slabs(struct shmq_bus *bus, const struct proto_reply *reply, int *fds,
 			     unsigned fd_count);
 
+/* Ask for those that did not fit into `reply`, if there are any; `topic` is that
+ * of the request, NULL none.  As shmq__request_converse(), then as
+ * shmq__request_take_slabs(). */
+int shmq__request_take_rest(struct shmq_bus *bus, int sock, const char *topic,
+			    const struct proto_reply *reply, uint64_t deadline);
+
 /* A reply's descriptors did not all fit; what came was closed.  Says so
  * and returns SHMQ_ELIMIT. */
 int shmq__request_no_descriptors(struct shmq__why *why);

@@ -41,6 +41,7 @@ struct shmq__slabs {
 	struct table *replaced;      /* somebody may still read them */
 	unsigned replaced_count;
 	struct lay_registry *registry;
+	pthread_mutex_t lock; /* of who adds */
 };
 
 /* A child has only the thread that forked: the readers of the others must
@@ -58,6 +59,7 @@ int shmq__slabs_create(struct shmq__slabs **out)
 	if (!s)
 		return -ENOMEM;
 	pthread_once(&once, watch_forks);
+	pthread_mutex_init(&s->lock, NULL);
 	s->table = calloc(1, sizeof(*s->table));
 	if (!s->table) {
 		free(s);
@@ -173,7 +175,7 @@ static int is_whole(uint32_t kind)
 	return kind == LAY_SLAB_REGISTRY || kind == LAY_SLAB_BELL || kind == LAY_SLAB_ENTRY;
 }
 
-int shmq__slabs_add(struct shmq__slabs *s, unsigned id, int fd, enum shmq__slabs_mode mode)
+static int add(struct shmq__slabs *s, unsigned id, int fd, enum shmq__slabs_mode mode)
 {
 	struct held h = find(s, id);
 	int error, mapped = 0;
@@ -217,6 +219,21 @@ out:
 		shmq__shmem_unmap(h.base, h.bytes);
 	close(fd);
 	return error;
+}
+
+int shmq__slabs_add(struct shmq__slabs *s, unsigned id, int fd, enum shmq__slabs_mode mode)
+{
+	int error;
+
+	pthread_mutex_lock(&s->lock);
+	error = add(s, id, fd, mode);
+	pthread_mutex_unlock(&s->lock);
+	return error;
+}
+
+int shmq__slabs_has(const struct shmq__slabs *s, unsigned id)
+{
+	return find(s, id).kind != 0;
 }
 
 struct lay_registry *shmq__slabs_registry(const struct shmq__slabs *s)

@@ -5,8 +5,8 @@
  * Small objects that everyone reads (registry, bells, entries) are mapped
  * as whole sparse slabs and found by shmq__slabs_at(); rings, arenas and a
  * client's own entry pages are mapped one by one.  The table is read by
- * any thread while the control connection adds to it: readers are RCU
- * read-side sections, the writer replaces the table.
+ * any thread while the control connection and events add to it: readers are
+ * RCU read-side sections, writers take turns to replace the table.
  */
 #ifndef SHMQ_SLABS_H
 #define SHMQ_SLABS_H
@@ -31,6 +31,9 @@ void shmq__slabs_abandon(struct shmq__slabs *slabs);
  * SHMQ_EVERSION, -errno. */
 enum shmq__slabs_mode { SHMQ__SLAB_READ, SHMQ__SLAB_WRITE };
 int shmq__slabs_add(struct shmq__slabs *slabs, unsigned id, int fd, enum shmq__slabs_mode mode);
+
+/* 1 if slab id was added, in any mode. */
+int shmq__slabs_has(const struct shmq__slabs *slabs, unsigned id);
 
 /* The registry; NULL before slab 0 was added. */
 struct lay_registry *shmq__slabs_registry(const struct shmq__slabs *slabs);

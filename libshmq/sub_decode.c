@@ -45,7 +45,10 @@ static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, ui
 		m->gen = where->gen;
 		m->ref = rec->mem;
 		m->bytes = rec->bytes;
-		error = shmq__slabs_map(sub->h.bus->slabs, m->ref, m->bytes, SHMQ__SLAB_READ, &mem);
+		error = shmq__bus_reach(sub->h.bus, sub->h.topic, m->ref);
+		if (!error)
+			error = shmq__slabs_map(sub->h.bus->slabs, m->ref, m->bytes,
+						SHMQ__SLAB_READ, &mem);
 		if (error)
 			return error;
 		m->mem = mem;

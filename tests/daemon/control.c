@@ -58,14 +58,14 @@ static void begin(void)
 	files_name(&c.files, options.dir, options.bus);
 	CHECK_OK(place_create(NULL, test_tmpdir(), &c.place, &why));
 	CHECK_OK(loop_create(&c.loop));
-	count = registry_slabs_wanted(c.slab);
+	count = registry_slabs_wanted(0, c.slab);
 	for (i = 0; i < count; i++)
 		CHECK_GE(c.slab[i].fd = registry_make_slab(i, &c.slab[i]), 0);
 	CHECK_OK(registry_open(c.place, c.slab, options.bus, &c.reg, &why));
 	CHECK_OK(work_create(c.loop, c.reg, &c.work));
 	registry_serve(c.reg, c.loop, control_memory_came, &c);
 	work_on_freed(c.work, control_memory_came, &c);
-	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock), 0);
+	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock, FILES_OWNER), 0);
 	CHECK_OK(loop_add(c.loop, &c.listen, c.listen.fd, EPOLLIN, conn_accept));
 }
 
@@ -339,6 +339,7 @@ TEST(a_client_that_could_not_be_watched_is_once_it_comes_back)
 	int fd;
 
 	begin();
+	client.entries = registry_entries_of(c.reg, geteuid());
 	close(join(1)); /* so that there is room for another */
 	CHECK_OK(shmq__proc_identify(getpid(), &id));
 	CHECK_OK(registry_add_peer(c.reg, &client, &p, NULL));

@@ -19,7 +19,7 @@ TEST(a_manifest_is_written_where_another_was_begun)
 	int fd;
 
 	files_name(&f, test_tmpdir(), "unit");
-	registry_slabs_wanted(slab);
+	registry_slabs_wanted(0, slab);
 	CHECK_GE(slab[0].fd = registry_make_slab(0, &slab[0]), 0);
 	CHECK_GE(fd = open(f.scratch, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 0);
 	CHECK_EQ(write(fd, "shmq", 4), 4);
@@ -55,7 +55,8 @@ TEST(a_slab_that_cannot_be_is_refused)
 		"1 bell page 2048 dev 1 ino 2 bytes 4294967296",
 		"1 bell page 2147483648 dev 1 ino 2 bytes 4294967296",
 		"3 ring page 4096 dev 1 ino 2 bytes 18446744073709551615",
-		"16 ring page 4096 dev 1 ino 2 bytes 4096",
+		"512 ring page 4096 dev 1 ino 2 bytes 4096",
+		"9 ring page 4096 dev 1 ino 2 bytes 4096 more",
 		"3 rings page 4096 dev 1 ino 2 bytes 4096",
 	};
 	struct files f;
@@ -63,6 +64,7 @@ TEST(a_slab_that_cannot_be_is_refused)
 	files_name(&f, test_tmpdir(), "unit");
 	CHECK_OK(read_back(&f, "0 registry page 4096 dev 1 ino 2 bytes 68719476736"));
 	CHECK_OK(read_back(&f, "3 ring page 2097152 dev 1 ino 2 bytes 70368744177664"));
+	CHECK_OK(read_back(&f, "9 ring page 4096 dev 1 ino 2 bytes 70368744177664 extra"));
 	for (size_t i = 0; i < sizeof(slabs) / sizeof(slabs[0]); i++)
 		CHECK_EQ(read_back(&f, slabs[i]), -EPROTO);
 }

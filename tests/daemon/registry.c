@@ -38,7 +38,7 @@ static void begin(void)
 	unsigned count, i;
 
 	CHECK_OK(place_create(NULL, NULL, &place, NULL));
-	count = registry_slabs_wanted(slabs);
+	count = registry_slabs_wanted(0, slabs);
 	for (i = 0; i < count; i++)
 		CHECK_GE(slabs[i].fd = registry_make_slab(i, &slabs[i]), 0);
 	reg = open_again();
@@ -96,8 +96,8 @@ static struct topic *begin_topic(const char *name, uint32_t partitions)
 	void *mem;
 
 	shape.ring_bytes = shmq__layout_ring_bytes(shape.depth, shape.slot_bytes, 12);
-	CHECK_OK(registry_take_range(reg, LAY_SLAB_RING, 12, SHMQ_NODE_ANY,
-				     partitions * shape.ring_bytes, &ring, NULL));
+	CHECK_OK(registry_take_range(reg, (unsigned)registry_find_slab(reg, LAY_SLAB_RING, 12),
+				     SHMQ_NODE_ANY, partitions * shape.ring_bytes, &ring, NULL));
 	ring.base_seq = 0;
 	CHECK_OK(registry_add_topic(reg, &shape, name, &ring, &t, NULL));
 	CHECK_OK(registry_map(reg, &ring, &mem));
@@ -127,6 +127,8 @@ static void remove_topic(struct topic *t)
 static struct peer *make_peer(uint64_t nonce)
 {
 	struct registry_client client = { .pid = (uint32_t)getpid(),
+					  .uid = geteuid(),
+					  .entries = registry_entries_of(reg, geteuid()),
 					  .nonce = nonce,
 					  .name = "unit" };
 	struct peer *p;
@@ -472,7 +474,8 @@ static uint32_t make_arena(struct topic *t, struct peer *p, uint64_t bytes)
 	struct registry_range range;
 	uint32_t id;
 
-	CHECK_OK(registry_take_range(reg, LAY_SLAB_ARENA, 12, SHMQ_NODE_ANY, bytes, &range, NULL));
+	CHECK_OK(registry_take_range(reg, (unsigned)registry_find_slab(reg, LAY_SLAB_ARENA, 12),
+				     SHMQ_NODE_ANY, bytes, &range, NULL));
 	CHECK_OK(registry_add_arena(reg, &range, t, p, &id, NULL));
 	return id;
 }

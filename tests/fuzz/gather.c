@@ -102,10 +102,10 @@ static void offer(struct bites *in, int sock)
 /* All of them have called, and some said something, before the first is heard. */
 __typeof__(files_listen) __real_files_listen, __wrap_files_listen;
 
-int __wrap_files_listen(const struct files *files, const char *path)
+int __wrap_files_listen(const struct files *files, const char *path, enum files_door door)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int sock = __real_files_listen(files, path);
+	int sock = __real_files_listen(files, path, door);
 	unsigned n = (unsigned)bite_below(&offers, CALLERS_MAX);
 
 	CHECK_GE(sock, 0);
@@ -137,7 +137,10 @@ static void set_up(void)
 		const struct lay_slab *rec =
 			(struct lay_slab *)((char *)f->registry + LAY_SLABS_OFF) + i;
 
-		had[i] = (struct link_slab){ slab_fd(i), rec->kind, rec->page_shift, rec->bytes };
+		had[i] = (struct link_slab){ .fd = slab_fd(i),
+					     .kind = rec->kind,
+					     .page_shift = (uint16_t)rec->page_shift,
+					     .bytes = rec->bytes };
 	}
 	had[FAKE_REGISTRY].kind = LAY_SLAB_REGISTRY; /* which has no record of itself */
 	had[FAKE_REGISTRY].page_shift = 12;
@@ -169,6 +172,7 @@ static void check_taken(const struct link_slab *slab, int rc)
 /* What such a start comes to that is made these offers. */
 static int start(const uint8_t *data, size_t size)
 {
+	static const struct options options = { .bus = "fuzz" };
 	struct link_slab slab[LINK_SLABS_MAX];
 	struct shmq__why why = { "" };
 	struct files files;
@@ -182,7 +186,7 @@ static int start(const uint8_t *data, size_t size)
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		slab[i] = (struct link_slab){ .fd = -1 };
 	offers = (struct bites){ data, size };
-	rc = WITHIN(STEPS, gather_run(&files, "fuzz", -1, slab, &nonce, &why));
+	rc = WITHIN(STEPS, gather_run(&files, &options, -1, slab, &nonce, &why));
 	if (rc == 1)
 		CHECK_EQ(nonce, NONCE);
 	check_taken(slab, rc);

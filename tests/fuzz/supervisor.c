@@ -62,14 +62,14 @@ static void begin(void)
 	files_name(&c.files, options.dir, options.bus);
 	CHECK_OK(place_create(NULL, test_tmpdir(), &c.place, &why));
 	CHECK_OK(loop_create(&c.loop));
-	count = registry_slabs_wanted(c.slab);
+	count = registry_slabs_wanted(0, c.slab);
 	for (i = 0; i < count; i++)
 		CHECK_GE(c.slab[i].fd = registry_make_slab(i, &c.slab[i]), 0);
 	CHECK_OK(registry_open(c.place, c.slab, options.bus, &c.reg, &why));
 	CHECK_OK(work_create(c.loop, c.reg, &c.work));
 	registry_serve(c.reg, c.loop, control_memory_came, &c);
 	work_on_freed(c.work, control_memory_came, &c);
-	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock), 0);
+	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock, FILES_OWNER), 0);
 	CHECK_OK(loop_add(c.loop, &c.listen, c.listen.fd, EPOLLIN, conn_accept));
 	for (i = 0; i < CONNS; i++)
 		conn[i] = -1;

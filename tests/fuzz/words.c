@@ -126,6 +126,8 @@ static void parse_daemon(char **argv, int argc)
 	be_quiet(&out, &err);
 	optind = 0;
 	rc = WITHIN(STEPS, options_parse(argc, argv, &o));
+	access_destroy(o.access); /* what a supervisor keeps for life */
+	free(o.allow);
 	be_heard(out, err);
 	CHECK(rc >= -1 && rc <= 3);
 	if (rc >= 0)
@@ -168,6 +170,25 @@ static void check_name(const char *text)
 	if (!WITHIN(STEPS, shmq__name_check_bus(text, &why)))
 		CHECK_LE(strlen(text), SHMQ_BUS_NAME_MAX);
 	CHECK(memchr(why.text, 0, sizeof(why.text)) != NULL);
+}
+
+/* A rule of access, and what it says of some callers. */
+static void check_rule(const char *text)
+{
+	gid_t group = 7;
+	const struct access_caller who = { .uid = 4711, .group = &group, .group_count = 1 };
+	struct access *a = access_create();
+	struct shmq__why why = { "" };
+
+	CHECK(a);
+	if (!strstr(text, "user:") && !strstr(text, "group:") &&
+	    !WITHIN(STEPS, access_add(a, text, &why))) {
+		CHECK_EQ(access_has_rules(a), 1);
+		CHECK_LE(WITHIN(STEPS, access_rights(a, &who, "a.b.c")), ACCESS_ALL);
+		(void)WITHIN(STEPS, access_list(a, "a.b.c"));
+	}
+	CHECK(memchr(why.text, 0, sizeof(why.text)) != NULL);
+	access_destroy(a);
 }
 
 static void find_dir(const char *text, unsigned how)
@@ -259,6 +280,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		argv[argc] = bite_word(&in, word[argc - 1]);
 		parse_units(argv[argc]);
 		check_name(argv[argc]);
+		check_rule(argv[argc]);
 		find_dir(argv[argc], how / 4);
 		argc++;
 	}

@@ -73,7 +73,7 @@ static inline void worker_serve(void)
 static inline void worker_listen(void)
 {
 	files_name(&c.files, worker_options.dir, worker_options.bus);
-	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock), 0);
+	CHECK_GE(c.listen.fd = files_listen(&c.files, c.files.sock, FILES_OWNER), 0);
 	CHECK_OK(loop_add(c.loop, &c.listen, c.listen.fd, EPOLLIN, conn_accept));
 }
 

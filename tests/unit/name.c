@@ -301,6 +301,8 @@ TEST(what_is_no_directory_is_refused_symbolic_links_included)
 	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
 }
 
+enum { OTHER = 4711 };
+
 static int as_nobody(void *arg)
 {
 	char want[300];
@@ -309,7 +311,8 @@ static int as_nobody(void *arg)
 	if (setgid(65534) || setuid(65534))
 		return 1;
 	snprintf(want, sizeof(want),
-		 "%s belongs to uid 0: set SHMQ_RUNTIME_DIR to a directory of your own", dir);
+		 "%s belongs to uid %d: set SHMQ_RUNTIME_DIR to a directory of your own", dir,
+		 OTHER);
 	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
 	CHECK_STR(why.text, want);
 	return 0;
@@ -319,10 +322,32 @@ TEST(a_directory_of_somebody_else_is_refused)
 {
 	if (geteuid())
 		SKIP("needs root, to be somebody else");
-	CHECK_EQ(chmod(test_tmpdir(), 0755), 0);
-	in_tmp("root");
+	CHECK_EQ(chmod(test_tmpdir(), 0777), 0);
+	in_tmp("theirs");
 	CHECK_EQ(mkdir(dir, 0755), 0);
+	CHECK_EQ(chown(dir, OTHER, OTHER), 0);
 	CHECK_EQ(test_join(test_spawn(as_nobody, NULL)), 0);
+}
+
+static int finds_as_nobody(void *arg)
+{
+	(void)arg;
+	CHECK_EQ(setuid(65534), 0);
+	CHECK_OK(find(dir, SHMQ__NAME_DIR_FIND));
+	return 0;
+}
+
+/* As the directory of a bus for several users is. */
+TEST(what_root_made_for_somebody_is_taken_where_it_is_named)
+{
+	if (geteuid())
+		SKIP("needs root, to be somebody else");
+	CHECK_EQ(chmod(test_tmpdir(), 0755), 0);
+	in_tmp("theirs");
+	CHECK_EQ(mkdir(dir, 0755), 0);
+	CHECK_EQ(test_join(test_spawn(finds_as_nobody, NULL)), 0);
+	CHECK_EQ(chown(dir, OTHER, OTHER), 0);
+	CHECK_EQ(test_join(test_spawn(finds_as_nobody, NULL)), 0);
 }
 
 TEST(a_path_too_long_for_a_socket_is_refused_before_anything_is_made)

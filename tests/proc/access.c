@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A bus of several users.  Another uid tries everything that it must not do:
+ * by the calls of the library, and by the descriptors that its process holds.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
+
+#include "../lib/helpers.h"
+
+enum { GUEST = 4711, OTHER = 4712, TEAM = 4713, LARGE = 50000 };
+
+#define GROUP_RULE "team.# publish,subscribe gid:4713"
+
+/* ---- two users --------------------------------------------------------- */
+
+static _Atomic int *stage;
+
+static void begin(void)
+{
+	if (geteuid() != 0)
+		SKIP("only root can be two users");
+	stage = shared_memory(sizeof(*stage));
+	test_bus_start("--allow", "md.# publish,subscribe uid:4711", "--allow",
+		       "read.# subscribe uid:4711,uid:4712", "--allow", "write.# publish uid:4711",
+		       "--allow", "own.# create,publish,subscribe uid:4711", "--allow",
+		       "other.# all uid:4712", "--allow", GROUP_RULE, "--guests", "3");
+	CHECK_OK(chmod(test_tmpdir(), 0755));
+	CHECK_OK(chmod(test_bus_dir(), 0755));
+}
+
+static void become(uid_t uid)
+{
+	CHECK_OK(setgroups(0, NULL));
+	CHECK_OK(setgid(uid));
+	CHECK_OK(setuid(uid));
+}
+
+static shmq_bus *open_as(uid_t uid)
+{
+	become(uid);
+	return test_bus_open();
+}
+
+/* For messages that need an arena as well. */
+static void make(shmq_bus *bus, const char *name, enum shmq_policy policy)
+{
+	create(bus, name, .depth = 64, .policy = policy, .mode = SHMQ_SHARED,
+	       .max_message_bytes = LARGE);
+}
+
+static void send(shmq_pub *pub, char byte, size_t bytes)
+{
+	static char text[LARGE];
+
+	memset(text, byte, bytes);
+	CHECK_OK(shmq_publish(pub, text, bytes));
+}
+
+static void get(shmq_sub *sub, char byte, size_t bytes)
+{
+	struct shmq_msg msg;
+
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_EQ(msg.len, bytes);
+	CHECK_EQ(((const char *)msg.data)[0], byte);
+	CHECK_EQ(((const char *)msg.data)[bytes - 1], byte);
+	CHECK_OK(shmq_release(sub));
+}
+
+/* ---- what is allowed --------------------------------------------------- */
+
+static int guest_talks(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+	shmq_sub *sub = open_sub(bus, "md.a");
+	shmq_pub *pub = open_pub(bus, "md.a");
+
+	(void)arg;
+	reach(stage, 1);
+	get(sub, 'o', 10);
+	get(sub, 'O', LARGE);
+	send(pub, 'g', 10);
+	send(pub, 'G', LARGE);
+	get(sub, 'g', 10);
+	get(sub, 'G', LARGE);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* Both ways, and messages that stand in arenas of either. */
+TEST(who_is_let_in_publishes_and_subscribes)
+{
+	shmq_bus *bus;
+	shmq_sub *sub;
+	shmq_pub *pub;
+	pid_t guest;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "md.a", SHMQ_BLOCK);
+	sub = open_sub(bus, "md.a");
+	pub = open_pub(bus, "md.a");
+	guest = test_spawn(guest_talks, NULL);
+	await(stage, 1);
+	send(pub, 'o', 10);
+	send(pub, 'O', LARGE);
+	get(sub, 'o', 10);
+	get(sub, 'O', LARGE);
+	get(sub, 'g', 10);
+	get(sub, 'G', LARGE);
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int guest_sends_unsupervised(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+	shmq_pub *pub = open_pub(bus, "md.a");
+
+	(void)arg;
+	reach(stage, 1);
+	await(stage, 2);
+	send(pub, 'G', LARGE);
+	reach(stage, 3);
+	await(stage, 4);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* The reader was there first, and never saw that arena's slab. */
+TEST(an_arena_of_a_uid_that_came_later_is_read_without_the_supervisor)
+{
+	shmq_bus *bus;
+	shmq_sub *sub;
+	pid_t guest;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "md.a", SHMQ_BLOCK);
+	sub = open_sub(bus, "md.a");
+	guest = test_spawn(guest_sends_unsupervised, NULL);
+	await(stage, 1);
+	CHECK_GE(test_bus_signal(NULL, SIGSTOP), 2);
+	reach(stage, 2);
+	await(stage, 3);
+	get(sub, 'G', LARGE);
+	CHECK_GE(test_bus_signal(NULL, SIGCONT), 2);
+	reach(stage, 4);
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int guest_reads_slowly(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+	shmq_sub *sub = open_sub(bus, "read.a");
+	int i;
+
+	(void)arg;
+	reach(stage, 1);
+	await(stage, 2);
+	for (i = 0; i <= (int)topic_info(bus, "read.a").depth; i++)
+		get(sub, (char)('a' + i % 26), 8);
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* Its publisher was there before the first process of that uid was. */
+TEST(a_subscriber_of_a_uid_that_came_later_is_waited_for)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t guest;
+	int i, depth;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "read.a", SHMQ_DROP_NEW);
+	depth = (int)topic_info(bus, "read.a").depth;
+	pub = open_pub(bus, "read.a");
+	guest = test_spawn(guest_reads_slowly, NULL);
+	await(stage, 1);
+	for (i = 0; i < depth; i++)
+		send(pub, (char)('a' + i % 26), 8);
+	CHECK_ERROR(shmq_publish(pub, "refused", 8), SHMQ_EFULL);
+	reach(stage, 2);
+	while (peers_of(bus, "read.a", SHMQ_ROLE_SUBSCRIBER).lag)
+		test_sleep_ms(1);
+	send(pub, (char)('a' + depth % 26), 8);
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int member_talks(void *arg)
+{
+	static const gid_t groups[] = { 77, TEAM };
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	(void)arg;
+	CHECK_OK(setgroups(COUNT(groups), groups));
+	CHECK_OK(setgid(OTHER));
+	CHECK_OK(setuid(OTHER));
+	bus = test_bus_open();
+	pub = open_pub(bus, "team.a");
+	send(pub, 't', 5);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_supplementary_group_lets_in)
+{
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "team.a", SHMQ_BLOCK);
+	sub = open_sub(bus, "team.a");
+	CHECK_EQ(test_join(test_spawn(member_talks, NULL)), 0);
+	get(sub, 't', 5);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- what is not ------------------------------------------------------- */
+
+static void cannot(shmq_bus *bus, const char *topic, enum shmq_role role)
+{
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	if (role == SHMQ_ROLE_PUBLISHER)
+		CHECK_ERROR(shmq_pub_open(bus, topic, NULL, &pub), SHMQ_EACCESS);
+	else
+		CHECK_ERROR(shmq_sub_open(bus, topic, NULL, &sub), SHMQ_EACCESS);
+	check_says(topic);
+}
+
+/* A slab is named after its kind and id (registry_make_slab()). */
+static int is_slab(const char *fd, char kind[16])
+{
+	char path[PATH_MAX], target[128] = "";
+	unsigned id;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%s", fd);
+	return readlink(path, target, sizeof(target) - 1) > 0 &&
+	       sscanf(target, "/memfd:shmq-%15[a-z]-%u", kind, &id) == 2;
+}
+
+struct held {
+	unsigned slabs, writable_rings, writable_arenas, rings, arenas, writable_registry,
+		writable_entries;
+};
+
+/* Whatever may be read, no more than that may be opened. */
+static struct held look_at_descriptors(void)
+{
+	struct held held = { 0 };
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *e;
+	char path[64], kind[16];
+
+	CHECK(dir);
+	while ((e = readdir(dir))) {
+		int fd = atoi(e->d_name), writable, again;
+
+		if (!is_slab(e->d_name, kind))
+			continue;
+		writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+		held.slabs++;
+		held.writable_registry += writable && !strcmp(kind, "registry");
+		held.writable_entries += writable && !strcmp(kind, "entry");
+		held.writable_rings += writable && !strcmp(kind, "ring");
+		held.writable_arenas += writable && !strcmp(kind, "arena");
+		held.rings += !strcmp(kind, "ring");
+		held.arenas += !strcmp(kind, "arena");
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		again = open(path, O_RDWR | O_CLOEXEC);
+		if (again >= 0 || errno != EACCES)
+			FAIL("%s can be opened again: %s", kind, strerror(errno));
+		CHECK_EQ(fchmod(fd, 0777), -1);
+	}
+	closedir(dir);
+	return held;
+}
+
+static int ignore_peer(void *arg, const struct shmq_peer_info *peer)
+{
+	(void)arg;
+	(void)peer;
+	return 0;
+}
+
+static int guest_tries(void *arg)
+{
+	struct shmq_topic_options options = { .size = sizeof(options) };
+	struct held held;
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	(void)arg;
+	await(stage, 1);
+	bus = open_as(GUEST);
+	held = look_at_descriptors();
+	CHECK_EQ(held.rings + held.arenas, 0);
+	CHECK_EQ(held.writable_registry, 0);
+	CHECK_EQ(held.writable_entries, 1);
+
+	/* What it is called, and no more. */
+	CHECK_STR(topic_info(bus, "secret").name, "secret");
+	CHECK_ERROR(shmq_peer_each(bus, "secret", ignore_peer, NULL), SHMQ_EACCESS);
+	cannot(bus, "secret", SHMQ_ROLE_PUBLISHER);
+	cannot(bus, "secret", SHMQ_ROLE_SUBSCRIBER);
+	cannot(bus, "other.a", SHMQ_ROLE_SUBSCRIBER);
+	cannot(bus, "read.a", SHMQ_ROLE_PUBLISHER);
+	cannot(bus, "write.a", SHMQ_ROLE_SUBSCRIBER);
+	CHECK_ERROR(shmq_topic_create(bus, "md.mine", &options, NULL), SHMQ_EACCESS);
+	CHECK_ERROR(shmq_topic_create(bus, "secret", &options, NULL), SHMQ_EACCESS);
+	CHECK_ERROR(shmq_topic_remove(bus, "md.a", SHMQ_FORCE), SHMQ_EACCESS);
+	CHECK_ERROR(shmq_topic_remove(bus, "own.theirs", SHMQ_FORCE), SHMQ_EACCESS);
+	CHECK_ERROR(shmq_topic_move(bus, "md.a"), SHMQ_EACCESS);
+	CHECK_ERROR(shmq_bus_stop(bus, SHMQ_FORCE), SHMQ_EACCESS);
+	check_says("may not administer this bus");
+	held = look_at_descriptors();
+	CHECK_EQ(held.rings + held.arenas, 0);
+
+	/* What it may, it gets, and nothing else with it. */
+	make(bus, "own.mine", SHMQ_BLOCK);
+	open_sub(bus, "read.a");
+	held = look_at_descriptors();
+	CHECK_EQ(held.rings, 1);
+	CHECK_EQ(held.writable_rings, 0);
+	CHECK_EQ(held.writable_arenas, 0);
+	pub = open_pub(bus, "write.a");
+	send(pub, 'w', LARGE);
+	held = look_at_descriptors();
+	CHECK_EQ(held.rings, 2);
+	CHECK_EQ(held.writable_rings, 1);
+	CHECK_EQ(held.writable_arenas, 1);
+	CHECK_OK(shmq_topic_remove(bus, "own.mine", 0));
+	/* The owner's arena of the same topic is in other memory. */
+	open_sub(bus, "md.a");
+	open_pub(bus, "md.a");
+	held = look_at_descriptors();
+	CHECK_EQ(held.writable_arenas, 2);
+	CHECK_EQ(held.arenas, 2 + 2);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(another_uid_can_do_nothing_that_no_rule_allows)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t guest;
+
+	begin();
+	guest = test_spawn(guest_tries, NULL); /* before this process has descriptors */
+	bus = test_bus_open();
+	make(bus, "secret", SHMQ_BLOCK);
+	make(bus, "md.a", SHMQ_BLOCK);
+	make(bus, "read.a", SHMQ_BLOCK);
+	make(bus, "write.a", SHMQ_BLOCK);
+	make(bus, "other.a", SHMQ_BLOCK);
+	make(bus, "own.theirs", SHMQ_BLOCK);
+	/* An arena without an owner is no other uid's either. */
+	pub = open_pub(bus, "md.a");
+	send(pub, 'o', LARGE);
+	shmq_pub_close(pub);
+	reach(stage, 1);
+	CHECK_EQ(test_join(guest), 0);
+	CHECK_EQ(topic_info(bus, "md.a").publishers, 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int stranger_comes(void *arg)
+{
+	shmq_bus *bus;
+
+	(void)arg;
+	become(5000);
+	CHECK_ERROR(shmq_bus_open(test_bus_name(), BUS_OPTIONS(.runtime_dir = test_bus_dir()),
+				  &bus),
+		    SHMQ_EACCESS);
+	check_says("whom no rule lets in");
+	return 0;
+}
+
+TEST(who_has_no_right_at_all_is_not_let_in)
+{
+	begin();
+	CHECK_EQ(test_join(test_spawn(stranger_comes, NULL)), 0);
+	test_bus_stop();
+}
+
+static int comes_as(void *arg)
+{
+	shmq_bus *bus;
+	int rc;
+
+	become(*(uid_t *)arg);
+	rc = shmq_bus_open(test_bus_name(), BUS_OPTIONS(.runtime_dir = test_bus_dir()), &bus);
+	if (rc)
+		check_says("--guests");
+	return rc == SHMQ_ELIMIT ? 2 : rc != 0;
+}
+
+TEST(more_uids_than_the_bus_was_started_for_are_refused_by_name)
+{
+	uid_t uid;
+	int n;
+
+	if (geteuid() != 0)
+		SKIP("only root can be two users");
+	test_bus_start("--allow", "# subscribe everyone", "--guests", "2");
+	CHECK_OK(chmod(test_tmpdir(), 0755));
+	CHECK_OK(chmod(test_bus_dir(), 0755));
+	for (n = 0, uid = 5000; uid < 5003; uid++, n++)
+		CHECK_EQ(test_join(test_spawn(comes_as, &uid)), n < 2 ? 0 : 2);
+	/* The slot of one that came is that uid's for as long as the bus lives. */
+	uid = 5000;
+	CHECK_EQ(test_join(test_spawn(comes_as, &uid)), 0);
+	test_bus_stop();
+}
+
+/* ---- deaths ------------------------------------------------------------ */
+
+static int guest_lives_through(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+	shmq_sub *sub = open_sub(bus, "md.a");
+	shmq_pub *pub = open_pub(bus, "md.a");
+	int i;
+
+	(void)arg;
+	for (i = 1; i <= 3; i++) {
+		reach(stage, 2 * i - 1);
+		await(stage, 2 * i);
+		get(sub, 'o', LARGE);
+		send(pub, 'g', LARGE);
+		get(sub, 'g', LARGE);
+	}
+	/* It is who it was. */
+	make(bus, "own.later", SHMQ_BLOCK);
+	cannot(bus, "secret", SHMQ_ROLE_SUBSCRIBER);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* Of the worker, then of all that supervises: the memory that was made for
+ * the guest's topics comes back as all other. */
+TEST(a_guest_lives_through_the_deaths_of_the_supervisor)
+{
+	shmq_bus *bus;
+	shmq_sub *sub;
+	shmq_pub *pub;
+	pid_t guest;
+	int i;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "secret", SHMQ_BLOCK);
+	make(bus, "md.a", SHMQ_BLOCK);
+	sub = open_sub(bus, "md.a");
+	pub = open_pub(bus, "md.a");
+	guest = test_spawn(guest_lives_through, NULL);
+	for (i = 1; i <= 3; i++) {
+		await(stage, 2 * i - 1);
+		if (i == 2)
+			CHECK_EQ(test_bus_kill("control"), 1);
+		if (i == 3) {
+			CHECK_GE(test_bus_kill(NULL), 2);
+			test_bus_restart("--allow", "md.# publish,subscribe uid:4711", "--allow",
+					 "own.# create uid:4711", "--guests", "3");
+		}
+		send(pub, 'o', LARGE);
+		reach(stage, 2 * i);
+		get(sub, 'o', LARGE);
+		get(sub, 'g', LARGE);
+	}
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int guest_is_refused(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+	shmq_pub *pub;
+
+	(void)arg;
+	CHECK_ERROR(shmq_pub_open(bus, "md.a", NULL, &pub), SHMQ_EACCESS);
+	check_says("made under other rules");
+	reach(stage, 1);
+	await(stage, 2);
+	open_pub(bus, "md.a");
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* Its memory holds topics for others than may have them now. */
+TEST(a_topic_made_under_other_rules_is_its_owners_until_it_is_moved)
+{
+	shmq_bus *bus;
+	pid_t guest;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "md.a", SHMQ_BLOCK);
+	open_sub(bus, "md.a"); /* somebody brings its memory back */
+	CHECK_GE(test_bus_kill(NULL), 2);
+	test_bus_restart("--allow", "md.# publish uid:4711", "--guests", "3");
+	guest = test_spawn(guest_is_refused, NULL);
+	await(stage, 1);
+	CHECK_OK(shmq_topic_move(bus, "md.a"));
+	reach(stage, 2);
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* Nobody had it open, so nobody can bring it back. */
+TEST(memory_that_nobody_had_is_lost_by_name_and_the_bus_comes_back)
+{
+	shmq_bus *bus;
+	shmq_sub *sub;
+	shmq_pub *pub;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "secret", SHMQ_BLOCK);
+	make(bus, "md.a", SHMQ_BLOCK);
+	sub = open_sub(bus, "secret");
+	pub = open_pub(bus, "secret");
+	CHECK_GE(test_bus_kill(NULL), 2);
+	test_bus_restart("--allow", "md.# publish uid:4711", "--guests", "3");
+	send(pub, 's', LARGE);
+	get(sub, 's', LARGE);
+	CHECK_ERROR(shmq_pub_open(bus, "md.a", NULL, &pub), SHMQ_ENOTOPIC);
+	CHECK(test_bus_log_has("topic \"md.a\" cannot be adopted and is lost"));
+	make(bus, "md.a", SHMQ_BLOCK);
+	send(open_pub(bus, "md.a"), 'a', LARGE);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
