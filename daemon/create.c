@@ -477,7 +477,7 @@ static int begin(struct exchange *x, struct shape *s)
 	struct control *c = x->c;
 	struct registry_range ring;
 	struct creation *cr;
-	unsigned slab;
+	unsigned slab = 0;
 	int error = create_find_slabs(x, x->req->topic, s->answer.page_shift, &slab);
 
 	if (!error)

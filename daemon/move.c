@@ -177,7 +177,7 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 {
 	struct place_ask ask;
 	struct place_answer answer;
-	unsigned slab;
+	unsigned slab = 0;
 	int error;
 
 	m->c = x->c;
