@@ -25,8 +25,8 @@ B       := build$(SAN:%=/%)
 # may have to install it first.
 ask = $(eval $(1) := $(shell pkg-config $(2)))$(if $(filter-out 0,$(.SHELLSTATUS)),$(error \
 	pkg-config $(2) failed: `make deps` installs what is missing))$($(1))
-SHMQ_CFLAGS    = $(call ask,SHMQ_CFLAGS,--cflags liburcu-bp libxxhash)
-SHMQ_LIBS      = $(call ask,SHMQ_LIBS,--libs liburcu-bp libxxhash)
+SHMQ_CFLAGS    = $(call ask,SHMQ_CFLAGS,--cflags liburcu-bp libxxhash libzstd)
+SHMQ_LIBS      = $(call ask,SHMQ_LIBS,--libs liburcu-bp libxxhash libzstd)
 HWLOC_CFLAGS   = $(call ask,HWLOC_CFLAGS,--cflags hwloc)
 HWLOC_LIBS     = $(call ask,HWLOC_LIBS,--libs hwloc)
 URING_CFLAGS   = $(call ask,URING_CFLAGS,--cflags liburing)

@@ -52,6 +52,8 @@ static void read_options(const struct proto_options *from, struct shmq_topic_opt
 		.segment_bytes = from->segment_bytes,
 		.retain_bytes = from->retain_bytes,
 		.retain_ns = from->retain_ns,
+		.tombstone_ns = from->tombstone_ns,
+		.compress = (int)from->compress,
 		.node = from->node,
 		.flags = from->flags,
 		.evict_ns = from->evict_ns,
@@ -82,6 +84,8 @@ static void fill_record(struct shape *s)
 	rec->segment_bytes = o->segment_bytes;
 	rec->retain_bytes = o->retain_bytes;
 	rec->retain_ns = o->retain_ns;
+	rec->tombstone_ns = o->tombstone_ns;
+	rec->compress = (uint32_t)o->compress;
 	rec->page_shift = (uint8_t)s->answer.page_shift;
 	rec->node_asked = o->node;
 	rec->evict_ns = o->evict_ns;

@@ -13,15 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "durable.h"
 #include "futex.h"
 #include "log.h"
-#include "log_cursor.h"
 #include "log_recover.h"
 #include "sub.h"
 
@@ -44,6 +41,7 @@ struct tail_lane {
 	struct log_owner owner;
 	shmq_sub *sub;
 	struct tail_writer *writer;
+	struct tail_kept *kept;
 	uint64_t next; /* seq of the next record */
 	uint64_t lost; /* reported, but not yet known where */
 	unsigned gap_flags;
@@ -69,8 +67,6 @@ struct tail_lane {
 	uint64_t group_ns;      /* ... or at this time */
 	uint64_t ceiling;       /* asked for */
 	uint64_t retry_ns;      /* after an error: when to try again */
-	int is_low;             /* disk space is short, and that was said */
-	int is_kept;            /* a cursor keeps what would be removed, and that was said */
 };
 
 shmq_sub *tail_lane_sub(struct tail_lane *l)
@@ -108,6 +104,36 @@ static int open_sub(struct tail_lane *l, const struct log_state *state, struct s
 	return 0;
 }
 
+/* What becomes of its segments is somebody else's business. */
+static int open_kept(struct tail_lane *l, const struct log_state *state, struct shmq__why *why)
+{
+	struct tail_kept_options o = { .topic = l->o.topic,
+				       .owner = l->owner,
+				       .dir = l->dir,
+				       .log_dir = l->o.dir,
+				       .part = l->o.part,
+				       .has_open = state->has_segment };
+	int error = tail_keep_add(l->o.keep, &o, &l->kept);
+
+	return error ? shmq__fail(why, error, "keeping the log of \"%s\": %s", l->name,
+				  shmq_strerror(error)) :
+		       0;
+}
+
+static void on_began(void *arg, uint64_t first_seq, uint64_t base_ts)
+{
+	const struct tail_lane *l = arg;
+
+	tail_keep_began(l->kept, first_seq, base_ts);
+}
+
+static void on_rolled(void *arg, uint64_t first_seq, uint64_t bytes)
+{
+	const struct tail_lane *l = arg;
+
+	tail_keep_rolled(l->kept, first_seq, bytes);
+}
+
 static int open_writer(struct tail_lane *l, const struct log_state *state, struct shmq__why *why)
 {
 	struct tail_layout layout = {
@@ -115,6 +141,9 @@ static int open_writer(struct tail_lane *l, const struct log_state *state, struc
 		.partition = l->o.partition,
 		.segment_bytes = l->o.topic->segment_bytes,
 		.preallocates = 1,
+		.began = on_began,
+		.rolled = on_rolled,
+		.arg = l,
 	};
 	struct tail_resume resume = {
 		.next_seq = l->next,
@@ -155,6 +184,8 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 			     shmq__log_recover(l->dir, &l->owner, &state, found, l, why);
 	if (!error)
 		error = open_sub(l, &state, why);
+	if (!error)
+		error = open_kept(l, &state, why);
 	if (!error) {
 		/* A log that is new begins where its rings do, even if publishers
 		 * that do not wait have left that behind already. */
@@ -540,118 +571,6 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 	return due;
 }
 
-/* ---- retention ------------------------------------------------------- */
-
-static uint64_t segment_size(const struct tail_lane *l, uint64_t first)
-{
-	char name[LOG_NAME_BYTES];
-	struct stat st;
-
-	shmq__log_name(first, "log", name);
-	return fstatat(l->dir, name, &st, AT_SYMLINK_NOFOLLOW) ? 0 : (uint64_t)st.st_blocks * 512;
-}
-
-/* Everything in the segment before the one that begins with `next` is older than
- * retention wants. */
-static int is_too_old(const struct tail_lane *l, uint64_t next)
-{
-	struct log_segment seg;
-	struct shmq__why why;
-	uint64_t now = shmq__clock_realtime_ns();
-	int rc;
-
-	if (!l->o.topic->retain_ns || shmq__log_segment_open(l->dir, next, &l->owner, &seg, &why))
-		return 0;
-	rc = seg.base_ts < now && now - seg.base_ts > (uint64_t)l->o.topic->retain_ns;
-	shmq__log_segment_close(&seg);
-	return rc;
-}
-
-static void remove_segment(const struct tail_lane *l, uint64_t first)
-{
-	char name[LOG_NAME_BYTES];
-
-	/* The index first: alone it is harmless, and it is never alone. */
-	shmq__log_name(first, "idx", name);
-	unlinkat(l->dir, name, 0);
-	shmq__log_name(first, "log", name);
-	if (unlinkat(l->dir, name, 0))
-		log_warn("removing %s of \"%s\": %s", name, l->name, strerror(errno));
-}
-
-static void watch_space(struct tail_lane *l)
-{
-	struct statvfs fs;
-	uint64_t left, all;
-	int is_low;
-
-	if (fstatvfs(l->dir, &fs))
-		return;
-	left = (uint64_t)fs.f_bavail * fs.f_frsize;
-	all = (uint64_t)fs.f_blocks * fs.f_frsize;
-	is_low = left < all / 20 || left < 2 * l->o.topic->segment_bytes;
-	if (is_low && !l->is_low)
-		log_warn("log of \"%s\": %" PRIu64 " MiB are left on its disk: make room, or have "
-			 "less retained, before publishers notice",
-			 l->name, left >> 20);
-	l->is_low = is_low;
-	store_relaxed(&l->o.part->log_left_mib,
-		      left >> 20 < UINT32_MAX ? (uint32_t)(left >> 20) : UINT32_MAX);
-	store_relaxed(&l->o.part->log_is_low, (uint32_t)is_low);
-}
-
-/* A stored cursor needs something that lies before seq: then, and where that cannot
- * be known, nothing from there on is removed. */
-static int is_needed(struct tail_lane *l, uint64_t seq)
-{
-	char name[SHMQ_NAME_MAX + 1];
-	struct shmq__why why = { "" };
-	uint64_t lowest;
-	int error;
-
-	if (!(l->o.topic->flags & SHMQ_TOPIC_RETAIN_CURSORS))
-		return 0;
-	error = shmq__log_cursor_lowest(l->o.dir, l->o.log_id, l->o.partition, &lowest, name, &why);
-	if (error == SHMQ_EEMPTY || (!error && seq_diff(lowest, seq) >= 0)) {
-		l->is_kept = 0;
-		return 0;
-	}
-	if (!l->is_kept && error)
-		log_warn("log of \"%s\", partition %u: nothing is removed: %s", l->name,
-			 l->o.partition, *why.text ? why.text : shmq_strerror(error));
-	else if (!l->is_kept)
-		log_info("log of \"%s\", partition %u: the cursor \"%.100s\" at seq %" PRIu64
-			 " keeps what would be removed",
-			 l->name, l->o.partition, name, lowest);
-	l->is_kept = 1;
-	return 1;
-}
-
-void tail_lane_retain(struct tail_lane *l)
-{
-	uint64_t *first, total = 0;
-	unsigned count, i;
-
-	watch_space(l);
-	if (shmq__log_list(l->dir, &first, &count))
-		return;
-	for (i = 0; i < count && l->o.topic->retain_bytes; i++)
-		total += segment_size(l, first[i]);
-	/* Never the one that is written. */
-	for (i = 0; i + 1 < count; i++) {
-		if (!(l->o.topic->retain_bytes && total > l->o.topic->retain_bytes) &&
-		    !is_too_old(l, first[i + 1]))
-			break;
-		if (is_needed(l, first[i + 1]))
-			break;
-		total -= l->o.topic->retain_bytes ? segment_size(l, first[i]) : 0;
-		remove_segment(l, first[i]);
-	}
-	if (count)
-		store_release(&l->o.part->log_first, first[i]);
-	free(first);
-}
-
 /* ---- closing --------------------------------------------------------- */
 
 int tail_lane_close(struct tail_lane *l)
@@ -672,6 +591,7 @@ int tail_lane_close(struct tail_lane *l)
 			tell(l, &m);
 		}
 	}
+	tail_keep_remove(l->kept);
 	shmq_sub_close(l->sub);
 	if (l->dir >= 0)
 		close(l->dir);

@@ -14,6 +14,7 @@
 #include "error.h"
 #include "layout.h"
 #include "shmq.h"
+#include "tail_keep.h"
 #include "tail_writer.h"
 
 struct tail_lane;
@@ -21,6 +22,7 @@ struct tail_lane;
 struct tail_lane_options {
 	shmq_bus *bus;
 	struct tail_io *io;
+	struct tail_keep *keep;
 	const struct shmq_topic_info *topic;
 	uint32_t partition;
 	int dir;                    /* of the topic's log; stays the caller's */
@@ -45,9 +47,6 @@ int tail_lane_pump(struct tail_lane *l);
 /* Write and sync what is due by `now` (monotonic), tell by the marks how far it
  * has come; the time at which to be called again at the latest. */
 uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now);
-
-/* Remove the oldest segments as far as retention says. */
-void tail_lane_retain(struct tail_lane *l);
 
 /* Write, sync and close; if its ring has ended, the log ends in order.  0 or -errno:
  * the log ends as after a crash. */

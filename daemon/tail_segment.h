@@ -21,6 +21,11 @@ struct tail_layout {
 	uint64_t segment_bytes;  /* 0: 1 GiB; a multiple of LOG_BLOCK */
 	enum tail_direct direct; /* auto: O_DIRECT if the filesystem takes it */
 	int preallocates;        /* segment_bytes at once, if it can be had */
+	/* Told of a segment that begins, and of one that is complete, of `bytes`, and
+	 * synced.  May be NULL. */
+	void (*began)(void *arg, uint64_t first_seq, uint64_t base_ts);
+	void (*rolled)(void *arg, uint64_t first_seq, uint64_t bytes);
+	void *arg; /* of both */
 };
 
 struct tail_segment {

@@ -95,8 +95,13 @@ static void name_segments(struct tail_writer *w)
 
 static void close_segment(struct tail_writer *w, struct tail_segment *s)
 {
+	uint64_t first_seq = s->first_seq, bytes = s->end_off;
+	int is_sealed = s->is_sealed;
+
 	TAILQ_REMOVE(&w->segments, s, link);
-	tail_segment_close(s, s->end_off);
+	tail_segment_close(s, bytes);
+	if (is_sealed && w->layout.rolled)
+		w->layout.rolled(w->layout.arg, first_seq, bytes);
 }
 
 /* In the order of the log. */

@@ -151,6 +151,8 @@ static int make_segment(struct tail_writer *w)
 	if (w->make_error)
 		return w->make_error;
 	w->rest_bytes = w->off = LOG_BLOCK;
+	if (w->layout.began)
+		w->layout.began(w->layout.arg, s->first_seq, w->max_ts);
 	tail_sync_adopt(w, s);
 	return 0;
 }

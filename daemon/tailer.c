@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <sched.h>
+#include <search.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,8 @@
 
 #define LOCK_TIMEOUT_NS INT64_C(10000000000)
 #define BUS_TIMEOUT_NS INT64_C(10000000000)
-/* How long a new topic waits for us at most, and a parent that stops. */
+/* How long a new topic waits for us at most, and a parent that stops.  To look costs a
+ * load and a call. */
 #define LOOK_NS UINT64_C(50000000)
 #define IO_WAIT_NS INT64_C(500000)
 /* Publishers that have just sent send again soon.  Until then nobody is to wake
@@ -37,7 +39,6 @@
  * short of what a ring fills in; at once where somebody waits for each sync. */
 #define NAP_NS 100000
 #define SPIN_NS UINT64_C(50000)
-#define RETAIN_NS UINT64_C(1000000000)
 #define OPEN_AGAIN_NS UINT64_C(1000000000)
 #define STUCK_MS 2
 #define READY_MAX 64
@@ -68,10 +69,15 @@ struct tailer {
 	shmq_waitset *set;
 	struct tail_io *io;
 	LIST_HEAD(tail_list, tail) tails;
+	void *by_id; /* tsearch(3) of them */
 	struct failed *failed;
 	unsigned failed_count;
 	unsigned lanes;
-	uint64_t look_ns, retain_ns;
+	struct tail_keep *keep;
+	const struct lay_registry *registry;
+	uint32_t change; /* of the registry when we looked at its topics */
+	int is_to_look;  /* ... whether it has changed or not */
+	uint64_t look_ns;
 	int is_stuck;  /* a lane has no buffer, or its disk is full */
 	int is_fed;    /* a lane had something when it was looked at last */
 	int is_rushed; /* ... so much of a ring that we should hurry */
@@ -81,6 +87,13 @@ struct tailer {
 };
 
 /* ---- topics ---------------------------------------------------------- */
+
+static int by_id(const void *a, const void *b)
+{
+	uint64_t x = ((const struct tail *)a)->info.id, y = ((const struct tail *)b)->info.id;
+
+	return (x > y) - (x < y);
+}
 
 static void close_tail(struct tailer *t, struct tail *tail)
 {
@@ -102,6 +115,7 @@ static void close_tail(struct tailer *t, struct tail *tail)
 	if (tail->dir >= 0)
 		close(tail->dir);
 	LIST_REMOVE(tail, link);
+	tdelete(tail, &t->by_id, by_id);
 	free(tail);
 }
 
@@ -143,6 +157,7 @@ static int open_lanes(struct tailer *t, struct tail *tail, lay_ref array, struct
 		struct tail_lane_options o = {
 			.bus = t->bus,
 			.io = t->io,
+			.keep = t->keep,
 			.topic = &tail->info,
 			.partition = p,
 			.dir = tail->dir,
@@ -195,18 +210,23 @@ static int consider(void *arg, const struct shmq_topic_info *info)
 	lay_ref array;
 	int error;
 
-	if (info->log <= SHMQ_LOG_NONE || info->ended || !is_due(t, info->id, now))
+	struct tail key = { .info.id = info->id };
+
+	if (info->log <= SHMQ_LOG_NONE || info->ended || tfind(&key, &t->by_id, by_id))
 		return 0;
-	LIST_FOREACH (tail, &t->tails, link)
-		if (tail->info.id == info->id)
-			return 0;
+	if (!is_due(t, info->id, now)) {
+		t->is_to_look = 1;
+		return 0;
+	}
 	array = shmq__bus_partition_array(t->bus, info->id);
 	tail = calloc(1, sizeof(*tail) + info->partitions * sizeof(tail->lane[0]));
-	if (!tail || !array) {
+	if (tail)
+		tail->info = *info;
+	if (!tail || !array || !tsearch(tail, &t->by_id, by_id)) {
+		t->is_to_look = 1;
 		free(tail);
 		return 0;
 	}
-	tail->info = *info;
 	tail->dir = -1;
 	LIST_INSERT_HEAD(&t->tails, tail, link);
 	error = open_lanes(t, tail, array, &why);
@@ -218,16 +238,21 @@ static int consider(void *arg, const struct shmq_topic_info *info)
 		  *why.text ? why.text : shmq_strerror(error));
 	close_tail(t, tail);
 	note_failure(t, info->id, now);
+	t->is_to_look = 1;
 	return 0;
 }
 
 /* It was removed for good, and its log is in nobody's way any more. */
-static int is_removed(const struct tailer *t, const struct tail *tail)
+static int is_removed(struct tailer *t, const struct tail *tail)
 {
 	char path[PATH_MAX];
 	struct stat was, is;
 
-	if (shmq__bus_partition_array(t->bus, tail->info.id) || fstat(tail->dir, &was) ||
+	if (shmq__bus_partition_array(t->bus, tail->info.id))
+		return 0;
+	/* Its directory may not be out of the way yet. */
+	t->is_to_look = 1;
+	if (fstat(tail->dir, &was) ||
 	    snprintf(path, sizeof(path), "%s/%s", t->dir, tail->info.name) >= (int)sizeof(path))
 		return 0;
 	return stat(path, &is) ? errno == ENOENT :
@@ -299,8 +324,10 @@ static int pump_all(struct tailer *t)
 		next = LIST_NEXT(tail, link);
 		more |= pump(t, tail, &ended);
 		/* A moved topic is found again in its fresh rings. */
-		if (ended == tail->info.partitions)
+		if (ended == tail->info.partitions) {
 			close_tail(t, tail);
+			t->is_to_look = 1;
+		}
 	}
 	return more;
 }
@@ -319,29 +346,27 @@ static uint64_t tend_all(struct tailer *t)
 	return due;
 }
 
-static void retain_all(struct tailer *t)
+/* Topics come and go seldom: there may be very many that do not. */
+static void look_at_topics(struct tailer *t)
 {
-	struct tail *tail;
-	uint32_t p;
+	uint32_t change = load_acquire(&t->registry->change);
 
-	durable_sweep(t->dir);
-	LIST_FOREACH (tail, &t->tails, link)
-		for (p = 0; p < tail->info.partitions; p++)
-			tail_lane_retain(tail->lane[p]);
+	if (change == t->change && !t->is_to_look)
+		return;
+	t->change = change;
+	t->is_to_look = 0;
+	drop_removed(t);
+	shmq_topic_each(t->bus, consider, t);
+	tail_keep_sweep(t->keep);
 }
 
 static void look_around(struct tailer *t, uint64_t now)
 {
-	if (now >= t->look_ns) {
-		read_link(t);
-		drop_removed(t);
-		shmq_topic_each(t->bus, consider, t);
-		t->look_ns = now + LOOK_NS;
-	}
-	if (now >= t->retain_ns) {
-		retain_all(t);
-		t->retain_ns = now + RETAIN_NS;
-	}
+	if (now < t->look_ns)
+		return;
+	read_link(t);
+	look_at_topics(t);
+	t->look_ns = now + LOOK_NS;
 }
 
 static void wait_for_more(struct tailer *t, uint64_t due)
@@ -412,9 +437,11 @@ static int join_bus(struct tailer *t)
 	};
 	int error = shmq_bus_open(t->o->bus, &o, &t->bus);
 
-	if (!error)
-		error = shmq_waitset_create(t->bus, &t->set);
-	return error;
+	if (error)
+		return error;
+	t->registry = shmq__slabs_registry(t->bus->slabs);
+	t->is_to_look = 1;
+	return shmq_waitset_create(t->bus, &t->set);
 }
 
 int tailer_run(const struct options *o)
@@ -452,6 +479,8 @@ int tailer_run(const struct options *o)
 	}
 	error = tail_io_create(&(struct tail_io_options){ 0 }, &t->io);
 	if (!error)
+		error = tail_keep_create(t->dir, &t->keep);
+	if (!error)
 		error = join_bus(t);
 	if (error) {
 		log_error("joining the bus: %s",
@@ -459,6 +488,7 @@ int tailer_run(const struct options *o)
 		return EXIT_FAILED;
 	}
 	run(t);
+	tail_keep_destroy(t->keep);
 	shmq_waitset_destroy(t->set);
 	shmq_bus_close(t->bus);
 	tail_io_destroy(t->io);

@@ -281,6 +281,11 @@ enum shmq_sync {
  * retain_bytes and retain_ns say, of which it takes one; with a retain_bytes of 1
  * nothing else is kept.  A cursor that nobody moves or removes keeps all behind it. */
 #define SHMQ_TOPIC_RETAIN_CURSORS 8u
+/* Of its log the last message of each key is kept, and what it supersedes is removed
+ * by and by, from segments that are complete: shmq_log(5).  A message with a key and
+ * nothing else deletes the key, and is itself removed tombstone_ns later.  Messages
+ * without a key are kept, as far as the other options say so. */
+#define SHMQ_TOPIC_RETAIN_KEYS 16u
 
 struct shmq_topic_options {
 	size_t size;
@@ -311,6 +316,9 @@ struct shmq_topic_options {
 	uint64_t retain_bytes;      /* of a partition's log: older segments are removed;
 				       default all are kept */
 	int64_t retain_ns;          /* likewise what is older than that */
+	int64_t tombstone_ns;       /* see SHMQ_TOPIC_RETAIN_KEYS; default one day */
+	int compress;               /* level of zstd, 1 to 19, for segments that are
+				       complete; default 0: they are not compressed */
 };
 
 /* What a creation takes, before it happens. */
@@ -793,7 +801,8 @@ struct shmq_topic_info {
 	enum shmq_sync sync;
 	int64_t sync_ns;
 	uint64_t segment_bytes, retain_bytes;
-	int64_t retain_ns;
+	int64_t retain_ns, tombstone_ns;
+	int compress;
 	unsigned publishers, subscribers;
 	uint64_t head;     /* messages of all partitions so far, voids included */
 	uint64_t sleepers; /* subscribers asleep now */

@@ -29,6 +29,8 @@ static void to_wire(const struct shmq_topic_options *o, struct proto_options *w)
 		.segment_bytes = o->segment_bytes,
 		.retain_bytes = o->retain_bytes,
 		.retain_ns = o->retain_ns,
+		.tombstone_ns = o->tombstone_ns,
+		.compress = (uint32_t)o->compress,
 	};
 }
 

@@ -109,6 +109,8 @@ static int describe(struct shmq_bus *bus, uint32_t index, struct shmq_topic_info
 	out->segment_bytes = rec->segment_bytes;
 	out->retain_bytes = rec->retain_bytes;
 	out->retain_ns = rec->retain_ns;
+	out->tombstone_ns = rec->tombstone_ns;
+	out->compress = (int)rec->compress;
 	out->publishers = load_relaxed(&rec->publishers);
 	out->subscribers = load_relaxed(&rec->subscribers);
 	if (t) {

@@ -155,18 +155,29 @@ static int log_defaults(struct shmq_topic_options *o, char *why, size_t n)
 			      "publishers of a lossy topic never wait, so they cannot wait for its "
 			      "log: ask for log gap, or another policy");
 	if (o->log == SHMQ_LOG_NONE &&
-	    (o->sync || o->sync_ns || o->segment_bytes || o->retain_bytes || o->retain_ns))
-		return refuse(why, n, "sync, segment and retain options need log block or gap");
-	if ((o->flags & SHMQ_TOPIC_RETAIN_CURSORS) && !o->retain_bytes && !o->retain_ns)
-		return refuse(why, n, "to retain for cursors needs retain bytes or a retain time");
+	    (o->sync || o->sync_ns || o->segment_bytes || o->retain_bytes || o->retain_ns ||
+	     o->compress || (o->flags & SHMQ_TOPIC_RETAIN_KEYS)))
+		return refuse(why, n,
+			      "sync, segment, retain and compress options need log block or gap");
+	if ((o->flags & SHMQ_TOPIC_RETAIN_CURSORS) && !o->retain_bytes && !o->retain_ns &&
+	    !(o->flags & SHMQ_TOPIC_RETAIN_KEYS))
+		return refuse(
+			why, n,
+			"to retain for cursors needs retain bytes, a retain time or retain keys");
+	if (o->tombstone_ns && !(o->flags & SHMQ_TOPIC_RETAIN_KEYS))
+		return refuse(why, n, "a tombstone time needs retain keys");
+	if (o->compress < 0 || o->compress > LAY_COMPRESS_MAX)
+		return refuse(why, n, "compress must be 0 to 19");
 	if (o->log == SHMQ_LOG_NONE)
 		return 0;
 	if (!o->sync)
 		o->sync = SHMQ_SYNC_INTERVAL;
 	if (o->sync < SHMQ_SYNC_NONE || o->sync > SHMQ_SYNC_EVERY)
 		return refuse(why, n, "sync must be none, interval, batch or every");
-	if (o->sync_ns < 0 || o->retain_ns < 0)
-		return refuse(why, n, "sync and retain times must not be negative");
+	if (o->sync_ns < 0 || o->retain_ns < 0 || o->tombstone_ns < 0)
+		return refuse(why, n, "sync, retain and tombstone times must not be negative");
+	if ((o->flags & SHMQ_TOPIC_RETAIN_KEYS) && !o->tombstone_ns)
+		o->tombstone_ns = LAY_TOMBSTONE_NS;
 	if (!o->sync_ns)
 		o->sync_ns = o->sync == SHMQ_SYNC_BATCH ? 5 * 1000 * 1000 : 1000 * 1000 * 1000;
 	if (!o->segment_bytes)
@@ -198,7 +209,7 @@ int shmq__layout_defaults(struct shmq_topic_options *o, char *why, size_t n)
 	if (o->partitions > LAY_PARTITIONS_MAX)
 		return refuse(why, n, "partitions must be 1 to 4096");
 	if (o->flags & ~(unsigned)(SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME | SHMQ_TOPIC_SPIN_ONLY |
-				   SHMQ_TOPIC_RETAIN_CURSORS))
+				   SHMQ_TOPIC_RETAIN_CURSORS | SHMQ_TOPIC_RETAIN_KEYS))
 		return refuse(why, n, "unknown topic flag");
 	inl = shmq__layout_inline_bytes(o->slot_bytes, o->flags);
 	if (!o->max_message_bytes)

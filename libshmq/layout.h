@@ -137,6 +137,8 @@ _Static_assert(sizeof(struct lay_meta) == 4, "meta prefix");
 #define LAY_PARTITIONS_MAX 4096u
 #define LAY_MESSAGE_MAX (UINT64_C(1) << 30)
 #define LAY_SEGMENT_BYTES (UINT64_C(1) << 30)
+#define LAY_COMPRESS_MAX 19 /* higher ones take more memory than is decent */
+#define LAY_TOMBSTONE_NS (INT64_C(86400) * 1000 * 1000 * 1000)
 #define LAY_SEGMENT_BYTES_MIN (UINT64_C(1) << 20)
 #define LAY_SEGMENT_BYTES_MAX (UINT64_C(1) << 40)
 
@@ -390,7 +392,9 @@ struct lay_topic {
 	uint64_t retain_bytes;
 	int64_t retain_ns;
 	uint32_t creator_uid; /* who made it */
-	uint8_t pad[1024 - 436 - 256];
+	uint32_t compress;
+	int64_t tombstone_ns;
+	uint8_t pad[1024 - 448 - 256];
 	char name[SHMQ_NAME_MAX + 1];
 };
 _Static_assert(sizeof(struct lay_topic) == 1024, "topic record");

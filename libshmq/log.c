@@ -144,7 +144,7 @@ static void take_name(struct shmq_log_reader *log, int dir)
 	for (i = 0; i < count && !*log->id.topic; i++) {
 		if (shmq__log_segment_open(dir, first[i], NULL, &seg, NULL))
 			continue;
-		if (pread(seg.fd, &h, sizeof(h), 0) == (ssize_t)sizeof(h))
+		if (shmq__log_segment_read(&seg, &h, sizeof(h), 0) == (ssize_t)sizeof(h))
 			memcpy(log->id.topic, h.topic, sizeof(h.topic) - 1);
 		shmq__log_segment_close(&seg);
 	}
@@ -222,13 +222,13 @@ SHMQ_EXPORT void shmq_log_close(shmq_log_reader *log)
 
 static uint64_t disk_bytes(int dir, uint64_t first)
 {
-	static const char *const suffixes[] = { "log", "idx" };
+	static const char *const suffixes[] = { "log", "zst", "idx" };
 	char name[LOG_NAME_BYTES];
 	uint64_t bytes = 0;
 	struct stat st;
 	size_t i;
 
-	for (i = 0; i < 2; i++) {
+	for (i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
 		shmq__log_name(first, suffixes[i], name);
 		if (!fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
 			bytes += (uint64_t)st.st_blocks * 512;
@@ -352,6 +352,8 @@ static void from_wire(const struct proto_options *w, struct shmq_topic_options *
 		.segment_bytes = w->segment_bytes,
 		.retain_bytes = w->retain_bytes,
 		.retain_ns = w->retain_ns,
+		.tombstone_ns = w->tombstone_ns,
+		.compress = (int)w->compress,
 	};
 }
 

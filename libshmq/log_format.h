@@ -6,9 +6,11 @@
  *   DIR/topic                 whose log this is (struct log_identity)
  *   DIR/P/                    partition P, decimal
  *   DIR/P/SEQ.log             segment; SEQ is its first seq, 20 digits
+ *   DIR/P/SEQ.zst             ... or that, compressed, once it was complete
  *   DIR/P/SEQ.idx             its sparse index
  *   DIR/P/ceiling             no seq at or above it was ever given out
  *   DIR/P/cut/                what recovery cut off, kept for people
+ *   DIR/P/SEQ.*.new           not finished: takes the place of SEQ.* when it is
  *   DIR/cursors/NAME          how far somebody has read, in all partitions
  *
  * A segment is a header and records, one behind the other.  The records of
@@ -29,6 +31,7 @@
 
 #define LOG_VERSION 1u
 #define LOG_MAGIC_SEGMENT UINT64_C(0x31676573514d4853)  /* "SHMQseg1" */
+#define LOG_MAGIC_ZIP UINT64_C(0x3174737a514d4853)      /* "SHMQzst1" */
 #define LOG_MAGIC_INDEX UINT64_C(0x31786469514d4853)    /* "SHMQidx1" */
 #define LOG_MAGIC_IDENTITY UINT64_C(0x31706f74514d4853) /* "SHMQtop1" */
 #define LOG_MAGIC_CEILING UINT64_C(0x316c6563514d4853)  /* "SHMQcel1" */
@@ -63,7 +66,7 @@ _Static_assert(offsetof(struct log_segment_header, topic) == 72, "segment header
 enum log_kind {
 	LOG_NOTHING = 0, /* all zero: here the log ends, so far */
 	LOG_MESSAGE = 1,
-	LOG_HOLE = 2, /* `tag` seqs that never were messages */
+	LOG_HOLE = 2, /* `tag` seqs that never were messages, or were superseded */
 	LOG_GAP = 3,  /* `tag` seqs that were or may have been, and are not here */
 	LOG_END = 4,  /* last of its segment; seq is the first of the next */
 };
@@ -84,11 +87,14 @@ struct log_record {
 	uint64_t ts;
 	uint64_t tag; /* HOLE, GAP: the number of seqs */
 	uint16_t type;
-	uint16_t flags; /* SHMQ_MSG_BATCH, SHMQ_MSG_META; GAP: LOG_GAP_* */
+	uint16_t flags; /* SHMQ_MSG_BATCH, SHMQ_MSG_META; HOLE, GAP: LOG_HOLE_*, LOG_GAP_* */
 	uint8_t kind;   /* enum log_kind */
 	uint8_t pad[3];
 };
 _Static_assert(sizeof(struct log_record) == 40, "record");
+
+/* A hole of messages: each was followed by one of the same key, or deleted it. */
+#define LOG_HOLE_SUPERSEDED 1u
 
 /* Why a gap is one. */
 #define LOG_GAP_OVERRUN 1u /* the tailer was too slow for a log that may gap */
@@ -128,6 +134,31 @@ struct log_index_entry {
 };
 _Static_assert(sizeof(struct log_index_header) == 64, "index header");
 _Static_assert(sizeof(struct log_index_entry) == 32, "index entry");
+
+/* ---- compressed segment ---------------------------------------------- */
+
+/* The segment, up to the end of its END, cut into pieces of frame_bytes, each a
+ * frame of zstd; then one more frame, which zstd skips: so it undoes the file,
+ * too.  That one is 8 bytes of zstd's (LOG_ZIP_SKIPPED and how many follow, both
+ * little-endian), an entry for each frame, and the tail.  Offsets, in the index
+ * too, are those of the segment. */
+#define LOG_ZIP_SKIPPED 0x184d2a5eu
+#define LOG_ZIP_FRAME (UINT32_C(1) << 18) /* as we write them */
+#define LOG_ZIP_FRAME_MAX (UINT32_C(1) << 24)
+struct log_zip_entry {
+	uint32_t bytes;    /* of the frame; it begins where the one before ends */
+	uint32_t checksum; /* low half of XXH3 of them */
+};
+struct log_zip_tail {
+	uint64_t magic;
+	uint64_t plain_bytes;
+	uint32_t frame_bytes;
+	uint32_t frames;
+	uint32_t entries_sum; /* low half of XXH3 of the entries */
+	uint32_t checksum;    /* low half of XXH3 of all before it in the tail */
+};
+_Static_assert(sizeof(struct log_zip_entry) == 8, "entry of a compressed segment");
+_Static_assert(sizeof(struct log_zip_tail) == 32, "tail of a compressed segment");
 
 /* ---- ceiling --------------------------------------------------------- */
 

@@ -68,14 +68,14 @@ static int check_entries(int fd, const struct log_segment *s, struct log_index_e
 static int reaches_end(const struct log_segment *s, const struct log_index_entry *last)
 {
 	struct log_record head;
-	struct stat st;
 	uint64_t off = last->off, bytes = 0;
+	int64_t size = shmq__log_segment_bytes(s);
 
-	if (fstat(s->fd, &st))
+	if (size < 0)
 		return 1;
 	while (off - last->off <= BEHIND_BYTES + bytes) {
-		if (off + sizeof(head) > (uint64_t)st.st_size ||
-		    pread(s->fd, &head, sizeof(head), (off_t)off) != (ssize_t)sizeof(head) ||
+		if (off + sizeof(head) > (uint64_t)size ||
+		    shmq__log_segment_read(s, &head, sizeof(head), off) != (ssize_t)sizeof(head) ||
 		    (head.kind != LOG_MESSAGE && head.kind != LOG_HOLE && head.kind != LOG_GAP))
 			return 1;
 		bytes = log_record_bytes(head.body_bytes);

@@ -284,7 +284,7 @@ static int next_record(struct log_reader *r, struct log_record *head, const char
 	}
 	if (rc >= 0)
 		return rc;
-	shmq__log_name(r->scan.seg.first_seq, "log", name);
+	shmq__log_segment_name(r->dir, r->scan.seg.first_seq, name);
 	if (rc == SHMQ_ECORRUPT)
 		return shmq__fail(why, rc,
 				  "%s is damaged at offset %" PRIu64 ", where seq %" PRIu64

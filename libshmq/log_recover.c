@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "log_recover.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -92,6 +93,7 @@ static int set_aside(const struct recovery *r, const char *name)
 static int copy_range(struct recovery *r, int from, uint64_t off, uint64_t end, int to)
 {
 	ssize_t n;
+	int error;
 
 	while (off < end) {
 		n = pread(from, r->copy, end - off < COPY_BYTES ? end - off : COPY_BYTES,
@@ -103,16 +105,9 @@ static int copy_range(struct recovery *r, int from, uint64_t off, uint64_t end, 
 		if (!n)
 			break;
 		off += (uint64_t)n;
-		for (char *at = r->copy; n;) {
-			ssize_t done = write(to, at, (size_t)n);
-
-			if (done < 0 && errno == EINTR)
-				continue;
-			if (done < 0)
-				return -errno;
-			at += done;
-			n -= done;
-		}
+		error = shmq__log_write(to, r->copy, (size_t)n);
+		if (error)
+			return error;
 	}
 	return fsync(to) ? -errno : 0;
 }
@@ -263,6 +258,55 @@ static int read_segment(struct recovery *r, const struct log_segment *seg)
 	return 0;
 }
 
+/* ---- half-made files --------------------------------------------------- */
+
+static int ends_in(const char *name, const char *end)
+{
+	size_t n = strlen(name), m = strlen(end);
+
+	return n > m && !strcmp(name + n - m, end);
+}
+
+/* Something that was written beside what it is to replace, and is not whole; or is,
+ * and what it replaces is still there, which is as good. */
+static int is_left_over(const struct recovery *r, const char *name)
+{
+	char plain[LOG_NAME_BYTES];
+
+	if (ends_in(name, ".log.new") || ends_in(name, ".zst.new") || ends_in(name, ".idx.new"))
+		return 1;
+	if (!ends_in(name, ".zst") || strlen(name) >= sizeof(plain))
+		return 0;
+	memcpy(plain, name, strlen(name) + 1);
+	memcpy(strstr(plain, ".zst"), ".log", sizeof(".log"));
+	return !faccessat(r->dir, plain, F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
+static int remove_left_over(const struct recovery *r)
+{
+	int fd = openat(r->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	if (!d) {
+		error = -errno;
+		if (fd >= 0)
+			close(fd);
+		return error;
+	}
+	while (!error && (e = readdir(d))) {
+		if (!is_left_over(r, e->d_name))
+			continue;
+		error = unlinkat(r->dir, e->d_name, 0) ? -errno : 0;
+		if (error == -EISDIR) /* no file of ours */
+			error = 0;
+		else if (!error)
+			say(r, "%.40s was not finished, and was removed", e->d_name);
+	}
+	closedir(d);
+	return error;
+}
+
 static int recover_last(struct recovery *r, uint64_t *first, unsigned count, struct shmq__why *why)
 {
 	struct log_segment seg;
@@ -270,7 +314,7 @@ static int recover_last(struct recovery *r, uint64_t *first, unsigned count, str
 	int error;
 
 	for (; count; count--) {
-		shmq__log_name(first[count - 1], "log", name);
+		shmq__log_segment_name(r->dir, first[count - 1], name);
 		error = shmq__log_segment_open(r->dir, first[count - 1], r->owner, &seg, why);
 		/* An older or newer shmq, or another machine, can read it. */
 		if (error && error != SHMQ_ECORRUPT)
@@ -286,7 +330,11 @@ static int recover_last(struct recovery *r, uint64_t *first, unsigned count, str
 	if (!count)
 		return 0;
 	error = read_segment(r, &seg); /* takes it over */
-	if (!error)
+	/* One that was compressed was complete, so only what came behind it can be
+	 * missing.  What is damaged in it readers find. */
+	if (!error && r->scan.seg.zip)
+		r->out->has_segment = 0;
+	else if (!error)
 		error = cut_at(r, &r->scan.seg, r->out->off);
 	return error ? shmq__fail(why, error, "recovering %s: %s", name, shmq_strerror(error)) : 0;
 }
@@ -326,6 +374,8 @@ int shmq__log_recover(int dir, const struct log_owner *owner, struct log_state *
 	error = shmq__log_scan_init(&r.scan);
 	if (!error && !r.copy)
 		error = -ENOMEM;
+	if (!error)
+		error = remove_left_over(&r);
 	if (!error)
 		error = shmq__log_list(dir, &first, &count);
 	if (error)

@@ -31,9 +31,9 @@ static int read_name(const char *name, uint64_t *first_seq)
 
 	errno = 0;
 	*first_seq = strtoull(name, &end, 10);
-	if (errno || strcmp(end, ".log") != 0)
+	if (errno || (strcmp(end, ".log") != 0 && strcmp(end, ".zst") != 0))
 		return 0;
-	shmq__log_name(*first_seq, "log", same);
+	shmq__log_name(*first_seq, end + 1, same);
 	return !strcmp(name, same);
 }
 
@@ -47,14 +47,21 @@ static int by_distance(const void *a, const void *b, void *from)
 
 /* Sequences wrap; a log spans less than half of them.  So it begins behind the
  * gap that is more than half. */
-static int put_in_order(uint64_t *all, unsigned n)
+static int put_in_order(uint64_t *all, unsigned *count)
 {
+	unsigned i, n = *count;
 	uint64_t begin = 0;
-	unsigned i;
 
 	if (n < 2)
 		return 0;
 	qsort_r(all, n, sizeof(*all), by_distance, &begin);
+	/* For a moment there are both, the segment and what it was compressed to. */
+	for (i = *count = 1; i < n; i++)
+		if (all[i] != all[i - 1])
+			all[(*count)++] = all[i];
+	n = *count;
+	if (n < 2)
+		return 0;
 	for (i = 0; i < n; i++)
 		if (all[i] - all[i ? i - 1 : n - 1] > INT64_MAX)
 			break;
@@ -107,7 +114,7 @@ int shmq__log_list(int dir, uint64_t **out, unsigned *count)
 	error = read_names(d, out, count);
 	closedir(d);
 	if (!error)
-		error = put_in_order(*out, *count);
+		error = put_in_order(*out, count);
 	if (error) {
 		free(*out);
 		*out = NULL;
@@ -133,6 +140,23 @@ static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t off)
 		done += (size_t)n;
 	}
 	return (ssize_t)done;
+}
+
+int shmq__log_write(int fd, const void *data, size_t bytes)
+{
+	const char *at = data;
+	ssize_t n;
+
+	while (bytes) {
+		n = write(fd, at, bytes);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		at += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
 }
 
 static int check_header(struct log_segment_header *h, uint64_t first_seq,
@@ -162,40 +186,61 @@ static int check_header(struct log_segment_header *h, uint64_t first_seq,
 	return 0;
 }
 
-int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *owner,
-			   struct log_segment *out, struct shmq__why *why)
+static int is_compressed(const char *name)
 {
-	struct log_segment_header h;
-	char name[LOG_NAME_BYTES];
-	struct stat st;
-	ssize_t n;
-	int error;
+	return strstr(name, ".zst") != NULL;
+}
+
+void shmq__log_segment_name(int dir, uint64_t first_seq, char name[LOG_NAME_BYTES])
+{
+	char compressed[LOG_NAME_BYTES];
 
 	shmq__log_name(first_seq, "log", name);
-	/* Somebody may have put a pipe or a device there. */
-	out->fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (out->fd < 0 && (errno == ELOOP || errno == ENXIO)) /* a link; a socket */
+	shmq__log_name(first_seq, "zst", compressed);
+	/* In the order in which one comes and the other goes. */
+	if (faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) &&
+	    !faccessat(dir, compressed, F_OK, AT_SYMLINK_NOFOLLOW))
+		memcpy(name, compressed, LOG_NAME_BYTES);
+}
+
+ssize_t shmq__log_segment_read(const struct log_segment *s, void *buf, size_t bytes, uint64_t off)
+{
+	return s->zip ? shmq__log_zip_read(s->zip, buf, bytes, off) :
+			read_at(s->fd, buf, bytes, off);
+}
+
+int64_t shmq__log_segment_bytes(const struct log_segment *s)
+{
+	struct stat st;
+
+	if (s->zip)
+		return (int64_t)shmq__log_zip_bytes(s->zip);
+	return fstat(s->fd, &st) ? -errno : (int64_t)st.st_size;
+}
+
+static int take_file(const char *name, uint64_t first_seq, const struct log_owner *owner,
+		     struct log_segment *out, struct shmq__why *why)
+{
+	struct log_segment_header h;
+	struct stat st;
+	int error = 0;
+	ssize_t n;
+
+	if (fstat(out->fd, &st) || !S_ISREG(st.st_mode))
 		return shmq__fail(why, SHMQ_ECORRUPT, "%s is no regular file", name);
-	if (out->fd < 0) {
-		error = -errno;
-		return shmq__fail(why, error, "opening %s: %s", name, shmq_strerror(error));
-	}
-	if (fstat(out->fd, &st) || !S_ISREG(st.st_mode)) {
-		error = shmq__fail(why, SHMQ_ECORRUPT, "%s is no regular file", name);
-		goto out;
-	}
-	n = read_at(out->fd, &h, sizeof(h), 0);
+	if (is_compressed(name))
+		error = shmq__log_zip_open(out->fd, &out->zip);
+	if (error)
+		return shmq__fail(why, error, "reading the frames of %s: %s", name,
+				  shmq_strerror(error));
+	n = shmq__log_segment_read(out, &h, sizeof(h), 0);
 	if (n < 0)
-		error = shmq__fail(why, (int)n, "reading %s: %s", name, shmq_strerror((int)n));
-	else if (n < (ssize_t)sizeof(h))
-		error = shmq__fail(why, SHMQ_ECORRUPT, "%s is shorter than its header", name);
-	else
-		error = check_header(&h, first_seq, owner, name, why);
-out:
-	if (error) {
-		shmq__log_segment_close(out);
+		return shmq__fail(why, (int)n, "reading %s: %s", name, shmq_strerror((int)n));
+	if (n < (ssize_t)sizeof(h))
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s is shorter than its header", name);
+	error = check_header(&h, first_seq, owner, name, why);
+	if (error)
 		return error;
-	}
 	out->first_seq = h.first_seq;
 	out->seed = h.seed;
 	out->base_ts = h.base_ts;
@@ -204,10 +249,63 @@ out:
 	return 0;
 }
 
+/* Somebody may have put a pipe or a device there. */
+static int open_file(int dir, const char *name)
+{
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int take(int fd, const char *name, uint64_t first_seq, const struct log_owner *owner,
+		struct log_segment *out, struct shmq__why *why)
+{
+	int error;
+
+	out->zip = NULL;
+	out->fd = fd < 0 ? -1 : fd;
+	if (fd == -ELOOP || fd == -ENXIO) /* a link; a socket */
+		return shmq__fail(why, SHMQ_ECORRUPT, "%s is no regular file", name);
+	if (fd < 0)
+		return shmq__fail(why, fd, "opening %s: %s", name, shmq_strerror(fd));
+	error = take_file(name, first_seq, owner, out, why);
+	if (error)
+		shmq__log_segment_close(out);
+	return error;
+}
+
+int shmq__log_segment_open_file(int dir, const char *name, uint64_t first_seq,
+				const struct log_owner *owner, struct log_segment *out,
+				struct shmq__why *why)
+{
+	return take(open_file(dir, name), name, first_seq, owner, out, why);
+}
+
+/* In the order in which the one comes and the other goes. */
+int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *owner,
+			   struct log_segment *out, struct shmq__why *why)
+{
+	char name[LOG_NAME_BYTES], zip[LOG_NAME_BYTES];
+	int fd;
+
+	shmq__log_name(first_seq, "log", name);
+	shmq__log_name(first_seq, "zst", zip);
+	fd = open_file(dir, name);
+	if (fd == -ENOENT) {
+		fd = open_file(dir, zip);
+		if (fd != -ENOENT)
+			memcpy(name, zip, sizeof(name));
+	}
+	return take(fd, name, first_seq, owner, out, why);
+}
+
 void shmq__log_segment_close(struct log_segment *s)
 {
-	if (s->fd >= 0)
-		close(s->fd);
+	if (s->fd < 0)
+		return;
+	shmq__log_zip_close(s->zip);
+	s->zip = NULL;
+	close(s->fd);
 	s->fd = -1;
 }
 
@@ -364,7 +462,7 @@ void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uin
  * What was read before may have been written since. */
 static int refill(struct log_scan *s, uint64_t need)
 {
-	struct stat st;
+	int64_t size;
 	char *more;
 	ssize_t n;
 
@@ -372,9 +470,10 @@ static int refill(struct log_scan *s, uint64_t need)
 	s->pos = s->have = 0;
 	if (need > s->capacity) {
 		/* Only a head says so, as yet. */
-		if (fstat(s->seg.fd, &st))
-			return -errno;
-		if ((uint64_t)st.st_size < s->from || (uint64_t)st.st_size - s->from < need)
+		size = shmq__log_segment_bytes(&s->seg);
+		if (size < 0)
+			return (int)size;
+		if ((uint64_t)size < s->from || (uint64_t)size - s->from < need)
 			need = s->run;
 	}
 	if (need > s->capacity) {
@@ -384,7 +483,7 @@ static int refill(struct log_scan *s, uint64_t need)
 		s->buf = more;
 		s->capacity = need;
 	}
-	n = read_at(s->seg.fd, s->buf, need > s->run ? need : s->run, s->from);
+	n = shmq__log_segment_read(&s->seg, s->buf, need > s->run ? need : s->run, s->from);
 	if (n < 0)
 		return (int)n;
 	s->have = (size_t)n;

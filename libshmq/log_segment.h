@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "log_record.h"
+#include "log_zip.h"
 
 /* Whose a segment is. */
 struct log_owner {
@@ -20,11 +21,12 @@ struct log_owner {
 
 struct log_segment {
 	int fd;
+	struct log_zip *zip; /* it is compressed; else NULL */
 	uint64_t first_seq, seed, base_ts;
 	struct log_owner owner;
 };
 
-/* "00000000000000000042.log"; suffix is "log" or "idx". */
+/* "00000000000000000042.log"; suffix is "log", "zst", "idx", or that with ".new". */
 void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES]);
 
 /* The first seqs of all segments in a partition's directory, in order; *out
@@ -37,7 +39,24 @@ int shmq__log_list(int dir, uint64_t **out, unsigned *count);
  * is no file included) or -errno, with why. */
 int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *owner,
 			   struct log_segment *out, struct shmq__why *why);
+/* Likewise of a file of any name, "*.zst*" if it is compressed. */
+int shmq__log_segment_open_file(int dir, const char *name, uint64_t first_seq,
+				const struct log_owner *owner, struct log_segment *out,
+				struct shmq__why *why);
 void shmq__log_segment_close(struct log_segment *s);
+
+/* Read at an offset, compressed or not: as many bytes as there are, SHMQ_ECORRUPT,
+ * or -errno. */
+ssize_t shmq__log_segment_read(const struct log_segment *s, void *buf, size_t bytes, uint64_t off);
+
+/* Bytes it has, or -errno. */
+int64_t shmq__log_segment_bytes(const struct log_segment *s);
+
+/* The name of its file: compressed only if there is no other. */
+void shmq__log_segment_name(int dir, uint64_t first_seq, char name[LOG_NAME_BYTES]);
+
+/* Write all of it, at the place where fd is.  0 or -errno. */
+int shmq__log_write(int fd, const void *data, size_t bytes);
 
 /* By what a place in the log is looked for. */
 enum log_by { LOG_BY_SEQ, LOG_BY_TIME };

@@ -64,7 +64,8 @@ struct proto_options { /* struct shmq_topic_options on the wire */
 	uint8_t mode, policy, stall, wait, pages, lock, log, sync;
 	int64_t sync_ns;
 	uint64_t segment_bytes, retain_bytes;
-	int64_t retain_ns;
+	int64_t retain_ns, tombstone_ns;
+	uint32_t compress, pad;
 };
 
 struct proto_fd {

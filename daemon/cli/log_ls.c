@@ -65,6 +65,10 @@ static json_t *json_options(const struct shmq_log_info *info)
 	json_put_u64(object, "retain_bytes", o->retain_bytes);
 	json_put_u64(object, "retain_ns", (uint64_t)o->retain_ns);
 	json_put(object, "retain_cursors", json_boolean(o->flags & SHMQ_TOPIC_RETAIN_CURSORS));
+	json_put(object, "retain_keys", json_boolean(o->flags & SHMQ_TOPIC_RETAIN_KEYS));
+	json_put(object, "tombstone_ns",
+		 o->tombstone_ns ? json_integer(o->tombstone_ns) : json_null());
+	json_put(object, "compress", o->compress ? json_integer(o->compress) : json_null());
 	return object;
 }
 

@@ -53,6 +53,8 @@ const struct opt_word shape_syncs[] = {
 	{ NULL, 0 },
 };
 
+static const struct opt_word compressions[] = { { "zstd", 3 }, { NULL, 0 } };
+
 #define AT(member) OPT_AT(struct shmq_topic_options, member)
 
 /* Zero means the default in the API, so it is no value here. */
@@ -110,6 +112,13 @@ const struct opt shape_options[] = {
 	  .help = "likewise what is older than that" },
 	{ "retain-cursors", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_RETAIN_CURSORS,
 	  .help = "but nothing that a stored cursor still needs" },
+	{ "retain-keys", .kind = OPT_OR, AT(flags), .value = SHMQ_TOPIC_RETAIN_KEYS,
+	  .help = "of each key the last message only; one of nothing\nbut a key deletes it" },
+	{ "tombstones", .kind = OPT_DURATION, AT(tombstone_ns), .arg = "TIME", .min = 1,
+	  .help = "how long what deletes a key is kept (1d)" },
+	{ "compress", .kind = OPT_COUNT, AT(compress), .arg = "zstd|LEVEL", .words = compressions,
+	  .min = 1, .max = 19,
+	  .help = "the log's files once they are complete: by zstd,\nof level 1 to 19 or 3 (they are not)" },
 };
 const size_t shape_option_count = ARRAY_COUNT(shape_options);
 
@@ -143,21 +152,30 @@ static void check_log(const struct command *command, const struct shmq_topic_opt
 		      { shape->sync_ns != 0, "sync-after" },
 		      { shape->segment_bytes != 0, "segment" },
 		      { shape->retain_bytes != 0, "retain" },
-		      { shape->retain_ns != 0, "retain-for" } };
+		      { shape->retain_ns != 0, "retain-for" },
+		      { (shape->flags & SHMQ_TOPIC_RETAIN_KEYS) != 0, "retain-keys" },
+		      { shape->compress != 0, "compress" } };
 	int has_log = shape->log && shape->log != SHMQ_LOG_NONE;
 	size_t i;
 
 	for (i = 0; i < ARRAY_COUNT(needs); i++)
 		if (needs[i].is_given && !has_log)
 			opts_fail(command, "--%s needs --log", needs[i].name);
-	if ((shape->flags & SHMQ_TOPIC_RETAIN_CURSORS) && !shape->retain_bytes && !shape->retain_ns)
-		opts_fail(command, "--retain-cursors needs --retain or --retain-for");
+	if ((shape->flags & SHMQ_TOPIC_RETAIN_CURSORS) && !shape->retain_bytes &&
+	    !shape->retain_ns && !(shape->flags & SHMQ_TOPIC_RETAIN_KEYS))
+		opts_fail(command,
+			  "--retain-cursors needs --retain, --retain-for or --retain-keys");
+	if (shape->tombstone_ns && !(shape->flags & SHMQ_TOPIC_RETAIN_KEYS))
+		opts_fail(command, "--tombstones needs --retain-keys");
 	if (shape->sync_ns && shape->sync && shape->sync != SHMQ_SYNC_INTERVAL &&
 	    shape->sync != SHMQ_SYNC_BATCH)
 		opts_fail(command, "--sync-after needs --sync interval or batch");
-	if (shape->sync_ns == SHMQ_FOREVER || shape->retain_ns == SHMQ_FOREVER)
+	if (shape->sync_ns == SHMQ_FOREVER || shape->retain_ns == SHMQ_FOREVER ||
+	    shape->tombstone_ns == SHMQ_FOREVER)
 		opts_fail(command, "--%s must end",
-			  shape->sync_ns == SHMQ_FOREVER ? "sync-after" : "retain-for");
+			  shape->sync_ns == SHMQ_FOREVER   ? "sync-after" :
+			  shape->retain_ns == SHMQ_FOREVER ? "retain-for" :
+							     "tombstones");
 	if (shape->log == SHMQ_LOG_BLOCK && shape->policy == SHMQ_LOSSY)
 		opts_fail(command, "--log block and --policy lossy exclude each other: publishers "
 				   "of a lossy topic never wait");
@@ -210,12 +228,14 @@ void shape_compare(const struct shmq_topic_options *asked, const struct shmq_top
 		      is->log ? (int)is->log : SHMQ_LOG_NONE);
 	compare_words(is->name, "sync", shape_syncs, (int)asked->sync, (int)is->sync);
 	compare_numbers(is->name, "retain", asked->retain_bytes, is->retain_bytes);
+	compare_numbers(is->name, "compress", (uint64_t)asked->compress, (uint64_t)is->compress);
 	if (asked->flags & ~is->flags)
-		out_say("note: \"%s\" exists without%s%s%s%s (hint: shmq rm it to change that)",
+		out_say("note: \"%s\" exists without%s%s%s%s%s (hint: shmq rm it to change that)",
 			is->name, asked->flags & ~is->flags & SHMQ_TOPIC_TAG ? " --tag" : "",
 			asked->flags & ~is->flags & SHMQ_TOPIC_TIME ? " --time" : "",
 			asked->flags & ~is->flags & SHMQ_TOPIC_SPIN_ONLY ? " --spin-only" : "",
 			asked->flags & ~is->flags & SHMQ_TOPIC_RETAIN_CURSORS ?
 				" --retain-cursors" :
-				"");
+				"",
+			asked->flags & ~is->flags & SHMQ_TOPIC_RETAIN_KEYS ? " --retain-keys" : "");
 }

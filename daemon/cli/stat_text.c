@@ -110,8 +110,12 @@ static void print_log(const struct shmq_topic_info *topic)
 		printf("%s of each partition", units_size(topic->retain_bytes).s);
 	if (topic->retain_ns)
 		printf("%s%s", topic->retain_bytes ? ", " : "", units_duration(topic->retain_ns).s);
-	printf("%s%s\n", topic->retain_bytes || topic->retain_ns ? "" : "all",
-	       topic->flags & SHMQ_TOPIC_RETAIN_CURSORS ? ", and what stored cursors need" : "");
+	printf("%s%s%s", topic->retain_bytes || topic->retain_ns ? "" : "all",
+	       topic->flags & SHMQ_TOPIC_RETAIN_CURSORS ? ", and what stored cursors need" : "",
+	       topic->flags & SHMQ_TOPIC_RETAIN_KEYS ? ", of each key the last" : "");
+	if (topic->compress)
+		printf("; compressed, level %d", topic->compress);
+	putchar('\n');
 }
 
 static void print_shape(const struct shmq_topic_info *topic, double rate)

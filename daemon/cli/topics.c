@@ -82,6 +82,10 @@ static json_t *json_log(const struct shmq_topic_info *topic)
 	json_put(object, "retain_ns",
 		 topic->retain_ns ? json_integer(topic->retain_ns) : json_null());
 	json_put(object, "retain_cursors", json_boolean(topic->flags & SHMQ_TOPIC_RETAIN_CURSORS));
+	json_put(object, "retain_keys", json_boolean(topic->flags & SHMQ_TOPIC_RETAIN_KEYS));
+	json_put(object, "tombstone_ns",
+		 topic->tombstone_ns ? json_integer(topic->tombstone_ns) : json_null());
+	json_put(object, "compress", topic->compress ? json_integer(topic->compress) : json_null());
 	return object;
 }
 

@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 const unsigned fuzz_runs = 3000;
@@ -113,19 +114,45 @@ static void spoil(struct bites *in)
 	}
 }
 
+/* Compressed, and damaged after that, at times with checksums that are right. */
+static void put_zip(struct bites *in, const struct logfile *f, int dir, const char *name)
+{
+	size_t bytes;
+	char *mem = logfile_zip(f, 300 + 100 * bite_below(in, 8), &bytes);
+	struct area area[] = { { mem, bytes }, { mem + bytes - 32, 32 } };
+	unsigned how = (unsigned)bite(in, 1);
+	struct noise noise;
+
+	if (how & 1) {
+		noise = bite_noise(in, area, sizeof(area) / sizeof(area[0]));
+		noise_make(&noise);
+	}
+	if (how & 2) {
+		logfile_sum_zip(mem, bytes);
+		is_forged = 1;
+	}
+	logfile_put(dir, name, mem, how & 4 ? bite_below(in, bytes + 1) : bytes);
+	free(mem);
+}
+
 static void put(struct bites *in, int dir)
 {
 	char name[LOG_NAME_BYTES], ceiling[LOG_BLOCK + 48] = { 0 };
 	struct area area = { ceiling, sizeof(ceiling) };
 	struct noise noise;
-	unsigned i, which = (unsigned)bite(in, 1);
+	unsigned i, which = (unsigned)bite(in, 1), zips = (unsigned)bite(in, 1);
 
 	for (i = 0; i < SEGMENTS; i++) {
 		shmq__log_name(seg[i].first_seq, "idx", name);
 		unlinkat(dir, name, 0);
 		shmq__log_name(seg[i].first_seq, "log", name);
 		unlinkat(dir, name, 0);
-		if (which >> i & 1)
+		shmq__log_name(seg[i].first_seq, "zst", name);
+		unlinkat(dir, name, 0);
+		if (zips >> i & 1)
+			put_zip(in, &seg[i], dir, name);
+		/* Beside the other, or alone. */
+		if (which >> i & 1 || zips >> (3 + i) & 1)
 			continue;
 		if (which >> (3 + i) & 1)
 			seg[i].index_every = 0;

@@ -8,6 +8,7 @@
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#include <zstd.h>
 
 #define BLOCK 4096
 #define HEAD 40
@@ -272,6 +273,61 @@ void logfile_write(const struct logfile *f, int dir)
 	memcpy(mem, f->mem, f->bytes);
 	snprintf(name, sizeof(name), "%020" PRIu64 ".log", f->first_seq);
 	logfile_put(dir, name, mem, padded);
+	free(mem);
+	if (!f->index_every)
+		return;
+	snprintf(name, sizeof(name), "%020" PRIu64 ".idx", f->first_seq);
+	logfile_put(dir, name, f->index, f->index_bytes);
+}
+
+void logfile_sum_zip(char *mem, size_t bytes)
+{
+	char *tail = mem + bytes - 32;
+	uint32_t frames;
+
+	memcpy(&frames, tail + 20, 4);
+	if (frames <= (bytes - 32) / 8)
+		put4(tail, 24, sum(0, tail - 8 * (size_t)frames, 8 * (size_t)frames));
+	put4(tail, 28, sum(0, tail, 28));
+}
+
+char *logfile_zip(const struct logfile *f, size_t frame_bytes, size_t *bytes)
+{
+	size_t frames = (f->bytes + frame_bytes - 1) / frame_bytes, at = 0, i, n,
+	       most = ZSTD_compressBound(frame_bytes);
+	char *mem = calloc(1, frames * (most + 8) + 40), *entry = malloc(8 * frames + 1), *tail;
+
+	CHECK(mem && entry);
+	for (i = 0; i < frames; i++) {
+		n = f->bytes - i * frame_bytes;
+		n = ZSTD_compress(mem + at, most, f->mem + i * frame_bytes,
+				  n < frame_bytes ? n : frame_bytes, 1);
+		CHECK(!ZSTD_isError(n));
+		put4(entry, 8 * i, (uint32_t)n);
+		put4(entry, 8 * i + 4, sum(0, mem + at, n));
+		at += n;
+	}
+	put(mem, at, "\x5e\x2a\x4d\x18", 4); /* of a frame that zstd skips */
+	put4(mem, at + 4, htole32((uint32_t)(8 * frames + 32)));
+	put(mem, at + 8, entry, 8 * frames);
+	free(entry);
+	tail = mem + at + 8 + 8 * frames;
+	put(tail, 0, "SHMQzst1", 8);
+	put8(tail, 8, f->bytes);
+	put4(tail, 16, (uint32_t)frame_bytes);
+	put4(tail, 20, (uint32_t)frames);
+	*bytes = (size_t)(tail + 32 - mem);
+	logfile_sum_zip(mem, *bytes);
+	return mem;
+}
+
+void logfile_write_zip(const struct logfile *f, int dir, size_t frame_bytes)
+{
+	size_t bytes;
+	char name[32], *mem = logfile_zip(f, frame_bytes, &bytes);
+
+	snprintf(name, sizeof(name), "%020" PRIu64 ".zst", f->first_seq);
+	logfile_put(dir, name, mem, bytes);
 	free(mem);
 	if (!f->index_every)
 		return;

@@ -57,6 +57,13 @@ char *logfile_get(int dir, const char *name, size_t *bytes);
 /* One of the two blocks of `ceiling`. */
 void logfile_ceiling(int dir, unsigned block, uint64_t serial, uint64_t seq, uint32_t is_clean);
 
+/* As it would be compressed, in frames of so many bytes: the file, to be freed. */
+char *logfile_zip(const struct logfile *f, size_t frame_bytes, size_t *bytes);
+/* Its tail's checksum made right. */
+void logfile_sum_zip(char *mem, size_t bytes);
+/* ... on disk in the place of the segment, beside its index. */
+void logfile_write_zip(const struct logfile *f, int dir, size_t frame_bytes);
+
 /* Is it a message that logfile_message() made? */
 int logfile_is_right(const struct log_record *head, const char *body);
 

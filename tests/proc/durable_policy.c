@@ -463,7 +463,7 @@ TEST_WITHIN(on_a_full_disk_publishers_wait_and_go_on_by_themselves_when_there_is
 		test_sleep_ms(1);
 	CHECK_EQ(partition_info(bus, "t", 0).log_error, -ENOSPC);
 	await_sleepers(bus, "t", SHMQ_ROLE_PUBLISHER, 1);
-	await_said("are left on its disk");
+	await_said("are left on their disk");
 	take_room(0);
 	CHECK_EQ(test_join(child), 0);
 	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
@@ -509,7 +509,7 @@ TEST_WITHIN(a_disk_that_is_short_of_room_is_shown_before_any_log_stands, 60)
 	} while (!info.log_is_low);
 	CHECK_EQ(info.log_error, 0);
 	CHECK_LT(info.log_left, 2 * MIB);
-	await_said("are left on its disk");
+	await_said("are left on their disk");
 	shmq_pub_close(pub);
 	CHECK_OK(shmq_bus_stop(bus, 0));
 	shmq_bus_close(bus);

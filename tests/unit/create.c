@@ -175,7 +175,7 @@ TEST(what_cannot_be_is_refused_here_and_nobody_is_asked)
 		{ { .pages = (enum shmq_pages)5 }, "pages" },
 		{ { .lock = (enum shmq_lock)4 }, "lock" },
 		{ { .node = -2 }, "node" },
-		{ { .flags = 16 }, "flag" },
+		{ { .flags = 32 }, "flag" },
 		{ { .log = (enum shmq_log)4 }, "log" },
 		{ { .log = SHMQ_LOG_BLOCK, .policy = SHMQ_LOSSY }, "lossy" },
 		{ { .sync = SHMQ_SYNC_EVERY }, "need log" },

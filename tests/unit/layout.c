@@ -80,7 +80,8 @@ TEST(the_largest_of_everything_passes)
 		.pages = SHMQ_PAGES_1G,
 		.lock = SHMQ_LOCK_ALWAYS,
 		.node = SHMQ_NODE(63),
-		.flags = SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME | SHMQ_TOPIC_RETAIN_CURSORS,
+		.flags = SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME | SHMQ_TOPIC_RETAIN_CURSORS |
+			 SHMQ_TOPIC_RETAIN_KEYS,
 		.evict_ns = INT64_MAX,
 		.block_timeout_ns = INT64_MAX,
 		.log = SHMQ_LOG_GAP,
@@ -89,6 +90,8 @@ TEST(the_largest_of_everything_passes)
 		.segment_bytes = UINT64_C(1) << 40,
 		.retain_bytes = UINT64_MAX,
 		.retain_ns = INT64_MAX,
+		.tombstone_ns = INT64_MAX,
+		.compress = 19,
 	};
 	struct shmq_topic_options same = o;
 
@@ -112,10 +115,16 @@ TEST(options_out_of_range_are_refused_with_the_reason)
 	REFUSED("slot bytes must be a power of two from 64 to 4096", .slot_bytes = 8192);
 	REFUSED("slot bytes must be a power of two from 64 to 4096", .slot_bytes = UINT32_MAX);
 	REFUSED("partitions must be 1 to 4096", .partitions = 4097);
-	REFUSED("unknown topic flag", .flags = 16);
+	REFUSED("unknown topic flag", .flags = 32);
 	REFUSED("unknown topic flag", .flags = 0x80000000u);
-	REFUSED("to retain for cursors needs retain bytes or a retain time", .log = SHMQ_LOG_GAP,
-		.flags = SHMQ_TOPIC_RETAIN_CURSORS);
+	REFUSED("compress must be 0 to 19", .log = SHMQ_LOG_GAP, .compress = 20);
+	REFUSED("compress must be 0 to 19", .log = SHMQ_LOG_GAP, .compress = -1);
+	REFUSED("a tombstone time needs retain keys", .log = SHMQ_LOG_GAP, .tombstone_ns = 1);
+	REFUSED("sync, retain and tombstone times must not be negative", .log = SHMQ_LOG_GAP,
+		.flags = SHMQ_TOPIC_RETAIN_KEYS, .tombstone_ns = -1);
+	REFUSED("sync, segment, retain and compress options need log block or gap", .compress = 3);
+	REFUSED("to retain for cursors needs retain bytes, a retain time or retain keys",
+		.log = SHMQ_LOG_GAP, .flags = SHMQ_TOPIC_RETAIN_CURSORS);
 	REFUSED("max message bytes is above 1 GiB", .max_message_bytes = (UINT64_C(1) << 30) + 1);
 	REFUSED("mode must be exclusive or shared", .mode = (enum shmq_mode)3);
 	REFUSED("policy must be block, drop-new, lossy or evict", .policy = (enum shmq_policy)5);

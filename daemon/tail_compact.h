@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tail_compact: of the complete segments of a partition, what was superseded.
+ *
+ * Keys are learned from the segments that came since, as many as fit in memory, and
+ * compared byte by byte; then all segments up to there are written anew, oldest
+ * first, without the messages that one of those has superseded.  A message that
+ * deletes its key is dropped when it is old enough: what it deletes goes in the same
+ * pass, and before it.  Members of an atomic batch that is not whole in one segment,
+ * which recovery may yet judge, supersede nothing and stay.
+ */
+#ifndef SHMQ_TAIL_COMPACT_H
+#define SHMQ_TAIL_COMPACT_H
+
+#include "tail_rewrite.h"
+
+struct tail_compact {
+	int dir; /* of the partition */
+	const struct log_owner *owner;
+	const uint64_t *first; /* of its complete segments, oldest first */
+	unsigned count;
+	unsigned clean;     /* so many of them supersede nothing that was not dropped */
+	uint64_t keep_from; /* messages from there on are kept, whatever comes */
+	int level;          /* of zstd, 0: not compressed */
+	size_t key_bytes;   /* memory for keys; at least one segment is gone through */
+	uint64_t now_ns;    /* CLOCK_REALTIME */
+	int64_t tombstone_ns;
+	struct tail_turn turn;
+};
+
+struct tail_compacted {
+	unsigned done;         /* so many segments are clean now */
+	unsigned rewritten;    /* of them, by this pass */
+	uint64_t dropped;      /* messages */
+	uint64_t tombstone_ns; /* when the next is to be dropped: CLOCK_REALTIME, or
+				  UINT64_MAX */
+};
+
+/* A segment that is gone meanwhile is passed.  0, what `turn` returned, or what went wrong, with
+ * why: then the log is as good as before. */
+int tail_compact(const struct tail_compact *c, struct tail_compacted *out, struct shmq__why *why);
+
+#endif
