@@ -662,7 +662,7 @@ struct shmq_log_partition {
 	uint32_t partition;
 	uint64_t first, next; /* seqs: the oldest there is, and one behind the last */
 	uint64_t segments;
-	uint64_t bytes;       /* that its files take on the disk */
+	uint64_t bytes;       /* that its files take on the disk, without what is reserved */
 	uint64_t first_ts_ns; /* time of its first message, and the latest time of */
 	uint64_t last_ts_ns;  /* any; 0 without messages, or if they have none */
 };

@@ -236,6 +236,19 @@ static uint64_t disk_bytes(int dir, uint64_t first)
 	return bytes;
 }
 
+/* Bytes of the disk that the segment has behind the record at which the scan stands:
+ * it was reserved, and never written. */
+static uint64_t reserved(const struct log_scan *scan)
+{
+	uint64_t used = (log_scan_off(scan) + LOG_BLOCK - 1) & ~(uint64_t)(LOG_BLOCK - 1), taken;
+	struct stat st;
+
+	if (scan->seg.zip || fstat(scan->seg.fd, &st))
+		return 0;
+	taken = (uint64_t)st.st_blocks * 512;
+	return taken > used ? taken - used : 0;
+}
+
 /* From the index's last entry of the last good segment on. */
 static int find_end(const struct shmq_log_reader *log, int dir, const uint64_t *first,
 		    unsigned count, struct shmq_log_partition *out, struct shmq__why *why)
@@ -265,6 +278,7 @@ static int find_end(const struct shmq_log_reader *log, int dir, const uint64_t *
 		if (head.kind == LOG_MESSAGE && head.ts > out->last_ts_ns)
 			out->last_ts_ns = head.ts;
 	out->next = scan.next;
+	out->bytes -= reserved(&scan);
 	shmq__log_scan_fini(&scan);
 	return rc == SHMQ_ECORRUPT ? 0 : rc;
 }

@@ -46,6 +46,33 @@ now() { # as a time of --from and --to
 	has "$output" "log block, not gap"
 }
 
+@test "options_of_what_becomes_of_segments_are_shown_and_checked" {
+	durable t --retain-keys --tombstones 2h --compress zstd
+	shmq stat t --json >out
+	[ "$(json '$_->{log}{retain_keys}' <out)" = true ]
+	[ "$(json '$_->{log}{tombstone_ns}' <out)" = 7200000000000 ]
+	[ "$(json '$_->{log}{compress}' <out)" = 3 ]
+	has "$(shmq stat t)" "all, of each key the last; compressed, level 3"
+	durable fast --compress 1
+	[ "$(shmq stat fast --json | json '$_->{log}{compress}')" = 1 ]
+	[ "$(shmq stat fast --json | json '$_->{log}{retain_keys}')" = false ]
+	run -2 shmq create x --log block --compress 20
+	run -2 shmq create x --log block --compress lz4
+	run -2 shmq create x --compress 3
+	has "$output" "needs --log"
+	run -2 shmq create x --retain-keys
+	has "$output" "needs --log"
+	run -2 shmq create x --log block --tombstones 1h
+	has "$output" "needs --retain-keys"
+}
+
+@test "ls_of_logs_leaves_out_what_is_only_reserved" {
+	durable t --segment 64M
+	seq 1000 | shmq pub t
+	await '[ "$(written t)" = 1000 ]'
+	[ "$(shmq log ls t --json | json '$_->[0]{bytes}')" -lt 1000000 ]
+}
+
 @test "stat_shows_how_far_a_log_has_come" {
 	durable t
 	seq 3000 | shmq pub t
