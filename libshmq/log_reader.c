@@ -22,6 +22,8 @@ struct log_reader {
 	int begins_with_a_gap; /* from oldest to scan.next */
 };
 
+/* The newest is there by name before anything is in it: until then it is to
+ * come. */
 static int list(struct log_reader *r)
 {
 	uint64_t *first;
@@ -33,6 +35,8 @@ static int list(struct log_reader *r)
 	free(r->first);
 	r->first = first;
 	r->count = count;
+	if (count && !shmq__log_segment_has_begun(r->dir, first[count - 1]))
+		r->count--;
 	return 0;
 }
 

@@ -299,6 +299,22 @@ int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *
 	return take(fd, name, first_seq, owner, out, why);
 }
 
+int shmq__log_segment_has_begun(int dir, uint64_t first_seq)
+{
+	char name[LOG_NAME_BYTES];
+	uint64_t magic = 0;
+	int fd;
+
+	shmq__log_name(first_seq, "log", name);
+	fd = open_file(dir, name);
+	if (fd < 0)
+		return 1; /* compressed, or it says why when it is opened */
+	if (read_at(fd, &magic, sizeof(magic), 0) < 0)
+		magic = 1;
+	close(fd);
+	return magic != 0;
+}
+
 void shmq__log_segment_close(struct log_segment *s)
 {
 	if (s->fd < 0)

@@ -43,6 +43,8 @@ int shmq__log_segment_open(int dir, uint64_t first_seq, const struct log_owner *
 int shmq__log_segment_open_file(int dir, const char *name, uint64_t first_seq,
 				const struct log_owner *owner, struct log_segment *out,
 				struct shmq__why *why);
+/* 0 if it is a file in which nothing was written yet, not even a header. */
+int shmq__log_segment_has_begun(int dir, uint64_t first_seq);
 void shmq__log_segment_close(struct log_segment *s);
 
 /* Read at an offset, compressed or not: as many bytes as there are, SHMQ_ECORRUPT,

@@ -288,6 +288,13 @@ static int pass_removed(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *
 	return SHMQ_EOVERRUN;
 }
 
+/* For shmq_bus_error(): the caller of a receive. */
+static int explain(int error, const struct shmq__why *why)
+{
+	*shmq__bus_why() = *why;
+	return error;
+}
+
 int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	struct replay *rp = l->replay;
@@ -306,7 +313,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) < 0) {
 		rc = shmq__log_reader_seek(rp->reader, l->r.next, &why);
 		if (rc)
-			return rc;
+			return explain(rc, &why);
 	}
 	for (;;) {
 		limit = written(l);
@@ -326,7 +333,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 			return SHMQ__SUB_IN_RING;
 		}
 		if (rc != 1)
-			return rc ? rc : SHMQ_EEMPTY;
+			return rc ? explain(rc, &why) : SHMQ_EEMPTY;
 		rp->stuck_since = 0;
 		rc = take_record(sub, l, &head, body, msg);
 		if (rc != SHMQ_EEMPTY)

@@ -489,6 +489,45 @@ TEST(a_foreign_segment_between_two_is_passed)
 	close(dir);
 }
 
+/* A writer makes the file, reserves its space, and writes a header then. */
+TEST(a_segment_that_is_only_a_name_yet_is_to_come)
+{
+	static const char zeros[2 * LOG_BLOCK];
+	struct log_reader *r, *at_roll;
+	struct shmq__why why = { "" };
+	struct log_record head;
+	int dir = logfile_dir();
+	const char *body;
+	char name[LOG_NAME_BYTES];
+	size_t bytes[] = { 0, 7, LOG_BLOCK, sizeof(zeros) };
+	unsigned i, k;
+
+	for (k = 0; k < COUNT(bytes); k++) {
+		shmq__log_name(FIRST, "log", name);
+		logfile_put(dir, name, zeros, bytes[k]);
+		CHECK_OK(shmq__log_reader_open(dir, NULL, &r, &why));
+		CHECK_OK(shmq__log_reader_seek(r, FIRST, &why));
+		CHECK_EQ(shmq__log_reader_next(r, NULL, &head, &body, &why), 0);
+		put_segment(dir, 0);
+		CHECK_EQ(shmq__log_reader_next(r, NULL, &head, &body, &why), 1);
+		CHECK_EQ(head.seq, FIRST);
+		shmq__log_reader_close(r);
+
+		CHECK_OK(shmq__log_reader_open(dir, NULL, &at_roll, &why));
+		for (i = 0; shmq__log_reader_next(at_roll, NULL, &head, &body, &why) == 1;)
+			i++;
+		shmq__log_name(FIRST + EACH, "log", name);
+		logfile_put(dir, name, zeros, bytes[k]);
+		CHECK_EQ(shmq__log_reader_next(at_roll, NULL, &head, &body, &why), 0);
+		put_segment(dir, 1);
+		CHECK_EQ(shmq__log_reader_next(at_roll, NULL, &head, &body, &why), 1);
+		CHECK_EQ(head.seq, FIRST + EACH);
+		shmq__log_reader_close(at_roll);
+		CHECK_EQ(unlinkat(dir, name, 0), 0);
+	}
+	close(dir);
+}
+
 TEST(what_two_segments_have_both_is_handed_out_once)
 {
 	int dir = three_segments();
