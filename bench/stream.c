@@ -52,6 +52,12 @@ BENCH_ALWAYS void fetch_for_writing(const char *p)
 #endif
 }
 
+/* The first tenth is warm-up: by then all memory has been touched. */
+static uint64_t warm_up(const struct shape *s)
+{
+	return s->messages / 10;
+}
+
 static void finish(uint64_t messages, uint64_t start)
 {
 	bench_shared->result[0] = (double)messages * 1e3 / (double)(bench_now() - start);
@@ -130,13 +136,17 @@ BENCH_ALWAYS void limit_write_n(size_t bytes, struct place p, uint64_t n)
 	}
 }
 
-BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t n)
+BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t warm, uint64_t n)
 {
-	uint64_t blocks = block_count(p), each = per_block(p), b, i = 0, k;
+	uint64_t blocks = block_count(p), each = per_block(p), b, i = 0, k, start = 0, from = 0;
 
 	for (b = 0; i < n; b++) {
 		const char *at = bench_shared_ro->area + b % blocks * each * p.stride;
 
+		if (!start && i >= warm) {
+			start = bench_now();
+			from = i;
+		}
 		while (atomic_load_explicit(flag_at(b % blocks, 1), memory_order_acquire) != b + 1)
 			bench_relax();
 		for (k = 0; k < each && i < n; k++, i++, at += p.stride) {
@@ -146,6 +156,7 @@ BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t n)
 		}
 		atomic_store_explicit(words_read(), b + 1, memory_order_release);
 	}
+	finish(n - from, start);
 }
 
 /* Known lengths, as a program would have them. */
@@ -170,17 +181,14 @@ BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t n)
 	static void name##_read(void *arg) \
 	{ \
 		const struct shape *s = arg; \
-		uint64_t start; \
 \
 		bench_meet(2); \
-		start = bench_now(); \
 		BY_LENGTH(s, READ_##name); \
-		finish(s->messages, start); \
 	}
 #define WRITE_limit(bytes) limit_write_n(bytes, dense(bytes), s->messages)
-#define READ_limit(bytes) limit_read_n(bytes, dense(bytes), s->messages)
+#define READ_limit(bytes) limit_read_n(bytes, dense(bytes), warm_up(s), s->messages)
 #define WRITE_lines(bytes) limit_write_n(bytes, in_lines(bytes), s->messages)
-#define READ_lines(bytes) limit_read_n(bytes, in_lines(bytes), s->messages)
+#define READ_lines(bytes) limit_read_n(bytes, in_lines(bytes), warm_up(s), s->messages)
 LIMIT(limit)
 LIMIT(lines)
 
@@ -266,14 +274,13 @@ static void publish_claimed(void *arg)
 	close_pub(pub, bus);
 }
 
-static shmq_sub *open_sub(const struct shape *s, shmq_bus **bus, uint64_t *start)
+static shmq_sub *open_sub(const struct shape *s, shmq_bus **bus)
 {
 	shmq_sub *sub;
 
 	*bus = bench_open();
 	BENCH_OK(shmq_sub_open(*bus, s->name, NULL, &sub));
 	bench_meet(2);
-	*start = bench_now();
 	return sub;
 }
 
@@ -296,14 +303,18 @@ BENCH_ALWAYS void receive_n(shmq_sub *sub, size_t bytes, uint64_t from, uint64_t
 static void subscribe(void *arg)
 {
 	const struct shape *s = arg;
+	uint64_t start, warm = warm_up(s);
 	shmq_bus *bus;
-	uint64_t start;
-	shmq_sub *sub = open_sub(s, &bus, &start);
+	shmq_sub *sub = open_sub(s, &bus);
 
-#define CALL(bytes) receive_n(sub, bytes, 0, s->messages)
+#define CALL(bytes) receive_n(sub, bytes, 0, warm)
 	BY_LENGTH(s, CALL);
 #undef CALL
-	finish(s->messages, start);
+	start = bench_now();
+#define CALL(bytes) receive_n(sub, bytes, warm, s->messages - warm)
+	BY_LENGTH(s, CALL);
+#undef CALL
+	finish(s->messages - warm, start);
 	shmq_bus_close(bus);
 }
 
@@ -361,13 +372,17 @@ static void subscribe_polling(void *arg)
 {
 	const struct shape *s = arg;
 	struct polled p = { .bytes = s->bytes };
+	uint64_t start, from;
 	shmq_bus *bus;
-	uint64_t start;
-	shmq_sub *sub = open_sub(s, &bus, &start);
+	shmq_sub *sub = open_sub(s, &bus);
 
+	while (p.next < warm_up(s))
+		BENCH_OK(shmq_poll(sub, verify_in_place, &p, BATCH, SHMQ_FOREVER));
+	from = p.next;
+	start = bench_now();
 	while (p.next < s->messages)
 		BENCH_OK(shmq_poll(sub, verify_in_place, &p, BATCH, SHMQ_FOREVER));
-	finish(s->messages, start);
+	finish(s->messages - from, start);
 	shmq_bus_close(bus);
 }
 
@@ -404,13 +419,17 @@ BENCH_ALWAYS void peer_write_n(const struct shape *s, enum peer_use use)
 BENCH_ALWAYS void peer_read_n(const struct shape *s, enum peer_use use)
 {
 	struct peer_end end = bench_peer_open(peer, PEER_RECEIVER, &channel);
-	uint64_t i, start;
+	uint64_t i, start, from = 0, warm = warm_up(s) / 10; /* for slow ones, too */
 
 	bench_meet(2);
 	start = bench_now();
 	for (i = 0; i < s->messages && !(i && bench_is_total(i)); i++) {
 		const void *message = buffer;
 
+		if (i == warm) {
+			start = bench_now();
+			from = i;
+		}
 		if (use == PEER_IN_PLACE)
 			message = bench_peer_take(&end, s->bytes);
 		else
@@ -420,7 +439,7 @@ BENCH_ALWAYS void peer_read_n(const struct shape *s, enum peer_use use)
 		if (use == PEER_IN_PLACE)
 			peer->release(end.end, message);
 	}
-	finish(i, start);
+	finish(i - from, start);
 	bench_peer_close(&end);
 }
 
