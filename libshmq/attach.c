@@ -221,8 +221,8 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 	if (again) {
 		atomic_fetch_add(&bus->reattached, 1);
 		shmq__event_push(bus, SHMQ_EVENT_REATTACHED);
+		shmq__serve_kick(bus);
 	}
-	shmq__serve_kick(bus);
 	shmq__bus_send_closes(bus);
 	if (bus->sock < 0)
 		return went_away(bus, why);

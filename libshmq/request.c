@@ -49,8 +49,6 @@ static int hear(int sock, const struct proto_request *req, struct proto_reply *r
 	for (;;) {
 		int spins = shmq__clock_monotonic_ns() < sleep_at;
 
-		if (spins)
-			sched_yield();
 		rc = poll(&p, 1, spins ? 0 : shmq__clock_left_ms(deadline));
 		if (rc < 0 && errno != EINTR)
 			return -errno;
@@ -58,6 +56,10 @@ static int hear(int sock, const struct proto_request *req, struct proto_reply *r
 			return -ETIMEDOUT;
 		if (rc > 0)
 			break;
+		/* Only now: if the answer is there already, as it is where the
+		 * supervisor ran in our place, our own new thread can wait. */
+		if (spins)
+			sched_yield();
 	}
 	rc = shmq__wire_recv(sock, reply, sizeof(*reply), fds, fd_count);
 	if (rc == 0)
