@@ -144,6 +144,13 @@ the log has 1003 of 1003 orders
 END
 result confirmed_publish_has_in_the_log_what_was_confirmed
 
+run "$build/examples/latency" >"$dir/out" 2>/dev/null
+result latency_exits_0
+same "$dir/out" <<'END'
+1000 of 1000 messages measured, percentiles in order: yes
+END
+result latency_measures_every_message
+
 bus_gone
 result supervisor_leaves_the_empty_bus
 

@@ -504,8 +504,9 @@ struct shmq_pub_stats {
 	uint64_t sent_bytes; /* their payload */
 	uint64_t dropped;    /* refused with SHMQ_EFULL or SHMQ_ETIMEOUT */
 	uint64_t blocked;    /* times a publish had to wait for credit */
-	uint64_t wakes;      /* futex wakes made */
+	uint64_t wakes;      /* futex wakes made; not those of the library's thread */
 };
+/* Any thread, while the handle is open; takes no lock. */
 void shmq_pub_get_stats(const shmq_pub *pub, struct shmq_pub_stats *out);
 
 /* ---- subscribing ----------------------------------------------------- */
@@ -599,13 +600,54 @@ int shmq_release(shmq_sub *sub);
 int shmq_sub_store_cursor(shmq_sub *sub);
 
 struct shmq_sub_stats {
-	uint64_t received;      /* messages handed out and whole */
-	uint64_t lost;          /* messages lost, all causes */
-	uint64_t lost_is_bound; /* 1 if that is an upper bound */
-	uint64_t lag;           /* messages between cursor and head, now */
-	uint64_t sleeps;        /* times it slept */
+	uint64_t received;       /* messages handed out and whole */
+	uint64_t lost;           /* messages lost, all causes */
+	uint64_t lost_is_bound;  /* 1 if that is an upper bound */
+	uint64_t lag;            /* messages between cursor and head, now */
+	uint64_t sleeps;         /* times it slept */
+	uint64_t received_bytes; /* payload of those received */
+	uint64_t wakes;          /* futex wakes made, of publishers that waited */
+	int evicted;             /* 1 once it was */
 };
+/* Any thread, while the handle is open; takes no lock. */
 void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *out);
+
+/* How long messages take from publish to receive, on a topic with
+ * SHMQ_TOPIC_TIME: counted from shmq_sub_latency_start() on, which begins afresh
+ * each time, until shmq_sub_latency_stop().  Meanwhile each receive reads the
+ * clock once; otherwise nothing is paid for it.  What is read from the log, and
+ * what the publisher gave no time, is not counted.  Others see p50, p99, p99.9
+ * and the longest in struct shmq_peer_info.
+ *
+ * Messages are counted in buckets at most 1/32 wide of what they hold: that is
+ * how exact percentiles are.  Both clocks are CLOCK_REALTIME of one machine; when
+ * it is set back under a message, that counts as 0 and in early. */
+struct shmq_latency {
+	uint64_t count;
+	uint64_t early;             /* of those: received before they were published */
+	uint64_t least_ns, mean_ns; /* 0 while count is */
+	uint64_t p50_ns, p90_ns, p99_ns, p999_ns;
+	uint64_t most_ns;
+};
+struct shmq_latency_bucket {
+	uint64_t from_ns, to_ns; /* both belong to it */
+	uint64_t count;          /* never 0 */
+};
+
+/* The thread that receives.  0; SHMQ_EOPTION: the topic's messages carry no time;
+ * -ENOMEM; SHMQ_EFORKED. */
+int shmq_sub_latency_start(shmq_sub *sub);
+int shmq_sub_latency_stop(shmq_sub *sub);
+
+/* Any thread between start and stop; take no lock.  at: the time that that share
+ * (0 to 1) of the messages did not exceed, as *ns.  each: the buckets that hold
+ * any, from the shortest on, until visit returns other than 0; that is returned.
+ * 0, or SHMQ_EOPTION: it is not measured. */
+int shmq_sub_get_latency(const shmq_sub *sub, struct shmq_latency *out);
+int shmq_sub_latency_at(const shmq_sub *sub, double share, uint64_t *ns);
+int shmq_sub_latency_each(const shmq_sub *sub,
+			  int (*visit)(void *arg, const struct shmq_latency_bucket *bucket),
+			  void *arg);
 
 /* ---- waiting on many ------------------------------------------------- */
 
@@ -782,6 +824,18 @@ int shmq_cursor_remove(const char *dir, const char *name);
 
 /* ---- inspection ------------------------------------------------------ */
 
+/* What all handles of a topic did, those that have left since included. */
+struct shmq_topic_stats {
+	uint64_t sent, sent_bytes;         /* messages committed, and their payload */
+	uint64_t dropped;                  /* refused as full or timed out */
+	uint64_t blocked;                  /* times publishers waited for credit */
+	uint64_t received, received_bytes; /* by all subscribers: each counts its own */
+	uint64_t lost;
+	uint64_t sleeps;    /* times subscribers slept */
+	uint64_t wakes;     /* futex wakes made by either */
+	uint64_t evictions; /* of subscribers */
+};
+
 struct shmq_topic_info {
 	char name[SHMQ_NAME_MAX + 1];
 	uint64_t id;
@@ -807,6 +861,8 @@ struct shmq_topic_info {
 	uint64_t head;     /* messages of all partitions so far, voids included */
 	uint64_t sleepers; /* subscribers asleep now */
 	char note[256];    /* fall-backs taken, "" if none */
+	struct shmq_topic_stats stats;
+	uint64_t arena_bytes; /* of the arenas of the publishers that are there */
 };
 
 struct shmq_partition_info {
@@ -843,8 +899,16 @@ struct shmq_peer_info {
 	int32_t partition; /* SHMQ_ANY_PARTITION, or the one it is bound to */
 	uint64_t count;    /* messages sent or received */
 	uint64_t bytes;
-	uint64_t lost; /* subscriber: lost; publisher: dropped */
-	uint64_t lag;  /* subscriber: messages behind, all its partitions */
+	uint64_t lost;        /* subscriber: lost; publisher: dropped */
+	uint64_t lag;         /* subscriber: messages behind, all its partitions */
+	uint64_t waits;       /* times a subscriber slept, a publisher waited for credit */
+	uint64_t wakes;       /* futex wakes it made, its library's thread included */
+	uint64_t opened_ns;   /* CLOCK_REALTIME */
+	uint64_t arena_bytes; /* publisher: its arena */
+	uint64_t page_bytes;  /* of its own entries: what it says to others */
+	/* Subscriber that measures (shmq_sub_latency_start()): publish to receive, as
+	 * of a tenth of a second ago or of its last sleep; else 0. */
+	uint64_t p50_ns, p99_ns, p999_ns, most_ns;
 };
 
 struct shmq_bus_info {

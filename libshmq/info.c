@@ -6,12 +6,14 @@
  */
 #include "bus.h"
 #include "clock.h"
+#include "latency.h"
 #include "ring.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define CLAIM_LOOK_NS 100000
+#define TOTALS_TRIES 8 /* then the supervisor died in between: nearly right will do */
 
 SHMQ_EXPORT int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out)
 {
@@ -44,20 +46,60 @@ static uint64_t head_of_all(const struct shmq__topic *t)
 	return sum;
 }
 
-static unsigned count_asleep(const struct shmq__topic *t)
+static uint64_t arena_bytes(const struct shmq__topic *t, const struct lay_member *m)
+{
+	struct lay_arena *a = m->arena ? shmq__slabs_arena(t->slabs, m->arena - 1) : NULL;
+
+	return a ? a->bytes : 0;
+}
+
+static void look_at_members(const struct shmq__topic *t, struct shmq_topic_info *out)
 {
 	struct shmq__roster_iter it = { 0 };
 	struct lay_member *m;
-	unsigned n = 0;
 
 	while ((m = shmq__topic_next_member(t, &it))) {
 		struct lay_entry *e =
 			shmq__topic_entry(t, m, m->partition >= 0 ? (uint32_t)m->partition : 0);
 
-		n += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e &&
-		     load_relaxed(&e->asleep);
+		out->sleepers += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e &&
+				 load_relaxed(&e->asleep);
+		out->arena_bytes += arena_bytes(t, m);
 	}
-	return n;
+}
+
+/* What the living did, and before them who has left. */
+static void sum_up(const struct shmq__topic *t, struct shmq_topic_stats *out)
+{
+	uint64_t sum[LAY_TOTALS];
+	struct lay_member *m;
+	unsigned i, tries;
+	uint32_t word;
+
+	for (tries = 0; tries < TOTALS_TRIES; tries++) {
+		struct shmq__roster_iter it = { 0 };
+
+		word = load_acquire(&t->rec->totals_word); /* T2 */
+		for (i = 0; i < LAY_TOTALS; i++)
+			sum[i] = load_relaxed(&t->rec->total[i]);
+		while ((m = shmq__topic_next_member(t, &it)))
+			shmq__topic_add_totals(t, m, sum);
+		fence_acquire(); /* T1 */
+		if (!(word & 1) && load_relaxed(&t->rec->totals_word) == word)
+			break;
+	}
+	*out = (struct shmq_topic_stats){
+		.sent = sum[LAY_TOTAL_SENT],
+		.sent_bytes = sum[LAY_TOTAL_SENT_BYTES],
+		.dropped = sum[LAY_TOTAL_DROPPED],
+		.blocked = sum[LAY_TOTAL_BLOCKED],
+		.received = sum[LAY_TOTAL_RECEIVED],
+		.received_bytes = sum[LAY_TOTAL_RECEIVED_BYTES],
+		.lost = sum[LAY_TOTAL_LOST],
+		.sleeps = sum[LAY_TOTAL_SLEPT],
+		.wakes = sum[LAY_TOTAL_WAKES],
+		.evictions = sum[LAY_TOTAL_EVICTIONS],
+	};
 }
 
 static int attach(struct shmq_bus *bus, uint32_t index, struct shmq__topic **out)
@@ -115,7 +157,8 @@ static int describe(struct shmq_bus *bus, uint32_t index, struct shmq_topic_info
 	out->subscribers = load_relaxed(&rec->subscribers);
 	if (t) {
 		out->head = head_of_all(t);
-		out->sleepers = count_asleep(t);
+		look_at_members(t, out);
+		sum_up(t, &out->stats);
 	}
 	memcpy(out->note, rec->note, sizeof(out->note));
 	out->note[sizeof(out->note) - 1] = 0;
@@ -313,10 +356,22 @@ SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
 	return rc;
 }
 
+static void describe_latency(uint64_t word, struct shmq_peer_info *out)
+{
+	uint64_t ns[4];
+
+	shmq__latency_unpack(word, ns);
+	out->p50_ns = ns[0];
+	out->p99_ns = ns[1];
+	out->p999_ns = ns[2];
+	out->most_ns = ns[3];
+}
+
 static void describe_peer(const struct shmq__topic *t, const struct lay_member *m,
 			  struct shmq_peer_info *out)
 {
 	struct lay_client *c = shmq__slabs_client(t->slabs, m->client);
+	uint64_t latency = 0;
 	uint32_t p;
 
 	memset(out, 0, sizeof(*out));
@@ -326,6 +381,8 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 	out->partition = m->partition;
 	out->gating = is_gating(t, m);
 	out->evicted = load_relaxed(&m->state) == LAY_MEMBER_EVICTED;
+	out->opened_ns = m->opened_ns;
+	out->arena_bytes = arena_bytes(t, m);
 	if (c) {
 		out->pid = (pid_t)load_relaxed(&c->pid);
 		out->uid = load_relaxed(&c->uid);
@@ -341,6 +398,10 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 		out->count += load_relaxed(&e->count);
 		out->bytes += load_relaxed(&e->bytes);
 		out->lost += load_relaxed(&e->lost);
+		out->waits += load_relaxed(&e->waits);
+		out->wakes += load_relaxed(&e->wakes);
+		out->page_bytes += sizeof(*e);
+		latency |= load_relaxed(&e->latency); /* of the first of its lanes alone */
 		out->sleeping |= (int)load_relaxed(&e->asleep);
 		out->waiting |= out->role == SHMQ_ROLE_PUBLISHER && load_relaxed(&e->need);
 		out->evicted |= !!(load_relaxed(&e->flags) & LAY_ENTRY_EVICTED);
@@ -348,6 +409,8 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 		if (out->role == SHMQ_ROLE_SUBSCRIBER && lag > 0)
 			out->lag += (uint64_t)lag;
 	}
+	if (out->role == SHMQ_ROLE_SUBSCRIBER)
+		describe_latency(latency, out);
 }
 
 SHMQ_EXPORT int shmq_peer_each(shmq_bus *bus, const char *topic,

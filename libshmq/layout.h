@@ -255,7 +255,11 @@ struct lay_entry {
 				writes, or wrote last; 0 none */
 	shmq_au64 need;      /* publisher: the limit it waits for, 0 while it
 				does not wait */
-	uint8_t pad[48];     /* groups and stored cursors come here */
+	shmq_au64 wakes;     /* futex wakes made, those of the library's thread included */
+	shmq_au64 latency;   /* subscriber that measures: p50 | p99 << 16 | p99.9 << 32 |
+				longest << 48, each the number of its bucket + 1; 0:
+				nothing was measured */
+	uint8_t pad[32];     /* groups and stored cursors come here */
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */
@@ -359,6 +363,21 @@ enum lay_topic_state {
 	LAY_TOPIC_ENDED = 3
 };
 
+/* What the handles of a topic that have left did. */
+enum lay_total {
+	LAY_TOTAL_SENT,
+	LAY_TOTAL_SENT_BYTES,
+	LAY_TOTAL_DROPPED,
+	LAY_TOTAL_BLOCKED,
+	LAY_TOTAL_RECEIVED,
+	LAY_TOTAL_RECEIVED_BYTES,
+	LAY_TOTAL_LOST,
+	LAY_TOTAL_SLEPT,
+	LAY_TOTAL_WAKES,
+	LAY_TOTAL_EVICTIONS,
+	LAY_TOTALS
+};
+
 struct lay_topic {
 	shmq_au32 state; /* stored last, with release */
 	shmq_au32 epoch; /* futex word: bumped after each roster change */
@@ -394,7 +413,10 @@ struct lay_topic {
 	uint32_t creator_uid; /* who made it */
 	uint32_t compress;
 	int64_t tombstone_ns;
-	uint8_t pad[1024 - 448 - 256];
+	shmq_au32 totals_word; /* odd while a member leaves and is added to them */
+	uint32_t pad1;
+	shmq_au64 total[LAY_TOTALS];
+	uint8_t pad[1024 - 456 - 8 * LAY_TOTALS - 256];
 	char name[SHMQ_NAME_MAX + 1];
 };
 _Static_assert(sizeof(struct lay_topic) == 1024, "topic record");

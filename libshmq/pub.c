@@ -77,15 +77,17 @@ SHMQ_EXPORT void shmq_pub_get_stats(const shmq_pub *pub, struct shmq_pub_stats *
 {
 	uint32_t p;
 
-	*out = (struct shmq_pub_stats){ .blocked = pub->blocked, .wakes = pub->wakes };
+	*out = (struct shmq_pub_stats){ 0 };
 	if (pub_check(pub))
 		return;
+	out->wakes = load_relaxed(&((struct shmq_pub *)(uintptr_t)pub)->wakes);
 	for (p = 0; p < pub->h.topic->geo.partitions; p++) {
 		struct lay_entry *e = pub->lane[p].entry;
 
 		out->sent += load_relaxed(&e->count);
 		out->sent_bytes += load_relaxed(&e->bytes);
 		out->dropped += load_relaxed(&e->lost);
+		out->blocked += load_relaxed(&e->waits);
 	}
 }
 

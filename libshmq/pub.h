@@ -55,8 +55,8 @@ struct shmq_pub {
 	int dont_wait;
 	uint32_t stamps; /* SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME */
 	int64_t block_ns, evict_ns;
-	uint32_t turn; /* round-robin */
-	uint64_t wakes, blocked;
+	uint32_t turn;   /* round-robin */
+	shmq_au64 wakes; /* made by publishes */
 
 	struct shmq__arena arena;
 	lay_ref arena_ref;
@@ -109,10 +109,17 @@ static inline int lane_has_ended(const struct lane *l)
 	return lay_ring_is_left(state) ? SHMQ_EMOVED : SHMQ_EENDED;
 }
 
+/* The library's thread counts its own in the entry too. */
+static inline void pub_note_wake(struct shmq_pub *pub, struct lane *l)
+{
+	store_relaxed(&pub->wakes, load_relaxed(&pub->wakes) + 1);
+	add_relaxed(&l->entry->wakes, 1);
+}
+
 static inline void pub_look_at_bell(struct shmq_pub *pub, struct lane *l)
 {
 	if (unlikely(bell_look(l->bell, pub->fence)))
-		pub->wakes++;
+		pub_note_wake(pub, l);
 }
 
 /* R5, R6: the tail hint, and the lower bound of what may be claimed. */

@@ -24,7 +24,8 @@ void shmq__pub_wake_all(struct shmq_pub *pub)
 	uint32_t p;
 
 	for (p = 0; pub->sleeps && p < pub->h.topic->geo.partitions; p++)
-		pub->wakes += (uint64_t)bell_look(&pub->lane[p].bells->data, pub->fence);
+		if (bell_look(&pub->lane[p].bells->data, pub->fence))
+			pub_note_wake(pub, &pub->lane[p]);
 }
 
 static void report_evicted(struct shmq_pub *pub, const struct credit_gater *g)
@@ -224,7 +225,6 @@ int shmq__pub_wait_for_credit(struct shmq_pub *pub, struct lane *l, uint64_t nee
 	if (pub->dont_wait || l->w.geo.policy == SHMQ_DROP_NEW)
 		return SHMQ_EFULL;
 	shmq__pub_wake_all(pub);
-	pub->blocked++;
 	store_relaxed(&l->entry->waits, load_relaxed(&l->entry->waits) + 1);
 	say_waiting(l, need);
 	error = stand_by(pub, l, need);

@@ -152,19 +152,25 @@ static __attribute__((noinline)) int take_whole(struct shmq_sub *sub, struct lay
 	return sub_hand_out(sub, l, w, msg);
 }
 
-/* The same where giving back takes more than a step. */
+/* The same where giving back takes more than a step, or it is measured. */
 static __attribute__((noinline)) int give_back_and_receive(struct shmq_sub *sub,
 							   struct shmq_msg *msg, int64_t timeout_ns)
 {
+	int rc;
+
 	sub_finish_view(sub);
-	return receive_long(sub, msg, timeout_ns);
+	rc = receive_long(sub, msg, timeout_ns);
+	if (unlikely(sub->latency != NULL) && !rc)
+		shmq__sub_note_latency(sub, msg);
+	return rc;
 }
 
 /* A publisher may be waiting for the message that was given back. */
 static __attribute__((noinline)) int ring_and_receive(struct shmq_sub *sub, struct shmq_msg *msg,
 						      int64_t timeout_ns)
 {
-	shmq__bell_ring(sub->lane[0].bell);
+	if (shmq__bell_ring(sub->lane[0].bell))
+		sub_add(&sub->lane[0].entry->wakes, 1);
 	return receive_long(sub, msg, timeout_ns);
 }
 

@@ -39,10 +39,13 @@ static int wake_deferred(struct shmq_bus *bus)
 		if (sent == h->woken_for)
 			continue;
 		h->woken_for = sent;
-		for (p = 0; p < h->topic->geo.partitions; p++)
-			wakes += bell_look(&h->topic->ring[p].bells->data,
-					   bus->registered > 0 ? SHMQ__FENCE_LIGHT :
-								 SHMQ__FENCE_FULL);
+		for (p = 0; p < h->topic->geo.partitions; p++) {
+			if (!bell_look(&h->topic->ring[p].bells->data,
+				       bus->registered > 0 ? SHMQ__FENCE_LIGHT : SHMQ__FENCE_FULL))
+				continue;
+			wakes++;
+			add_relaxed(&h->entry[p].wakes, 1);
+		}
 	}
 	pthread_mutex_unlock(&bus->deferred_lock);
 	return wakes;

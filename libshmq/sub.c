@@ -20,9 +20,12 @@ SHMQ_EXPORT void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *
 		return;
 	for (i = 0; i < sub->lanes; i++) {
 		const struct rlane *l = &sub->lane[i];
-		int64_t lag = seq_diff(shmq__topic_head(l->ring), l->r.next);
+		int64_t lag = seq_diff(shmq__topic_head(l->ring), load_relaxed(&l->entry->pos));
 
 		out->received += load_relaxed(&l->entry->count);
+		out->received_bytes += load_relaxed(&l->entry->bytes);
+		out->wakes += load_relaxed(&l->entry->wakes);
+		out->evicted |= !!(load_relaxed(&l->entry->flags) & LAY_ENTRY_EVICTED);
 		out->lost += load_relaxed(&l->entry->lost);
 		out->sleeps += load_relaxed(&l->entry->waits);
 		out->lost_is_bound |= !!(load_relaxed(&l->entry->flags) & LAY_ENTRY_LOST_BOUND);
@@ -65,8 +68,11 @@ void shmq__sub_show_asleep(struct shmq_sub *sub, uint32_t asleep)
 	struct lay_entry *e = sub->lane[0].entry;
 
 	store_relaxed(&e->asleep, asleep);
-	if (asleep)
-		sub_add(&e->waits, 1);
+	if (!asleep)
+		return;
+	sub_add(&e->waits, 1);
+	if (sub->latency)
+		shmq__sub_show_latency(sub);
 }
 
 struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub)
@@ -138,6 +144,7 @@ static void close_sub(struct shmq__handle *h)
 	}
 	free(sub->arena);
 	free(sub->copy);
+	free(sub->latency);
 	free(sub->bell);
 	free(sub);
 }

@@ -11,7 +11,7 @@
  * sub_look.c looks for the next message or finds out what there is instead;
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
  * sub_replay.c reads the log instead of the ring; sub_store.c keeps how far it
- * has come under a name; sub.c opens and closes.
+ * has come under a name; sub_latency.c measures; sub.c opens and closes.
  */
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
@@ -99,7 +99,8 @@ struct shmq_sub {
 	char *copy; /* shmq_poll() on topics that may be lapped */
 	size_t copy_bytes;
 
-	struct stored *stored; /* where its cursor is kept, NULL nowhere */
+	struct sub_latency *latency; /* NULL: not measured */
+	struct stored *stored;       /* where its cursor is kept, NULL nowhere */
 	struct shmq__park *park;
 	struct lay_bell **bell;
 	struct shmq_waitset *set;
@@ -133,7 +134,7 @@ static inline void sub_judge(struct shmq_sub *sub)
 {
 	sub->is_plain = sub->lanes == 1 && !sub->evicted && !sub->held_error &&
 			!sub->lane[0].kept && !sub->lane[0].in_log && !sub->is_to_join &&
-			sub->fence == SHMQ__FENCE_LIGHT;
+			sub->fence == SHMQ__FENCE_LIGHT && !sub->latency;
 }
 
 /* Whether publishers wait for what is at the cursor. */
@@ -157,7 +158,8 @@ static inline void sub_step_to(struct rlane *l, uint64_t seq)
 static inline void sub_move_to(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
 {
 	sub_step_to(l, seq);
-	bell_look(l->bell, sub->fence);
+	if (unlikely(bell_look(l->bell, sub->fence)))
+		sub_add(&l->entry->wakes, 1);
 }
 
 /* ---- sub_batch.c --------------------------------------------------------- */
@@ -188,6 +190,14 @@ int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
  * where it is. */
 int shmq__sub_decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg,
 		     struct lay_batch *batch);
+
+/* ---- sub_latency.c ------------------------------------------------------- */
+
+/* *msg was handed out just now. */
+void shmq__sub_note_latency(struct shmq_sub *sub, const struct shmq_msg *msg);
+
+/* Show in shared memory what was measured until now. */
+void shmq__sub_show_latency(struct shmq_sub *sub);
 
 /* ---- sub_look.c ---------------------------------------------------------- */
 

@@ -12,6 +12,11 @@
  *      epoch (acquire), walk, and load it again: a walk over a member that
  *      was replaced meanwhile is repeated.
  *
+ *   T1 totals_word odd -> fence (release) -> FREE, totals -> T2 totals_word
+ *      even (release); readers load it (acquire), walk and sum, fence, and
+ *      load it again: a sum in which a member that leaves is missing, or there
+ *      twice, is made once more (info.c).
+ *
  *   The end of a ring: ENDED stands for MOVED too, ENDING for MOVING.
  *
  *   publisher                supervisor                 reader
@@ -234,9 +239,45 @@ void shmq__topic_publish_member(struct shmq__topic *t, struct lay_member *m,
 	shmq__topic_announce(t->rec);
 }
 
+void shmq__topic_add_totals(const struct shmq__topic *t, const struct lay_member *m,
+			    uint64_t sum[LAY_TOTALS])
+{
+	int sends = load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER;
+	uint64_t evicted = load_relaxed(&m->state) == LAY_MEMBER_EVICTED;
+	uint32_t p;
+
+	for (p = 0; p < t->geo.partitions; p++) {
+		struct lay_entry *e = shmq__topic_entry(t, m, p);
+
+		if (!e)
+			continue;
+		sum[sends ? LAY_TOTAL_SENT : LAY_TOTAL_RECEIVED] += load_relaxed(&e->count);
+		sum[sends ? LAY_TOTAL_SENT_BYTES : LAY_TOTAL_RECEIVED_BYTES] +=
+			load_relaxed(&e->bytes);
+		sum[sends ? LAY_TOTAL_DROPPED : LAY_TOTAL_LOST] += load_relaxed(&e->lost);
+		sum[sends ? LAY_TOTAL_BLOCKED : LAY_TOTAL_SLEPT] += load_relaxed(&e->waits);
+		sum[LAY_TOTAL_WAKES] += load_relaxed(&e->wakes);
+		evicted |= !!(load_relaxed(&e->flags) & LAY_ENTRY_EVICTED);
+	}
+	sum[LAY_TOTAL_EVICTIONS] += evicted;
+}
+
+/* A supervisor that died at an odd word is succeeded by one that goes on to the
+ * next even one: what it was about to add is missing then, and nothing is there
+ * twice. */
 void shmq__topic_remove_member(struct shmq__topic *t, struct lay_member *m)
 {
+	uint32_t word = load_relaxed(&t->rec->totals_word) | 1;
+	uint64_t sum[LAY_TOTALS] = { 0 };
+	unsigned i;
+
+	shmq__topic_add_totals(t, m, sum);
+	store_relaxed(&t->rec->totals_word, word);
+	fence_release(); /* T1 */
 	store_release(&m->state, LAY_MEMBER_FREE);
+	for (i = 0; i < LAY_TOTALS; i++)
+		store_relaxed(&t->rec->total[i], load_relaxed(&t->rec->total[i]) + sum[i]);
+	store_release(&t->rec->totals_word, word + 1); /* T2 */
 	shmq__topic_announce(t->rec);
 	shmq__topic_ring_all(t);
 }

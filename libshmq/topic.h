@@ -73,6 +73,10 @@ int shmq__topic_client_is_dead(const struct shmq__topic *topic, unsigned client,
 struct lay_entry *shmq__topic_entry(const struct shmq__topic *topic,
 				    const struct lay_member *member, uint32_t partition);
 
+/* Add what the handle of a member did to sum[LAY_TOTALS]. */
+void shmq__topic_add_totals(const struct shmq__topic *topic, const struct lay_member *member,
+			    uint64_t sum[LAY_TOTALS]);
+
 /* 1 if publishers of this topic wait for subscribers. */
 static inline int shmq__topic_gates(const struct lay_geometry *geo)
 {
@@ -119,6 +123,7 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *ring, uint64_t floor);
  * The registry and entry slabs must be mapped writable. */
 void shmq__topic_publish_member(struct shmq__topic *topic, struct lay_member *member,
 				enum lay_member_state state);
+/* Its counts go to the totals of the record. */
 void shmq__topic_remove_member(struct shmq__topic *topic, struct lay_member *member);
 void shmq__topic_announce(struct lay_topic *rec);
 #define SHMQ__FROM_ENTRY 0x100 /* each partition from its entry's place on, as a seq */

@@ -112,6 +112,20 @@ static json_t *json_partitions(const struct sample *before, const struct sample 
 	return array;
 }
 
+static json_t *json_latency(const struct shmq_peer_info *peer)
+{
+	json_t *object;
+
+	if (!peer->most_ns)
+		return json_null();
+	object = json_object();
+	json_put_u64(object, "p50_ns", peer->p50_ns);
+	json_put_u64(object, "p99_ns", peer->p99_ns);
+	json_put_u64(object, "p999_ns", peer->p999_ns);
+	json_put_u64(object, "most_ns", peer->most_ns);
+	return object;
+}
+
 static json_t *json_peer(const struct sample *now, const struct shmq_peer_info *peer)
 {
 	int publishes = peer->role == SHMQ_ROLE_PUBLISHER;
@@ -126,7 +140,11 @@ static json_t *json_peer(const struct sample *now, const struct shmq_peer_info *
 	json_put_u64(object, publishes ? "sent" : "received", peer->count);
 	json_put_u64(object, "bytes", peer->bytes);
 	json_put_u64(object, publishes ? "dropped" : "lost", peer->lost);
+	json_put_u64(object, publishes ? "blocked" : "sleeps", peer->waits);
+	json_put_u64(object, "wakes", peer->wakes);
+	json_put_u64(object, "opened_ns", peer->opened_ns);
 	if (publishes) {
+		json_put_u64(object, "arena_bytes", peer->arena_bytes);
 		json_put(object, "waiting", json_boolean(peer->waiting));
 		json_put(object, "in_claim", json_boolean(stat_is_in_claim(now, peer->client_id)));
 		return object;
@@ -135,6 +153,7 @@ static json_t *json_peer(const struct sample *now, const struct shmq_peer_info *
 	json_put(object, "gating", json_boolean(peer->gating));
 	json_put(object, "sleeping", json_boolean(peer->sleeping));
 	json_put(object, "evicted", json_boolean(peer->evicted));
+	json_put(object, "latency", json_latency(peer));
 	return object;
 }
 

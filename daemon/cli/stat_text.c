@@ -118,6 +118,19 @@ static void print_log(const struct shmq_topic_info *topic)
 	putchar('\n');
 }
 
+static void print_stats(const struct shmq_topic_stats *stats)
+{
+	printf("  sent         %" PRIu64 ", %s, %" PRIu64 " dropped, blocked %" PRIu64 " %s\n",
+	       stats->sent, units_size(stats->sent_bytes).s, stats->dropped, stats->blocked,
+	       units_plural(stats->blocked, "time", "times"));
+	printf("  received     %" PRIu64 ", %s, %" PRIu64 " lost, %" PRIu64 " %s\n",
+	       stats->received, units_size(stats->received_bytes).s, stats->lost, stats->evictions,
+	       units_plural(stats->evictions, "eviction", "evictions"));
+	printf("  sleep        %" PRIu64 " %s, %" PRIu64 " %s\n", stats->sleeps,
+	       units_plural(stats->sleeps, "time", "times"), stats->wakes,
+	       units_plural(stats->wakes, "wake", "wakes"));
+}
+
 static void print_shape(const struct shmq_topic_info *topic, double rate)
 {
 	printf("topic %s (id %" PRIu64 ")%s\n", topic->name, topic->id,
@@ -144,6 +157,7 @@ static void print_shape(const struct shmq_topic_info *topic, double rate)
 		printf("  note         %s\n", topic->note);
 	printf("  head         %" PRIu64, topic->head);
 	printf(rate < 0 ? "\n" : ", %s\n", units_rate(rate).s);
+	print_stats(&topic->stats);
 }
 
 static void print_partitions(const struct sample *before, const struct sample *now)
@@ -270,6 +284,34 @@ static void print_subscribers(const struct peers *peers)
 	table_clear(&table);
 }
 
+/* Of those who measure. */
+static void print_latencies(const struct peers *peers)
+{
+	static const char *const heads[] = {
+		">LATENCY OF", "NAME", ">P50", ">P99", ">P99.9", ">LONGEST",
+	};
+	struct table table = { .heads = heads, .columns = ARRAY_COUNT(heads) };
+	size_t i;
+
+	for (i = 0; i < peers->count; i++) {
+		const struct shmq_peer_info *peer = &peers->all[i];
+
+		if (!peer->most_ns)
+			continue;
+		table_add(&table, "%u", peer->client_id);
+		table_add(&table, "%s", peer->client_name);
+		table_add(&table, "%s", units_duration((int64_t)peer->p50_ns).s);
+		table_add(&table, "%s", units_duration((int64_t)peer->p99_ns).s);
+		table_add(&table, "%s", units_duration((int64_t)peer->p999_ns).s);
+		table_add(&table, "%s", units_duration((int64_t)peer->most_ns).s);
+	}
+	if (table.count) {
+		putchar('\n');
+		table_print(&table, "  ");
+	}
+	table_clear(&table);
+}
+
 static void print_holders(const struct sample *now)
 {
 	uint32_t p;
@@ -297,5 +339,6 @@ void stat_print_topic(const struct sample *before, const struct sample *now)
 	print_logs(now);
 	print_publishers(now);
 	print_subscribers(&now->peers);
+	print_latencies(&now->peers);
 	print_holders(now);
 }

@@ -9,7 +9,8 @@
 #define SECOND_NS ((int64_t)1000000000)
 #define STALL_LOOK_NS (SECOND_NS / 10)
 #define STDOUT_BYTES ((size_t)256 << 10)
-#define TURN 64 /* messages of one topic before the others have a turn */
+#define SUMMARY_BYTES 1024u /* names are a quarter of it */
+#define TURN 64             /* messages of one topic before the others have a turn */
 
 /* One topic that is read. */
 struct source {
@@ -19,6 +20,7 @@ struct source {
 	uint32_t stamps;         /* SHMQ_TOPIC_* */
 	int views;               /* 1: nobody overwrites what is being looked at */
 	uint64_t received;
+	struct shmq_latency latency; /* as of when it was closed */
 	struct loss loss;
 	uint64_t *lost_here; /* per partition, since its last message */
 	uint32_t partitions;
@@ -36,7 +38,7 @@ struct sub {
 	enum format format;
 	enum shmq_wait wait;
 	unsigned format_flags, sub_flags;
-	int verbose;
+	int verbose, latency;
 
 	struct source *sources;
 	size_t source_count, source_room, open_count;
@@ -86,6 +88,9 @@ static const struct opt options[] = {
 	  .help = "text, hex: the topic and a tab before that" },
 	{ "wait", .kind = OPT_WORD, AT(wait), .words = shape_waits,
 	  .help = "how to wait (the topic's hint)" },
+	{ "latency", .kind = OPT_SET, AT(latency), .value = 1,
+	  .help = "measure from publish to receive, and say it on\n"
+		  "stderr; needs a topic with --time" },
 	{ "verbose", .letter = 'v', .kind = OPT_SET, AT(verbose), .value = 1,
 	  .help = "say on stderr what was received" },
 };
@@ -127,6 +132,11 @@ static int open_source(struct sub *sub, struct source *source, struct shmq_sub_o
 		rc = shmq_sub_get_topic(source->sub, &info);
 	if (rc == 0)
 		rc = shmq_waitset_add(sub->set, source->sub);
+	if (rc == 0 && sub->latency) {
+		rc = shmq_sub_latency_start(source->sub);
+		if (rc == SHMQ_EOPTION)
+			hint = "its messages carry no time to measure from: create it with --time";
+	}
 	if (rc < 0)
 		return out_fail(sub->cli, rc, "subscribing to", source->topic, hint);
 	source->loss = (struct loss){ "receiving from", source->topic,
@@ -222,6 +232,20 @@ static int exit_code(const struct sub *sub)
 	return incomplete ? CLI_LOST : sub->code;
 }
 
+static void latency_of(const struct source *source, char *out, size_t bytes)
+{
+	struct shmq_latency l = source->latency;
+
+	if (source->sub && shmq_sub_get_latency(source->sub, &l) < 0)
+		return;
+	snprintf(out, bytes,
+		 "shmq: latency of \"%s\": %" PRIu64 " measured, p50 %s, p99 %s, p99.9 %s, "
+		 "longest %s\n",
+		 source->topic, l.count, units_duration((int64_t)l.p50_ns).s,
+		 units_duration((int64_t)l.p99_ns).s, units_duration((int64_t)l.p999_ns).s,
+		 units_duration((int64_t)l.most_ns).s);
+}
+
 /* The summary of one topic, "" if there is nothing to say. */
 static void summary_of(const struct sub *sub, const struct source *source, char *out, size_t bytes)
 {
@@ -232,11 +256,13 @@ static void summary_of(const struct sub *sub, const struct source *source, char 
 			 source->topic, source->received,
 			 units_plural(source->received, "message", "messages"),
 			 source->loss.is_bound ? "at most " : "", source->loss.lost);
+	if (sub->latency)
+		latency_of(source, out + strlen(out), bytes - strlen(out));
 }
 
 static void summarise(const struct sub *sub)
 {
-	char line[512];
+	char line[SUMMARY_BYTES];
 	size_t i;
 
 	for (i = 0; i < sub->source_count; i++) {
@@ -253,7 +279,7 @@ static void prepare_end(const struct sub *sub)
 	size_t i, len = 0;
 
 	words[0] = '\0';
-	for (i = 0; i < sub->source_count && sizeof(words) - len > 512; i++) {
+	for (i = 0; i < sub->source_count && sizeof(words) - len > SUMMARY_BYTES; i++) {
 		summary_of(sub, &sub->sources[i], words + len, sizeof(words) - len);
 		len += strlen(words + len);
 	}
@@ -309,6 +335,8 @@ static void close_source(struct sub *sub, struct source *source, int code)
 {
 	if (sub->cursor)
 		store(sub, source);
+	if (sub->latency)
+		shmq_sub_get_latency(source->sub, &source->latency);
 	shmq_sub_close(source->sub);
 	source->sub = NULL;
 	if (sub->code == CLI_OK)

@@ -89,6 +89,23 @@ static json_t *json_log(const struct shmq_topic_info *topic)
 	return object;
 }
 
+static json_t *json_stats(const struct shmq_topic_stats *stats)
+{
+	json_t *object = json_object();
+
+	json_put_u64(object, "sent", stats->sent);
+	json_put_u64(object, "sent_bytes", stats->sent_bytes);
+	json_put_u64(object, "dropped", stats->dropped);
+	json_put_u64(object, "blocked", stats->blocked);
+	json_put_u64(object, "received", stats->received);
+	json_put_u64(object, "received_bytes", stats->received_bytes);
+	json_put_u64(object, "lost", stats->lost);
+	json_put_u64(object, "sleeps", stats->sleeps);
+	json_put_u64(object, "wakes", stats->wakes);
+	json_put_u64(object, "evictions", stats->evictions);
+	return object;
+}
+
 json_t *topics_json(const struct shmq_topic_info *topic)
 {
 	json_t *object = json_object();
@@ -109,6 +126,7 @@ json_t *topics_json(const struct shmq_topic_info *topic)
 	json_put(object, "spin_only", json_boolean(topic->flags & SHMQ_TOPIC_SPIN_ONLY));
 	json_put(object, "ended", json_boolean(topic->ended));
 	json_put_u64(object, "ring_bytes", topic->ring_bytes);
+	json_put_u64(object, "arena_bytes", topic->arena_bytes);
 	json_put_u64(object, "page_bytes", topic->page_bytes);
 	json_put(object, "node_asked", topics_json_node(topic->node_asked));
 	json_put(object, "node", topics_json_node(topic->node_actual));
@@ -118,6 +136,7 @@ json_t *topics_json(const struct shmq_topic_info *topic)
 	json_put_u64(object, "subscribers", topic->subscribers);
 	json_put_u64(object, "sleepers", topic->sleepers);
 	json_put_u64(object, "head", topic->head);
+	json_put(object, "stats", json_stats(&topic->stats));
 	json_put_text(object, "note", topic->note);
 	return object;
 }

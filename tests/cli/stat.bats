@@ -47,7 +47,7 @@ load helper
 	[ "$(json 'scalar @{$_->{publisher_list}}' <t)" = 0 ]
 	[ "$(json 'scalar @{$_->{subscriber_list}}' <t)" = 1 ]
 	[ "$(json 'join " ", sort keys %{$_->{subscriber_list}[0]}' <t)" = \
-		"bytes client evicted gating lag lost name partition pid received sleeping uid" ]
+		"bytes client evicted gating lag latency lost name opened_ns partition pid received sleeping sleeps uid wakes" ]
 	[ "$(json '$_->{subscriber_list}[0]{pid}' <t)" = "$PID_reader" ]
 	[ "$(json '$_->{subscriber_list}[0]{name}' <t)" = reader ]
 	[ "$(json '$_->{subscriber_list}[0]{gating}' <t)" = true ]
@@ -71,7 +71,7 @@ load helper
 	[ "$(json '"@{$_->{publisher_list}[0]}{qw(name pid sent bytes dropped)}"' <t)" = \
 		"writer $PID_pub 10 11 0" ]
 	[ "$(json 'join " ", sort keys %{$_->{publisher_list}[0]}' <t)" = \
-		"bytes client dropped in_claim name partition pid sent uid waiting" ]
+		"arena_bytes blocked bytes client dropped in_claim name opened_ns partition pid sent uid waiting wakes" ]
 	[ "$(json '"@{$_->{subscriber_list}[0]}{qw(received bytes lost lag)}"' <t)" = "10 11 0 0" ]
 	run -0 shmq stat t
 	grep -Eq "^ +PUBLISHER +PID" <<<"$output"
@@ -79,6 +79,48 @@ load helper
 	grep -Eq "^ +[0-9]+ +$PID_reader +.* 10 +11 +0 +0 +gating" <<<"$output"
 	exec 9>&-
 	finish pub
+}
+
+@test "stat_counts_go_on_when_those_who_were_counted_have_left" {
+	shmq create t -q
+	start reader sub t --count 10
+	await '[ "$(subscribers t)" = 1 ]'
+	seq 10 | shmq pub t
+	finish reader
+	shmq stat t --json >t
+	[ "$(json '"@{$_->{stats}}{qw(sent sent_bytes dropped received received_bytes lost evictions)}"' <t)" = \
+		"10 11 0 10 11 0 0" ]
+	[ "$(json 'join " ", sort keys %{$_->{stats}}' <t)" = \
+		"blocked dropped evictions lost received received_bytes sent sent_bytes sleeps wakes" ]
+	[ "$(json '$_->{stats}{sleeps}' <t)" -ge 1 ]
+	[ "$(json '$_->{stats}{wakes}' <t)" -ge 1 ]
+	run -0 shmq stat t
+	has "$output" "sent         10, 11 B, 0 dropped, blocked 0 times"
+	has "$output" "received     10, 11 B, 0 lost, 0 evictions"
+}
+
+@test "latency_is_measured_where_it_is_asked_for_and_shown_by_stat" {
+	shmq create t -q --time
+	shmq create plain -q
+	start reader sub t --latency --name reader --count 20
+	start other sub t --name other --count 20
+	await '[ "$(asleep t)" = 2 ]'
+	seq 10 | shmq pub t
+	await '[ "$(wc -l <reader.out)$(wc -l <other.out)" = 1010 ]'
+	await '[ "$(asleep t)" = 2 ]'
+	shmq stat t --json >t
+	[ "$(json '$_->{subscriber_list}[1]{latency} // "null"' <t)" = null ]
+	[ "$(json '$_->{subscriber_list}[0]{latency}{p50_ns} > 0 ? "yes" : "no"' <t)" = yes ]
+	[ "$(json '$_->{subscriber_list}[0]{latency}{most_ns} >= $_->{subscriber_list}[0]{latency}{p99_ns} ? "yes" : "no"' <t)" = yes ]
+	run -0 shmq stat t
+	grep -Eq "LATENCY OF +NAME +P50 +P99 +P99.9 +LONGEST" <<<"$output"
+	seq 10 | shmq pub t
+	finish reader
+	finish other
+	grep -Eq '^shmq: latency of "t": 20 measured, p50 [0-9.]+ [a-z]+, p99 .*, p99.9 .*, longest ' reader.err
+	[ ! -s other.err ]
+	run --separate-stderr -2 shmq sub plain --latency
+	has "$stderr" "create it with --time"
 }
 
 @test "stat_names_who_holds_publishers_back" {

@@ -349,6 +349,12 @@ TEST(peers_are_shown_with_what_their_entries_say)
 	store_relaxed(&fake_entry(f, pub, 1)->lost, 2);
 	store_relaxed(&fake_entry(f, all, 0)->asleep, 1);
 	store_relaxed(&fake_entry(f, one, 1)->flags, LAY_ENTRY_EVICTED);
+	store_relaxed(&fake_entry(f, pub, 1)->waits, 3);
+	store_relaxed(&fake_entry(f, pub, 0)->wakes, 4);
+	store_relaxed(&fake_entry(f, pub, 0)->latency, 0x1000100010001); /* no subscriber */
+	store_relaxed(&fake_entry(f, all, 0)->latency, 0x40003000200010);
+	pub->opened_ns = 99;
+	pub->arena = fake_arena(f, pub, LAY_PAGE) + 1;
 	seen_count = 0;
 	CHECK_OK(shmq_peer_each(bus, STANDIN_TOPIC, see, NULL));
 	CHECK_EQ(seen_count, 3);
@@ -363,6 +369,17 @@ TEST(peers_are_shown_with_what_their_entries_say)
 	CHECK_EQ(seen[0].lost, 2);
 	CHECK_EQ(seen[0].lag, 0);
 	CHECK_EQ(seen[0].gating, 0);
+	CHECK_EQ(seen[0].waits, 3);
+	CHECK_EQ(seen[0].wakes, 4);
+	CHECK_EQ(seen[0].opened_ns, 99);
+	CHECK_EQ(seen[0].arena_bytes, LAY_PAGE);
+	CHECK_EQ(seen[0].page_bytes, 2 * sizeof(struct lay_entry));
+	CHECK_EQ(seen[0].p50_ns | seen[0].most_ns, 0);
+	CHECK_EQ(seen[1].p50_ns, 0xf);
+	CHECK_EQ(seen[1].p99_ns, 0x1f);
+	CHECK_EQ(seen[1].p999_ns, 0x2f);
+	CHECK_EQ(seen[1].most_ns, 0x3f);
+	CHECK_EQ(topic_info(bus, STANDIN_TOPIC).arena_bytes, LAY_PAGE);
 	CHECK_EQ(seen[1].role, SHMQ_ROLE_SUBSCRIBER);
 	CHECK_EQ(seen[1].lag, 12);
 	CHECK_EQ(seen[1].gating, 1);
@@ -385,6 +402,99 @@ TEST(peers_are_shown_with_what_their_entries_say)
 	seen_count = 0;
 	CHECK_EQ(shmq_peer_each(bus, STANDIN_TOPIC, see, &stop), 17);
 	CHECK_EQ(seen_count, 1);
+	shmq_bus_close(bus);
+	standin_free(s);
+}
+
+TEST(what_all_handles_did_is_summed_up_those_that_left_included)
+{
+	struct standin *s = standin_new(&(struct fake_options){ .partitions = 2 });
+	struct fake *f = standin_fake(s);
+	unsigned client = fake_client(f, getpid());
+	struct lay_member *pub = fake_publisher(f, client), *sub, *gone;
+	shmq_bus *bus = standin_bus(s);
+	struct shmq_topic_stats stats;
+	struct lay_entry *e;
+
+	sub = fake_subscriber(f, client, SHMQ_FROM_LATEST, 0);
+	gone = fake_subscriber(f, client, SHMQ_FROM_LATEST, 0);
+	for (uint32_t p = 0; p < 2; p++) {
+		e = fake_entry(f, pub, p);
+		store_relaxed(&e->count, 100 + p);
+		store_relaxed(&e->bytes, 1000);
+		store_relaxed(&e->lost, 3);
+		store_relaxed(&e->waits, 5);
+		store_relaxed(&e->wakes, 7);
+		e = fake_entry(f, sub, p);
+		store_relaxed(&e->count, 40);
+		store_relaxed(&e->bytes, 400);
+		store_relaxed(&e->wakes, 2);
+		e = fake_entry(f, gone, p);
+		store_relaxed(&e->count, 10);
+		store_relaxed(&e->bytes, 50);
+		store_relaxed(&e->lost, 30);
+		store_relaxed(&e->waits, 4);
+	}
+	store_relaxed(&fake_entry(f, gone, 1)->flags, LAY_ENTRY_EVICTED);
+	for (int round = 0; round < 3; round++) {
+		if (round == 1)
+			shmq__topic_remove_member(f->topic, gone);
+		if (round == 2)
+			shmq__topic_remove_member(f->topic, pub);
+		stats = topic_info(bus, STANDIN_TOPIC).stats;
+		CHECK_EQ(stats.sent, 201);
+		CHECK_EQ(stats.sent_bytes, 2000);
+		CHECK_EQ(stats.dropped, 6);
+		CHECK_EQ(stats.blocked, 10);
+		CHECK_EQ(stats.received, 100);
+		CHECK_EQ(stats.received_bytes, 900);
+		CHECK_EQ(stats.lost, 60);
+		CHECK_EQ(stats.sleeps, 8);
+		CHECK_EQ(stats.wakes, 18);
+		CHECK_EQ(stats.evictions, 1);
+	}
+	/* A supervisor died while it added: sums are made all the same. */
+	add_relaxed(&f->rec->totals_word, 1);
+	CHECK_EQ(topic_info(bus, STANDIN_TOPIC).stats.sent, 201);
+	shmq__topic_remove_member(f->topic, sub);
+	CHECK_EQ(load_relaxed(&f->rec->totals_word) % 2, 0);
+	CHECK_EQ(topic_info(bus, STANDIN_TOPIC).stats.received, 100);
+	shmq_bus_close(bus);
+	standin_free(s);
+}
+
+static _Atomic int stop_leaving;
+
+static void *leave_and_come(void *arg)
+{
+	struct fake *f = arg;
+	unsigned client = fake_client(f, getpid());
+
+	for (unsigned n = 0; n < 60 && !atomic_load(&stop_leaving); n++) {
+		struct lay_member *m = fake_member(f, client, -1);
+
+		store_relaxed(&fake_entry(f, m, 0)->count, 1000);
+		shmq__topic_publish_member(f->topic, m, LAY_MEMBER_PUBLISHER);
+		shmq__topic_remove_member(f->topic, m);
+	}
+	return NULL;
+}
+
+TEST(a_sum_never_falls_while_handles_leave)
+{
+	struct standin *s = standin_new(NULL);
+	shmq_bus *bus = standin_bus(s);
+	pthread_t thread = fake_thread(leave_and_come, standin_fake(s));
+	uint64_t before = 0, sent;
+
+	for (unsigned i = 0; i < 2000 && before < 60000; i++) {
+		sent = topic_info(bus, STANDIN_TOPIC).stats.sent;
+		CHECK_GE(sent, before);
+		CHECK_EQ(sent % 1000, 0);
+		before = sent;
+	}
+	atomic_store(&stop_leaving, 1);
+	fake_join(thread);
 	shmq_bus_close(bus);
 	standin_free(s);
 }

@@ -99,6 +99,8 @@ static int refuses(void *arg)
 	CHECK_ERROR(shmq_view_check(c->sub, &m), SHMQ_EFORKED);
 	CHECK_ERROR(shmq_release(c->sub), SHMQ_EFORKED);
 	CHECK_EQ(sub_stats(c->sub).received, 0);
+	CHECK_ERROR(shmq_sub_latency_start(c->sub), SHMQ_EFORKED);
+	CHECK_ERROR(shmq_sub_latency_stop(c->sub), SHMQ_EFORKED);
 	shmq_sub_close(c->sub);
 	shmq_bus_close(c->bus);
 	return 0;
