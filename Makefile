@@ -33,6 +33,9 @@ URING_CFLAGS   = $(call ask,URING_CFLAGS,--cflags liburing)
 URING_LIBS     = $(call ask,URING_LIBS,--libs liburing)
 JANSSON_CFLAGS = $(call ask,JANSSON_CFLAGS,--cflags jansson)
 JANSSON_LIBS   = $(call ask,JANSSON_LIBS,--libs jansson)
+CURSES_CFLAGS  = $(call ask,CURSES_CFLAGS,--cflags ncursesw)
+CURSES_LIBS    = $(call ask,CURSES_LIBS,--libs ncursesw)
+CLI_LIBS       = $(JANSSON_LIBS) $(CURSES_LIBS) -lm
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wformat=2 \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wno-unused-parameter \
@@ -111,7 +114,7 @@ all: $(A) $(B)/libshmq.so $(B)/shmqd $(B)/shmq ## libraries, supervisor, command
 
 $(B)/libshmq/%:       INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
 $(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
-$(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
+$(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS)
 $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
 $(B)/bench/%:         INCLUDES = -Iinclude -Ibench
@@ -148,7 +151,7 @@ link = $(call say,LD,$@)mkdir -p $(@D) && $(LINK) $(SAN_LINK_$(SAN)) -o $@ $(fil
 $(B)/shmqd: $(DAEMON_O) $(A)
 	$(link) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS)
 $(B)/shmq: $(CLI_O) $(A)
-	$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
+	$(link) $(CLI_LIBS) $(SHMQ_LIBS)
 $(EXAMPLES): $(B)/examples/%: $(B)/examples/%.o $(A)
 	$(link) $(SHMQ_LIBS) -lm
 $(DEMO): $(B)/demo/%: $(B)/examples/demo/%.o $(filter $(B)/examples/%,$(COMMON_O)) $(A)
@@ -187,7 +190,7 @@ $(B)/skew$(1)/%.o: %.c Makefile
 $(B)/skew$(1)/shmqd: $(call skewed,$(1),$(DAEMON_O) $(LIB_O))
 	$$(link) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS)
 $(B)/skew$(1)/shmq: $(call skewed,$(1),$(CLI_O) $(LIB_O))
-	$$(link) $(JANSSON_LIBS) $(SHMQ_LIBS)
+	$$(link) $(CLI_LIBS) $(SHMQ_LIBS)
 endef
 $(foreach n,$(SKEWS),$(eval $(call skew,$(n))))
 
@@ -200,7 +203,7 @@ STEPPED_CLI := $(CLI_O:$(B)/%=$(B)/stepped/%)
 
 $(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
 $(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
-$(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS)
+$(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS)
 $(B)/stepped/daemon/cli/main.o: override CPPFLAGS += -Dmain=cli_main -Wno-missing-prototypes
 $(B)/stepped/%.o: %.c Makefile
 	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -fsanitize-coverage=trace-pc -c -o $@ $<
@@ -224,7 +227,7 @@ $(B)/tests/fuzz/words:  WRAPPED = exit mkdir
 $(B)/tests/fuzz/gather: WRAPPED = files_listen
 $(FUZZ): SAN_LINK_fuzzer = -fsanitize=fuzzer
 $(FUZZ): %: %.o $(FUZZ_O) $(FUZZ_LIBS)
-	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(JANSSON_LIBS) $(SHMQ_LIBS) -lm
+	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(CLI_LIBS) $(SHMQ_LIBS) -lm
 
 # ---- peers of the benchmarks: a shared object each --------------------------
 

@@ -26,7 +26,7 @@ const struct opt opts_shared[] = {
 const size_t opts_shared_count = ARRAY_COUNT(opts_shared);
 
 static const struct command *const commands[] = {
-	&cmd_create, &cmd_rm,     &cmd_move, &cmd_ls,     &cmd_stat, &cmd_pub,
+	&cmd_create, &cmd_rm,     &cmd_move, &cmd_ls,     &cmd_stat, &cmd_top,     &cmd_pub,
 	&cmd_sub,    &cmd_replay, &cmd_log,  &cmd_cursor, &cmd_stop, &cmd_version,
 };
 
