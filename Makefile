@@ -12,6 +12,7 @@ LIBEXECDIR ?= $(PREFIX)/libexec
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
+PYTHONDIR  ?= $(LIBDIR)/python3/dist-packages
 CFLAGS     ?= -O2 -g
 TEST_JOBS  ?= 2
 ROUNDS     ?= 20
@@ -384,6 +385,7 @@ install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
 	ln -sf $(SONAME) $(D)$(LIBDIR)/libshmq.so
 	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
 		libshmq/shmq.pc.in >$(D)$(LIBDIR)/pkgconfig/shmq.pc
+	install -D -m 644 libshmq/python/shmq.py $(D)$(PYTHONDIR)/shmq.py
 	install -d $(D)$(BENCHDIR)/lib
 	install -m 755 $(BENCH) $(D)$(BENCHDIR)
 	$(foreach p,$(wildcard $(B)/bench/peers/*.so),install -D -m 755 $(p) $(D)$(BENCHDIR)/peers/$(notdir $(p)) &&) :
@@ -398,6 +400,7 @@ install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
 
 uninstall: ## remove what install put there
 	rm -rf $(D)$(BENCHDIR) $(D)$(BINDIR)/shmq-bench
+	rm -f $(D)$(PYTHONDIR)/shmq.py
 	rm -f $(D)$(BINDIR)/shmqd $(D)$(BINDIR)/shmq $(D)$(INCLUDEDIR)/shmq.h
 	rm -f $(addprefix $(D)$(LIBDIR)/,libshmq.a libshmq.so $(SONAME) $(notdir $(SO)) pkgconfig/shmq.pc)
 	rm -f $(foreach m,$(MAN),$(D)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))

@@ -151,6 +151,54 @@ same "$dir/out" <<'END'
 END
 result latency_measures_every_message
 
+# skipped NAME WHY: a TAP line of what cannot be run here.
+skipped() {
+	count=$((count + 1))
+	echo "ok $count - $1 # SKIP $2"
+}
+
+# What is not built with the library's flags finds it by its name.
+with_library() {
+	LD_LIBRARY_PATH=$build SHMQ_LIBRARY=$build/libshmq.so PYTHONPATH=$source/../libshmq/python \
+		PYTHONDONTWRITEBYTECODE=1 run "$@"
+}
+
+# cpp COMPILER: whether it takes header and example as they are, and it runs.
+cpp() {
+	"$1" -std=c++17 -Wall -Wextra -Wpedantic -Werror -I"$source/../include" -o "$dir/cpp_raii" \
+		"$source/cpp_raii.cc" -L"$build" -lshmq && with_library "$dir/cpp_raii" >"$dir/out"
+}
+
+for compiler in g++ clang++; do
+	name=$(echo $compiler | tr + x)
+	if [ "${SHMQ_SANITIZED-}" ]; then
+		skipped "cpp_raii_by_$name" 'the library is built for a sanitizer'
+	elif ! command -v $compiler >/dev/null 2>&1; then
+		skipped "cpp_raii_by_$name" "$compiler is missing"
+	else
+		cpp $compiler && same "$dir/out" <<'END'
+0 from
+1 C++
+2 without
+3 a
+4 wrapper
+END
+		result "cpp_raii_by_$name"
+	fi
+done
+
+if [ "${SHMQ_SANITIZED-}" ]; then
+	skipped python_pubsub 'the library is built for a sanitizer'
+elif ! command -v python3 >/dev/null 2>&1; then
+	skipped python_pubsub 'python3 is missing'
+else
+	with_library python3 "$source/python_pubsub.py" >"$dir/out" && same "$dir/out" <<'END'
+seq 0: 100000 numbers, the last is 99999.0
+seq 1: 1000 numbers, the last is 499.5
+END
+	result python_pubsub
+fi
+
 bus_gone
 result supervisor_leaves_the_empty_bus
 

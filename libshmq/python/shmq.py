@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: MIT
+"""shmq: a shared-memory message bus, from Python.
+
+Pure ctypes over libshmq.so.0; nothing is compiled.  What a subscriber hands out
+is a memoryview of the shared memory itself: no byte is copied.  It is valid until
+the next call on that subscriber, which releases it.
+
+    with shmq.Bus() as bus:
+        bus.create("prices", exist_ok=True)
+        with bus.publisher("prices") as pub, bus.subscriber("prices") as sub:
+            pub.publish(b"AAPL 189.70")
+            message = sub.receive(timeout=1)
+            print(message.seq, bytes(message.data))
+
+The library is that of $SHMQ_LIBRARY, else libshmq.so.0 where the loader finds it.
+A handle is for one thread at a time.  Times are seconds; None waits for ever.
+"""
+
+import ctypes
+import os
+import time
+import weakref
+from ctypes import c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t, c_uint, c_uint16, c_uint32, c_uint64, c_void_p
+
+__all__ = ["Bus", "Publisher", "Subscriber", "Message", "Error", "Empty", "Timeout", "Lost", "Ended", "version"]
+
+# ---- shmq.h --------------------------------------------------------------
+
+EFULL, EEMPTY, ETIMEOUT, EOVERRUN, EEVICTED, EENDED = -5001, -5002, -5003, -5004, -5005, -5006
+EEXISTS, EBUFFER = -5016, -5020
+FORCE = 1
+ANY_PARTITION = -1
+TOPIC_TAG, TOPIC_TIME, TOPIC_SPIN_ONLY = 1, 2, 4
+SUB_END_WITH_PUBLISHERS, SUB_OBSERVE, SUB_RING_ONLY = 1, 2, 4
+
+_MODE = {"exclusive": 1, "shared": 2}
+_POLICY = {"block": 1, "drop-new": 2, "lossy": 3, "evict": 4}
+_FROM = {"latest": 1, "oldest": 2, "seq": 3, "time": 4, "cursor": 5}
+_WAIT = {"adaptive": 1, "spin": 2, "yield": 3, "sleep": 4}
+_LOG = {"none": 1, "block": 2, "gap": 3}
+
+
+class BusOptions(ctypes.Structure):
+    _c_name_ = "shmq_bus_options"
+    _fields_ = [("size", c_size_t), ("start", c_int), ("serve", c_int), ("runtime_dir", c_char_p),
+                ("daemon_path", c_char_p), ("timeout_ns", c_int64), ("client_name", c_char_p)]
+
+
+class TopicOptions(ctypes.Structure):
+    _c_name_ = "shmq_topic_options"
+    _fields_ = [("size", c_size_t), ("depth", c_uint64), ("slot_bytes", c_uint32), ("partitions", c_uint32),
+                ("max_message_bytes", c_uint64), ("mode", c_int), ("policy", c_int), ("stall", c_int),
+                ("wait", c_int), ("pages", c_int), ("lock", c_int), ("node", c_int), ("flags", c_uint),
+                ("evict_ns", c_int64), ("block_timeout_ns", c_int64), ("log", c_int), ("sync", c_int),
+                ("sync_ns", c_int64), ("segment_bytes", c_uint64), ("retain_bytes", c_uint64),
+                ("retain_ns", c_int64), ("tombstone_ns", c_int64), ("compress", c_int)]
+
+
+class PubOptions(ctypes.Structure):
+    _c_name_ = "shmq_pub_options"
+    _fields_ = [("size", c_size_t), ("wake", c_int), ("wake_ns", c_int64), ("arena_bytes", c_uint64),
+                ("block_timeout_ns", c_int64), ("wait", c_int), ("flags", c_uint)]
+
+
+class SubOptions(ctypes.Structure):
+    _c_name_ = "shmq_sub_options"
+    _fields_ = [("size", c_size_t), ("from_", c_int), ("seq", c_uint64), ("ts_ns", c_uint64),
+                ("partition_plus1", c_int32), ("wait", c_int), ("spin_ns", c_int64), ("flags", c_uint),
+                ("cursor", c_char_p)]
+
+
+class Msg(ctypes.Structure):
+    _c_name_ = "shmq_msg"
+    _fields_ = [("data", c_void_p), ("len", c_size_t), ("key", c_void_p), ("key_len", c_size_t),
+                ("properties", c_void_p), ("properties_len", c_size_t), ("seq", c_uint64), ("ts_ns", c_uint64),
+                ("tag", c_uint64), ("lost", c_uint64), ("partition", c_int32), ("type", c_uint16),
+                ("flags", c_uint16), ("lost_is_bound", c_uint32)]
+
+
+class PubStats(ctypes.Structure):
+    _c_name_ = "shmq_pub_stats"
+    _fields_ = [(name, c_uint64) for name in ("sent", "sent_bytes", "dropped", "blocked", "wakes")]
+
+
+class SubStats(ctypes.Structure):
+    _c_name_ = "shmq_sub_stats"
+    _fields_ = [(name, c_uint64) for name in ("received", "lost", "lost_is_bound", "lag", "sleeps",
+                                              "received_bytes", "wakes")] + [("evicted", c_int)]
+
+
+_lib = ctypes.CDLL(os.environ.get("SHMQ_LIBRARY", "libshmq.so.0"))
+
+
+def _declare(name, result, *arguments):
+    function = getattr(_lib, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_P = ctypes.POINTER
+_strerror = _declare("shmq_strerror", c_char_p, c_int)
+_errname = _declare("shmq_errname", c_char_p, c_int)
+_version = _declare("shmq_version", c_char_p)
+_bus_error = _declare("shmq_bus_error", c_char_p, c_void_p)
+_bus_open = _declare("shmq_bus_open", c_int, c_char_p, _P(BusOptions), _P(c_void_p))
+_bus_close = _declare("shmq_bus_close", None, c_void_p)
+_topic_create = _declare("shmq_topic_create", c_int, c_void_p, c_char_p, _P(TopicOptions), c_void_p)
+_topic_remove = _declare("shmq_topic_remove", c_int, c_void_p, c_char_p, c_uint)
+_pub_open = _declare("shmq_pub_open", c_int, c_void_p, c_char_p, _P(PubOptions), _P(c_void_p))
+_pub_close = _declare("shmq_pub_close", None, c_void_p)
+_pub_stats = _declare("shmq_pub_get_stats", None, c_void_p, _P(PubStats))
+_publish_msg = _declare("shmq_publish_msg", c_int, c_void_p, _P(Msg))
+_claim = _declare("shmq_claim", c_int, c_void_p, c_size_t, _P(c_void_p))
+_commit = _declare("shmq_commit", c_int, c_void_p, _P(Msg))
+_abort = _declare("shmq_abort", c_int, c_void_p)
+_flush = _declare("shmq_flush", c_int, c_void_p, c_int64)
+_wait_subscribers = _declare("shmq_pub_wait_subscribers", c_int, c_void_p, c_uint, c_int64)
+_sub_open = _declare("shmq_sub_open", c_int, c_void_p, c_char_p, _P(SubOptions), _P(c_void_p))
+_sub_close = _declare("shmq_sub_close", None, c_void_p)
+_sub_stats = _declare("shmq_sub_get_stats", None, c_void_p, _P(SubStats))
+_receive = _declare("shmq_receive", c_int, c_void_p, _P(Msg), c_int64)
+_receive_copy = _declare("shmq_receive_copy", c_int, c_void_p, c_void_p, c_size_t, _P(Msg), c_int64)
+_view_check = _declare("shmq_view_check", c_int, c_void_p, _P(Msg))
+_release = _declare("shmq_release", c_int, c_void_p)
+_store_cursor = _declare("shmq_sub_store_cursor", c_int, c_void_p)
+
+
+def version():
+    return _version().decode()
+
+
+# ---- errors --------------------------------------------------------------
+
+
+class Error(Exception):
+    """A call failed; .code is what it returned, .name that by name."""
+
+    def __init__(self, code, detail=""):
+        text = _strerror(code).decode()
+        super().__init__(f"{text}: {detail}" if detail else text)
+        self.code, self.name = code, _errname(code).decode()
+
+
+class Empty(Error):
+    """Nothing is there, and it was not to be waited for."""
+
+
+class Timeout(Error):
+    """Nothing came in time."""
+
+
+class Ended(Error):
+    """The stream has ended."""
+
+
+class Lost(Error):
+    """Messages were lost: .lost of them, at most so many if .is_bound.  The next
+    receive goes on behind them, unless the subscriber was evicted."""
+
+    def __init__(self, code, msg):
+        super().__init__(code, f"{msg.lost} lost")
+        self.lost, self.is_bound, self.partition = msg.lost, bool(msg.lost_is_bound), msg.partition
+
+
+_kinds = {EEMPTY: Empty, ETIMEOUT: Timeout, EENDED: Ended}
+
+
+def _check(code):
+    if code < 0:
+        raise _kinds.get(code, Error)(code)
+    return code
+
+
+def _check_open(code):  # of calls that may explain their failure
+    if code < 0:
+        raise Error(code, _bus_error(None).decode(errors="replace"))
+
+
+# ---- helpers -------------------------------------------------------------
+
+_SLICE_NS = 100_000_000  # so that signals, such as Ctrl-C, are seen by Python
+
+
+def _waits(timeout):
+    """The timeouts of one call after the other, until the whole is over."""
+    if timeout is None:
+        while True:
+            yield _SLICE_NS
+    end = time.monotonic_ns() + int(timeout * 1e9)
+    while timeout > 0:
+        left = end - time.monotonic_ns()
+        if left <= _SLICE_NS:
+            yield max(left, 0)
+            return
+        yield _SLICE_NS
+    yield 0
+
+
+def _wait(call, timeout):
+    """call(timeout_ns) until it returns something other than SHMQ_ETIMEOUT."""
+    code = ETIMEOUT
+    for ns in _waits(timeout):
+        code = call(ns)
+        if code != ETIMEOUT and not (code == EEMPTY and timeout):
+            break
+    return ETIMEOUT if code == EEMPTY and timeout else code
+
+
+def _pointer(data):
+    """Address and length of a buffer, and what keeps it there.  Not copied, unless
+    it is read-only and no bytes object."""
+    if isinstance(data, str):
+        data = data.encode()
+    if isinstance(data, bytes):
+        return ctypes.cast(c_char_p(data), c_void_p), len(data), data
+    view = memoryview(data).cast("B")
+    if view.readonly:
+        return _pointer(view.tobytes())
+    keep = (ctypes.c_char * view.nbytes).from_buffer(view)
+    return ctypes.cast(keep, c_void_p), view.nbytes, keep
+
+
+def _memory(address, length):
+    return (ctypes.c_ubyte * length).from_address(address) if length else (ctypes.c_ubyte * 0)()
+
+
+def _word(words, value, what):
+    if value is None:
+        return 0
+    if value not in words:
+        raise ValueError(f"{what} is one of {', '.join(words)}, not {value!r}")
+    return words[value]
+
+
+def _c(text):
+    return None if text is None else os.fsencode(text)
+
+
+class _Handle:
+    """Closes itself at the end of a with statement."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *what):
+        self.close()
+
+
+# ---- bus -----------------------------------------------------------------
+
+
+class Bus(_Handle):
+    """An attachment to a bus; start=False fails if no supervisor runs."""
+
+    def __init__(self, name=None, *, start=True, runtime_dir=None, client_name="python"):
+        options = BusOptions(size=ctypes.sizeof(BusOptions), start=int(start), runtime_dir=_c(runtime_dir),
+                             client_name=_c(client_name))
+        self._handle, self._open = c_void_p(), []
+        _check_open(_bus_open(_c(name), ctypes.byref(options), ctypes.byref(self._handle)))
+
+    def close(self):
+        """Close its handles, and leave the bus."""
+        for handle in [ref() for ref in self._open]:
+            if handle is not None:
+                handle.close()
+        self._open = []
+        if self._handle:
+            _bus_close(self._handle)
+            self._handle = c_void_p()
+
+    def create(self, topic, *, depth=0, slot_bytes=0, partitions=0, max_message_bytes=0, mode=None, policy=None,
+               log=None, tag=False, time=False, exist_ok=False):
+        options = TopicOptions(size=ctypes.sizeof(TopicOptions), depth=depth, slot_bytes=slot_bytes,
+                               partitions=partitions, max_message_bytes=max_message_bytes,
+                               mode=_word(_MODE, mode, "mode"), policy=_word(_POLICY, policy, "policy"),
+                               log=_word(_LOG, log, "log"), flags=TOPIC_TAG * tag | TOPIC_TIME * time)
+        code = _topic_create(self._live(), _c(topic), ctypes.byref(options), None)
+        if not (exist_ok and code == EEXISTS):
+            _check_open(code)
+
+    def remove(self, topic, *, force=False):
+        _check_open(_topic_remove(self._live(), _c(topic), FORCE * force))
+
+    def publisher(self, topic, **options):
+        return self._keep(Publisher(self, topic, **options))
+
+    def subscriber(self, topic, **options):
+        return self._keep(Subscriber(self, topic, **options))
+
+    def _live(self):
+        if not self._handle:
+            raise ValueError("the bus is closed")
+        return self._handle
+
+    def _keep(self, handle):
+        self._open = [ref for ref in self._open if ref() is not None]
+        self._open.append(weakref.ref(handle))
+        return handle
+
+
+# ---- publishing ----------------------------------------------------------
+
+
+class Publisher(_Handle):
+    def __init__(self, bus, topic, *, wait=None):
+        options = PubOptions(size=ctypes.sizeof(PubOptions), wait=_word(_WAIT, wait, "wait"))
+        self._bus, self._handle, self._claimed = bus, c_void_p(), None
+        _check_open(_pub_open(bus._live(), _c(topic), ctypes.byref(options), ctypes.byref(self._handle)))
+
+    def close(self):
+        if self._handle:
+            self._drop_claim()
+            _pub_close(self._handle)
+            self._handle = c_void_p()
+
+    def publish(self, data, *, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITION):
+        """Publish a buffer; returns its partition and seq."""
+        msg = Msg(type=type, tag=tag, partition=partition)
+        msg.data, msg.len, keep_data = _pointer(data)
+        if key is not None:
+            msg.key, msg.key_len, keep_key = _pointer(key)
+        if properties is not None:
+            msg.properties, msg.properties_len, keep_properties = _pointer(properties)
+        _check(_publish_msg(self._live(), ctypes.byref(msg)))
+        return msg.partition, msg.seq
+
+    def claim(self, length):
+        """A writable memoryview of so many bytes of shared memory, until commit()
+        or abort()."""
+        where = c_void_p()
+        _check(_claim(self._live(), length, ctypes.byref(where)))
+        self._claimed = memoryview(_memory(where.value, length)).cast("B")
+        return self._claimed
+
+    def commit(self, *, type=0, tag=0, partition=ANY_PARTITION):
+        """Publish what was claimed; returns its partition and seq."""
+        msg = Msg(type=type, tag=tag, partition=partition)
+        _check(_commit(self._live(), ctypes.byref(msg)))
+        self._forget_claim()
+        return msg.partition, msg.seq
+
+    def abort(self):
+        _check(_abort(self._live()))
+        self._forget_claim()
+
+    def flush(self, timeout=None):
+        """Wait until subscribers that publishers wait for have read all."""
+        _check(_wait(lambda ns: _flush(self._live(), ns), timeout))
+
+    def wait_subscribers(self, count=1, timeout=None):
+        _check(_wait(lambda ns: _wait_subscribers(self._live(), count, ns), timeout))
+
+    @property
+    def stats(self):
+        out = PubStats()
+        _pub_stats(self._live(), ctypes.byref(out))
+        return {name: getattr(out, name) for name, _ in out._fields_}
+
+    def _live(self):
+        if not self._handle:
+            raise ValueError("the publisher is closed")
+        return self._handle
+
+    def _forget_claim(self):
+        if self._claimed is not None:
+            self._claimed.release()
+            self._claimed = None
+
+    def _drop_claim(self):
+        if self._claimed is not None:
+            _abort(self._handle)
+            self._forget_claim()
+
+
+# ---- subscribing ---------------------------------------------------------
+
+
+class Message:
+    """data, key and properties are memoryviews of shared memory, valid until the
+    next call on the subscriber; with receive(copy=True) bytes, which stay."""
+
+    __slots__ = ("data", "key", "properties", "seq", "ts_ns", "tag", "partition", "type", "__weakref__")
+
+
+class Subscriber(_Handle):
+    """Iterate over it for messages until the stream ends."""
+
+    def __init__(self, bus, topic, *, start="latest", seq=0, ts_ns=0, partition=None, cursor=None, wait=None,
+                 end_with_publishers=False, observe=False, ring_only=False):
+        options = SubOptions(size=ctypes.sizeof(SubOptions), from_=_word(_FROM, start, "start"), seq=seq,
+                             ts_ns=ts_ns, partition_plus1=0 if partition is None else partition + 1,
+                             wait=_word(_WAIT, wait, "wait"), cursor=_c(cursor),
+                             flags=SUB_END_WITH_PUBLISHERS * end_with_publishers | SUB_OBSERVE * observe |
+                             SUB_RING_ONLY * ring_only)
+        self._bus, self._handle, self._msg = bus, c_void_p(), Msg()
+        self._views, self._memory = [], []
+        self._buffer = ctypes.create_string_buffer(4096)
+        _check_open(_sub_open(bus._live(), _c(topic), ctypes.byref(options), ctypes.byref(self._handle)))
+
+    def close(self):
+        """BufferError while something still looks at the last message."""
+        if self._handle:
+            self._give_back()
+            _sub_close(self._handle)
+            self._handle = c_void_p()
+
+    def receive(self, timeout=None, *, copy=False):
+        """The next Message; timeout=0 does not wait.  Raises Empty, Timeout, Ended,
+        Lost; BufferError while a slice of the last one's views is still held,
+        since its memory may be written over from now on."""
+        self._live()
+        self._give_back()
+        msg = self._msg = Msg()
+        code = _wait(self._copy if copy else lambda ns: _receive(self._handle, ctypes.byref(msg), ns), timeout)
+        if code in (EOVERRUN, EEVICTED):
+            raise Lost(code, msg)
+        _check(code)
+        return self._message(msg, bytes if copy else self._view)
+
+    def check(self):
+        """Whether the last message was whole until now: on topics where publishers do
+        not wait it may be written over while it is looked at."""
+        code = _view_check(self._live(), ctypes.byref(self._msg))
+        if code not in (0, EOVERRUN):
+            _check(code)
+        return code == 0
+
+    def release(self):
+        """Give the last message back now."""
+        self._live()
+        self._give_back()
+        _check(_release(self._handle))
+
+    def store_cursor(self):
+        self._live()
+        self._give_back()
+        _check(_release(self._handle))
+        _check(_store_cursor(self._handle))
+
+    @property
+    def stats(self):
+        out = SubStats()
+        _sub_stats(self._live(), ctypes.byref(out))
+        return {name: getattr(out, name) for name, _ in out._fields_}
+
+    def __iter__(self):
+        while True:
+            try:
+                message = self.receive()
+            except Ended:
+                return
+            yield message
+            del message
+
+    def _live(self):
+        if not self._handle:
+            raise ValueError("the subscriber is closed")
+        return self._handle
+
+    def _copy(self, ns):
+        msg = self._msg
+        code = _receive_copy(self._handle, self._buffer, len(self._buffer), ctypes.byref(msg), ns)
+        if code != EBUFFER:
+            return code
+        self._buffer = ctypes.create_string_buffer(2 * (msg.len + msg.key_len + msg.properties_len))
+        return self._copy(ns)
+
+    def _view(self, memory):
+        view = memoryview(memory).cast("B").toreadonly()
+        self._views.append(view)
+        self._memory.append(weakref.ref(memory))
+        return view
+
+    def _message(self, msg, made):
+        out = Message()
+        out.data = made(_memory(msg.data, msg.len))
+        out.key = made(_memory(msg.key, msg.key_len)) if msg.key else None
+        out.properties = made(_memory(msg.properties, msg.properties_len)) if msg.properties else None
+        for name in ("seq", "ts_ns", "tag", "partition", "type"):
+            setattr(out, name, getattr(msg, name))
+        return out
+
+    def _give_back(self):
+        for view in self._views:
+            view.release()
+        self._views = []
+        self._memory = [ref for ref in self._memory if ref() is not None]
+        if self._memory:
+            raise BufferError("a slice of the last message is still held: release it, or copy it by bytes()")

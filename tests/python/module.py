@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+import os
+import subprocess
+import sys
+import traceback
+
+import shmq
+
+DIR = sys.argv[1]
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def raises(kind, call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def scene(name, **options):
+    bus = shmq.Bus("py")
+    bus.create(name, exist_ok=True, **options)
+    return bus
+
+
+@test
+def structs_are_those_of_the_header():
+    lines = ["#include <shmq.h>"]
+    for struct in (shmq.BusOptions, shmq.TopicOptions, shmq.PubOptions, shmq.SubOptions, shmq.Msg,
+                   shmq.PubStats, shmq.SubStats):
+        c = f"struct {struct._c_name_}"
+        lines.append(f'_Static_assert(sizeof({c}) == {shmq.ctypes.sizeof(struct)}, "{c}");')
+        for field, _ in struct._fields_:
+            offset = getattr(struct, field).offset
+            lines.append(f'_Static_assert(offsetof({c}, {field.rstrip("_")}) == {offset}, "{c}.{field}");')
+    for name in ("EFULL", "EEMPTY", "ETIMEOUT", "EOVERRUN", "EEVICTED", "EENDED", "EEXISTS", "EBUFFER", "FORCE",
+                 "ANY_PARTITION", "TOPIC_TAG", "TOPIC_TIME", "TOPIC_SPIN_ONLY", "SUB_END_WITH_PUBLISHERS",
+                 "SUB_OBSERVE", "SUB_RING_ONLY"):
+        lines.append(f'_Static_assert((long long)SHMQ_{name} == {getattr(shmq, name)}, "{name}");')
+    for words, prefix in ((shmq._MODE, ""), (shmq._POLICY, ""), (shmq._FROM, "FROM_"), (shmq._WAIT, "WAIT_"),
+                          (shmq._LOG, "LOG_")):
+        for word, value in words.items():
+            c = f"SHMQ_{prefix}{word.upper().replace('-', '_')}"
+            lines.append(f'_Static_assert({c} == {value}, "{c}");')
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run(compiler + ["-std=gnu11", "-Iinclude", "-fsyntax-only", "-xc", "-"],
+                   input="\n".join(lines).encode(), check=True)
+
+
+@test
+def a_message_is_looked_at_without_a_copy():
+    with scene("views") as bus, bus.subscriber("views") as sub, bus.publisher("views") as pub:
+        assert pub.publish(b"hello", type=7) == (0, 0)
+        message = sub.receive(timeout=60)
+        assert isinstance(message.data, memoryview) and message.data.readonly
+        assert message.data == b"hello" and message.seq == 0 and message.type == 7
+        assert message.key is None and message.properties is None
+        with open("/proc/self/maps") as maps:
+            ranges = [line.split(None, 1) for line in maps]
+        address = sub._msg.data
+        mapped = [rest for where, rest in ranges
+                  if int(where.split("-")[0], 16) <= address < int(where.split("-")[1], 16)]
+        assert mapped and mapped[0].startswith("r--s"), mapped  # shared, and read-only
+        raises(TypeError, message.data.__setitem__, 0, 1)
+
+
+@test
+def key_properties_and_empty_messages_arrive():
+    with scene("keys", max_message_bytes=65536) as bus, bus.subscriber("keys") as sub, \
+            bus.publisher("keys") as pub:
+        pub.publish(bytearray(b"x" * 5000), key="AAPL", properties=memoryview(b"a=1"))
+        pub.publish(b"")
+        message = sub.receive(timeout=60)
+        assert message.data == b"x" * 5000 and message.key == b"AAPL" and message.properties == b"a=1"
+        message = sub.receive(timeout=60)
+        assert message.data == b"" and message.key is None
+
+
+@test
+def the_next_call_ends_a_view():
+    with scene("ends") as bus, bus.subscriber("ends") as sub, bus.publisher("ends") as pub:
+        for n in range(3):
+            pub.publish(b"%d" % n)
+        first = sub.receive(timeout=60)
+        part = first.data[:1]
+        raises(BufferError, sub.receive, timeout=60)
+        raises(ValueError, bytes, first.data)  # it was released
+        raises(BufferError, sub.close)
+        assert part == b"0"
+        part.release()
+        second = sub.receive(timeout=60)
+        assert second.data == b"1"
+        third = sub.receive(timeout=60, copy=True)
+        assert third.data == b"2" and isinstance(third.data, bytes)
+        sub.release()
+        assert third.data == b"2"
+
+
+@test
+def what_is_claimed_is_written_in_place():
+    with scene("claims", max_message_bytes=1 << 20) as bus, bus.subscriber("claims") as sub, \
+            bus.publisher("claims") as pub:
+        view = pub.claim(1 << 20)
+        view[:4] = b"head"
+        view[-4:] = b"tail"
+        pub.commit(type=3)
+        raises(ValueError, lambda: view[0])
+        message = sub.receive(timeout=60)
+        assert len(message.data) == 1 << 20 and message.data[:4] == b"head" and message.data[-4:] == b"tail"
+        assert message.type == 3
+        pub.claim(10)
+        pub.abort()
+        assert pub.stats["sent"] == 1
+        del message
+
+
+@test
+def nothing_is_lost_silently():
+    with scene("lossy", policy="lossy", depth=1024) as bus, bus.subscriber("lossy") as sub, \
+            bus.publisher("lossy") as pub:
+        for n in range(5000):
+            pub.publish(b"%d" % n)
+        lost = raises(shmq.Lost, sub.receive, timeout=60)
+        assert lost.name == "SHMQ_EOVERRUN" and not lost.is_bound
+        received, last = 0, None
+        try:
+            while True:
+                message = sub.receive(timeout=0, copy=True)
+                received, last = received + 1, message.data
+        except shmq.Empty:
+            pass
+        assert lost.lost + received == 5000 and last == b"4999"
+        assert sub.stats["lost"] == lost.lost and sub.stats["received"] == received
+
+
+@test
+def a_torn_view_is_told():
+    with scene("torn", policy="lossy", depth=1024) as bus, bus.subscriber("torn") as sub, \
+            bus.publisher("torn") as pub:
+        pub.publish(b"one")
+        sub.receive(timeout=60)
+        assert sub.check()
+        for n in range(3000):
+            pub.publish(b"%d" % n)
+        assert not sub.check()
+
+
+@test
+def waiting_ends_as_it_was_asked_to():
+    with scene("waits") as bus, bus.subscriber("waits") as sub, bus.publisher("waits") as pub:
+        raises(shmq.Empty, sub.receive, timeout=0)
+        raises(shmq.Timeout, sub.receive, timeout=0.01)
+        raises(shmq.Timeout, sub.receive, timeout=0.25)
+        pub.publish("text")
+        raises(shmq.Timeout, pub.flush, timeout=0.01)
+        sub.receive(timeout=60)
+        sub.release()
+        pub.flush(timeout=60)
+        pub.wait_subscribers(1, timeout=60)
+        raises(shmq.Timeout, pub.wait_subscribers, 2, timeout=0.01)
+
+
+@test
+def a_subscriber_is_iterated_over_until_the_stream_ends():
+    with scene("stream") as bus:
+        with bus.subscriber("stream", end_with_publishers=True) as sub:
+            with bus.publisher("stream") as pub:
+                for n in range(100):
+                    pub.publish(b"%d" % n)
+            assert [int(bytes(message.data)) for message in sub] == list(range(100))
+
+
+@test
+def errors_say_what_was_wrong():
+    with scene("errors") as bus:
+        error = raises(shmq.Error, bus.subscriber, "no.such")
+        assert error.name == "SHMQ_ENOTOPIC" and "no.such" in str(error)
+        assert raises(shmq.Error, bus.create, "errors").name == "SHMQ_EEXISTS"
+        raises(ValueError, bus.create, "x", policy="none")
+        with bus.publisher("errors") as pub:
+            assert raises(shmq.Error, pub.publish, b"x" * 1000).name == "SHMQ_ETOOBIG"
+        raises(ValueError, pub.publish, b"x")
+    raises(ValueError, bus.publisher, "errors")
+    assert raises(shmq.Error, shmq.Bus, "other", start=False).name == "SHMQ_ENODAEMON"
+    assert shmq.version().count(".") == 2
+
+
+@test
+def closing_the_bus_closes_its_handles():
+    bus = scene("closing")
+    sub, pub = bus.subscriber("closing"), bus.publisher("closing")
+    pub.publish(b"x")
+    sub.receive(timeout=60)
+    bus.close()
+    raises(ValueError, sub.receive, timeout=0)
+    raises(ValueError, pub.publish, b"x")
+    bus.close()
+
+
+keeper = shmq.Bus("py")
+print(f"1..{len(TESTS)}")
+failed = 0
+for number, function in enumerate(TESTS, 1):
+    try:
+        function()
+        print(f"ok {number} - {function.__name__}", flush=True)
+    except Exception:
+        failed = 1
+        traceback.print_exc()
+        print(f"not ok {number} - {function.__name__}", flush=True)
+subprocess.run([os.path.join(os.environ["SHMQ_BUILD"], "shmq"), "--bus", "py", "stop", "--force"], check=True)
+keeper.close()
+sys.exit(failed)
