@@ -565,6 +565,12 @@ int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
  * what was read from it is void, and the message counts as lost. */
 int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg);
 
+/* Client id of the publisher of the message handed out last, for people: several
+ * handles of a process share it, and an id is given on once its client has left.
+ * 0; SHMQ_EOPTION: there is none, or it was read from the log, which does not say;
+ * SHMQ_EOVERRUN: its slot was written over. */
+int shmq_sub_get_publisher(const shmq_sub *sub, unsigned *client_id);
+
 /* Next message copied into buf: msg->data = buf, always whole.  key and
  * properties are copied behind the payload.  SHMQ_EBUFFER if capacity is less
  * than msg->len + key_len + properties_len; the message stays. */

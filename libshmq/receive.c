@@ -291,6 +291,26 @@ SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
 	return SHMQ_EOVERRUN;
 }
 
+SHMQ_EXPORT int shmq_sub_get_publisher(const shmq_sub *sub, unsigned *client_id)
+{
+	const struct ring_reader *r;
+	int rc = sub_check(sub);
+	uint64_t word;
+
+	*client_id = 0;
+	if (rc)
+		return rc;
+	if (!sub->view || sub->view->in_log)
+		return SHMQ_EOPTION;
+	r = &sub->view->r;
+	word = load_acquire(&lay_slot_at(r->mem, &r->geo, r->next)->ctrl);
+	if (LAY_CTRL_LAP(word) != lay_lap(&r->geo, r->next) ||
+	    LAY_CTRL_STATE(word) != LAY_COMMITTED)
+		return SHMQ_EOVERRUN;
+	*client_id = LAY_CTRL_OWNER(word);
+	return 0;
+}
+
 /* Copy the message handed out; where it may be torn, say so. */
 static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
 {

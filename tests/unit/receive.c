@@ -5,6 +5,27 @@
  */
 #include "subscriber.h"
 
+TEST(the_publisher_of_a_message_is_known_until_its_slot_is_written_over)
+{
+	struct scene c = set_up(&lossy, NULL);
+	unsigned client = 9;
+	struct shmq_msg m;
+
+	CHECK_ERROR(shmq_sub_get_publisher(c.sub, &client), SHMQ_EOPTION);
+	CHECK_EQ(client, 0);
+	publish(&c, 2);
+	check_next(&c, 0);
+	CHECK_OK(shmq_sub_get_publisher(c.sub, &client));
+	CHECK_EQ(client, c.pub->client);
+	CHECK_OK(shmq_receive(c.sub, &m, SHMQ_NOWAIT));
+	publish(&c, FAKE_DEPTH);
+	CHECK_ERROR(shmq_sub_get_publisher(c.sub, &client), SHMQ_EOVERRUN);
+	CHECK_EQ(client, 0);
+	CHECK_OK(shmq_release(c.sub));
+	CHECK_ERROR(shmq_sub_get_publisher(c.sub, &client), SHMQ_EOPTION);
+	tear_down(&c);
+}
+
 TEST(a_view_that_was_overwritten_is_said_so_each_time_and_counted_once)
 {
 	struct scene c = set_up(&lossy, NULL);

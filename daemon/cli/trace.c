@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define SECOND_NS ((int64_t)1000000000)
+#define KEY_BYTES 32 /* of a key, in text */
+
+struct trace {
+	struct cli *cli;
+	const char *topic;
+	const char *from;
+	uint64_t count;
+	int64_t timeout_ns;
+	int32_t partition_plus1;
+	int json, gates;
+
+	shmq_sub *sub;
+	struct peers peers; /* as of when a publisher was last not among them */
+	struct loss loss;
+	uint64_t traced, lost_here; /* since the last message */
+	char *copy;
+	size_t copy_bytes;
+};
+
+#define AT(member) OPT_AT(struct trace, member)
+
+static const struct opt options[] = {
+	{ "from", .kind = OPT_TEXT, AT(from), .arg = "latest|oldest|SEQ|TIME|-AGE",
+	  .help = "where to start (latest: the next message)" },
+	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(count), .arg = "N", .min = 1,
+	  .help = "end after N messages" },
+	{ "timeout", .letter = 't', .kind = OPT_DURATION, AT(timeout_ns), .arg = "TIME",
+	  .help = "end when nothing came for that long (forever);\n"
+		  "0 takes what is there" },
+	{ "partition", .kind = OPT_INDEX, AT(partition_plus1), .arg = "N",
+	  .help = "only this partition (all)" },
+	{ "gate", .kind = OPT_SET, AT(gates), .value = 1,
+	  .help = "as a subscriber that publishers wait for, where\n"
+		  "the topic's policy has no other" },
+	{ "json", .kind = OPT_SET, AT(json), .value = 1, .help = "a JSON object per message" },
+};
+
+/* ---- who published ------------------------------------------------------- */
+
+static const struct shmq_peer_info *find_peer(const struct trace *trace, unsigned client)
+{
+	size_t i;
+
+	for (i = 0; i < trace->peers.count; i++)
+		if (trace->peers.all[i].client_id == client &&
+		    trace->peers.all[i].role == SHMQ_ROLE_PUBLISHER)
+			return &trace->peers.all[i];
+	return NULL;
+}
+
+/* NULL once it has left.  0: the log does not tell, or the slot was written over. */
+static unsigned find_publisher(struct trace *trace, const struct shmq_peer_info **peer)
+{
+	unsigned client;
+
+	*peer = NULL;
+	if (shmq_sub_get_publisher(trace->sub, &client) < 0)
+		return 0;
+	*peer = find_peer(trace, client);
+	if (*peer)
+		return client;
+	peers_clear(&trace->peers);
+	peers_collect(trace->cli->bus, trace->topic, &trace->peers);
+	*peer = find_peer(trace, client);
+	return client;
+}
+
+/* ---- lines --------------------------------------------------------------- */
+
+static uint64_t real_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Keys are bytes; those that would disturb a terminal are dots. */
+static void print_key(const struct shmq_msg *msg)
+{
+	const unsigned char *key = msg->key;
+	size_t i;
+
+	if (!msg->key_len)
+		putchar('-');
+	for (i = 0; i < msg->key_len && i < KEY_BYTES; i++)
+		putchar(key[i] > ' ' && key[i] < 127 ? key[i] : '.');
+	if (msg->key_len > KEY_BYTES)
+		fputs("...", stdout);
+}
+
+static struct units_text time_of_day(uint64_t ns)
+{
+	struct units_text text = when_text(ns), day = { "-" };
+
+	if (ns)
+		snprintf(day.s, sizeof(day.s), "%.84s", text.s + sizeof("2026-11-26"));
+	return day;
+}
+
+static struct units_text delta(const struct shmq_msg *msg, uint64_t now)
+{
+	struct units_text text = { "-" }, length;
+	int64_t ns = (int64_t)(now - msg->ts_ns);
+
+	if (!msg->ts_ns)
+		return text;
+	length = units_duration(ns < 0 ? -ns : ns);
+	snprintf(text.s, sizeof(text.s), "%s%.90s", ns < 0 ? "-" : "", length.s);
+	return text;
+}
+
+static void print_text(struct trace *trace, const struct shmq_msg *msg, uint64_t now)
+{
+	const struct shmq_peer_info *peer;
+	unsigned client = find_publisher(trace, &peer);
+	char who[64];
+
+	if (!trace->traced)
+		printf("%-19s  %-19s  %10s  %12s  %5s  %8s  %-20s  KEY\n", "PUBLISHED", "RECEIVED",
+		       "DELTA", "PART:SEQ", "TYPE", "LENGTH", "PUBLISHER");
+	printf("%-19s  %-19s  %10s  %3d:%-8" PRIu64 "  %5u  %8zu  ", time_of_day(msg->ts_ns).s,
+	       time_of_day(now).s, delta(msg, now).s, msg->partition, msg->seq, msg->type,
+	       msg->len);
+	if (peer)
+		snprintf(who, sizeof(who), "%.31s(%d)", peer->client_name, (int)peer->pid);
+	else if (client)
+		snprintf(who, sizeof(who), "client %u", client);
+	else
+		snprintf(who, sizeof(who), "-");
+	printf("%-20s  ", who);
+	print_key(msg);
+	putchar('\n');
+}
+
+static void print_json(struct trace *trace, const struct shmq_msg *msg, uint64_t now)
+{
+	const struct shmq_peer_info *peer;
+	unsigned client = find_publisher(trace, &peer);
+	json_t *object = json_object(), *who = client ? json_object() : json_null();
+
+	json_put_text(object, "topic", trace->topic);
+	json_put(object, "partition", json_integer(msg->partition));
+	json_put_u64(object, "seq", msg->seq);
+	json_put(object, "published_ns",
+		 msg->ts_ns ? json_integer((json_int_t)msg->ts_ns) : json_null());
+	json_put_u64(object, "received_ns", now);
+	json_put(object, "delta_ns",
+		 msg->ts_ns ? json_integer((json_int_t)(now - msg->ts_ns)) : json_null());
+	json_put(object, "type", json_integer(msg->type));
+	json_put_u64(object, "length", msg->len);
+	if (msg->key_len)
+		json_put_bytes(object, "key", msg->key, msg->key_len);
+	else
+		json_put(object, "key", json_null());
+	if (client) {
+		json_put_u64(who, "client", client);
+		json_put(who, "pid", peer ? json_integer(peer->pid) : json_null());
+		json_put(who, "name", peer ? json_string(peer->client_name) : json_null());
+	}
+	json_put(object, "publisher", who);
+	json_put_u64(object, "lost", trace->lost_here);
+	json_print(object);
+}
+
+/* ---- receiving ----------------------------------------------------------- */
+
+static int receive(struct trace *trace, struct shmq_msg *msg, int64_t timeout_ns)
+{
+	int rc;
+
+	for (;;) {
+		rc = shmq_receive_copy(trace->sub, trace->copy, trace->copy_bytes, msg, timeout_ns);
+		if (rc != SHMQ_EBUFFER)
+			return rc;
+		trace->copy_bytes = 2 * (msg->len + msg->key_len + msg->properties_len);
+		trace->copy = cli_alloc(trace->copy, trace->copy_bytes);
+	}
+}
+
+/* What is there; else put out what was printed, and wait. */
+static int next(struct trace *trace, struct shmq_msg *msg)
+{
+	int64_t due = loss_tell_when_due(&trace->loss);
+	int rc = receive(trace, msg, SHMQ_NOWAIT);
+
+	if (rc != SHMQ_EEMPTY || trace->timeout_ns == SHMQ_NOWAIT)
+		return rc;
+	rc = out_flush();
+	if (rc < 0)
+		return rc;
+	sig_set_exit(trace->loss.lost ? CLI_LOST : CLI_OK, "");
+	if (sig_wait_begin())
+		return SHMQ_EEMPTY;
+	rc = receive(trace, msg, due != SHMQ_FOREVER ? due : trace->timeout_ns);
+	sig_wait_end();
+	return rc == SHMQ_ETIMEOUT && due != SHMQ_FOREVER ? SHMQ_EEMPTY : rc;
+}
+
+static int follow(struct trace *trace)
+{
+	struct shmq_msg msg;
+	uint64_t now;
+	int rc;
+
+	while (!sig_stopped() && (!trace->count || trace->traced < trace->count)) {
+		rc = next(trace, &msg);
+		now = real_now_ns();
+		if (rc == 0) {
+			(trace->json ? print_json : print_text)(trace, &msg, now);
+			trace->lost_here = 0;
+			trace->traced++;
+		} else if (rc == SHMQ_EOVERRUN) {
+			trace->lost_here += msg.lost;
+			loss_add(&trace->loss, &msg);
+		} else if (rc != SHMQ_EEMPTY || trace->timeout_ns == SHMQ_NOWAIT) {
+			if (rc == SHMQ_EEMPTY)
+				rc = SHMQ_ETIMEOUT;
+			return rc == -EPIPE ?
+				       CLI_OK :
+				       out_fail(trace->cli, rc, "tracing", trace->topic, NULL);
+		}
+	}
+	return CLI_OK;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct trace trace = { .cli = cli, .timeout_ns = SHMQ_FOREVER };
+	struct shmq_sub_options how = { .size = sizeof(how) };
+	const struct opt_group groups[] = {
+		{ "Options", options, ARRAY_COUNT(options), &trace },
+		{ "Options of all commands", opts_shared, opts_shared_count, cli },
+	};
+	int first = opts_parse(&cmd_trace, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
+	int code, rc;
+
+	if (argc - first != 1)
+		opts_fail(&cmd_trace, "trace takes one topic, not %d", argc - first);
+	trace.topic = argv[first];
+	when_start(&cmd_trace, trace.from, &how);
+	how.partition_plus1 = trace.partition_plus1;
+	how.flags = trace.gates ? 0 : SHMQ_SUB_OBSERVE;
+	trace.loss = (struct loss){ "tracing", trace.topic,
+				    .hint = "trace less: --partition, or write to a file" };
+	code = cli_open(cli);
+	if (code != CLI_OK)
+		return code;
+	sig_catch();
+	rc = shmq_sub_open(cli->bus, trace.topic, &how, &trace.sub);
+	if (rc < 0)
+		return out_fail(cli, rc, "tracing", trace.topic,
+				rc == SHMQ_EOPTION && !trace.gates ?
+					"--gate has publishers wait for it instead" :
+					NULL);
+	code = follow(&trace);
+	loss_tell_rest(&trace.loss);
+	shmq_sub_close(trace.sub);
+	peers_clear(&trace.peers);
+	free(trace.copy);
+	return code == CLI_OK && trace.loss.lost ? CLI_LOST : code;
+}
+
+const struct command cmd_trace = {
+	"trace",
+	"TOPIC [OPTION]...",
+	"Follow messages with their timing and who published them",
+	"No publisher waits for it, unless --gate is given: what it is too slow for is lost\n"
+	"to it, told on stderr, and makes the exit code 4.  That needs a topic of policy\n"
+	"lossy or evict, or one with a log.  PUBLISHED and DELTA need one with --time.\n",
+	run,
+};
