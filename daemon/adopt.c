@@ -325,6 +325,7 @@ void registry_give_back(struct registry *r)
 		if (pool->ranges)
 			pool_settle(pool, 0);
 	pool_settle(&r->clients, load_relaxed(&r->head->client_count) * sizeof(struct lay_client));
+	pool_settle(&r->watches, load_relaxed(&r->head->watch_count) * sizeof(struct lay_watch));
 	pool_settle(&r->topics, load_relaxed(&r->head->topic_count) * sizeof(struct lay_topic));
 	pool_settle(&r->arenas, load_relaxed(&r->head->arena_count) * sizeof(struct lay_arena));
 	for (i = 0; i < LINK_SLABS_MAX; i++) {

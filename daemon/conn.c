@@ -241,6 +241,7 @@ static const struct {
 	[PROTO_MOVE] = { move_request, "MOVE" },
 	[PROTO_JOIN] = { open_join_request, "JOIN" },
 	[PROTO_SLABS] = { give_request, "SLABS" },
+	[PROTO_WATCH] = { watch_request, "WATCH" },
 };
 
 /* 0, or why the connection is of no use. */

@@ -405,6 +405,7 @@ static int adopt(struct control *c)
 		tell_failure(c, "adopting the bus", shmq_strerror(error));
 		return error;
 	}
+	watch_adopt(c);
 	death_check_all(c);
 	for (i = 0; i < c->reg->topic_capacity; i++)
 		if (c->reg->topic[i])

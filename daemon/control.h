@@ -10,6 +10,7 @@
  *   create.c  plan, create, remove
  *   move.c    a topic goes on in fresh rings
  *   open.c    open and close handles
+ *   watch.c   subscriptions by pattern
  *   settle.c  a topic goes to the node of its first publisher
  *   orphan.c  arenas that outlived their publisher
  *   death.c   noticing and repairing
@@ -202,6 +203,7 @@ int open_close_request(struct exchange *x);
 int open_join_request(struct exchange *x);
 int stall_report_request(struct exchange *x);
 int move_request(struct exchange *x);
+int watch_request(struct exchange *x);
 
 /* ---- create.c -------------------------------------------------------- */
 
@@ -226,6 +228,23 @@ void create_relock_all(struct control *c);
 enum open_end { OPEN_CLOSED, OPEN_DIED };
 unsigned open_detach(struct control *c, struct handle *h, enum open_end how);
 void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind);
+
+/* A subscriber for a watch of p, in a topic that is not LIVE yet, from its first
+ * message on.  0, or as registry_add_handle(). */
+int open_seat(struct control *c, struct topic *t, struct registry_watch *w, struct shmq__why *why);
+
+/* ---- watch.c --------------------------------------------------------- */
+
+/* Seat all whose patterns match at t, whose rings have their first seqs and which
+ * nobody has open yet.  0, or POOL_COMING: call it again when memory has come.
+ * Who can't be seated is told by its library that it was not. */
+int watch_seat(struct control *c, struct topic *t);
+/* End the watch of that token, if there is one, and its handles. */
+void watch_close(struct control *c, struct peer *p, uint64_t token);
+/* It ends with its client; its handles are closed as others are. */
+void watch_forget_peer(struct control *c, struct peer *p);
+/* After adoption of the rest. */
+void watch_adopt(struct control *c);
 
 /* ---- orphan.c -------------------------------------------------------- */
 

@@ -240,6 +240,7 @@ struct creation {
 	int is_to_lock;
 	int is_revived; /* nobody asked: it was there when the bus went down */
 	struct registry_range ring;
+	struct memory_wait wait; /* for seats */
 	/* With a log. */
 	char name[SHMQ_NAME_MAX + 1];
 	struct proto_options options;
@@ -293,10 +294,16 @@ static void discard(struct creation *cr, int error, const struct shmq__why *why)
 	control_maybe_idle(c);
 }
 
+static void finish_again(struct memory_wait *wait);
+
 static void finish(struct creation *cr)
 {
 	struct topic *t = cr->t;
 
+	if (watch_seat(cr->c, t) == POOL_COMING) {
+		control_await_memory(cr->c, &cr->wait, finish_again);
+		return;
+	}
 	t->creation = NULL;
 	registry_publish_topic(cr->c->reg, t);
 	if (cr->next)
@@ -308,6 +315,11 @@ static void finish(struct creation *cr)
 		 *t->rec->note ? "; " : "", t->rec->note);
 	conn_answer_later(&cr->later, 0, NULL, NULL, 0);
 	free_creation(cr);
+}
+
+static void finish_again(struct memory_wait *wait)
+{
+	finish(loop_container(wait, struct creation, wait));
 }
 
 static void add_note(struct lay_topic *rec, const char *text)
@@ -721,7 +733,7 @@ static int is_in_use(const struct topic *t)
 	const struct handle *h;
 
 	LIST_FOREACH (h, &t->handles, of_topic)
-		if (*h->peer->rec->name != '$')
+		if (*h->peer->rec->name != '$' && !proto_is_of_watch(h->token))
 			return 1;
 	return 0;
 }

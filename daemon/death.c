@@ -219,6 +219,7 @@ static struct parting *begin_parting(struct control *c, struct peer *p, enum shm
 		conn_close(conn);
 	}
 	unwatch(c, p);
+	watch_forget_peer(c, p);
 	if (!parting)
 		parting = &spare;
 	*parting = (struct parting){

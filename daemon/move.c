@@ -115,6 +115,7 @@ static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
 	if (m->range.is_warm)
 		fresh->rec->node_actual = create_read_node(mem, m->range.bytes);
 	registry_unmap(r, &m->range, mem);
+	watch_seat(m->c, fresh); /* the old rings are closed: memory is not waited for */
 	registry_publish_topic(r, fresh);
 	log_info("topic \"%s\" moved to fresh rings%s%s", m->name, by ? " by " : "",
 		 by ? conn_peer_text(by) : "");

@@ -257,6 +257,31 @@ static int add_handle(struct control *c, const struct answer *a, struct topic *t
 	return error;
 }
 
+/* Nobody has published yet, so there are no limits to start behind: each entry
+ * stands at its ring's first seq since it was filled. */
+int open_seat(struct control *c, struct topic *t, struct registry_watch *w, struct shmq__why *why)
+{
+	struct registry_member what = {
+		.role = SHMQ_ROLE_SUBSCRIBER,
+		.partition = -1,
+		.token = PROTO_WATCH_TOKEN(w->id, load_relaxed(&c->reg->head->next_entry_gen)) |
+			 PROTO_WATCH_SEAT,
+	};
+	const struct lay_entry *e;
+	struct handle *h;
+	int error = registry_add_handle(c->reg, t, w->peer, &what, &h, why);
+
+	if (error)
+		return error;
+	e = shmq__slabs_at(c->reg->slabs, h->member->entry, sizeof(*e));
+	h->member->start = load_relaxed(&e->pos);
+	h->member->opened_ns = shmq__clock_realtime_ns();
+	store_release(&h->member->state, w->rec->flags & LAY_WATCH_OBSERVE ? LAY_MEMBER_OBSERVER :
+									     LAY_MEMBER_SUBSCRIBER);
+	count_handles(h, 1);
+	return 0;
+}
+
 /* With an arena that an earlier publisher of this topic left. */
 static int grant_with_orphan(struct control *c, const struct answer *a, struct topic *t,
 			     uint32_t id)
@@ -462,9 +487,11 @@ int open_close_request(struct exchange *x)
 {
 	struct handle *h = registry_find_handle(x->c->reg, x->conn->peer, x->req->close.handle);
 
-	/* Closed already, and this is the request again. */
-	if (!h)
+	/* A watch; or it is closed already, and this is the request again. */
+	if (!h) {
+		watch_close(x->c, x->conn->peer, x->req->close.handle);
 		return 0;
+	}
 	log_debug("%s closed \"%s\"", conn_peer_text(h->peer), h->topic->rec->name);
 	open_detach(x->c, h, OPEN_CLOSED);
 	open_finish(x->c, h, SHMQ_EVENT_LEFT);
@@ -499,10 +526,11 @@ unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 	struct topic *t = h->topic;
 	struct shmq__why why = { "" };
 	unsigned voided = 0;
-	int error = registry_attach(c->reg, t, &why);
+	/* One that is not LIVE yet has seats at most, and nobody who would be told. */
+	int error = t->creation ? SHMQ_ENOTOPIC : registry_attach(c->reg, t, &why);
 
 	h->is_detached = 1;
-	if (error)
+	if (error && !t->creation)
 		log_error("%s; what %s left in it stays until it can be", why.text,
 			  conn_peer_text(h->peer));
 	if (!error && h->role == SHMQ_ROLE_PUBLISHER) {

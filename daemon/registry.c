@@ -273,6 +273,8 @@ static int open_pools(struct registry *r)
 		  (LAY_CLIENT_MAX + 1) * sizeof(struct lay_client), TABLE_CHUNK },
 		{ &r->arenas, POOL_TABLE, LAY_ARENAS_OFF, LAY_ARENAS_MAX * sizeof(struct lay_arena),
 		  TABLE_CHUNK },
+		{ &r->watches, POOL_TABLE, LAY_WATCHES_OFF,
+		  LAY_WATCHES_MAX * sizeof(struct lay_watch), TABLE_CHUNK },
 		{ &r->topics, POOL_TABLE, LAY_TOPICS_OFF,
 		  (uint64_t)LAY_TOPICS_MAX * sizeof(struct lay_topic), TOPICS_CHUNK },
 		{ &r->heap, POOL_RANGES, LAY_HEAP_OFF, LAY_REGISTRY_BYTES - LAY_HEAP_OFF,
@@ -352,9 +354,14 @@ int registry_open(struct place *place, const struct link_slab slab[LINK_SLABS_MA
 
 static void free_objects(struct registry *r)
 {
+	struct registry_watch *w;
 	struct peer *p;
 	uint32_t i;
 
+	while ((w = LIST_FIRST(&r->watches_live))) {
+		LIST_REMOVE(w, link);
+		free(w);
+	}
 	while ((p = LIST_FIRST(&r->peers))) {
 		while (!LIST_EMPTY(&p->handles)) {
 			struct handle *h = LIST_FIRST(&p->handles);
@@ -380,7 +387,7 @@ static void free_objects(struct registry *r)
 
 struct pool *registry_next_pool(struct registry *r, unsigned *i)
 {
-	struct pool *tables[] = { &r->clients, &r->arenas, &r->topics, &r->heap };
+	struct pool *tables[] = { &r->clients, &r->arenas, &r->watches, &r->topics, &r->heap };
 	enum { TABLES = sizeof(tables) / sizeof(tables[0]) };
 
 	if (*i < TABLES)

@@ -70,6 +70,14 @@ struct handle {
 	int is_detached; /* out of the roster, not yet dropped (open.c) */
 };
 
+/* A subscription by pattern (watch.c). */
+struct registry_watch {
+	LIST_ENTRY(registry_watch) link;
+	uint32_t id;
+	struct peer *peer;
+	struct lay_watch *rec;
+};
+
 struct topic {
 	uint32_t index;
 	struct lay_topic *rec;
@@ -91,7 +99,7 @@ struct registry {
 	struct lay_registry *head;
 	struct link_slab slab[LINK_SLABS_MAX]; /* its descriptors belong to slabs */
 
-	struct pool clients, arenas, topics; /* tables */
+	struct pool clients, arenas, topics, watches; /* tables */
 	struct pool heap;
 	struct pool *pool[LINK_SLABS_MAX];  /* bells, entries, small rings and arenas */
 	struct extent *big[LINK_SLABS_MAX]; /* rings and arenas of their own */
@@ -114,6 +122,8 @@ struct registry {
 	unsigned topic_count; /* records in use, ended and creating ones too */
 	uint32_t *free_topic, free_topic_count;
 	uint32_t *free_arena, free_arena_count, free_arena_capacity;
+
+	LIST_HEAD(watch_list, registry_watch) watches_live;
 
 	LIST_HEAD(handle_chain, handle) * handle; /* by client and token */
 	uint32_t handle_mask, handle_count;

@@ -344,6 +344,12 @@ struct shmq_plan {
  * 0 or SHMQ_ENAME. */
 int shmq_topic_check_name(const char *name);
 
+/* 1 if a topic of that name is meant by the pattern, 0 if not, SHMQ_ENAME for what
+ * is no pattern.  Words are separated by single dots, as in names; "*" stands for
+ * exactly one word and "#" for any number of words, none included.  Names that begin
+ * with '$' are meant only by patterns that do.  A name means itself. */
+int shmq_topic_matches(const char *pattern, const char *name);
+
 /* Say what shmq_topic_create() with these options would take; the same
  * checks, no effect.  Blocks for one round trip. */
 int shmq_topic_plan(shmq_bus *bus, const char *name, const struct shmq_topic_options *options,
@@ -547,9 +553,38 @@ struct shmq_sub_options {
  * log has gaps for; publishers do not wait for it meanwhile. */
 #define SHMQ_SUB_RING_ONLY 4u
 
+/* Open `topic` for subscribing, or all topics that a pattern means, as
+ * shmq_topic_matches() says, if there is a "*" or "#" in it: those that are there,
+ * and those that come later, while the handle is open.
+ *
+ * The handle of a pattern is used as any other; shmq_sub_topic() says of which topic
+ * a message, a loss or an error is.  Topics have their turns, so that a busy one
+ * keeps none of the others waiting; in each, order, loss and policy are as for a
+ * subscriber that has it alone.  Topics that come later are read from their first
+ * message on: whoever publishes to one finds the subscriber in it already, as does
+ * shmq_pub_wait_subscribers(), whether or not it is inside a call, and whether or not
+ * the supervisor died meanwhile.  Topics that end are left by themselves once they
+ * are read to their ends; that only patterns have it open does not keep a topic from
+ * being removed.  Where it is evicted it says so, once, and goes on as with
+ * SHMQ_SUB_OBSERVE.  A topic that cannot be joined is told by receive, by its error:
+ * once, or, for want of memory or descriptors, at each call until it can.
+ *
+ * A pattern starts FROM_LATEST or FROM_OLDEST in the topics that are there, takes no
+ * cursor and all partitions.  SHMQ_SUB_END_WITH_PUBLISHERS ends it when there was a
+ * topic and no topic has publishers left.  It ends with SHMQ_EENDED when the bus does,
+ * and returns SHMQ_ELOST once that was started anew.
+ *
+ * Errors: SHMQ_ENAME, SHMQ_ENOTOPIC, SHMQ_EOPTION, SHMQ_EINUSE, -ESTALE (cursor),
+ * SHMQ_ELIMIT, SHMQ_EDAEMON, SHMQ_ENODAEMON, -ENOMEM. */
 int shmq_sub_open(shmq_bus *bus, const char *topic, const struct shmq_sub_options *options,
 		  shmq_sub **out);
 void shmq_sub_close(shmq_sub *sub); /* NULL allowed */
+
+/* Name of the topic that the last receive or poll told of, be it by a message or an
+ * error; "" before that, and in a forked child.  Good until the next call on the
+ * handle; shmq_poll()'s handler may ask.  Of a handle that is none of a pattern: of
+ * its topic.  Never NULL. */
+const char *shmq_sub_topic(const shmq_sub *sub);
 
 /* Next message as a view: msg->data points into read-only shared memory and
  * is valid until the next call on this subscriber.  On lossy and evict topics
@@ -615,7 +650,8 @@ struct shmq_sub_stats {
 	uint64_t wakes;          /* futex wakes made, of publishers that waited */
 	int evicted;             /* 1 once it was */
 };
-/* Any thread, while the handle is open; takes no lock. */
+/* Any thread, while the handle is open; takes no lock.  Of a pattern: the thread that
+ * receives. */
 void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *out);
 
 /* How long messages take from publish to receive, on a topic with
@@ -640,7 +676,8 @@ struct shmq_latency_bucket {
 	uint64_t count;          /* never 0 */
 };
 
-/* The thread that receives.  0; SHMQ_EOPTION: the topic's messages carry no time;
+/* The thread that receives.  0; SHMQ_EOPTION: the topic's messages carry no time, or
+ * it is a pattern that is subscribed;
  * -ENOMEM; SHMQ_EFORKED. */
 int shmq_sub_latency_start(shmq_sub *sub);
 int shmq_sub_latency_stop(shmq_sub *sub);
@@ -654,6 +691,14 @@ int shmq_sub_latency_at(const shmq_sub *sub, double share, uint64_t *ns);
 int shmq_sub_latency_each(const shmq_sub *sub,
 			  int (*visit)(void *arg, const struct shmq_latency_bucket *bucket),
 			  void *arg);
+
+/* Those of each topic that it reads now, of a pattern as many as there are; what a
+ * pattern had from topics that it left is in shmq_sub_get_stats() alone.  The visitor
+ * returns 0 to go on; anything else stops and is returned. */
+int shmq_sub_topic_each(const shmq_sub *sub,
+			int (*visit)(void *arg, const char *topic,
+				     const struct shmq_sub_stats *stats),
+			void *arg);
 
 /* ---- waiting on many ------------------------------------------------- */
 
@@ -942,7 +987,8 @@ int shmq_topic_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_top
 int shmq_peer_each(shmq_bus *bus, const char *topic,
 		   int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg);
 
-/* The topic a handle was opened on. */
+/* The topic a handle was opened on; of a pattern, that of shmq_sub_topic(), SHMQ_EEMPTY
+ * if there is none or it was left. */
 int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *out);
 int shmq_sub_get_topic(const shmq_sub *sub, struct shmq_topic_info *out);
 

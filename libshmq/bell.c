@@ -47,20 +47,24 @@ static int64_t backstop(enum shmq__fence fence)
 int shmq__bell_sleep(struct lay_bell *const *bell, const uint32_t *expected, unsigned n,
 		     enum shmq__fence fence, uint64_t deadline)
 {
-	uint64_t until = shmq__clock_deadline(backstop(fence));
 	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
 	unsigned i;
+
+	for (i = 0; i < n; i++)
+		word[i] = &bell[i]->word;
+	return shmq__bell_sleep_on(word, expected, n, fence, deadline);
+}
+
+int shmq__bell_sleep_on(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
+			enum shmq__fence fence, uint64_t deadline)
+{
+	uint64_t until = shmq__clock_deadline(backstop(fence));
 	int rc;
 
 	if (deadline < until)
 		until = deadline;
-	if (n == 1) {
-		rc = shmq__futex_wait(&bell[0]->word, expected[0], until);
-	} else {
-		for (i = 0; i < n; i++)
-			word[i] = &bell[i]->word;
-		rc = shmq__futex_waitv(word, expected, n, until);
-	}
+	rc = n == 1 ? shmq__futex_wait(word[0], expected[0], until) :
+		      shmq__futex_waitv(word, expected, n, until);
 	if (rc == -ENOSYS)
 		return rc;
 	return rc == -ETIMEDOUT && until == deadline ? -ETIMEDOUT : 0;

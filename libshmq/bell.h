@@ -71,5 +71,8 @@ uint32_t shmq__bell_arm(struct lay_bell *bell, enum shmq__fence fence);
  * reason.  0, -ETIMEDOUT only for the caller's deadline, -ENOSYS. */
 int shmq__bell_sleep(struct lay_bell *const *bell, const uint32_t *expected, unsigned n,
 		     enum shmq__fence fence, uint64_t deadline);
+/* The same on the words themselves, be they of bells or of whoever wakes always. */
+int shmq__bell_sleep_on(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
+			enum shmq__fence fence, uint64_t deadline);
 
 #endif

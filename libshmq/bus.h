@@ -133,7 +133,16 @@ int shmq__bus_notify(struct shmq_bus *bus, struct proto_request *req);
  * prepared; fills *h, which the caller has zeroed but for its close. */
 int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
 			  enum shmq__slabs_mode mode, struct shmq__why *why);
+/* The second half of it alone, for a handle that the supervisor opened by itself:
+ * h->token, entry_ref and entry_count are filled; the entry must carry entry_gen.
+ * On failure nothing is mapped, and the supervisor is not told. */
+int shmq__bus_map_handle(struct shmq_bus *bus, uint32_t topic_index, uint64_t topic_id,
+			 uint64_t entry_gen, struct shmq__handle *h, enum shmq__slabs_mode mode);
+/* Tells the supervisor, unless the token is 0. */
 void shmq__bus_close_handle(struct shmq__handle *h);
+/* A token of the list of those that are closed, or an opening of which it is not
+ * known whether it was granted. */
+void shmq__bus_close_token(struct shmq_bus *bus, uint64_t token);
 /* `to` is a copy of `from`, or `from` itself: it stays where it is from now on,
  * and is listed, so that closing the bus closes it.  Not before: other threads
  * change the links of what is listed. */

@@ -33,7 +33,7 @@ static int say_closed(struct shmq_bus *bus, uint64_t handle)
 /* Tell the supervisor that a handle is closed; while it is away, keep the
  * token and tell it when it is back.  A process that ends before that is
  * recovered as dead. */
-static void send_close(struct shmq_bus *bus, uint64_t handle)
+void shmq__bus_close_token(struct shmq_bus *bus, uint64_t handle)
 {
 	pthread_mutex_lock(&bus->lock);
 	if (bus->sock < 0 || say_closed(bus, handle)) {
@@ -59,52 +59,64 @@ void shmq__bus_send_closes(struct shmq_bus *bus)
 			bus->to_close_count--;
 }
 
+int shmq__bus_map_handle(struct shmq_bus *bus, uint32_t topic_index, uint64_t topic_id,
+			 uint64_t entry_gen, struct shmq__handle *h, enum shmq__slabs_mode mode)
+{
+	uint64_t bytes = h->entry_count * sizeof(*h->entry);
+	void *entry;
+	int error = shmq__topic_attach(bus->slabs, topic_index, topic_id, mode, &h->topic);
+
+	if (error)
+		return error;
+	/* 0: one for each partition. */
+	if (!h->entry_count)
+		bytes = (h->entry_count = h->topic->geo.partitions) * sizeof(*h->entry);
+	error = shmq__slabs_map(bus->slabs, h->entry_ref, bytes, SHMQ__SLAB_WRITE, &entry);
+	if (!error && load_acquire(&((struct lay_entry *)entry)->gen) != entry_gen) {
+		shmq__slabs_unmap(bus->slabs, h->entry_ref, bytes, entry);
+		error = SHMQ_ECORRUPT;
+	}
+	if (error) {
+		shmq__topic_detach(h->topic);
+		h->topic = NULL;
+		return error;
+	}
+	h->bus = bus;
+	h->entry = entry;
+	return 0;
+}
+
 int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struct shmq__handle *h,
 			  enum shmq__slabs_mode mode, struct shmq__why *why)
 {
 	struct proto_reply reply = { 0 };
-	void *entry;
 	int error = shmq__bus_request(bus, req, &reply, why);
 
 	/* Granted, but its descriptors found no room here; or not answered,
 	 * which is not refused: it may still be carried out. */
 	if (error && !reply.error)
-		send_close(bus, req->token);
+		shmq__bus_close_token(bus, req->token);
 	if (error)
 		return error;
-	h->bus = bus;
 	h->token = req->token;
 	h->arena = reply.open.arena;
-	error = shmq__topic_attach(bus->slabs, reply.open.topic_index, reply.open.topic_id, mode,
-				   &h->topic);
-	if (error)
-		goto out;
-	if (req->open.partition >= (int64_t)h->topic->geo.partitions) {
+	h->entry_ref = reply.open.entry;
+	h->entry_count = req->open.partition >= 0 ? 1 : 0;
+	error = shmq__bus_map_handle(bus, reply.open.topic_index, reply.open.topic_id,
+				     reply.open.entry_gen, h, mode);
+	if (!error && req->open.partition < (int64_t)h->topic->geo.partitions)
+		return 0;
+	if (!error) {
+		shmq__slabs_unmap(bus->slabs, h->entry_ref, sizeof(*h->entry), h->entry);
+		shmq__topic_detach(h->topic);
+		h->topic = NULL;
+		h->entry = NULL;
 		error = shmq__fail(why, SHMQ_ECORRUPT, "\"%s\" has no partition %d", req->topic,
 				   req->open.partition);
-		goto out;
+	} else if (error == SHMQ_ECORRUPT) {
+		shmq__fail(why, error, "what \"%s\" was opened with is not ours", req->topic);
 	}
-	h->entry_ref = reply.open.entry;
-	h->entry_count = req->open.partition >= 0 ? 1 : h->topic->geo.partitions;
-	error = shmq__slabs_map(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry),
-				SHMQ__SLAB_WRITE, &entry);
-	if (error)
-		goto out;
-	h->entry = entry;
-	if (load_acquire(&h->entry->gen) != reply.open.entry_gen) {
-		error = shmq__fail(why, SHMQ_ECORRUPT, "the entry of \"%s\" is not ours",
-				   req->topic);
-		goto out;
-	}
-	return 0;
-out:
-	if (h->entry)
-		shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry),
-				  h->entry);
-	shmq__topic_detach(h->topic);
-	h->topic = NULL;
-	h->entry = NULL;
-	send_close(bus, req->token);
+	shmq__bus_close_token(bus, req->token);
 	if (error == SHMQ_ELIMIT || error == -ENOMEM)
 		shmq__bus_no_memory(why, error, "mapping", req->topic);
 	return error;
@@ -117,15 +129,17 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 	if (bus_check(bus)) { /* a forked child: the maps are not here */
 		return;
 	}
-	pthread_mutex_lock(&bus->lock);
-	if (h->link)
+	if (h->link) { /* listed */
+		pthread_mutex_lock(&bus->lock);
 		*h->link = h->next;
-	if (h->next)
-		h->next->link = h->link;
-	pthread_mutex_unlock(&bus->lock);
+		if (h->next)
+			h->next->link = h->link;
+		pthread_mutex_unlock(&bus->lock);
+	}
 	shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry), h->entry);
 	shmq__topic_detach(h->topic);
-	send_close(bus, h->token);
+	if (h->token)
+		shmq__bus_close_token(bus, h->token);
 }
 
 void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from)

@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "latency.h"
 #include "ring.h"
+#include "sub.h"
 
 #include <errno.h>
 #include <string.h>
@@ -447,5 +448,9 @@ SHMQ_EXPORT int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *
 
 SHMQ_EXPORT int shmq_sub_get_topic(const shmq_sub *sub, struct shmq_topic_info *out)
 {
-	return describe_handle((const struct shmq__handle *)sub, out);
+	int error = bus_check(shmq__sub_bus(sub));
+
+	if (!error && !(sub = shmq__sub_teller(sub)))
+		error = SHMQ_EEMPTY;
+	return error ? error : describe_handle((const struct shmq__handle *)sub, out);
 }

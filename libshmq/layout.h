@@ -271,6 +271,7 @@ _Static_assert(sizeof(struct lay_entry) == 128, "entry");
 /*        0  header
  *    1 MiB  clients    16384 x 128
  *    4 MiB  slabs      65536 x 64
+ *   16 MiB  watches    65536 x 512
  *  256 MiB  arenas     4 Mi x 64
  *    1 GiB  topics     4 Mi x 1024
  *    8 GiB  heap: partition arrays and roster chunks
@@ -281,6 +282,8 @@ _Static_assert(sizeof(struct lay_entry) == 128, "entry");
 #define LAY_CLIENTS_OFF (UINT64_C(1) << 20)
 #define LAY_SLABS_OFF (UINT64_C(4) << 20)
 #define LAY_SLABS_MAX 65536u
+#define LAY_WATCHES_OFF (UINT64_C(16) << 20)
+#define LAY_WATCHES_MAX 65536u
 #define LAY_ARENAS_OFF (UINT64_C(256) << 20)
 #define LAY_ARENAS_MAX (4u << 20)
 #define LAY_TOPICS_OFF (UINT64_C(1) << 30)
@@ -320,7 +323,8 @@ struct lay_registry {
 	shmq_au64 next_topic_id;  /* supervisor's own */
 	shmq_au64 next_entry_gen; /* supervisor's own */
 	char name[SHMQ_BUS_NAME_MAX + 1];
-	char data_dir[1024]; /* of the logs of this bus, "" none */
+	char data_dir[1024];   /* of the logs of this bus, "" none */
+	shmq_au32 watch_count; /* high-water mark of the watch table */
 };
 _Static_assert(sizeof(struct lay_registry) <= LAY_PAGE, "registry header");
 
@@ -355,6 +359,22 @@ struct lay_client {
 	uint8_t pad1[48];
 };
 _Static_assert(sizeof(struct lay_client) == 128, "client record");
+
+/* A subscription by pattern: topics that match are given a member for its client
+ * before they are LIVE (daemon/watch.c).  The supervisor's own; it stands here so
+ * that the next one has it from its first request on. */
+enum lay_watch_state { LAY_WATCH_FREE = 0, LAY_WATCH_LIVE = 1 };
+struct lay_watch {
+	shmq_au32 state; /* stored last, with release */
+	uint16_t client;
+	uint16_t flags; /* LAY_WATCH_* */
+	uint64_t client_gen;
+	uint64_t token; /* of the request, unique within its client */
+	char pattern[SHMQ_NAME_MAX + 1];
+	uint8_t pad[512 - 24 - SHMQ_NAME_MAX - 1];
+};
+#define LAY_WATCH_OBSERVE 1u /* its members do not gate */
+_Static_assert(sizeof(struct lay_watch) == 512, "watch record");
 
 enum lay_topic_state {
 	LAY_TOPIC_FREE = 0,

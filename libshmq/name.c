@@ -84,16 +84,18 @@ int shmq__name_check_pattern(const char *pattern, struct shmq__why *why)
 	char word[SHMQ_NAME_MAX + 1];
 	size_t i, n = 0;
 
+	if (!pattern)
+		return shmq__fail(why, SHMQ_ENAME, "a pattern must not be empty");
 	/* As a name, with a letter for each wildcard that stands alone. */
 	for (i = pattern[0] == '$'; pattern[i] && n < sizeof(word) - 1; i++) {
 		char before = n ? pattern[i - 1] : '.', after = pattern[i + 1];
-		int alone = before == '.' && (!after || after == '.');
+		int wild = pattern[i] == '*' || pattern[i] == '#';
 
-		if ((pattern[i] == '*' || pattern[i] == '#') && !alone)
+		if (wild && (before != '.' || (after && after != '.')))
 			return shmq__fail(why, SHMQ_ENAME,
 					  "byte %zu of the pattern: '%c' stands for whole words",
 					  i + 1, pattern[i]);
-		word[n++] = alone && !is_word_byte(pattern[i]) ? 'x' : pattern[i];
+		word[n++] = wild ? 'x' : pattern[i];
 	}
 	word[n] = 0;
 	if (pattern[i])
@@ -139,6 +141,18 @@ int shmq__name_matches(const char *pattern, const char *name)
 		}
 	}
 	return 1;
+}
+
+int shmq__name_is_pattern(const char *text)
+{
+	return text && strpbrk(text, "*#") != NULL;
+}
+
+SHMQ_EXPORT int shmq_topic_matches(const char *pattern, const char *name)
+{
+	int error = shmq__name_check_pattern(pattern, NULL);
+
+	return error ? error : shmq__name_matches(pattern, name);
 }
 
 SHMQ_EXPORT int shmq_topic_check_name(const char *name)

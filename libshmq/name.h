@@ -24,6 +24,8 @@ int shmq__name_check_pattern(const char *pattern, struct shmq__why *why);
 /* 1 if a name has that pattern, both checked.  The bus's own topics have none
  * that does not begin with '$' itself. */
 int shmq__name_matches(const char *pattern, const char *name);
+/* 1 if there is a wildcard in it, so that it is no name. */
+int shmq__name_is_pattern(const char *text);
 
 /* The directory of a bus's socket, lock and manifest: dir if given, else
  * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it

@@ -33,27 +33,41 @@ struct relay {
 
 struct shmq__park {
 	struct lay_bell *const *bell;
-	shmq_au32 *expected; /* relaxed: any value since the arming will do */
-	unsigned n, relays;
+	const shmq_au32 *also;     /* the word behind those of the bells, or NULL */
+	shmq_au32 *expected;       /* relaxed: any value since the arming will do */
+	unsigned bells, n, relays; /* n: of words */
 	enum shmq__fence fence;
 	shmq_au32 word, stop;
 	struct relay *relay;
 };
 
-int shmq__park_create(struct lay_bell *const *bell, unsigned n, enum shmq__fence fence,
-		      struct shmq__park **out)
+static const shmq_au32 *word_of(const struct shmq__park *p, unsigned i)
+{
+	return i < p->bells ? &p->bell[i]->word : p->also;
+}
+
+static uint32_t load_word(const struct shmq__park *p, unsigned i)
+{
+	return load_acquire((shmq_au32 *)(uintptr_t)word_of(p, i));
+}
+
+int shmq__park_create(struct lay_bell *const *bell, unsigned n, const shmq_au32 *also,
+		      enum shmq__fence fence, struct shmq__park **out)
 {
 	struct shmq__park *p = calloc(1, sizeof(*p));
+	unsigned words = n + (also != NULL);
 
 	if (!p)
 		return -ENOMEM;
-	p->expected = calloc(n, sizeof(*p->expected));
-	if (n && !p->expected) {
+	p->expected = calloc(words, sizeof(*p->expected));
+	if (words && !p->expected) {
 		free(p);
 		return -ENOMEM;
 	}
 	p->bell = bell;
-	p->n = n;
+	p->also = also;
+	p->bells = n;
+	p->n = words;
 	p->fence = fence;
 	*out = p;
 	return 0;
@@ -71,15 +85,14 @@ static void relay_wait(struct relay *r)
 		 * back-stop bounds how long the end takes, and stopping wakes
 		 * the bell. */
 		if (!load_acquire(&p->stop))
-			shmq__futex_wait(&p->bell[r->first]->word,
-					 load_relaxed(&p->expected[r->first]),
+			shmq__futex_wait(word_of(p, r->first), load_relaxed(&p->expected[r->first]),
 					 shmq__clock_deadline(1000000000));
 		return;
 	}
 	word[0] = &p->stop;
 	expected[0] = 0;
 	for (i = 0; i < r->n; i++) {
-		word[i + 1] = &p->bell[r->first + i]->word;
+		word[i + 1] = word_of(p, r->first + i);
 		expected[i + 1] = load_relaxed(&p->expected[r->first + i]);
 	}
 	shmq__futex_waitv(word, expected, r->n + 1, UINT64_MAX);
@@ -151,7 +164,7 @@ void shmq__park_free(struct shmq__park *p)
 		store_release(&r->state, RELAY_STOP);
 		shmq__futex_wake(&r->state);
 		for (k = 0; k < r->n && r->n == 1; k++)
-			shmq__futex_wake(&p->bell[r->first]->word);
+			shmq__futex_wake((shmq_au32 *)(uintptr_t)word_of(p, r->first));
 		pthread_join(r->thread, NULL);
 	}
 	free(p->relay);
@@ -163,10 +176,12 @@ void shmq__park_arm(struct shmq__park *p)
 {
 	unsigned i;
 
-	for (i = 0; i < p->n; i++) {
+	for (i = 0; i < p->bells; i++) {
 		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word)); /* S1 */
 		add_acqrel(&p->bell[i]->armed, 1);                               /* S2 */
 	}
+	if (p->also)
+		store_relaxed(&p->expected[i], load_word(p, i));
 	if (p->fence == SHMQ__FENCE_LIGHT)
 		shmq__membarrier(); /* S3 */
 	fence_full();
@@ -195,7 +210,7 @@ static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
 	}
 	/* A bell may have rung on a relay that was idle when we armed. */
 	for (k = 0; k < p->n; k++)
-		if (load_acquire(&p->bell[k]->word) != load_relaxed(&p->expected[k]))
+		if (load_word(p, k) != load_relaxed(&p->expected[k]))
 			return 0;
 	if (deadline < until)
 		until = deadline;
@@ -205,15 +220,18 @@ static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
 
 int shmq__park_sleep(struct shmq__park *p, uint64_t deadline)
 {
+	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
 	uint32_t expected[SHMQ_FUTEX_WAITV_MAX];
 	unsigned i;
 
 	if (!p->relay && p->n && p->n < SHMQ_FUTEX_WAITV_MAX) {
 		int rc;
 
-		for (i = 0; i < p->n; i++)
+		for (i = 0; i < p->n; i++) {
+			word[i] = word_of(p, i);
 			expected[i] = load_relaxed(&p->expected[i]);
-		rc = shmq__bell_sleep(p->bell, expected, p->n, p->fence, deadline);
+		}
+		rc = shmq__bell_sleep_on(word, expected, p->n, p->fence, deadline);
 
 		if (rc != -ENOSYS)
 			return rc;

@@ -15,9 +15,10 @@
 
 struct shmq__park;
 
-/* n bells, whose list the caller keeps until shmq__park_free(). */
-int shmq__park_create(struct lay_bell *const *bell, unsigned n, enum shmq__fence fence,
-		      struct shmq__park **out);
+/* n bells, whose list the caller keeps until shmq__park_free(), and a word that
+ * whoever changes it wakes always, or NULL. */
+int shmq__park_create(struct lay_bell *const *bell, unsigned n, const shmq_au32 *also,
+		      enum shmq__fence fence, struct shmq__park **out);
 void shmq__park_free(struct shmq__park *park);
 
 /* S1 to S3 on all bells with one membarrier. */

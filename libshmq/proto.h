@@ -44,7 +44,25 @@ enum proto_op {
 	PROTO_JOIN,  /* a subscriber has come from the log to the rings: gate */
 	PROTO_SLABS, /* what did not fit into an answer (`more`); with a topic, what
 			it is read by */
+	PROTO_WATCH, /* be seated at every topic that is made and matches `topic`, a
+			pattern; CLOSE ends it, and all its handles */
 };
+
+/* Tokens of a watch's handles.  Those at topics that were there before it the
+ * client opens, by OPEN; the others, SEATs, the supervisor.  A topic that only
+ * they have open can be removed. */
+#define PROTO_WATCH_TOKEN(watch, low) \
+	(UINT64_C(1) << 63 | (uint64_t)(watch) << 40 | ((low)&PROTO_WATCH_LOW))
+#define PROTO_WATCH_LOW ((UINT64_C(1) << 39) - 1)
+#define PROTO_WATCH_SEAT (UINT64_C(1) << 39)
+static inline int proto_is_of_watch(uint64_t token)
+{
+	return token >> 63 != 0;
+}
+static inline uint32_t proto_watch_of(uint64_t token)
+{
+	return (uint32_t)(token >> 40) & (LAY_WATCHES_MAX - 1);
+}
 
 #define PROTO_OPEN_OBSERVE 1u   /* a subscriber that does not gate */
 #define PROTO_OPEN_RING_ONLY 2u /* and does not read the log */
@@ -102,8 +120,11 @@ struct proto_request {
 			uint64_t arena_bytes; /* 0: the topic's default */
 		} open;
 		struct {
-			uint64_t handle; /* token of the OPEN */
+			uint64_t handle; /* token of the OPEN, or of the WATCH */
 		} close;
+		struct {
+			uint32_t flags; /* PROTO_OPEN_OBSERVE */
+		} watch;
 		struct {
 			uint32_t kind; /* enum proto_report */
 			uint32_t partition;
@@ -160,6 +181,12 @@ struct proto_reply {
 			lay_ref entry;  /* first struct lay_entry */
 			uint64_t entry_gen;
 		} open;
+		struct {
+			uint32_t watch; /* its number, in its handles' tokens */
+			uint32_t pad;
+			uint64_t topic_id; /* topics with this id, and higher ones, were
+					      or will be made with a seat */
+		} watch;
 		uint8_t raw[512];
 	};
 	uint32_t more; /* 1: there are descriptors that did not fit: ask for them */

@@ -34,8 +34,10 @@ void shmq__sub_copy_out(struct shmq_msg *m, char *buf)
 static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadline)
 {
 	uint64_t soon;
-	int rc;
+	int rc = sub->pattern ? shmq__pattern_prepare_park(sub) : 0;
 
+	if (rc)
+		return rc;
 	shmq__sub_show_asleep(sub, 1);
 	sub->gave_up = 0;
 	shmq__park_arm(sub->park);
@@ -158,7 +160,10 @@ static __attribute__((noinline)) int give_back_and_receive(struct shmq_sub *sub,
 {
 	int rc;
 
-	sub_finish_view(sub);
+	if (unlikely(sub->pattern))
+		shmq__pattern_release(sub);
+	else
+		sub_finish_view(sub);
 	rc = receive_long(sub, msg, timeout_ns);
 	if (unlikely(sub->latency != NULL) && !rc)
 		shmq__sub_note_latency(sub, msg);
@@ -259,9 +264,17 @@ SHMQ_EXPORT int shmq_release(shmq_sub *sub)
 {
 	int rc = sub_check(sub);
 
-	if (!rc)
+	if (!rc && sub->pattern)
+		shmq__pattern_release(sub);
+	else if (!rc)
 		sub_finish_view(sub);
 	return rc;
+}
+
+/* Who handed out the message in hand; NULL if nobody did. */
+static inline struct shmq_sub *reader(struct shmq_sub *sub)
+{
+	return unlikely(sub->pattern) ? shmq__pattern_in_hand(sub) : sub;
 }
 
 /* The message handed out turned out to be torn: it is lost. */
@@ -280,7 +293,8 @@ SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
 
 	if (rc)
 		return rc;
-	if (!sub->view)
+	sub = reader(sub);
+	if (!sub || !sub->view)
 		return SHMQ_EOPTION;
 	if (sub->view_word == VIEW_TORN)
 		return SHMQ_EOVERRUN;
@@ -300,7 +314,9 @@ SHMQ_EXPORT int shmq_sub_get_publisher(const shmq_sub *sub, unsigned *client_id)
 	*client_id = 0;
 	if (rc)
 		return rc;
-	if (!sub->view || sub->view->in_log)
+	if (sub->pattern)
+		sub = shmq__pattern_in_hand(sub);
+	if (!sub || !sub->view || sub->view->in_log)
 		return SHMQ_EOPTION;
 	r = &sub->view->r;
 	word = load_acquire(&lay_slot_at(r->mem, &r->geo, r->next)->ctrl);
@@ -324,8 +340,9 @@ static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
 }
 
 /* Take the hand-out back: the message stays at the cursor. */
-static void take_back(struct shmq_sub *sub, const struct shmq_msg *msg)
+static void take_back(struct shmq_sub *handle, const struct shmq_msg *msg)
 {
+	struct shmq_sub *sub = reader(handle);
 	struct rlane *l = sub->view;
 	struct kept *k;
 
@@ -336,6 +353,8 @@ static void take_back(struct shmq_sub *sub, const struct shmq_msg *msg)
 			k->next--;
 	sub->view = NULL;
 	sub->turn = (uint32_t)(l - sub->lane);
+	if (handle->pattern)
+		shmq__pattern_take_back(handle);
 }
 
 /* The message handed out was torn while it was copied.  The next look counts
@@ -343,10 +362,11 @@ static void take_back(struct shmq_sub *sub, const struct shmq_msg *msg)
  * before says that it is not to be had.  0 to look again. */
 static int after_tear(struct shmq_sub *sub, struct shmq_msg *msg, unsigned tears)
 {
-	struct rlane *l = sub->view;
+	struct shmq_sub *from = reader(sub);
+	struct rlane *l = from->view;
 
 	take_back(sub, msg);
-	return tears ? shmq__sub_pass_corrupt(sub, l, msg) : 0;
+	return tears ? shmq__sub_pass_corrupt(from, l, msg) : 0;
 }
 
 SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg *msg,
@@ -363,7 +383,7 @@ SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, str
 			take_back(sub, msg);
 			return SHMQ_EBUFFER;
 		}
-		if (!copy_view(sub, msg, buf))
+		if (!copy_view(reader(sub), msg, buf))
 			return 0;
 		rc = after_tear(sub, msg, tears++);
 	} while (!rc);
@@ -379,7 +399,7 @@ static int receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t tim
 
 	do {
 		rc = shmq_receive(sub, msg, timeout_ns);
-		if (rc || !sub->view_word)
+		if (rc || !reader(sub)->view_word)
 			return rc;
 		need = sub_whole_bytes(msg) + 1; /* nothing has its place, too */
 		if (need > sub->copy_bytes) {
@@ -392,7 +412,7 @@ static int receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t tim
 			sub->copy = more;
 			sub->copy_bytes = need;
 		}
-		if (!copy_view(sub, msg, sub->copy))
+		if (!copy_view(reader(sub), msg, sub->copy))
 			return 0;
 		rc = after_tear(sub, msg, tears++);
 	} while (!rc);

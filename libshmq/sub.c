@@ -18,6 +18,8 @@ SHMQ_EXPORT void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *
 	*out = (struct shmq_sub_stats){ 0 };
 	if (sub_check(sub))
 		return;
+	if (sub->pattern)
+		shmq__pattern_get_stats(sub, out);
 	for (i = 0; i < sub->lanes; i++) {
 		const struct rlane *l = &sub->lane[i];
 		int64_t lag = seq_diff(shmq__topic_head(l->ring), load_relaxed(&l->entry->pos));
@@ -35,12 +37,34 @@ SHMQ_EXPORT void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *
 
 unsigned shmq__sub_bells(const struct shmq_sub *sub)
 {
-	return sub->lanes;
+	return sub->pattern ? shmq__pattern_bells(sub) : sub->lanes;
 }
 
-struct lay_bell *shmq__sub_bell(const struct shmq_sub *sub, unsigned i)
+void shmq__sub_list_bells(const struct shmq_sub *sub, struct lay_bell **list)
 {
-	return &sub->lane[i].bells->data;
+	uint32_t i;
+
+	if (sub->pattern)
+		shmq__pattern_list_bells(sub, list);
+	for (i = 0; i < sub->lanes; i++)
+		list[i] = &sub->lane[i].bells->data;
+}
+
+const shmq_au32 *shmq__sub_word(const struct shmq_sub *sub)
+{
+	return sub->pattern ? shmq__pattern_word(sub) : NULL;
+}
+
+const struct shmq_sub *shmq__sub_teller(const struct shmq_sub *sub)
+{
+	return sub->pattern ? shmq__pattern_teller(sub) : sub;
+}
+
+SHMQ_EXPORT const char *shmq_sub_topic(const shmq_sub *sub)
+{
+	if (sub_check(sub))
+		return "";
+	return sub->pattern ? shmq__pattern_topic(sub) : sub->h.topic->rec->name;
 }
 
 enum shmq_wait shmq__sub_wait_mode(const struct shmq_sub *sub)
@@ -67,6 +91,10 @@ void shmq__sub_show_asleep(struct shmq_sub *sub, uint32_t asleep)
 {
 	struct lay_entry *e = sub->lane[0].entry;
 
+	if (sub->pattern) {
+		shmq__pattern_show_asleep(sub, asleep);
+		return;
+	}
 	store_relaxed(&e->asleep, asleep);
 	if (!asleep)
 		return;
@@ -122,15 +150,18 @@ void shmq__sub_ring_credit(struct shmq_sub *sub)
 	bell_look(&sub->lane[0].bells->credit, sub->fence);
 }
 
-static void close_sub(struct shmq__handle *h)
+void shmq__sub_close(struct shmq__handle *h)
 {
 	struct shmq_sub *sub = (struct shmq_sub *)h;
 	uint32_t i;
 
 	if (sub->set)
 		shmq__waitset_forget(sub->set, sub);
-	if (!sub_check(sub)) {
+	if (!sub_check(sub))
 		shmq__park_free(sub->park);
+	if (sub->pattern) {
+		shmq__pattern_close(sub);
+	} else if (!sub_check(sub)) {
 		sub_finish_view(sub);
 		for (i = 0; i < sub->arena_count; i++)
 			shmq__slabs_unmap(h->bus->slabs, sub->arena[i].ref, sub->arena[i].bytes,
@@ -182,16 +213,91 @@ static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
 	sub->bell[i] = &l->bells->data;
 }
 
+void shmq__sub_prepare_open(struct shmq_bus *bus, const char *topic,
+			    const struct shmq_sub_options *o, struct proto_request *req)
+{
+	shmq__bus_prepare(bus, req, PROTO_OPEN, topic);
+	req->open.role = SHMQ_ROLE_SUBSCRIBER;
+	req->open.from = o->from == SHMQ_FROM_CURSOR ? SHMQ_FROM_OLDEST :
+			 o->from                     ? o->from :
+						       SHMQ_FROM_LATEST;
+	req->open.partition = o->partition_plus1 - 1;
+	req->open.seq = o->seq;
+	req->open.flags = (o->flags & SHMQ_SUB_OBSERVE ? PROTO_OPEN_OBSERVE : 0) |
+			  (o->flags & SHMQ_SUB_RING_ONLY ? PROTO_OPEN_RING_ONLY : 0);
+}
+
+int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enum shmq_from from,
+		   struct shmq_sub *of, struct shmq_sub **out, struct shmq__why *why)
+{
+	const struct lay_geometry *geo = &h->topic->geo;
+	uint32_t lanes = o->partition_plus1 ? 1 : geo->partitions, i;
+	struct shmq_bus *bus = h->bus;
+	int error, gates, is_late;
+	struct shmq_sub *sub;
+
+	if (needs_log(o) && (geo->log == SHMQ_LOG_NONE || (o->flags & SHMQ_SUB_RING_ONLY))) {
+		error = shmq__fail(why, SHMQ_EOPTION, "\"%s\" cannot be read %s: that takes a log",
+				   h->topic->rec->name,
+				   o->cursor ? "with a cursor" : "from a time on");
+		shmq__bus_close_handle(h);
+		return error;
+	}
+	sub = calloc(1, sizeof(*sub) + lanes * sizeof(sub->lane[0]));
+	if (!sub || !(sub->bell = calloc(lanes, sizeof(*sub->bell)))) {
+		free(sub);
+		shmq__bus_close_handle(h);
+		return -ENOMEM;
+	}
+	sub->h = *h;
+	if (!of)
+		shmq__bus_move_handle(&sub->h, h);
+	sub->guard = bus->guard;
+	sub->fence = of ? of->fence : shmq__bus_ready(bus, geo->flags);
+	sub->lanes = lanes;
+	sub->flags = o->flags;
+	sub->wait = o->wait ? o->wait : geo->wait;
+	if ((geo->flags & SHMQ_TOPIC_SPIN_ONLY) &&
+	    (sub->wait == SHMQ_WAIT_ADAPTIVE || sub->wait == SHMQ_WAIT_SLEEP))
+		sub->wait = SHMQ_WAIT_SPIN;
+	sub->spin_ns = o->spin_ns ? o->spin_ns : WAIT_SPIN_NS;
+	sub->evicts = geo->policy == SHMQ_EVICT && !(o->flags & SHMQ_SUB_OBSERVE);
+	sub->inline_max = geo->inline_bytes;
+	if (geo->max_bytes < sub->inline_max)
+		sub->inline_max = (uint32_t)geo->max_bytes;
+	gates = shmq__topic_gates(geo) && !sub->evicts && !(o->flags & SHMQ_SUB_OBSERVE);
+	sub->may_replay = geo->log > SHMQ_LOG_NONE && !(o->flags & SHMQ_SUB_RING_ONLY);
+	is_late = sub->may_replay && shmq__topic_starts_in_log(from);
+	sub->is_to_join = is_late && gates;
+	sub_set_gating(sub, gates && !is_late);
+	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
+	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
+	sub->saw_publisher = !!load_acquire(&h->topic->rec->publishers);
+	for (i = 0; i < lanes; i++)
+		open_lane(sub, i, o->partition_plus1 ? (uint32_t)o->partition_plus1 - 1 : i);
+	error = of ? 0 : shmq__park_create(sub->bell, lanes, NULL, sub->fence, &sub->park);
+	if (!error && o->cursor)
+		error = shmq__sub_store_open(sub, o->cursor, why);
+	if (!error && is_late)
+		error = shmq__sub_replay_open(sub, o, why);
+	if (!error && o->cursor)
+		error = shmq__sub_store_begin(sub, why);
+	if (error) {
+		shmq__sub_close(&sub->h);
+		return error;
+	}
+	*out = sub;
+	return 0;
+}
+
 SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 			      const struct shmq_sub_options *options, shmq_sub **out)
 {
 	struct shmq__why *why = shmq__bus_why();
-	struct shmq__handle h = { .close = close_sub };
+	struct shmq__handle h = { .close = shmq__sub_close };
 	struct shmq_sub_options o;
 	struct proto_request req;
-	struct shmq_sub *sub;
-	uint32_t lanes, i;
-	int error, gates, is_late;
+	int error;
 
 	*out = NULL;
 	error = bus_check(bus);
@@ -199,77 +305,20 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 		error = shmq__options_copy(&o, options, sizeof(o), why);
 	if (!error)
 		error = check_options(&o, why);
+	if (!error && shmq__name_is_pattern(topic))
+		return shmq__pattern_open(bus, topic, &o, out, why);
 	if (!error)
 		error = shmq__name_check_topic(topic, SHMQ__NAME_BUS, why);
 	if (error)
 		return error;
-	shmq__bus_prepare(bus, &req, PROTO_OPEN, topic);
-	req.open.role = SHMQ_ROLE_SUBSCRIBER;
-	req.open.from = o.from == SHMQ_FROM_CURSOR ? SHMQ_FROM_OLDEST :
-			o.from                     ? o.from :
-						     SHMQ_FROM_LATEST;
-	req.open.partition = o.partition_plus1 - 1;
-	req.open.seq = o.seq;
-	req.open.flags = (o.flags & SHMQ_SUB_OBSERVE ? PROTO_OPEN_OBSERVE : 0) |
-			 (o.flags & SHMQ_SUB_RING_ONLY ? PROTO_OPEN_RING_ONLY : 0);
+	shmq__sub_prepare_open(bus, topic, &o, &req);
 	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_READ, why);
-	if (error)
-		return error;
-	if (needs_log(&o) &&
-	    (h.topic->geo.log == SHMQ_LOG_NONE || (o.flags & SHMQ_SUB_RING_ONLY))) {
-		shmq__bus_close_handle(&h);
-		return shmq__fail(why, SHMQ_EOPTION, "\"%s\" cannot be read %s: that takes a log",
-				  topic, o.cursor ? "with a cursor" : "from a time on");
-	}
-	lanes = o.partition_plus1 ? 1 : h.topic->geo.partitions;
-	sub = calloc(1, sizeof(*sub) + lanes * sizeof(sub->lane[0]));
-	if (!sub || !(sub->bell = calloc(lanes, sizeof(*sub->bell)))) {
-		free(sub);
-		shmq__bus_close_handle(&h);
-		return -ENOMEM;
-	}
-	sub->h = h;
-	shmq__bus_move_handle(&sub->h, &h);
-	sub->guard = bus->guard;
-	sub->fence = shmq__bus_ready(bus, h.topic->geo.flags);
-	sub->lanes = lanes;
-	sub->flags = o.flags;
-	sub->wait = o.wait ? o.wait : h.topic->geo.wait;
-	if ((h.topic->geo.flags & SHMQ_TOPIC_SPIN_ONLY) &&
-	    (sub->wait == SHMQ_WAIT_ADAPTIVE || sub->wait == SHMQ_WAIT_SLEEP))
-		sub->wait = SHMQ_WAIT_SPIN;
-	sub->spin_ns = o.spin_ns ? o.spin_ns : WAIT_SPIN_NS;
-	sub->evicts = h.topic->geo.policy == SHMQ_EVICT && !(o.flags & SHMQ_SUB_OBSERVE);
-	sub->inline_max = h.topic->geo.inline_bytes;
-	if (h.topic->geo.max_bytes < sub->inline_max)
-		sub->inline_max = (uint32_t)h.topic->geo.max_bytes;
-	gates = shmq__topic_gates(&h.topic->geo) && !sub->evicts && !(o.flags & SHMQ_SUB_OBSERVE);
-	sub->may_replay = h.topic->geo.log > SHMQ_LOG_NONE && !(o.flags & SHMQ_SUB_RING_ONLY);
-	is_late = sub->may_replay && shmq__topic_starts_in_log(req.open.from);
-	sub->is_to_join = is_late && gates;
-	sub_set_gating(sub, gates && !is_late);
-	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
-	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
-	sub->saw_publisher = !!load_acquire(&h.topic->rec->publishers);
-	for (i = 0; i < lanes; i++)
-		open_lane(sub, i, o.partition_plus1 ? (uint32_t)o.partition_plus1 - 1 : i);
-	error = shmq__park_create(sub->bell, lanes, sub->fence, &sub->park);
-	if (!error && o.cursor)
-		error = shmq__sub_store_open(sub, o.cursor, why);
-	if (!error && is_late)
-		error = shmq__sub_replay_open(sub, &o, why);
-	if (!error && o.cursor)
-		error = shmq__sub_store_begin(sub, why);
-	if (error) {
-		close_sub(&sub->h);
-		return error;
-	}
-	*out = sub;
-	return 0;
+	return error ? error :
+		       shmq__sub_make(&h, &o, (enum shmq_from)req.open.from, NULL, out, why);
 }
 
 SHMQ_EXPORT void shmq_sub_close(shmq_sub *sub)
 {
 	if (sub)
-		close_sub(&sub->h);
+		shmq__sub_close(&sub->h);
 }

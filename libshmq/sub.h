@@ -9,12 +9,15 @@
 
 struct shmq_waitset;
 
-/* 1 if receive would not have to wait. */
+/* 1 if receive would not have to wait.  Of a pattern: it joins what has come, and
+ * may so be no longer what its set has listed. */
 int shmq__sub_is_ready(struct shmq_sub *sub);
 
-/* The bells it sleeps on: number, and the i-th. */
+/* The bells it sleeps on: their number, and all of them into a list of so many. */
 unsigned shmq__sub_bells(const struct shmq_sub *sub);
-struct lay_bell *shmq__sub_bell(const struct shmq_sub *sub, unsigned i);
+void shmq__sub_list_bells(const struct shmq_sub *sub, struct lay_bell **list);
+/* A word that it sleeps on too, the same for all of a bus that do; or NULL. */
+const shmq_au32 *shmq__sub_word(const struct shmq_sub *sub);
 
 /* How it waits. */
 enum shmq_wait shmq__sub_wait_mode(const struct shmq_sub *sub);
@@ -37,6 +40,8 @@ int64_t shmq__sub_report_stuck(struct shmq_sub *sub);
 struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub);
 void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set);
 void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub);
+/* What one of its subscribers sleeps on is not what it was. */
+void shmq__waitset_change(struct shmq_waitset *set);
 
 /* For the tailer, whose subscribers have one partition each.  The seq it will
  * look at next; what is before it was handed out, lost or void. */
@@ -50,6 +55,10 @@ void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out);
  * they are woken by shmq__sub_ring_credit() alone: not for each message that
  * is read, for none of which they can go on. */
 void shmq__sub_trust_log(struct shmq_sub *sub);
+
+/* Who reads the topic that the last call told of: itself, or of a pattern's
+ * subscribers one or NULL. */
+const struct shmq_sub *shmq__sub_teller(const struct shmq_sub *sub);
 
 /* Copy payload, key and properties behind each other to buf, and point
  * the message there. */

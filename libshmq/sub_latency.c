@@ -52,7 +52,7 @@ SHMQ_EXPORT int shmq_sub_latency_start(shmq_sub *sub)
 
 	if (error)
 		return error;
-	if (!(sub->h.topic->geo.flags & SHMQ_TOPIC_TIME))
+	if (sub->pattern || !(sub->h.topic->geo.flags & SHMQ_TOPIC_TIME))
 		return SHMQ_EOPTION;
 	if (!m)
 		m = malloc(sizeof(*m));

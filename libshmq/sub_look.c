@@ -211,6 +211,8 @@ int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg)
 	uint32_t i;
 	int rc;
 
+	if (unlikely(sub->pattern))
+		return shmq__pattern_look(sub, msg);
 	if (unlikely(sub->evicted))
 		return SHMQ_EEVICTED;
 	if (unlikely(sub->is_to_join)) {
@@ -255,21 +257,28 @@ static int waits_for_log(const struct shmq_sub *sub)
 	return 0;
 }
 
+int shmq__sub_is_left(struct shmq_sub *sub)
+{
+	if (!load_acquire(&sub->h.topic->rec->publishers))
+		return sub->saw_publisher || had_messages(sub);
+	sub->saw_publisher = 1;
+	return 0;
+}
+
 int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 {
-	uint32_t state = state_of(&sub->lane[0]);
+	uint32_t state;
 	int end = 0, rc;
 
+	if (unlikely(sub->pattern))
+		return shmq__pattern_end_of_stream(sub, msg);
+	state = state_of(&sub->lane[0]);
 	if (state == LAY_RING_MOVED)
 		end = SHMQ_EMOVED;
 	else if (state == LAY_RING_ENDED)
 		end = SHMQ_EENDED;
-	else if (sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) {
-		if (load_acquire(&sub->h.topic->rec->publishers))
-			sub->saw_publisher = 1;
-		else if (sub->saw_publisher || had_messages(sub))
-			end = SHMQ_EENDED;
-	}
+	else if ((sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) && shmq__sub_is_left(sub))
+		end = SHMQ_EENDED;
 	if (!end)
 		return SHMQ_EEMPTY;
 	sub->stands_at_claim = sub->gave_up = 0;
@@ -292,6 +301,8 @@ int64_t shmq__sub_report_stuck(struct shmq_sub *sub)
 	int open = 0, in_log = 0;
 	uint32_t i;
 
+	if (sub->pattern)
+		return shmq__pattern_report_stuck(sub);
 	sub->stands_at_claim = 0;
 	for (i = 0; i < sub->lanes; i++) {
 		struct rlane *l = &sub->lane[i];
@@ -338,6 +349,8 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 
 	if (sub->evicted || sub->held_error)
 		return 1;
+	if (sub->pattern)
+		return shmq__pattern_is_ready(sub);
 	for (i = 0; i < sub->lanes; i++) {
 		struct rlane *l = &sub->lane[i];
 		struct ring_reader next = l->r;
@@ -357,7 +370,7 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 			next.next++;
 		if (look == RING_VOID || look == RING_MESSAGE || look == RING_GONE ||
 		    look == RING_LAPPED || shmq__sub_find_kept(l, next.next) ||
-		    (look == RING_CLAIMED && is_stalled(l, next.next)))
+		    (look == RING_CLAIMED && !sub->told_stalled && is_stalled(l, next.next)))
 			return 1;
 		open |= look == RING_CLAIMED;
 	}
@@ -365,11 +378,5 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 		return 0;
 	if (is_closed(&sub->lane[0]))
 		return 1;
-	if (!(sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS))
-		return 0;
-	if (load_acquire(&sub->h.topic->rec->publishers)) {
-		sub->saw_publisher = 1;
-		return 0;
-	}
-	return sub->saw_publisher || had_messages(sub);
+	return (sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) && shmq__sub_is_left(sub);
 }

@@ -11,7 +11,8 @@
  * sub_look.c looks for the next message or finds out what there is instead;
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
  * sub_replay.c reads the log instead of the ring; sub_store.c keeps how far it
- * has come under a name; sub_latency.c measures; sub.c opens and closes.
+ * has come under a name; sub_latency.c measures; sub_pattern.c reads all topics that
+ * match a pattern; sub.c opens and closes.
  */
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
@@ -78,6 +79,7 @@ struct shmq_sub {
 				until it was read */
 	uint32_t inline_max; /* most bytes of a message in its slot, key and all */
 	int stands_at_claim; /* a look since the last report found one open */
+	int told_stalled;    /* by a pattern's handle: it is not ready because of that */
 	int gave_up;         /* a look that matters ended before it had an answer */
 	unsigned flags;
 	int saw_publisher;
@@ -101,6 +103,7 @@ struct shmq_sub {
 
 	struct sub_latency *latency; /* NULL: not measured */
 	struct stored *stored;       /* where its cursor is kept, NULL nowhere */
+	struct pattern *pattern;     /* it has no lanes, but these subscribers */
 	struct shmq__park *park;
 	struct lay_bell **bell;
 	struct shmq_waitset *set;
@@ -262,6 +265,55 @@ int shmq__sub_store_start(const struct shmq_sub *sub, const struct rlane *l, uin
 
 /* Store where each lane begins of which nothing is stored yet. */
 int shmq__sub_store_begin(struct shmq_sub *sub, struct shmq__why *why);
+
+/* ---- sub.c --------------------------------------------------------------- */
+
+void shmq__sub_prepare_open(struct shmq_bus *bus, const char *topic,
+			    const struct shmq_sub_options *o, struct proto_request *req);
+/* Make a subscriber of the handle h, which is taken over, or closed on failure.  It
+ * starts where its entries stand, or where `from` says that the log has it, and is
+ * listed with its bus unless the pattern `of` has it. */
+int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enum shmq_from from,
+		   struct shmq_sub *of, struct shmq_sub **out, struct shmq__why *why);
+void shmq__sub_close(struct shmq__handle *h);
+
+/* ---- sub_look.c: for patterns -------------------------------------------- */
+
+/* It had messages or a publisher, and none is left. */
+int shmq__sub_is_left(struct shmq_sub *sub);
+
+/* ---- sub_pattern.c ------------------------------------------------------- */
+
+int shmq__pattern_open(struct shmq_bus *bus, const char *pattern, const struct shmq_sub_options *o,
+		       struct shmq_sub **out, struct shmq__why *why);
+/* Its subscribers, and the watch; what else the handle has is the caller's. */
+void shmq__pattern_close(struct shmq_sub *sub);
+
+/* As the function of the same name on each of them, or on all. */
+int shmq__pattern_look(struct shmq_sub *sub, struct shmq_msg *msg);
+int shmq__pattern_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg);
+int shmq__pattern_is_ready(struct shmq_sub *sub);
+int64_t shmq__pattern_report_stuck(struct shmq_sub *sub);
+void shmq__pattern_show_asleep(struct shmq_sub *sub, uint32_t asleep);
+unsigned shmq__pattern_bells(const struct shmq_sub *sub);
+void shmq__pattern_list_bells(const struct shmq_sub *sub, struct lay_bell **list);
+void shmq__pattern_get_stats(const struct shmq_sub *sub, struct shmq_sub_stats *out);
+const shmq_au32 *shmq__pattern_word(const struct shmq_sub *sub);
+
+/* Make sub->park anew if what it sleeps on has changed. */
+int shmq__pattern_prepare_park(struct shmq_sub *sub);
+
+/* Whose message was handed out last and is not given back, or NULL; and give it
+ * back. */
+struct shmq_sub *shmq__pattern_in_hand(const struct shmq_sub *sub);
+void shmq__pattern_release(struct shmq_sub *sub);
+/* Its message was taken back: it is next. */
+void shmq__pattern_take_back(struct shmq_sub *sub);
+
+/* What the last call told of: name of the topic, and who reads it, NULL if nobody
+ * does any more. */
+const char *shmq__pattern_topic(const struct shmq_sub *sub);
+const struct shmq_sub *shmq__pattern_teller(const struct shmq_sub *sub);
 
 /* ---- receive.c ----------------------------------------------------------- */
 

@@ -18,7 +18,7 @@ struct shmq_waitset {
 	struct shmq__park *park; /* NULL: the set has changed */
 };
 
-static void changed(struct shmq_waitset *set)
+void shmq__waitset_change(struct shmq_waitset *set)
 {
 	shmq__park_free(set->park);
 	free(set->bell);
@@ -48,7 +48,7 @@ SHMQ_EXPORT void shmq_waitset_destroy(shmq_waitset *set)
 		return;
 	for (i = 0; i < set->count; i++)
 		shmq__sub_enter(set->sub[i], NULL);
-	changed(set);
+	shmq__waitset_change(set);
 	free(set->sub);
 	free(set);
 }
@@ -72,7 +72,7 @@ SHMQ_EXPORT int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub)
 	}
 	set->sub[set->count++] = sub;
 	shmq__sub_enter(sub, set);
-	changed(set);
+	shmq__waitset_change(set);
 	return 0;
 }
 
@@ -87,7 +87,7 @@ void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub)
 	memmove(&set->sub[i], &set->sub[i + 1], (set->count - i - 1) * sizeof(*set->sub));
 	set->count--;
 	shmq__sub_enter(sub, NULL);
-	changed(set);
+	shmq__waitset_change(set);
 }
 
 SHMQ_EXPORT int shmq_waitset_remove(shmq_waitset *set, shmq_sub *sub)
@@ -121,7 +121,8 @@ static int collect(struct shmq_waitset *set, struct shmq_sub **ready, size_t n)
 
 static int prepare_park(struct shmq_waitset *set)
 {
-	unsigned i, k, n = 0;
+	const shmq_au32 *also = NULL;
+	unsigned i, n = 0;
 	int error;
 
 	if (set->park)
@@ -132,10 +133,13 @@ static int prepare_park(struct shmq_waitset *set)
 	if (!set->bell)
 		return -ENOMEM;
 	n = 0;
-	for (i = 0; i < set->count; i++)
-		for (k = 0; k < shmq__sub_bells(set->sub[i]); k++)
-			set->bell[n++] = shmq__sub_bell(set->sub[i], k);
-	error = shmq__park_create(set->bell, n,
+	for (i = 0; i < set->count; i++) {
+		shmq__sub_list_bells(set->sub[i], set->bell + n);
+		n += shmq__sub_bells(set->sub[i]);
+		if (!also)
+			also = shmq__sub_word(set->sub[i]);
+	}
+	error = shmq__park_create(set->bell, n, also,
 				  set->count ? shmq__sub_fence(set->sub[0]) : SHMQ__FENCE_FULL,
 				  &set->park);
 	if (error) {
@@ -171,7 +175,7 @@ static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t 
 		shmq__sub_show_asleep(set->sub[i], 1);
 	shmq__park_arm(set->park);
 	rc = collect(set, ready, n); /* S4 */
-	if (!rc) {
+	if (!rc && set->park) {      /* else one has joined a topic meanwhile */
 		soon = shmq__clock_deadline(report_stuck(set));
 		rc = shmq__park_sleep(set->park, deadline < soon ? deadline : soon);
 		if (rc == -ETIMEDOUT)

@@ -369,3 +369,82 @@ TEST(a_path_too_long_for_a_socket_is_refused_before_anything_is_made)
 		 SHMQ_ELIMIT);
 	CHECK_LT(lstat(dir, &st), 0);
 }
+
+/* ---- patterns against all ways --------------------------------------------- */
+
+/* Words by their letters: '.' is left out. */
+static int try_all(const char *pattern, const char *name)
+{
+	if (!*pattern)
+		return !*name;
+	if (*pattern == '#')
+		return try_all(pattern + 1, name) || (*name && try_all(pattern, name + 1));
+	return *name && (*pattern == '*' || *pattern == *name) && try_all(pattern + 1, name + 1);
+}
+
+static void with_dots(char *to, const char *letters)
+{
+	for (; *letters; letters++) {
+		*to++ = *letters;
+		*to++ = '.';
+	}
+	to[-1] = 0;
+}
+
+static void make_words(char *to, const char *from, unsigned words, uint64_t *random)
+{
+	unsigned i, kinds = (unsigned)strlen(from);
+
+	for (i = 0; i < words; i++) {
+		*random = *random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+		to[i] = from[(*random >> 33) % kinds];
+	}
+	to[words] = 0;
+}
+
+TEST(a_pattern_means_what_trying_all_ways_says)
+{
+	char p[16], n[16], pattern[32], name[32];
+	uint64_t random = 1;
+	unsigned i, meant = 0;
+
+	for (i = 0; i < 200000; i++) {
+		make_words(p, "ab*##", 1 + i % 7, &random);
+		make_words(n, "ab", 1 + i % 9, &random);
+		with_dots(pattern, p);
+		with_dots(name, n);
+		meant += (unsigned)try_all(p, n);
+		if (shmq__name_matches(pattern, name) != try_all(p, n))
+			FAIL("\"%s\" and \"%s\": not %d", pattern, name, try_all(p, n));
+	}
+	CHECK_GT(meant, 1000);
+	CHECK_LT(meant, 199000);
+}
+
+TEST(many_wildcards_do_not_take_long)
+{
+	char pattern[SHMQ_NAME_MAX + 1], name[SHMQ_NAME_MAX + 1];
+	unsigned i;
+
+	for (i = 0; i < 63; i++)
+		memcpy(pattern + 4 * i, "#.a.", 4);
+	memcpy(pattern + 252, "#.b", 4);
+	for (i = 0; i < 127; i++)
+		memcpy(name + 2 * i, "a.", 2);
+	memcpy(name + 254, "a", 2);
+	for (i = 0; i < 1000; i++)
+		CHECK_EQ(shmq_topic_matches(pattern, name), 0);
+}
+
+TEST(a_topic_matches_by_the_public_name_too)
+{
+	CHECK_EQ(shmq_topic_matches("md.*.AAPL", "md.nyse.AAPL"), 1);
+	CHECK_EQ(shmq_topic_matches("md.*.AAPL", "md.AAPL"), 0);
+	CHECK_EQ(shmq_topic_matches("#", "$sys.events"), 0);
+	CHECK_EQ(shmq_topic_matches("a*", "a"), SHMQ_ENAME);
+	CHECK_EQ(shmq_topic_matches("a.!.b", "a"), SHMQ_ENAME);
+	CHECK_EQ(shmq_topic_matches("a...b", "a"), SHMQ_ENAME);
+	CHECK_EQ(shmq_topic_matches(NULL, "a"), SHMQ_ENAME);
+	CHECK(shmq__name_is_pattern("a.*") && shmq__name_is_pattern("#"));
+	CHECK(!shmq__name_is_pattern("a.b") && !shmq__name_is_pattern(NULL));
+}

@@ -38,7 +38,7 @@ static struct belfry *set_up(unsigned n, enum shmq__fence fence, struct shmq__pa
 	}
 	b->n = n;
 	b->fence = fence;
-	CHECK_OK(shmq__park_create(b->list, n, fence, park));
+	CHECK_OK(shmq__park_create(b->list, n, NULL, fence, park));
 	return b;
 }
 

@@ -176,7 +176,7 @@ static void set_up_relays(void)
 	weave_spawn("waker", ring_own, (void *)(uintptr_t)0);
 	weave_spawn("other", ring_own, (void *)(uintptr_t)1);
 	weave_spawn("sleeper", sleep_on_many, NULL);
-	WANT_EQ(shmq__park_create(bells, 2, SHMQ__FENCE_LIGHT, &park), 0);
+	WANT_EQ(shmq__park_create(bells, 2, NULL, SHMQ__FENCE_LIGHT, &park), 0);
 }
 SCENARIO(relays, set_up_relays, NULL);
 

@@ -175,6 +175,92 @@ void *shmq__mem_get(size_t bytes)
 	return calloc(1, bytes);
 }
 
+/* No subscriber here is of a pattern. */
+int shmq__name_is_pattern(const char *text)
+{
+	return 0;
+}
+
+int shmq__pattern_open(struct shmq_bus *bus, const char *pattern, const struct shmq_sub_options *o,
+		       struct shmq_sub **out, struct shmq__why *why)
+{
+	return SHMQ_EOPTION;
+}
+
+void shmq__pattern_close(struct shmq_sub *sub)
+{
+}
+
+int shmq__pattern_look(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	return SHMQ_EEMPTY;
+}
+
+int shmq__pattern_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	return SHMQ_EEMPTY;
+}
+
+int shmq__pattern_is_ready(struct shmq_sub *sub)
+{
+	return 0;
+}
+
+int64_t shmq__pattern_report_stuck(struct shmq_sub *sub)
+{
+	return SHMQ_FOREVER;
+}
+
+void shmq__pattern_show_asleep(struct shmq_sub *sub, uint32_t asleep)
+{
+}
+
+unsigned shmq__pattern_bells(const struct shmq_sub *sub)
+{
+	return 0;
+}
+
+void shmq__pattern_list_bells(const struct shmq_sub *sub, struct lay_bell **list)
+{
+}
+
+void shmq__pattern_get_stats(const struct shmq_sub *sub, struct shmq_sub_stats *out)
+{
+}
+
+const shmq_au32 *shmq__pattern_word(const struct shmq_sub *sub)
+{
+	return NULL;
+}
+
+int shmq__pattern_prepare_park(struct shmq_sub *sub)
+{
+	return 0;
+}
+
+struct shmq_sub *shmq__pattern_in_hand(const struct shmq_sub *sub)
+{
+	return NULL;
+}
+
+void shmq__pattern_release(struct shmq_sub *sub)
+{
+}
+
+void shmq__pattern_take_back(struct shmq_sub *sub)
+{
+}
+
+const char *shmq__pattern_topic(const struct shmq_sub *sub)
+{
+	return "";
+}
+
+const struct shmq_sub *shmq__pattern_teller(const struct shmq_sub *sub)
+{
+	return NULL;
+}
+
 /* No topic here has a log. */
 int shmq__sub_replay_open(struct shmq_sub *sub, const struct shmq_sub_options *o,
 			  struct shmq__why *why)
