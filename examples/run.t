@@ -144,6 +144,16 @@ the log has 1003 of 1003 orders
 END
 result confirmed_publish_has_in_the_log_what_was_confirmed
 
+run "$build/examples/pattern" >"$dir/out"
+result pattern_exits_0
+same "$dir/out" <<'END'
+md.nyse.AAPL: 189.70
+md.xetra.AAPL: 189.68
+END
+result pattern_receives_from_every_topic_that_matches
+run "$shmq" rm md.nyse.MSFT md.xetra.AAPL
+result topics_of_pattern_are_removed
+
 run "$build/examples/latency" >"$dir/out" 2>/dev/null
 result latency_exits_0
 same "$dir/out" <<'END'

@@ -12,9 +12,12 @@
 #define SUMMARY_BYTES 1024u /* names are a quarter of it */
 #define TURN 64             /* messages of one topic before the others have a turn */
 
-/* One topic that is read. */
+/* One topic that is read, or all of a pattern; of those each is one as well, whose
+ * sub is NULL, from its first message on. */
 struct source {
 	const char *topic;
+	char *copy; /* of its name, if it is of a pattern */
+	int is_pattern;
 	int32_t partition_plus1; /* 0: all of them */
 	shmq_sub *sub;           /* NULL: closed */
 	uint32_t stamps;         /* SHMQ_TOPIC_* */
@@ -41,6 +44,7 @@ struct sub {
 	int verbose, latency;
 
 	struct source *sources;
+	size_t told; /* of a pattern's topics: whose message was the last */
 	size_t source_count, source_room, open_count;
 	size_t aside_count; /* of those open: stalled, out of the set */
 	shmq_waitset *set;
@@ -107,6 +111,9 @@ static int gates(enum shmq_policy policy)
 static int check_end(const struct sub *sub, const struct source *source,
 		     const struct shmq_topic_info *info)
 {
+	if (sub->to_text && source->is_pattern)
+		return out_fail(NULL, SHMQ_EOPTION, "subscribing to", source->topic,
+				"--to is of one topic: name them");
 	if (sub->to.kind == WHEN_SEQ && !source->partition_plus1 && info->partitions > 1)
 		return out_fail(NULL, SHMQ_EOPTION, "subscribing to", source->topic,
 				"a seq counts in one partition: name it with --partition");
@@ -116,9 +123,25 @@ static int check_end(const struct sub *sub, const struct source *source,
 	return CLI_OK;
 }
 
+static void describe_source(struct source *source, const struct shmq_topic_info *info)
+{
+	source->loss = (struct loss){ "receiving from", source->topic,
+				      .hint = "read faster, or create the topic deeper" };
+	source->stamps = info->flags;
+	source->views = gates(info->policy); /* those of a pattern may be of any */
+	source->partitions = info->partitions;
+	source->lost_here = cli_alloc(NULL, info->partitions * sizeof(*source->lost_here));
+	memset(source->lost_here, 0, info->partitions * sizeof(*source->lost_here));
+}
+
+static int is_pattern(const char *topic)
+{
+	return strpbrk(topic, "*#") != NULL;
+}
+
 static int open_source(struct sub *sub, struct source *source, struct shmq_sub_options *how)
 {
-	struct shmq_topic_info info;
+	struct shmq_topic_info info = { .partitions = 1, .flags = SHMQ_TOPIC_TIME };
 	const char *hint = NULL;
 	int rc;
 
@@ -128,7 +151,8 @@ static int open_source(struct sub *sub, struct source *source, struct shmq_sub_o
 		hint = "a seq counts in one partition: name it with --partition";
 	if (rc == SHMQ_EINUSE && how->cursor)
 		hint = "end that one, or name another cursor";
-	if (rc == 0)
+	source->is_pattern = is_pattern(source->topic);
+	if (rc == 0 && !source->is_pattern)
 		rc = shmq_sub_get_topic(source->sub, &info);
 	if (rc == 0)
 		rc = shmq_waitset_add(sub->set, source->sub);
@@ -139,13 +163,7 @@ static int open_source(struct sub *sub, struct source *source, struct shmq_sub_o
 	}
 	if (rc < 0)
 		return out_fail(sub->cli, rc, "subscribing to", source->topic, hint);
-	source->loss = (struct loss){ "receiving from", source->topic,
-				      .hint = "read faster, or create the topic deeper" };
-	source->stamps = info.flags;
-	source->views = gates(info.policy);
-	source->partitions = info.partitions;
-	source->lost_here = cli_alloc(NULL, info.partitions * sizeof(*source->lost_here));
-	memset(source->lost_here, 0, info.partitions * sizeof(*source->lost_here));
+	describe_source(source, &info);
 	sub->open_count++;
 	return check_end(sub, source, &info);
 }
@@ -195,10 +213,41 @@ static void close_sources(struct sub *sub)
 	for (i = 0; i < sub->source_count; i++) {
 		shmq_sub_close(sub->sources[i].sub);
 		free(sub->sources[i].lost_here);
+		free(sub->sources[i].copy);
 	}
 	free(sub->sources);
 	free(sub->ready);
 	free(sub->copy);
+}
+
+/* ---- topics of a pattern --------------------------------------------- */
+
+static int is_told(const struct source *source, const char *topic)
+{
+	return source->copy && !strcmp(source->topic, topic);
+}
+
+/* Whom what the pattern `from` has just told is of; `from` itself where that is no
+ * topic that it reads.  Others may have moved. */
+static size_t find_told(struct sub *sub, size_t from)
+{
+	const char *topic = shmq_sub_topic(sub->sources[from].sub);
+	struct shmq_topic_info info;
+	struct source *fresh;
+	size_t i;
+
+	if (sub->told < sub->source_count && is_told(&sub->sources[sub->told], topic))
+		return sub->told;
+	for (i = 0; i < sub->source_count; i++)
+		if (is_told(&sub->sources[i], topic))
+			return sub->told = i;
+	if (shmq_sub_get_topic(sub->sources[from].sub, &info) < 0)
+		return from;
+	add_source(sub, NULL, 0);
+	fresh = &sub->sources[sub->source_count - 1];
+	fresh->topic = fresh->copy = cli_strdup(topic);
+	describe_source(fresh, &info);
+	return sub->told = sub->source_count - 1;
 }
 
 /* ---- losses ---------------------------------------------------------- */
@@ -441,14 +490,28 @@ static int64_t look_at_stalled(struct sub *sub)
 	return next;
 }
 
-/* One step.  Returns 1 if there may be more at once. */
-static int receive(struct sub *sub, struct source *source)
+/* What a pattern tells goes on behind it: the handle has it once, and other topics. */
+static int tell_on(struct source *of, const struct shmq_msg *msg, int rc)
 {
+	if (rc == SHMQ_EEVICTED)
+		lose(of, msg);
+	out_fail(NULL, rc, "receiving from", of->topic, NULL);
+	return 1;
+}
+
+/* One step of the i-th source.  Returns 1 if there may be more at once. */
+static int receive(struct sub *sub, size_t i)
+{
+	struct source *source = &sub->sources[i], *of;
 	struct shmq_msg msg = { 0 };
 	int rc;
 
 	rc = source->views ? shmq_receive(source->sub, &msg, SHMQ_NOWAIT) :
 			     receive_copy(sub, source, &msg);
+	if (rc == SHMQ_EEMPTY)
+		return 0;
+	of = source->is_pattern ? &sub->sources[find_told(sub, i)] : source;
+	source = &sub->sources[i];
 	switch (rc) {
 	case 0:
 		source->stalled = 0;
@@ -456,14 +519,14 @@ static int receive(struct sub *sub, struct source *source)
 			close_source(sub, source, CLI_OK);
 			return 0;
 		}
-		write_message(sub, source, &msg);
+		write_message(sub, of, &msg);
 		return !sub->done;
-	case SHMQ_EEMPTY:
-		return 0;
 	case SHMQ_EOVERRUN:
-		lose(source, &msg);
+		lose(of, &msg);
 		return 1;
 	case SHMQ_EEVICTED:
+		if (source->is_pattern)
+			return tell_on(of, &msg, rc);
 		lose(source, &msg);
 		close_source(sub, source,
 			     out_fail(NULL, rc, "receiving from", source->topic, NULL));
@@ -472,20 +535,26 @@ static int receive(struct sub *sub, struct source *source)
 		close_source(sub, source, ended(sub, source));
 		return 0;
 	case SHMQ_ESTALLED:
+		if (source->is_pattern)
+			return tell_on(of, &msg, rc);
 		stall(sub, source);
 		return 0;
 	default:
-		end(sub, out_fail(sub->cli, rc, "receiving from", source->topic, NULL));
+		end(sub, out_fail(sub->cli, rc, "receiving from",
+				  source->is_pattern && *shmq_sub_topic(source->sub) ?
+					  shmq_sub_topic(source->sub) :
+					  source->topic,
+				  NULL));
 		return 0;
 	}
 }
 
 static void take_turn(struct sub *sub, const shmq_sub *ready)
 {
-	struct source *source = sub->sources;
+	size_t source = 0;
 	int i;
 
-	while (source->sub != ready)
+	while (sub->sources[source].sub != ready)
 		source++;
 	for (i = 0; i < TURN && !sig_stopped(); i++)
 		if (!receive(sub, source))
@@ -504,7 +573,7 @@ static void leave_passed(struct sub *sub)
 	for (i = 0; i < sub->source_count && !sub->done; i++) {
 		struct source *source = &sub->sources[i];
 
-		if (!source->sub || source->again_ns ||
+		if (!source->sub || source->is_pattern || source->again_ns ||
 		    !when_is_passed(&sub->to, sub->cli->bus, source->topic,
 				    source->partition_plus1))
 			continue;
@@ -638,8 +707,10 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct command cmd_sub = {
 	"sub",
-	"TOPIC... [OPTION]...",
+	"TOPIC|PATTERN... [OPTION]...",
 	"Receive messages and print them",
+	"In a pattern the word * stands for one word and # for any number of them: quote it.\n"
+	"Topics that match are read as they come, from their first message on.\n"
 	"What is lost is told on stderr and makes the exit code 4.  SIGINT and SIGTERM end\n"
 	"it like --count: what was received is written, the exit code is 0 or 4.\n",
 	run,

@@ -315,3 +315,45 @@ load helper
 	shmq sub t --from oldest --count 7 >out
 	cmp lines out
 }
+
+@test "a_pattern_reads_topics_that_come_from_their_first_message_on" {
+	shmq create md.nyse.AAPL -q
+	start reader sub 'md.*.AAPL' --count 4 --print-topic
+	await '[ "$(subscribers md.nyse.AAPL)" = 1 ]'
+	for topic in md.x.AAPL md.x.MSFT md.x.y.AAPL; do
+		shmq create $topic -q
+		seq 2 | shmq pub $topic
+	done
+	await '[ "$(wc -l <reader.out)" = 2 ]'
+	shmq rm md.x.AAPL
+	seq 3 4 | shmq pub md.nyse.AAPL
+	finish reader
+	[ "$(cat reader.out)" = "$(printf 'md.x.AAPL\t%s\n' 1 2; printf 'md.nyse.AAPL\t%s\n' 3 4)" ]
+}
+
+@test "of_a_pattern_each_topic_has_its_summary" {
+	shmq create l.0 -q
+	start reader sub 'l.#' --count 15 --verbose --json
+	await '[ "$(subscribers l.0)" = 1 ]'
+	for topic in l.a l.b.c; do
+		shmq create $topic -q
+	done
+	seq 10 | shmq pub l.a
+	seq 5 | shmq pub l.b.c
+	finish reader
+	grep -qF 'received from "l.a": 10 messages, 0 lost' reader.err
+	grep -qF 'received from "l.b.c": 5 messages, 0 lost' reader.err
+	[ "$(json '$_->{topic}' <reader.out | sort | uniq -c | xargs)" = "10 l.a 5 l.b.c" ]
+}
+
+@test "a_pattern_takes_no_place_of_one_topic" {
+	run -2 shmq sub 'a.*' --from 5
+	is_said_well "$output"
+	run -2 shmq sub 'a.*' --partition 1
+	is_said_well "$output"
+	run -2 shmq sub 'a.*' --to 5
+	is_said_well "$output"
+	run -2 shmq sub 'a.b*'
+	is_said_well "$output"
+	has "$output" "whole words"
+}
