@@ -154,6 +154,13 @@ result pattern_receives_from_every_topic_that_matches
 run "$shmq" rm md.nyse.MSFT md.xetra.AAPL
 result topics_of_pattern_are_removed
 
+run "$build/examples/event_loop" >"$dir/out"
+result event_loop_exits_0
+echo 'by an edge' | same "$dir/out"
+result event_loop_receives_by_its_descriptor
+run "$shmq" rm loop
+result topic_of_event_loop_is_removed
+
 run "$build/examples/latency" >"$dir/out" 2>/dev/null
 result latency_exits_0
 same "$dir/out" <<'END'

@@ -500,9 +500,9 @@ int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, uint64_t seq,
 			  enum shmq_confirm level, int64_t timeout_ns);
 
 /* A descriptor that becomes readable whenever more was confirmed in any partition,
- * at either level: read 8 bytes from it, then ask shmq_pub_confirmed().  The
- * first call starts a thread, which lives as long as the handle, as does the
- * descriptor.  One thread at a time.  -ENOMEM, -EMFILE, -EAGAIN. */
+ * at either level: read 8 bytes from it, then ask shmq_pub_confirmed().  It goes
+ * with the handle; one thread of the library's waits for all descriptors of a bus.  One thread at a
+ * time.  -ENOMEM, -EMFILE, -EAGAIN. */
 int shmq_pub_confirm_fd(shmq_pub *pub);
 
 struct shmq_pub_stats {
@@ -619,6 +619,21 @@ int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg
 typedef int shmq_handler(void *arg, const struct shmq_msg *msg);
 ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max, int64_t timeout_ns);
 
+/* A descriptor for poll(2), epoll(7) and event loops, level- or edge-triggered: it is
+ * readable until a receive or poll on the handle finds nothing (SHMQ_EEMPTY,
+ * SHMQ_ETIMEOUT), and becomes readable, with an edge, when there may be something
+ * again: a message, a loss, an end.  So: when it is readable, receive with
+ * SHMQ_NOWAIT until that finds nothing, or, level-triggered, as often as you like.
+ * It may be readable for nothing, and is every ten seconds; each millisecond while a
+ * log is read that has not come further, or where membarrier(2) is missing.  Read
+ * nothing from it, and close it not: it goes with the handle.
+ *
+ * Publishers do for it what they do for a subscriber that sleeps, once after each
+ * receive that found nothing; one thread of the library's waits for all descriptors
+ * of the bus.  SHMQ_EOPTION on a topic where nobody may sleep (but of a pattern: then
+ * it is readable each millisecond); -EMFILE, -ENOMEM, -EAGAIN (no thread). */
+int shmq_sub_fd(shmq_sub *sub);
+
 /* Give the current view back now instead of with the next call. */
 int shmq_release(shmq_sub *sub);
 
@@ -712,6 +727,9 @@ void shmq_waitset_destroy(shmq_waitset *set);
 int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub);
 int shmq_waitset_remove(shmq_waitset *set, shmq_sub *sub);
 int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t timeout_ns);
+
+/* As shmq_sub_fd() for all of the set: readable until a wait finds nobody ready. */
+int shmq_waitset_fd(shmq_waitset *set);
 
 /* ---- logs ------------------------------------------------------------ */
 

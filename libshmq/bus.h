@@ -84,6 +84,8 @@ struct shmq_bus {
 	pthread_mutex_t deferred_lock;
 	struct shmq__handle *deferred;
 
+	struct shmq__notifier *notifier; /* notify.c; event_lock */
+
 	pthread_mutex_t event_lock;
 	pthread_cond_t event_cond;
 	struct shmq_event event[BUS_EVENTS];

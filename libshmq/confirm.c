@@ -12,24 +12,15 @@
  */
 #include "clock.h"
 #include "futex.h"
+#include "notify.h"
 #include "pub.h"
 #include "wait.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #define LOOK_NS INT64_C(100000000) /* whether the topic ended, or the handle closes */
 #define LOOK_TURNS 64u             /* of a spinning wait, between looks at the clock */
-
-struct confirm_fd {
-	pthread_t thread;
-	int fd;
-	_Atomic int stop;
-};
 
 static struct lay_partition *record(const struct shmq_pub *pub, uint32_t partition)
 {
@@ -109,79 +100,34 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 
 /* ---- a descriptor ---------------------------------------------------- */
 
-static void *watch(void *arg)
-{
-	struct shmq_pub *pub = arg;
-	struct confirm_fd *c = pub->confirm;
-	uint32_t n = pub->h.topic->geo.partitions, i, seen[SHMQ_FUTEX_WAITV_MAX];
-	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
-	uint64_t one = 1;
-
-	/* Beyond what the kernel waits for at once, the first ones tell: their
-	 * tailer writes all of a topic's partitions in turn. */
-	if (n > SHMQ_FUTEX_WAITV_MAX)
-		n = SHMQ_FUTEX_WAITV_MAX;
-	for (i = 0; i < n; i++) {
-		word[i] = &record(pub, i)->log_word;
-		seen[i] = load_acquire((shmq_au32 *)(uintptr_t)word[i]);
-	}
-	while (!atomic_load(&c->stop)) {
-		uint32_t risen = 0;
-
-		if (shmq__futex_waitv(word, seen, n, shmq__clock_deadline(LOOK_NS)) == -ENOSYS)
-			shmq__futex_wait(word[0], seen[0], shmq__clock_deadline(LOOK_NS));
-		for (i = 0; i < n; i++) {
-			uint32_t now = load_acquire((shmq_au32 *)(uintptr_t)word[i]);
-
-			risen += now != seen[i];
-			seen[i] = now;
-		}
-		if (risen && write(c->fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-			break;
-	}
-	return NULL;
-}
-
 SHMQ_EXPORT int shmq_pub_confirm_fd(shmq_pub *pub)
 {
 	int error = check(pub, 0, SHMQ_WRITTEN);
-	struct confirm_fd *c;
-	sigset_t all, before;
+	const shmq_au32 **word;
+	uint32_t n, i;
 
 	if (error)
 		return error;
 	if (pub->confirm)
-		return pub->confirm->fd;
-	c = calloc(1, sizeof(*c));
-	if (!c)
+		return shmq__notify_fd(pub->confirm);
+	n = pub->h.topic->geo.partitions;
+	word = calloc(n, sizeof(shmq_au32 *));
+	if (!word)
 		return -ENOMEM;
-	c->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (c->fd < 0) {
-		free(c);
-		return -errno;
-	}
-	pub->confirm = c;
-	sigfillset(&all); /* signals are the application's threads' */
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	error = pthread_create(&c->thread, NULL, watch, pub);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	for (i = 0; i < n; i++)
+		word[i] = &record(pub, i)->log_word;
+	error = shmq__notify_open(pub->h.bus, NOTIFY_COUNT, &pub->confirm);
 	if (!error)
-		return c->fd;
-	pub->confirm = NULL;
-	close(c->fd);
-	free(c);
-	return -error;
+		error = shmq__notify_words(pub->confirm, word, n);
+	free(word);
+	if (!error)
+		return shmq__notify_fd(pub->confirm);
+	shmq__pub_close_confirm(pub);
+	return error;
 }
 
 void shmq__pub_close_confirm(struct shmq_pub *pub)
 {
-	struct confirm_fd *c = pub->confirm;
-
-	if (!c)
-		return;
-	atomic_store(&c->stop, 1);
-	pthread_join(c->thread, NULL);
-	close(c->fd);
-	free(c);
+	shmq__notify_close(pub->confirm);
 	pub->confirm = NULL;
 }

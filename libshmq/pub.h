@@ -62,7 +62,7 @@ struct shmq_pub {
 	lay_ref arena_ref;
 	struct open_claim claim;
 	char *staging;
-	struct confirm_fd *confirm; /* NULL unless it was asked for */
+	struct shmq__notify *confirm; /* NULL unless it was asked for */
 
 	struct pending *pending; /* atomic batch */
 	size_t pending_capacity;

@@ -68,8 +68,10 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 						  shmq__sub_look_once(sub, msg);
 		if (rc != SHMQ_EEMPTY)
 			return rc;
-		if (step == WAIT_EXPIRED)
-			return SHMQ_ETIMEOUT;
+		if (step == WAIT_EXPIRED) {
+			rc = sub->notify ? shmq__sub_rearm(sub, msg) : rc;
+			return rc == SHMQ_EEMPTY ? SHMQ_ETIMEOUT : rc;
+		}
 		if (step == WAIT_SLEEP) {
 			rc = sleep_once(sub, msg, w.deadline);
 			if (rc != SHMQ_EEMPTY)
@@ -115,7 +117,8 @@ static __attribute__((noinline)) int receive_long(struct shmq_sub *sub, struct s
 		return wait_for_message(sub, msg, timeout_ns);
 	if (unlikely(sub->stands_at_claim))
 		shmq__sub_report_stuck(sub);
-	return shmq__sub_end_of_stream(sub, msg);
+	rc = shmq__sub_end_of_stream(sub, msg);
+	return rc == SHMQ_EEMPTY && unlikely(sub->notify != NULL) ? shmq__sub_rearm(sub, msg) : rc;
 }
 
 /* A message of one slot is at the cursor of the only lane, where *s says w. */

@@ -3,6 +3,7 @@
  * sub: the subscriber handle: opening and closing, statistics, and what wait
  * sets need to know.
  */
+#include "notify.h"
 #include "sub_priv.h"
 #include "wait.h"
 
@@ -157,6 +158,7 @@ void shmq__sub_close(struct shmq__handle *h)
 
 	if (sub->set)
 		shmq__waitset_forget(sub->set, sub);
+	shmq__notify_close(sub->notify);
 	if (!sub_check(sub))
 		shmq__park_free(sub->park);
 	if (sub->pattern) {

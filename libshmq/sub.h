@@ -60,6 +60,15 @@ void shmq__sub_trust_log(struct shmq_sub *sub);
  * subscribers one or NULL. */
 const struct shmq_sub *shmq__sub_teller(const struct shmq_sub *sub);
 
+/* The words of n subscribers for a descriptor (notify.h). */
+struct shmq__notify;
+int shmq__sub_give_words(struct shmq__notify *to, struct shmq_sub *const *sub, unsigned n);
+/* 1 if its topic lets nobody sleep. */
+int shmq__sub_is_spin_only(const struct shmq_sub *sub);
+/* How long a descriptor may be left to wakes alone, or as SHMQ__BELL_BACKSTOP_NS:
+ * reports what is stuck. */
+int64_t shmq__sub_patience(struct shmq_sub *sub);
+
 /* Copy payload, key and properties behind each other to buf, and point
  * the message there. */
 void shmq__sub_copy_out(struct shmq_msg *m, char *buf);

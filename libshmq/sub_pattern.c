@@ -55,8 +55,8 @@ struct pattern {
 	struct joined *teller;
 	char topic[SHMQ_NAME_MAX + 1]; /* what the last call told of */
 	int left_some, told_lost;
-	int is_changed; /* what it sleeps on */
-	uint64_t *gone; /* tokens: left, and the supervisor was not told yet */
+	unsigned changes, parked; /* of what it sleeps on, and as the park has it */
+	uint64_t *gone;           /* tokens: left, and the supervisor was not told yet */
 	size_t gone_count, gone_capacity;
 	struct shmq_sub_stats past; /* of those that were left */
 };
@@ -98,7 +98,7 @@ static void tell_of(struct pattern *p, struct joined *j)
 /* What it sleeps on is another: who is about to sleep looks once more. */
 static void change(struct shmq_sub *sub)
 {
-	sub->pattern->is_changed = 1;
+	sub->pattern->changes++;
 	sub->gave_up = 1;
 	if (sub->set)
 		shmq__waitset_change(sub->set);
@@ -602,13 +602,18 @@ void shmq__pattern_list_bells(const struct shmq_sub *sub, struct lay_bell **list
 	}
 }
 
+unsigned shmq__pattern_changes(const struct shmq_sub *sub)
+{
+	return sub->pattern->changes;
+}
+
 int shmq__pattern_prepare_park(struct shmq_sub *sub)
 {
 	unsigned n = shmq__pattern_bells(sub);
 	struct lay_bell **bell;
 	int error;
 
-	if (sub->park && !sub->pattern->is_changed)
+	if (sub->park && sub->pattern->parked == sub->pattern->changes)
 		return 0;
 	bell = calloc(n ? n : 1, sizeof(*bell));
 	if (!bell)
@@ -619,7 +624,7 @@ int shmq__pattern_prepare_park(struct shmq_sub *sub)
 	free(sub->bell);
 	sub->bell = bell;
 	error = shmq__park_create(bell, n, shmq__pattern_word(sub), sub->fence, &sub->park);
-	sub->pattern->is_changed = error != 0;
+	sub->pattern->parked = sub->pattern->changes;
 	return error;
 }
 

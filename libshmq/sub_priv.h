@@ -12,7 +12,7 @@
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
  * sub_replay.c reads the log instead of the ring; sub_store.c keeps how far it
  * has come under a name; sub_latency.c measures; sub_pattern.c reads all topics that
- * match a pattern; sub.c opens and closes.
+ * match a pattern; sub_fd.c has its descriptor; sub.c opens and closes.
  */
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
@@ -107,6 +107,8 @@ struct shmq_sub {
 	struct shmq__park *park;
 	struct lay_bell **bell;
 	struct shmq_waitset *set;
+	struct shmq__notify *notify; /* its descriptor, NULL unless it was asked for */
+	unsigned notify_changes;     /* of a pattern, when that got its words */
 	struct rlane lane[];
 };
 
@@ -277,6 +279,12 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 		   struct shmq_sub *of, struct shmq_sub **out, struct shmq__why *why);
 void shmq__sub_close(struct shmq__handle *h);
 
+/* ---- sub_fd.c ------------------------------------------------------------ */
+
+/* Nothing was found, and sub has a descriptor: see to it that it becomes readable
+ * when there is something.  SHMQ_EEMPTY, or what was found meanwhile. */
+int shmq__sub_rearm(struct shmq_sub *sub, struct shmq_msg *msg);
+
 /* ---- sub_look.c: for patterns -------------------------------------------- */
 
 /* It had messages or a publisher, and none is left. */
@@ -300,6 +308,8 @@ void shmq__pattern_list_bells(const struct shmq_sub *sub, struct lay_bell **list
 void shmq__pattern_get_stats(const struct shmq_sub *sub, struct shmq_sub_stats *out);
 const shmq_au32 *shmq__pattern_word(const struct shmq_sub *sub);
 
+/* So often has what it sleeps on changed. */
+unsigned shmq__pattern_changes(const struct shmq_sub *sub);
 /* Make sub->park anew if what it sleeps on has changed. */
 int shmq__pattern_prepare_park(struct shmq_sub *sub);
 

@@ -2,6 +2,7 @@
  *
  * waitset: wait until any of many subscribers has something.
  */
+#include "notify.h"
 #include "park.h"
 #include "sub.h"
 #include "wait.h"
@@ -14,8 +15,10 @@ struct shmq_waitset {
 	struct shmq_bus *bus;
 	struct shmq_sub **sub;
 	unsigned count, capacity, turn;
-	struct lay_bell **bell;  /* of all subscribers; rebuilt with park */
-	struct shmq__park *park; /* NULL: the set has changed */
+	struct lay_bell **bell;      /* of all subscribers; rebuilt with park */
+	struct shmq__park *park;     /* NULL: the set has changed */
+	struct shmq__notify *notify; /* its descriptor, NULL unless it was asked for */
+	int has_words;               /* that has those of all subscribers */
 };
 
 void shmq__waitset_change(struct shmq_waitset *set)
@@ -24,6 +27,9 @@ void shmq__waitset_change(struct shmq_waitset *set)
 	free(set->bell);
 	set->park = NULL;
 	set->bell = NULL;
+	set->has_words = 0;
+	if (set->notify) /* who has come may have something */
+		shmq__notify_raise(set->notify);
 }
 
 SHMQ_EXPORT int shmq_waitset_create(shmq_bus *bus, shmq_waitset **out)
@@ -48,6 +54,8 @@ SHMQ_EXPORT void shmq_waitset_destroy(shmq_waitset *set)
 		return;
 	for (i = 0; i < set->count; i++)
 		shmq__sub_enter(set->sub[i], NULL);
+	shmq__notify_close(set->notify);
+	set->notify = NULL;
 	shmq__waitset_change(set);
 	free(set->sub);
 	free(set);
@@ -59,6 +67,8 @@ SHMQ_EXPORT int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub)
 
 	if (error)
 		return error;
+	if (set->notify && shmq__sub_is_spin_only(sub))
+		return SHMQ_EOPTION;
 	if (shmq__sub_bus(sub) != set->bus || shmq__sub_set(sub))
 		return SHMQ_EOPTION;
 	if (set->count == set->capacity) {
@@ -208,6 +218,57 @@ static enum shmq_wait mode_of(const struct shmq_waitset *set, int64_t *spin_ns)
 	return mode;
 }
 
+SHMQ_EXPORT int shmq_waitset_fd(shmq_waitset *set)
+{
+	int error = bus_check(set->bus);
+	unsigned i;
+
+	for (i = 0; !error && i < set->count; i++)
+		if (shmq__sub_is_spin_only(set->sub[i]))
+			error = SHMQ_EOPTION;
+	if (!error && !set->notify)
+		error = shmq__notify_open(set->bus, NOTIFY_LEVEL, &set->notify);
+	return error ? error : shmq__notify_fd(set->notify);
+}
+
+/* Nobody is ready, and the set has a descriptor. */
+static int rearm(struct shmq_waitset *set, struct shmq_sub **ready, size_t n)
+{
+	int64_t patience = SHMQ__BELL_BACKSTOP_NS, ns;
+	unsigned i;
+	int rc;
+
+	if (!shmq__notify_is_raised(set->notify))
+		return 0;
+	shmq__notify_lower(set->notify); /* D1 */
+	rc = prepare_park(set);
+	if (!rc && !set->has_words)
+		rc = shmq__sub_give_words(set->notify, set->sub, set->count);
+	if (!rc) {
+		set->has_words = 1;
+		shmq__park_arm(set->park);   /* D2 */
+		rc = collect(set, ready, n); /* D3 */
+	}
+	if (rc || !set->park) { /* without: one has joined a topic meanwhile */
+		shmq__notify_raise(set->notify);
+		return rc;
+	}
+	for (i = 0; i < set->count; i++) {
+		ns = shmq__sub_patience(set->sub[i]);
+		if (ns < patience)
+			patience = ns;
+	}
+	shmq__notify_until(set->notify, patience);
+	return 0;
+}
+
+static int nothing(struct shmq_waitset *set, struct shmq_sub **ready, size_t n, int error)
+{
+	int rc = set->notify ? rearm(set, ready, n) : 0;
+
+	return rc ? rc : error;
+}
+
 SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t timeout_ns)
 {
 	struct waiter w;
@@ -224,7 +285,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 	if (rc)
 		return rc;
 	if (timeout_ns == SHMQ_NOWAIT || !set->count)
-		return SHMQ_EEMPTY;
+		return nothing(set, ready, n, SHMQ_EEMPTY);
 	mode = mode_of(set, &spin_ns);
 	shmq__waiter_start(&w, mode, spin_ns, timeout_ns);
 	for (;;) {
@@ -235,7 +296,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 		if (rc)
 			return rc;
 		if (step == WAIT_EXPIRED)
-			return SHMQ_ETIMEOUT;
+			return nothing(set, ready, n, SHMQ_ETIMEOUT);
 		if (step == WAIT_AGAIN && ++turns % 4096 == 0)
 			report_stuck(set); /* spinners look now and then */
 	}

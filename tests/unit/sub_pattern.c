@@ -178,15 +178,15 @@ TEST(of_two_topics_of_one_name_the_older_is_read_first)
 
 	set_up();
 	sub = open_sub(bus, "#");
-	create_and_send("t", 3, TOPIC_OPTIONS());
+	create_and_send("t", 100, TOPIC_OPTIONS());
 	CHECK_OK(shmq_topic_move(other, "t"));
 	pub = open_pub(other, "t");
-	for (i = 3; i < 5; i++)
+	for (i = 100; i < 200; i++)
 		CHECK_OK(shmq_publish(pub, &i, sizeof(i)));
 	shmq_pub_close(pub);
 	CHECK_OK(shmq_topic_remove(other, "t", 0));
 	create_and_send("t", 2, TOPIC_OPTIONS());
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < 200; i++)
 		check_next(sub, "t", i);
 	for (i = 0; i < 2; i++)
 		check_next(sub, "t", i);

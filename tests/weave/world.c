@@ -175,6 +175,16 @@ void *shmq__mem_get(size_t bytes)
 	return calloc(1, bytes);
 }
 
+/* No subscriber here has a descriptor. */
+void shmq__notify_close(struct shmq__notify *n)
+{
+}
+
+int shmq__sub_rearm(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	return SHMQ_EEMPTY;
+}
+
 /* No subscriber here is of a pattern. */
 int shmq__name_is_pattern(const char *text)
 {
