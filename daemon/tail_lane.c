@@ -25,6 +25,7 @@
 #define PUMP_MESSAGES 4096u /* before others have their turn */
 /* So long a message may wait for others that are written with it. */
 #define GATHER_NS UINT64_C(200000)
+#define GROUP_PART 4u   /* of a sync: so long it waits for those it was for last */
 #define CLOCK_EVERY 64u /* messages: reading the clock takes longer than one */
 #define BATCH_BYTES (UINT64_C(1) << 20)
 #define RETRY_NS UINT64_C(1000000000)
@@ -440,13 +441,15 @@ static int needs_sync(const struct tail_lane *l, const struct tail_marks *m, uin
 /* A sync has ended.  Those whose messages it confirmed send again now, if they
  * have waited for it: the next sync is to be one for them and for those who
  * have sent meanwhile, and not one for the first of them and a second for the
- * others.  If they do not come it begins after as long as the last one took. */
+ * others.  It does not wait long for them: they come within a fraction of what
+ * it takes, or there are so many of them that waking all takes longer than it,
+ * and then it goes on beside that for those who are back. */
 static void await_group(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
 {
 	if (!l->sync_ns || seq_diff(l->sync_seq, m->synced) > 0)
 		return;
 	l->group_seq = l->next + (m->synced - load_relaxed(&l->o.part->log_synced));
-	l->group_ns = now + (now - l->sync_ns);
+	l->group_ns = now + (now - l->sync_ns) / GROUP_PART;
 	l->sync_ns = 0;
 }
 
@@ -518,6 +521,8 @@ static void tell(struct tail_lane *l, const struct tail_marks *m)
 {
 	struct lay_partition *part = l->o.part;
 	uint64_t written = limit_written(l, m), synced = m->synced;
+	uint64_t old_written = load_relaxed(&part->log_written),
+		 old_synced = load_relaxed(&part->log_synced);
 	int error = m->error ? m->error : m->sync_error;
 
 	if (seq_diff(synced, written) > 0)
@@ -531,13 +536,13 @@ static void tell(struct tail_lane *l, const struct tail_marks *m)
 		else
 			log_info("log of \"%s\", partition %u goes on", l->name, l->o.partition);
 	}
-	if (written == load_relaxed(&part->log_written) &&
-	    synced == load_relaxed(&part->log_synced))
+	if (written == old_written && synced == old_synced)
 		return;
 	store_release(&part->log_written, written); /* L1 */
 	store_release(&part->log_synced, synced);
 	atomic_fetch_add_explicit(&part->log_word, 1, memory_order_release);
-	shmq__futex_wake(&part->log_word);
+	shmq__futex_wake_bits(&part->log_word, lay_seq_bits(old_written, written) |
+						       lay_seq_bits(old_synced, synced));
 	shmq__sub_ring_credit(l->sub);
 }
 

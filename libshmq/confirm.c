@@ -4,11 +4,12 @@
  *
  * The tailer raises two marks per partition and bumps a word beside them,
  * on which any number of processes sleep at once: one write of the tailer's
- * confirms the messages of all of them.
+ * confirms the messages of all of them, and wakes those whose they are.
  *
  * Edges
  *   L3 mark (release), then word -> word, then mark (acquire): who finds the
- *      mark too low and sleeps on the word it read before is woken.
+ *      mark too low and sleeps on the word it read before, with the bit of its
+ *      seq, is woken by whoever raises the mark beyond that.
  */
 #include "clock.h"
 #include "futex.h"
@@ -84,8 +85,8 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 		if (step == WAIT_AGAIN && (w.looks % LOOK_TURNS || shmq__clock_left(look)))
 			continue;
 		if (step == WAIT_SLEEP)
-			shmq__futex_wait(&part->log_word, word,
-					 look < w.deadline ? look : w.deadline);
+			shmq__futex_wait_bits(&part->log_word, word, lay_seq_bits(seq, seq + 1),
+					      look < w.deadline ? look : w.deadline);
 		error = pub_check(pub);
 		if (error)
 			return error;

@@ -31,20 +31,31 @@ static int result(long rc)
 	return -errno;
 }
 
-int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline)
+int shmq__futex_wait_bits(const shmq_au32 *word, uint32_t expected, uint32_t bits,
+			  uint64_t deadline)
 {
 	struct timespec ts;
 
 	/* WAIT_BITSET takes an absolute monotonic time. */
 	return result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected,
-			      to_timespec(deadline, &ts), NULL, FUTEX_BITSET_MATCH_ANY));
+			      to_timespec(deadline, &ts), NULL, bits));
+}
+
+int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline)
+{
+	return shmq__futex_wait_bits(word, expected, FUTEX_BITSET_MATCH_ANY, deadline);
+}
+
+int shmq__futex_wake_bits(shmq_au32 *word, uint32_t bits)
+{
+	long rc = syscall(SYS_futex, word, FUTEX_WAKE_BITSET, INT32_MAX, NULL, NULL, bits);
+
+	return rc < 0 ? 0 : (int)rc;
 }
 
 int shmq__futex_wake(shmq_au32 *word)
 {
-	long rc = syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-
-	return rc < 0 ? 0 : (int)rc;
+	return shmq__futex_wake_bits(word, FUTEX_BITSET_MATCH_ANY);
 }
 
 int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,

@@ -21,6 +21,12 @@ int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline
 /* Wake everyone who sleeps on word; returns how many. */
 int shmq__futex_wake(shmq_au32 *word);
 
+/* The same among those alone whose bits have one in common; who sleeps without
+ * has all.  There has to be one. */
+int shmq__futex_wait_bits(const shmq_au32 *word, uint32_t expected, uint32_t bits,
+			  uint64_t deadline);
+int shmq__futex_wake_bits(shmq_au32 *word, uint32_t bits);
+
 /* Sleep until one of n (at most SHMQ_FUTEX_WAITV_MAX) words differs from its
  * expectation or is woken.  As shmq__futex_wait(), or -ENOSYS. */
 int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,

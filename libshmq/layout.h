@@ -456,6 +456,22 @@ struct lay_partition {
 };
 _Static_assert(sizeof(struct lay_partition) == 64, "partition record");
 
+/* Who waits for a seq sleeps on log_word with that one's bit, so that those
+ * wake whose seqs have come and not all: the bits of the seqs [from, to), of
+ * which there is one at least. */
+#define LAY_SEQS_PER_BIT 4u
+
+static inline uint32_t lay_seq_bits(uint64_t from, uint64_t to)
+{
+	uint64_t first = from / LAY_SEQS_PER_BIT, n = (to - 1) / LAY_SEQS_PER_BIT - first + 1;
+	unsigned shift = (unsigned)(first % 32);
+	uint32_t bits = (uint32_t)((UINT64_C(1) << n) - 1);
+
+	if (n >= 32)
+		return UINT32_MAX;
+	return bits << shift | (uint32_t)((uint64_t)bits >> (32 - shift));
+}
+
 /* Roster: who has a topic open.  A member is published by its state,
  * stored last with release, then the topic's epoch is bumped; it leaves the
  * other way round.  Only the supervisor writes. */

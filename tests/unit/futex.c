@@ -65,6 +65,41 @@ TEST(a_wake_wakes_everybody)
 		fake_join(thread[i]);
 }
 
+struct sleeper {
+	shmq_au32 *word, ended;
+	uint32_t bits;
+};
+
+static void *sleep_by_bits(void *arg)
+{
+	struct sleeper *s = arg;
+
+	shmq__futex_wait_bits(s->word, 0, s->bits, UINT64_MAX);
+	store_release(&s->ended, 1);
+	return NULL;
+}
+
+static void wake_one(shmq_au32 *word, uint32_t bits)
+{
+	while (!shmq__futex_wake_bits(word, bits))
+		;
+}
+
+TEST(a_wake_by_bits_wakes_those_alone_who_have_one_of_them)
+{
+	static shmq_au32 word;
+	struct sleeper s[] = { { .word = &word, .bits = 1 }, { .word = &word, .bits = 6 } };
+	pthread_t thread[2];
+
+	for (int i = 0; i < 2; i++)
+		thread[i] = fake_thread(sleep_by_bits, &s[i]);
+	wake_one(&word, 12);
+	fake_join(thread[1]);
+	CHECK_EQ(load_acquire(&s[0].ended), 0);
+	wake_one(&word, UINT32_MAX);
+	fake_join(thread[0]);
+}
+
 static int has_waitv(void)
 {
 	shmq_au32 word = 1;

@@ -331,6 +331,26 @@ TEST(seqs_are_compared_over_their_wrap)
 	CHECK_EQ(seq_diff(7, 3), 4);
 }
 
+TEST(who_waits_for_a_seq_has_a_bit_of_all_ranges_that_it_is_in)
+{
+	static const uint64_t bases[] = { 0, 1, 126, 1000, INT64_MAX - 70, UINT64_MAX - 70 };
+
+	for (size_t b = 0; b < sizeof(bases) / sizeof(bases[0]); b++)
+		for (uint64_t n = 1; n < 200; n++) {
+			uint64_t from = bases[b], to = from + n;
+
+			for (uint64_t seq = from; seq != to; seq++)
+				CHECK(lay_seq_bits(from, to) & lay_seq_bits(seq, seq + 1));
+		}
+}
+
+TEST(who_waits_for_a_later_seq_has_no_bit_of_a_range_before_it)
+{
+	for (uint64_t from = 0; from < 130; from++)
+		for (uint64_t seq = from + 64 + LAY_SEQS_PER_BIT; seq < from + 100; seq++)
+			CHECK_EQ(lay_seq_bits(from, from + 64) & lay_seq_bits(seq, seq + 1), 0);
+}
+
 TEST(a_reference_names_slab_and_offset)
 {
 	lay_ref ref = LAY_REF(65535, (UINT64_C(1) << 48) - 1);
