@@ -7,6 +7,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "log_sum.h"
 #include "shmq.h"
 
 /* The checksum begins behind its own field. */
@@ -15,6 +16,8 @@
 
 uint32_t shmq__log_sum(uint64_t seed, const void *data, size_t bytes)
 {
+	if (bytes >= LOG_SUM_WIDE_BYTES && log_sum_has_wide())
+		return (uint32_t)shmq__log_sum_wide(seed, data, bytes);
 	return (uint32_t)XXH3_64bits_withSeed(data, bytes, seed);
 }
 
