@@ -72,8 +72,8 @@ shmq_sub *durable_open_at(shmq_bus *bus, const char *topic, uint64_t seq);
 
 /* ---- the disk ------------------------------------------------------------ */
 
-/* Bytes a second of sequential O_DIRECT writes of 1 MiB, as many at once as
- * have been the fastest when it was first asked. */
+/* Bytes a second of sequential O_DIRECT writes to a file that is new, as large and
+ * as many at once as have been the fastest when it was first asked. */
 double durable_write_limit(uint64_t bytes);
 
 /* Have nothing of the directory's files in memory. */
@@ -85,7 +85,11 @@ int durable_is_cold(void);
 uint64_t durable_read(const char *topic);
 uint64_t durable_read_last(const char *topic);
 
-/* Where that is. */
+/* Read all of a topic's messages so, of one size in records of one size, and verify
+ * them: *next is the one to come. */
+void durable_read_records(const char *topic, size_t record_bytes, size_t bytes, uint64_t *next);
+
+/* Where the last segment is. */
 void durable_last_segment(const char *topic, char path[PATH_MAX]);
 
 #endif
