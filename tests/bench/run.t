@@ -104,6 +104,7 @@ stream.1p1c.64.vs_limit >= 0.72 against a bare ring
 stream.1p2c.64.vs_1p1c >= 0.65 two readers
 idle.cpu_percent      <= 0.1   asleep
 never.measured        <= 1     nothing
+log.write.vs_disk     >= 0.9   a log
 END
 my %good = (
 	rtt => <<'END',
@@ -135,7 +136,7 @@ END
 	idle => "figure idle.cpu_percent 0.05 %\n",
 );
 
-print "1..60\n";
+print "1..64\n";
 
 # ---- everything runs -------------------------------------------------------
 machine();
@@ -150,6 +151,7 @@ is('a_ratio_at_most_its_target_is_met', ratio('rtt.spin.64.vs_limit')->{verdict}
 is('a_ratio_nobody_printed_is_made_of_medians', ratio('stream.1p1c.64.vs_limit')->{median}, 0.6);
 is('a_ratio_below_its_target_is_missed', ratio('stream.1p1c.64.vs_limit')->{verdict}, 'missed');
 is('a_figure_that_is_no_ratio_has_a_verdict', ratio('idle.cpu_percent')->{verdict}, 'met');
+is('what_is_promised_of_logs_is_not_missed_without_them', ratio('log.write.vs_disk')->{verdict}, 'nothing');
 is('what_nobody_measured_is_said_to_be', ratio('never.measured')->{verdict}, 'not measured');
 is('a_slower_peer_is_behind', versus('rtt.spin.64.peer.slow.p50')->{verdict}, 'ahead');
 is('units_are_converted', versus('rtt.spin.64.peer.slow.p50')->{advantage}, 10);
@@ -196,6 +198,14 @@ run('--wrong');
 is('a_wrong_option_is_bad_usage', $code, 2);
 run('--help');
 check('help_tells_the_exit_status', $code == 0 && slurp("$dir/stdout") =~ /Exit status: 0/);
+
+# ---- logs -------------------------------------------------------------------------
+programs(%good, log_write => "figure log.write.vs_disk 0.95 ratio\n");
+run();
+is('programs_of_logs_run_only_if_they_are_asked_for', join(' ', sort map { $_->{name} } @{ $json->{programs} // [] }), 'idle rtt stream');
+run('--only ^log_');
+is('what_is_promised_of_logs_is_judged', ratio('log.write.vs_disk')->{verdict}, 'met');
+is('what_is_promised_of_others_is_not_missed_then', ratio('never.measured')->{verdict}, 'nothing');
 
 # ---- programs that fail ---------------------------------------------------------
 programs(%good, rtt => "#!/bin/sh\necho figure rtt.spin.64.vs_limit 1 ratio\necho message 7 is torn >&2\nexit 1\n");
