@@ -322,7 +322,7 @@ SHMQ_EXPORT int shmq_sub_get_publisher(const shmq_sub *sub, unsigned *client_id)
 	if (!sub || !sub->view || sub->view->in_log)
 		return SHMQ_EOPTION;
 	r = &sub->view->r;
-	word = load_acquire(&lay_slot_at(r->mem, &r->geo, r->next)->ctrl);
+	word = load_relaxed(&lay_slot_at(r->mem, &r->geo, r->next)->ctrl);
 	if (LAY_CTRL_LAP(word) != lay_lap(&r->geo, r->next) ||
 	    LAY_CTRL_STATE(word) != LAY_COMMITTED)
 		return SHMQ_EOVERRUN;

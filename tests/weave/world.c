@@ -3,6 +3,7 @@
 #include "world.h"
 #include "clock.h"
 #include "mem.h"
+#include "notify.h"
 #include "proc.h"
 
 #include <poll.h>
