@@ -574,7 +574,9 @@ TEST_WITHIN(a_control_worker_may_die_at_any_instruction, 600)
 
 	stepper_need();
 	for (size_t i = 0; i < COUNT(scenes); i++)
-		if (steps_is_torture() || fake_random(&random) % 3 == 0)
+		/* Under a sanitizer there are more instructions, and each takes longer. */
+		if (steps_is_torture() ||
+		    fake_random(&random) % (3 * (unsigned)test_slowdown()) == 0)
 			run(&scenes[i]);
 	place_destroy(worker_place);
 }
