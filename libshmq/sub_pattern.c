@@ -50,7 +50,8 @@ struct pattern {
 	uint32_t known_count;
 
 	struct joined **joined;
-	unsigned count, capacity, turn, run;
+	size_t capacity;
+	unsigned count, turn, run;
 	struct joined *hand; /* whose message was handed out */
 	struct joined *teller;
 	char topic[SHMQ_NAME_MAX + 1]; /* what the last call told of */
@@ -71,20 +72,18 @@ const shmq_au32 *shmq__pattern_word(const struct shmq_sub *sub)
 	return &registry(sub)->change;
 }
 
-/* Room for one more of `bytes` in a list of `count`. */
-static int grow(void *list, size_t count, size_t *capacity, size_t bytes)
+/* A list of `count` with room for one more of `bytes`: itself, or what it is moved to;
+ * NULL without memory, then it is as it was. */
+static void *grow(void *list, size_t count, size_t *capacity, size_t bytes)
 {
 	size_t more = *capacity ? 2 * *capacity : 16;
-	void *now;
 
 	if (count < *capacity)
-		return 0;
-	now = reallocarray(*(void **)list, more, bytes);
-	if (!now)
-		return -ENOMEM;
-	*(void **)list = now;
-	*capacity = more;
-	return 0;
+		return list;
+	list = reallocarray(list, more, bytes);
+	if (list)
+		*capacity = more;
+	return list;
 }
 
 static void tell_of(struct pattern *p, struct joined *j)
@@ -213,34 +212,38 @@ static int join(struct shmq_sub *sub, uint32_t index, uint64_t id, const char *n
 		struct shmq__why *why)
 {
 	struct pattern *p = sub->pattern;
-	size_t capacity = p->capacity;
+	struct joined **list = grow(p->joined, p->count, &p->capacity, sizeof(struct joined *));
 	const struct lay_member *seat;
+	struct shmq_sub *from = NULL; /* as long as there is an error */
 	struct joined *j;
-	int error = grow(&p->joined, p->count, &capacity, sizeof(struct joined *));
+	int error;
 
-	p->capacity = (unsigned)capacity;
-	j = error ? NULL : calloc(1, sizeof(*j));
+	if (!list)
+		return -ENOMEM;
+	p->joined = list;
+	j = calloc(1, sizeof(*j));
 	if (!j)
 		return -ENOMEM;
 	seat = find_seat(sub, shmq__slabs_topic(sub->h.bus->slabs, index));
 	if (seat)
-		error = sit_down(sub, seat, index, id, &j->sub, why);
+		error = sit_down(sub, seat, index, id, &from, why);
 	else if (state == LAY_TOPIC_LIVE && !why && !atomic_load(&sub->h.bus->attached))
 		error = SHMQ_ENODAEMON; /* it is not waited for where messages are */
 	else if (state == LAY_TOPIC_LIVE)
-		error = open_one(sub, name, id, &j->sub, why);
+		error = open_one(sub, name, id, &from, why);
 	else
 		error = SHMQ_ENOTOPIC;
-	if (error) {
+	if (!from) {
 		free(j);
 		return error;
 	}
 	/* Another may have had its name since, while it was opened. */
-	j->id = j->sub->h.topic->id;
+	j->sub = from;
+	j->id = from->h.topic->id;
 	memcpy(j->name, name, sizeof(j->name));
 	p->joined[p->count++] = j;
-	if (j->sub->wait == SHMQ_WAIT_SPIN || j->sub->wait == SHMQ_WAIT_YIELD)
-		sub->wait = j->sub->wait;
+	if (from->wait == SHMQ_WAIT_SPIN || from->wait == SHMQ_WAIT_YIELD)
+		sub->wait = from->wait;
 	order_by_age(p, name);
 	change(sub);
 	return 0;
@@ -372,11 +375,13 @@ static void tell_gone(struct shmq_sub *sub)
 static void leave(struct shmq_sub *sub, struct joined *j)
 {
 	struct pattern *p = sub->pattern;
+	uint64_t *gone = grow(p->gone, p->gone_count, &p->gone_capacity, sizeof(*gone));
 	unsigned i = 0;
 
-	/* Room for its token first: without, it is left later. */
-	if (grow(&p->gone, p->gone_count, &p->gone_capacity, sizeof(*p->gone)))
+	/* Without room for its token it is left later. */
+	if (!gone)
 		return;
+	p->gone = gone;
 	p->gone[p->gone_count++] = j->sub->h.token;
 	while (p->joined[i] != j)
 		i++;

@@ -158,7 +158,7 @@ long syscall(long number, ...)
 			CHECK_EQ(load_relaxed(&armed_before->armed), 1); /* S2, then S3 */
 	}
 	rc = libc_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
-	if (number == SYS_futex && a[1] == FUTEX_WAKE)
+	if (number == SYS_futex && (a[1] == FUTEX_WAKE || a[1] == FUTEX_WAKE_BITSET))
 		add_relaxed(&wakes, 1);
 	return rc;
 }
