@@ -83,7 +83,9 @@ static int reader(void *arg)
 static int accepts(void *arg)
 {
 	(void)arg;
-	return test_bus_accepts();
+	/* Callers queue while there is a parent alone: another must hold all of it. */
+	return test_bus_signal("control", 0) > 0 && test_bus_signal("parent", 0) > 0 &&
+	       test_bus_accepts();
 }
 
 static void run(const char *const *roles, unsigned count, unsigned deaths)
