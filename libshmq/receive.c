@@ -13,7 +13,7 @@
 #define LONG_RUN 64u  /* so many messages were there when asked for */
 #define FAR_LOOK 128u /* then see whether so many more are, */
 #define LET_PASS 40u  /* and if not, pause so often */
-#define PASSING 8u    /* again and again, as long as so many come meanwhile */
+#define PASSING 16u   /* again and again, as long as so many come meanwhile */
 
 void shmq__sub_copy_out(struct shmq_msg *m, char *buf)
 {
@@ -193,18 +193,23 @@ static __attribute__((noinline)) int look_further(struct shmq_sub *sub, struct l
 {
 	struct rlane *l = &sub->lane[0];
 	uint64_t seq = l->r.next;
-	int long_run = seq - sub->run_start >= LONG_RUN && sub->quick_looks;
-	int far = is_there(l, FAR_LOOK);
+	int far = is_there(l, FAR_LOOK), came;
+	int long_run = !far && seq - sub->run_start >= LONG_RUN && sub->quick_looks;
 	unsigned near = 2, i;
 
 	if (!far && !is_there(l, near)) {
 		sub->run_start = seq;
 		long_run = 0;
 	}
-	for (; long_run && !far && near < FAR_LOOK && is_there(l, near); near += PASSING) {
+	/* What had been there before does not count as what came meanwhile: else
+	 * who is behind once would be held there, however slowly more comes. */
+	while (long_run && near < FAR_LOOK && is_there(l, near))
+		near += PASSING;
+	for (came = long_run; came && !far; near += PASSING) {
 		for (i = 0; i < LET_PASS; i++)
 			cpu_relax();
 		far = is_there(l, FAR_LOOK);
+		came = near < FAR_LOOK && is_there(l, near);
 	}
 	sub->look_further_at = seq + FAR_LOOK / 2;
 	if (far) {
