@@ -212,6 +212,7 @@ static int join(struct shmq_sub *sub, uint32_t index, uint64_t id, const char *n
 		struct shmq__why *why)
 {
 	struct pattern *p = sub->pattern;
+	struct lay_topic *rec = shmq__slabs_topic(sub->h.bus->slabs, index);
 	struct joined **list = grow(p->joined, p->count, &p->capacity, sizeof(struct joined *));
 	const struct lay_member *seat;
 	struct shmq_sub *from = NULL; /* as long as there is an error */
@@ -224,8 +225,13 @@ static int join(struct shmq_sub *sub, uint32_t index, uint64_t id, const char *n
 	j = calloc(1, sizeof(*j));
 	if (!j)
 		return -ENOMEM;
-	seat = find_seat(sub, shmq__slabs_topic(sub->h.bus->slabs, index));
-	if (seat)
+	seat = find_seat(sub, rec);
+	fence_acquire();
+	/* A topic that we have a seat in does not go, so this one had none: the
+	 * record, and the seat, are another's by now. */
+	if (rec->id != id)
+		error = SHMQ_ENOTOPIC;
+	else if (seat)
 		error = sit_down(sub, seat, index, id, &from, why);
 	else if (state == LAY_TOPIC_LIVE && !why && !atomic_load(&sub->h.bus->attached))
 		error = SHMQ_ENODAEMON; /* it is not waited for where messages are */
