@@ -262,9 +262,19 @@ void access_forget(struct access_caller *who)
 	*who = (struct access_caller){ 0 };
 }
 
+static int is_owner(uint32_t uid)
+{
+	return uid == geteuid() || uid == 0;
+}
+
 int access_is_owner(const struct access_caller *who)
 {
-	return who->uid == geteuid() || who->uid == 0;
+	return is_owner(who->uid);
+}
+
+int access_is_same(const struct access_caller *who, uint32_t uid)
+{
+	return is_owner(who->uid) ? is_owner(uid) : who->uid == uid;
 }
 
 static int has_group(const struct access_caller *who, uint32_t gid)

@@ -55,6 +55,8 @@ void access_forget(struct access_caller *who);
 
 /* Owner of the bus, which is who the supervisor runs as, or root. */
 int access_is_owner(const struct access_caller *who);
+/* Whether a client of that uid had the same memory as this caller would have. */
+int access_is_same(const struct access_caller *who, uint32_t uid);
 /* Whether somebody has any right at all. */
 int access_knows(const struct access *a, const struct access_caller *who);
 /* Bits of enum access_right; a topic of "#" asks about the bus. */

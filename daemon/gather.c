@@ -279,7 +279,8 @@ int gather_run(const struct files *f, const struct options *o, int signal_fd,
 		close(g.poll[1].fd);
 	if (rc == 1) {
 		*nonce = g.m.nonce;
-		log_info("its clients brought every slab back, in %llu ms",
+		log_info("its clients brought every slab back%s, in %llu ms",
+			 is_complete(&g, ALL_SLABS) ? "" : " but some that nobody had",
 			 (unsigned long long)((shmq__clock_monotonic_ns() - from) / 1000000));
 		return 1;
 	}

@@ -73,8 +73,12 @@ static int make(struct control *c, uint32_t kind, unsigned page_shift, uint64_t 
 	if (slab.fd < 0)
 		return shmq__fail(why, SHMQ_ELIMIT, "making a memfd: %s", strerror(-slab.fd));
 	/* Queued, it outlives us. */
-	if (c->link.ready)
-		link_send_slab(c->link.fd, id, &slab);
+	error = c->link.ready ? link_send_slab(c->link.fd, id, &slab) : 0;
+	if (error) {
+		close(slab.fd);
+		return shmq__fail(why, SHMQ_ELIMIT, "giving a slab to the parent: %s",
+				  strerror(-error));
+	}
 	c->slab[id] = slab;
 	*word_of(c->unheld, id) |= UINT64_C(1) << id % 64;
 	error = registry_add_slab(c->reg, id, &slab, list, uid, why);

@@ -110,7 +110,7 @@ static int identify(struct control *c, struct shmq__proc_id *id, int pidfd, stru
 			  (int)id->pid, error ? strerror(-error) : "it is gone");
 }
 
-/* A client that was taken in before: of this nonce and pid, and the same
+/* A client that was taken in before: of this nonce, pid and uid, and the same
  * process.  Only then is the identity read here, for it takes as long as the
  * rest of a greeting; see hello_answered(). */
 static int find_known(struct exchange *x, struct caller *who, struct peer **out)
@@ -124,7 +124,8 @@ static int find_known(struct exchange *x, struct caller *who, struct peer **out)
 	LIST_FOREACH (p, &x->c->reg->peers, link)
 		if (load_relaxed(&p->rec->nonce) == x->req->hello.nonce &&
 		    load_relaxed(&p->rec->state) == LAY_CLIENT_LIVE &&
-		    load_relaxed(&p->rec->pid) == (uint32_t)who->id.pid)
+		    load_relaxed(&p->rec->pid) == (uint32_t)who->id.pid &&
+		    access_is_same(&x->conn->who, load_relaxed(&p->rec->uid)))
 			break;
 	if (!p)
 		return 0;

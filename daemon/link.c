@@ -13,10 +13,25 @@
 #define MAGIC 0x4b4e4c51u
 #define TAKE_TIMEOUT_NS INT64_C(10000000000)
 
+/* What link_give() sends waits in the socket until its taker runs, and may be
+ * all slabs there can be.  What the kernel counts for a message is more than
+ * its bytes; the usual buffer has room for half of them. */
+#define ROOM_BYTES ((LINK_SLABS_MAX + 2) * 2048)
+
+static void make_room(int sock)
+{
+	int room = ROOM_BYTES;
+
+	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
+		setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+}
+
 int link_pair(int pair[2])
 {
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
 		return -errno;
+	make_room(pair[0]);
+	make_room(pair[1]);
 	return 0;
 }
 

@@ -492,6 +492,77 @@ TEST(a_guest_lives_through_the_deaths_of_the_supervisor)
 	test_bus_stop();
 }
 
+static int has_parent(void *arg)
+{
+	(void)arg;
+	return test_bus_signal("parent", 0) > 0;
+}
+
+static int owner_becomes_guest(void *arg)
+{
+	struct shmq_topic_options options = { .size = sizeof(options) };
+	shmq_bus *bus = test_bus_open();
+
+	(void)arg;
+	open_sub(bus, "md.a");
+	become(GUEST);
+	reach(stage, 1);
+	await(stage, 2);
+	/* For another uid there is no way back to what this one was given. */
+	await_event(bus, SHMQ_EVENT_DETACHED, 0);
+	CHECK_ERROR(shmq_topic_create(bus, "own.x", &options, NULL), SHMQ_ELOST);
+	return 0;
+}
+
+TEST(who_became_another_uid_does_not_come_back_as_who_it_was)
+{
+	shmq_bus *bus;
+	pid_t child;
+
+	begin();
+	bus = test_bus_open();
+	make(bus, "md.a", SHMQ_BLOCK);
+	child = test_spawn(owner_becomes_guest, NULL);
+	await(stage, 1);
+	CHECK_EQ(test_bus_kill("control"), 1);
+	reach(stage, 2);
+	CHECK_EQ(test_join(child), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* More than wait in a socket as it comes from the kernel. */
+TEST_WITHIN(a_bus_with_hundreds_of_slabs_lives_through_deaths, 120)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+	char name[16];
+	int i;
+
+	if (geteuid() != 0)
+		SKIP("only root can be two users");
+	test_bus_start("--guests", "256", "--allow", "a.# publish uid:1", "--allow",
+		       "b.# publish uid:2", "--allow", "c.# publish uid:3", "--allow",
+		       "d.# publish uid:4", "--allow", "e.# publish uid:5", "--allow",
+		       "f.# publish uid:6", "--allow", "g.# publish uid:7", "--allow",
+		       "h.# publish uid:8");
+	bus = test_bus_open();
+	for (i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "%c.t", 'a' + i);
+		make(bus, name, SHMQ_BLOCK);
+		pub = open_pub(bus, name);
+		send(pub, 'x', LARGE);
+	}
+	CHECK_EQ(test_bus_kill("control"), 1);
+	make(bus, "after", SHMQ_BLOCK);
+	CHECK_EQ(test_bus_kill("parent"), 1);
+	await_event(bus, SHMQ_EVENT_REATTACHED, 0);
+	CHECK(test_wait_until(has_parent, NULL, 20000));
+	make(bus, "then", SHMQ_BLOCK);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 static int guest_is_refused(void *arg)
 {
 	shmq_bus *bus = open_as(GUEST);
