@@ -432,6 +432,61 @@ TEST(more_uids_than_the_bus_was_started_for_are_refused_by_name)
 	test_bus_stop();
 }
 
+static int guest_subscribes_all(void *arg)
+{
+	struct held held;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	(void)arg;
+	await(stage, 1);
+	bus = open_as(GUEST);
+	sub = open_sub(bus, "#");
+	reach(stage, 2);
+	get(sub, 'm', LARGE);
+	CHECK_STR(shmq_sub_topic(sub), "md.before");
+	get(sub, 'r', LARGE);
+	CHECK_STR(shmq_sub_topic(sub), "read.after");
+	CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	held = look_at_descriptors();
+	CHECK_EQ(held.rings, 2);
+	CHECK_EQ(held.writable_rings, 0);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static void make_and_send(shmq_bus *bus, const char *topic, char byte)
+{
+	make(bus, topic, SHMQ_BLOCK);
+	send(open_pub(bus, topic), byte, LARGE);
+}
+
+/* Topics that were there, and topics that come. */
+TEST(a_pattern_covers_what_its_subscriber_may_have)
+{
+	shmq_bus *bus;
+	shmq_pub *before, *secret;
+	pid_t guest;
+
+	begin();
+	guest = test_spawn(guest_subscribes_all, NULL);
+	bus = test_bus_open();
+	make(bus, "md.before", SHMQ_BLOCK);
+	make(bus, "secret.before", SHMQ_BLOCK);
+	before = open_pub(bus, "md.before");
+	secret = open_pub(bus, "secret.before");
+	reach(stage, 1);
+	await(stage, 2);
+	send(secret, 's', LARGE);
+	send(before, 'm', LARGE);
+	make_and_send(bus, "secret.after", 's');
+	make_and_send(bus, "read.after", 'r');
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- deaths ------------------------------------------------------------ */
 
 static int guest_lives_through(void *arg)
