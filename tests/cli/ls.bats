@@ -45,9 +45,9 @@ populate() {
 	populate
 	shmq ls md.fx --json >list
 	[ "$(json 'scalar @$_' <list)" = 1 ]
-	[ "$(json 'join " ", sort keys %{$_->[0]}' <list)" = "depth ended head id inline_bytes locked log \
+	[ "$(json 'join " ", sort keys %{$_->[0]}' <list)" = "arena_bytes depth ended head id inline_bytes locked log \
 max_message_bytes mode name node node_asked note page_bytes partitions policy publishers ring_bytes \
-sleepers slot_bytes spin_only stall subscribers tag time wait" ]
+sleepers slot_bytes spin_only stall stats subscribers tag time wait" ]
 	[ "$(json '$_->[0]{name}' <list)" = md.fx ]
 }
 

@@ -103,6 +103,7 @@ load helper
 	shmq create t -q --time
 	shmq create plain -q
 	start reader sub t --latency --name reader --count 20
+	await '[ "$(asleep t)" = 1 ]'
 	start other sub t --name other --count 20
 	await '[ "$(asleep t)" = 2 ]'
 	seq 10 | shmq pub t
