@@ -27,6 +27,14 @@
 
 /* ---- the end --------------------------------------------------------- */
 
+/* One that has died just now reads nothing, though its handles are still here. */
+static int is_tailer(const struct peer *p)
+{
+	struct pollfd gone = { .fd = death_pidfd(p), .events = POLLIN };
+
+	return !strcmp(p->rec->name, TAILER_NAME) && !(gone.fd >= 0 && poll(&gone, 1, 0));
+}
+
 /* Everything with a log is read by the tailer: it holds the rings then, and
  * reads them to their ends. */
 static int has_unread_log(const struct control *c)
@@ -42,7 +50,7 @@ static int has_unread_log(const struct control *c)
 		    load_relaxed(&t->rec->state) != LAY_TOPIC_LIVE)
 			continue;
 		LIST_FOREACH (h, &t->handles, of_topic)
-			lanes += !strcmp(h->peer->rec->name, TAILER_NAME);
+			lanes += is_tailer(h->peer);
 		if (lanes < t->rec->partitions)
 			return 1;
 	}

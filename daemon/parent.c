@@ -229,6 +229,11 @@ static void worker_died(struct parent *p, struct worker *w)
 			 w->name, (int)w->pid, how, (unsigned)(w->delay_ns / MILLISECOND_NS));
 	else if (!p->ended)
 		log_warn("%s worker (pid %d) %s", w->name, (int)w->pid, how);
+	else if (w == &p->tailer && strcmp(how, "exited with 0") != 0)
+		log_warn(
+			"tailer worker (pid %d) %s while the bus ended: what its logs lack is lost "
+			"with the rings",
+			(int)w->pid, how);
 	w->pid = 0;
 }
 

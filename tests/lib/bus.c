@@ -323,14 +323,25 @@ static int has_ended(pid_t pid)
 	return ended;
 }
 
-static int killed_are_gone(void *arg)
+static int killed_have_ended(void *arg)
 {
 	(void)arg;
-	reap_killed();
 	for (unsigned i = 0; i < COUNT(signalled) && signalled[i]; i++)
 		if (!has_ended(signalled[i]))
 			return 0;
-	return !daemon_pid;
+	return 1;
+}
+
+static int killed_are_gone(void *arg)
+{
+	reap_killed();
+	return killed_have_ended(arg) && !daemon_pid;
+}
+
+void test_bus_await_killed(void)
+{
+	if (!test_wait_until(killed_have_ended, NULL, STOP_MS))
+		FAIL("what was killed is still there");
 }
 
 int test_bus_kill(const char *role)

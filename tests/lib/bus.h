@@ -37,6 +37,9 @@ pid_t test_bus_launch(void);
  * many there were.  What this file started must not have ended by itself. */
 int test_bus_kill(const char *role);
 
+/* Wait until those in a role have ended whom it killed last. */
+void test_bus_await_killed(void);
+
 /* Another signal for those in one role: how many there were. */
 int test_bus_signal(const char *role, int sig);
 
