@@ -467,8 +467,8 @@ static int serve(struct control *c)
 		return EXIT_FAILED;
 	}
 	conn_has_spare(c);
-	link_send(c->link.fd, &ready, -1);
 	log_info("serving bus \"%s\" at %s", c->o->bus, c->files.sock);
+	link_send(c->link.fd, &ready, -1);
 	control_maybe_idle(c);
 	while (!c->is_over) {
 		error = loop_once(c->loop);

@@ -171,11 +171,13 @@ TEST(others_see_what_is_measured_and_no_longer_when_it_is_not)
 	peer = peers_of(c.bus, STANDIN_TOPIC, SHMQ_ROLE_SUBSCRIBER).last;
 	CHECK_GE(peer.p50_ns, 10 * SECOND);
 	CHECK_GE(peer.most_ns, peer.p50_ns);
-	CHECK_LE(peer.most_ns, 11 * SECOND);
+	CHECK_LT(peer.most_ns, 1000 * SECOND);
 	publish_aged(&c, 1000 * SECOND);
 	check_next(&c, 1);
-	/* Before it sleeps it shows the rest. */
-	CHECK_ERROR(shmq_receive(c.sub, &(struct shmq_msg){ 0 }, MILLISECOND), SHMQ_ETIMEOUT);
+	/* Before it sleeps it shows the rest; held up meanwhile, it may not come to sleep. */
+	while (!sub_stats(c.sub).sleeps)
+		CHECK_ERROR(shmq_receive(c.sub, &(struct shmq_msg){ 0 }, 10 * MILLISECOND),
+			    SHMQ_ETIMEOUT);
 	peer = peers_of(c.bus, STANDIN_TOPIC, SHMQ_ROLE_SUBSCRIBER).last;
 	CHECK_GE(peer.most_ns, 1000 * SECOND);
 	CHECK_EQ(peer.waits, sub_stats(c.sub).sleeps);
