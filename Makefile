@@ -14,7 +14,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
 PYTHONDIR  ?= $(LIBDIR)/python3/dist-packages
 CFLAGS     ?= -O2 -g
-TEST_JOBS  ?= 2
+TEST_JOBS  ?= 4
 ROUNDS     ?= 20
 FUZZ_SECONDS ?= 60
 
