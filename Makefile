@@ -185,13 +185,13 @@ SKEW_O  := $(foreach n,$(SKEWS),$(SKEWED:$(B)/%=$(B)/skew$(n)/%))
 SKEW    := $(foreach n,$(SKEWS),$(B)/skew$(n)/shmqd $(B)/skew$(n)/shmq)
 
 define skew
-$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
+$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $$(SHMQ_CFLAGS) $$(HWLOC_CFLAGS) $$(URING_CFLAGS)
 $(B)/skew$(1)/%.o: %.c Makefile
 	$$(call say,CC,$$@)mkdir -p $$(@D) && $$(COMPILE) -DLAY_SKEW=$(1)u -c -o $$@ $$<
 $(B)/skew$(1)/shmqd: $(call skewed,$(1),$(DAEMON_O) $(LIB_O))
-	$$(link) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS)
+	$$(link) $$(HWLOC_LIBS) $$(URING_LIBS) $$(SHMQ_LIBS)
 $(B)/skew$(1)/shmq: $(call skewed,$(1),$(CLI_O) $(LIB_O))
-	$$(link) $(CLI_LIBS) $(SHMQ_LIBS)
+	$$(link) $$(CLI_LIBS) $$(SHMQ_LIBS)
 endef
 $(foreach n,$(SKEWS),$(eval $(call skew,$(n))))
 
