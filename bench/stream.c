@@ -242,14 +242,12 @@ static void publish_batch(void *arg)
 	uint64_t i = 0, each = BATCH_BYTES / s->bytes, k, n;
 
 	each = each < 1 ? 1 : each < BATCH ? each : BATCH;
+	for (k = 0; k < each; k++)
+		msg[k] = (struct shmq_msg){ .data = buffer + k * s->bytes, .len = s->bytes };
 	while (i < s->messages) {
 		n = s->messages - i < each ? s->messages - i : each;
-		for (k = 0; k < n; k++) {
-			char *data = buffer + k * s->bytes;
-
-			bench_fill(data, s->bytes, i + k);
-			msg[k] = (struct shmq_msg){ .data = data, .len = s->bytes };
-		}
+		for (k = 0; k < n; k++)
+			bench_fill(buffer + k * s->bytes, s->bytes, i + k);
 		if (shmq_publish_batch(pub, msg, n, 0) != (ssize_t)n)
 			bench_fail("a batch was not published whole");
 		i += n;

@@ -129,19 +129,26 @@ static inline void lane_move_hint(struct lane *l, uint64_t next)
 	store_release(&l->entry->pos, next);       /* R6 */
 }
 
-/* After the commit of seq: counters, and now and then the hint.  The count is
- * a release, for deferred wakes are made by it. */
-static inline void lane_account(struct lane *l, uint64_t seq, uint64_t bytes, enum shmq_mode mode)
+/* After the commit of n messages, the last before seq next: counters, and now and
+ * then the hint, so n goes to the next multiple of RING_HINT_EVERY at most.  The
+ * count is a release, for deferred wakes are made by it. */
+static inline void lane_account_run(struct lane *l, uint64_t next, uint64_t n, uint64_t bytes,
+				    enum shmq_mode mode)
 {
 	struct lay_entry *e = l->entry;
-	uint64_t count = load_relaxed(&e->count) + 1;
+	uint64_t count = load_relaxed(&e->count) + n;
 
 	if (mode == SHMQ_EXCLUSIVE)
-		l->w.next = seq + 1;
+		l->w.next = next;
 	store_release(&e->count, count);
 	store_relaxed(&e->bytes, load_relaxed(&e->bytes) + bytes);
 	if (unlikely(count % RING_HINT_EVERY == 0))
-		lane_move_hint(l, seq + 1);
+		lane_move_hint(l, next);
+}
+
+static inline void lane_account(struct lane *l, uint64_t seq, uint64_t bytes, enum shmq_mode mode)
+{
+	lane_account_run(l, seq + 1, 1, bytes, mode);
 }
 
 /* What a publish could not send is counted. */
@@ -205,6 +212,10 @@ int shmq__pub_open_arena(struct shmq_pub *pub, struct shmq__why *why);
  * is no room: then nothing was done. */
 struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, const void *data,
 				  size_t len);
+
+/* Send as many of the n messages at m at once, their bell excepted, as are like
+ * that one after the other: how many.  They are counted together. */
+size_t shmq__pub_send_run(struct shmq_pub *pub, struct shmq_msg *m, size_t n);
 
 /* ---- pub_send.c ---------------------------------------------------------- */
 

@@ -148,7 +148,7 @@ SHMQ_EXPORT ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, siz
 {
 	uint64_t now;
 	struct lane *l = NULL;
-	size_t i;
+	size_t i, run;
 	int error = pub_check(pub);
 
 	if (error)
@@ -162,16 +162,20 @@ SHMQ_EXPORT ssize_t shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, siz
 		return error ? error : (ssize_t)n;
 	}
 	now = pub->stamps & SHMQ_TOPIC_TIME ? shmq__clock_realtime_ns() : 0;
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n; i += run) {
 		struct iovec iov = { .iov_base = (void *)(uintptr_t)msgs[i].data,
 				     .iov_len = msgs[i].len };
-		struct lane *used;
+		struct lane *used = &pub->lane[0];
 
-		if (now && !msgs[i].ts_ns)
-			msgs[i].ts_ns = now;
-		error = shmq__pub_send(pub, &msgs[i], &iov, 1, BELL_LATER, &used);
-		if (error)
-			break;
+		run = shmq__pub_send_run(pub, &msgs[i], n - i);
+		if (!run) {
+			if (now && !msgs[i].ts_ns)
+				msgs[i].ts_ns = now;
+			error = shmq__pub_send(pub, &msgs[i], &iov, 1, BELL_LATER, &used);
+			if (error)
+				break;
+			run = 1;
+		}
 		if (l && l != used)
 			pub_look_at_bell(pub, l);
 		l = used;

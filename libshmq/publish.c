@@ -62,15 +62,20 @@ static ALWAYS int take_next(struct lane *l, enum shmq_mode mode)
 	return mode == SHMQ_EXCLUSIVE ? ring_has_room(&l->w, 1) : ring_claim_next(&l->w);
 }
 
-/* Header and commit: slot seq has its payload. */
+/* Header and commit: the slot has its payload. */
+static ALWAYS void fill_slot(struct lay_slot *s, uint64_t word, size_t len, uint16_t flags,
+			     uint16_t type)
+{
+	const struct lay_slot head = { .len = (uint32_t)len, .flags = flags, .type = type };
+
+	memcpy(&s->len, &head.len, sizeof(head) - offsetof(struct lay_slot, len));
+	store_release(&s->ctrl, word); /* R1 */
+}
+
 static ALWAYS void commit_slot(struct lane *l, struct lay_slot *s, uint64_t seq, size_t len,
 			       uint16_t flags, uint16_t type, enum shmq_mode mode)
 {
-	s->len = (uint32_t)len;
-	s->flags = flags;
-	s->type = type;
-	store_release(&s->ctrl,
-		      LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed); /* R1 */
+	fill_slot(s, LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed, len, flags, type);
 	lane_account(l, seq, len, mode);
 }
 
@@ -179,6 +184,86 @@ struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, cons
 	m->partition = (int32_t)(l - pub->lane);
 	m->ts_ns = 0;
 	return l;
+}
+
+static ALWAYS int is_plain(const struct shmq_msg *m, size_t end)
+{
+	return m->len < end && !(m->key_len | m->properties_len) && m->partition <= 0 &&
+	       m->partition >= SHMQ_ANY_PARTITION;
+}
+
+/* Into the slot s, whose committed control word is `word`. */
+static ALWAYS void send_member(struct lay_slot *s, uint64_t word, struct shmq_msg *m, uint64_t seq)
+{
+	if (unlikely(m->len > RING_LONG_BYTES))
+		put_inline(s, m->data, m->len, copy_long);
+	else
+		put_inline(s, m->data, m->len, copy_short);
+	fill_slot(s, word, m->len, 0, m->type);
+	m->seq = seq;
+	m->partition = 0;
+	m->ts_ns = 0;
+}
+
+static size_t send_run_shared(struct shmq_pub *pub, struct shmq_msg *m, size_t n)
+{
+	struct lane *l = &pub->lane[0];
+	uint64_t bytes = 0;
+	size_t i;
+
+	for (i = 0; i < n && is_plain(&m[i], pub->plain_end); i++) {
+		uint64_t seq = l->w.next;
+
+		if (!ring_claim_next(&l->w))
+			break;
+		ring_fetch_ahead(&l->w, seq);
+		send_member(lay_slot_at(l->w.mem, &l->w.geo, seq),
+			    LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed, &m[i], seq);
+		bytes += m[i].len;
+	}
+	if (i)
+		lane_account_run(l, l->w.next, i, bytes, SHMQ_SHARED);
+	return i;
+}
+
+/* Slot by slot up to the end of the ring: what all have in common is found once,
+ * and kept where no store to a slot could have changed it. */
+static size_t send_run_exclusive(struct shmq_pub *pub, struct shmq_msg *m, size_t n)
+{
+	struct lane *l = &pub->lane[0];
+	uint64_t seq = l->w.next, bytes = 0, end = pub->plain_end;
+	uint64_t word = LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed;
+	size_t i, step = l->w.geo.slot_bytes, left = l->w.geo.depth - (seq & l->w.geo.mask);
+	char *at = (char *)lay_slot_at(l->w.mem, &l->w.geo, seq);
+	char *ahead = (char *)lay_slot_at(l->w.mem, &l->w.geo, seq + RING_PREFETCH);
+	char *ring_end = at + left * step;
+
+	n = n < left ? n : left;
+	left = seq_diff(l->w.room, seq) > 0 ? l->w.room - seq : 0;
+	n = n < left ? n : left;
+	for (i = 0; i < n && is_plain(&m[i], end); i++) {
+		prefetch_write(ahead);
+		prefetch_write(ahead + LAY_LINE); /* or the next slot */
+		send_member((struct lay_slot *)at, word, &m[i], seq + i);
+		bytes += m[i].len;
+		at += step;
+		ahead += step;
+		if (ahead == ring_end)
+			ahead -= l->w.geo.depth << l->w.geo.slot_shift;
+	}
+	if (i)
+		lane_account_run(l, seq + i, i, bytes, SHMQ_EXCLUSIVE);
+	return i;
+}
+
+size_t shmq__pub_send_run(struct shmq_pub *pub, struct shmq_msg *m, size_t n)
+{
+	struct lane *l = &pub->lane[0];
+	uint64_t most = RING_HINT_EVERY - load_relaxed(&l->entry->count) % RING_HINT_EVERY;
+
+	n = n < most ? n : most;
+	return l->w.geo.mode == SHMQ_EXCLUSIVE ? send_run_exclusive(pub, m, n) :
+						 send_run_shared(pub, m, n);
 }
 
 /* ---- zero-copy -------------------------------------------------------------- */

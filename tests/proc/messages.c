@@ -528,6 +528,79 @@ TEST(a_batch_arrives_in_order_and_stops_at_what_does_not_fit)
 	test_bus_stop();
 }
 
+/* Those that are plain are sent in runs, which others interrupt. */
+TEST(a_batch_of_all_kinds_arrives_as_it_was_sent)
+{
+	enum { N = 700 };
+	static struct shmq_msg many[N];
+	static char data[N][600];
+	struct shmq_msg msg;
+
+	test_bus_start();
+	for (unsigned kind = 0; kind < 4; kind++) {
+		shmq_bus *bus = test_bus_open();
+		uint64_t seq = 0, bytes = 0;
+		shmq_pub *pub;
+		shmq_sub *sub;
+
+		create(bus, "t", .depth = 1024, .max_message_bytes = 600,
+		       .mode = kind & 1 ? SHMQ_SHARED : SHMQ_EXCLUSIVE,
+		       .slot_bytes = kind & 2 ? 64 : 512);
+		/* so that what the next one has sent is no multiple where a lap ends */
+		pub = open_pub(bus, "t");
+		for (; seq < 5; seq++)
+			CHECK_OK(shmq_publish(pub, "", 0));
+		shmq_pub_close(pub);
+		sub = open_sub(bus, "t");
+		pub = open_pub(bus, "t", .arena_bytes = 1 << 20);
+		for (unsigned lap = 0; lap < 5; lap++) {
+			for (unsigned i = 0; i < N; i++) {
+				many[i] = (struct shmq_msg){ .data = data[i],
+							     .len = i % (i % 53 ? 70 : 601),
+							     .type = (uint16_t)(i * 7),
+							     .ts_ns = i % 3,
+							     .partition = (int)(i % 2) - 1 };
+				if (i % 41 == 1) {
+					many[i].key = "key";
+					many[i].key_len = 3;
+				}
+				if (i % 41 == 2) {
+					many[i].properties = "p=1";
+					many[i].properties_len = 3;
+				}
+				fill(data[i], many[i].len, i + lap);
+				bytes += many[i].len;
+			}
+			CHECK_EQ(shmq_publish_batch(pub, many, N, 0), N);
+			for (unsigned i = 0; i < N; i++, seq++) {
+				CHECK_EQ(many[i].seq, seq);
+				CHECK_EQ(many[i].partition, 0);
+				CHECK_EQ(many[i].ts_ns, 0);
+				CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+				CHECK_EQ(msg.seq, seq);
+				CHECK_EQ(msg.len, many[i].len);
+				CHECK_EQ(msg.type, many[i].type);
+				CHECK_EQ(msg.key_len, many[i].key_len);
+				CHECK_EQ(msg.properties_len, many[i].properties_len);
+				CHECK(is_filled(msg.data, msg.len, i + lap));
+			}
+			CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
+		}
+		CHECK_EQ(pub_stats(pub).sent, seq - 5);
+		CHECK_EQ(pub_stats(pub).sent_bytes, bytes);
+		for (unsigned i = 0; i < 40; i++)
+			many[i] = (struct shmq_msg){ .len = 0, .partition = i == 35 };
+		CHECK_EQ(shmq_publish_batch(pub, many, 40, 0), 35);
+		many[0].partition = -2;
+		CHECK_ERROR(shmq_publish_batch(pub, many, 40, 0), SHMQ_EOPTION);
+		shmq_bus_close(bus);
+		bus = test_bus_open();
+		CHECK_OK(shmq_topic_remove(bus, "t", 0));
+		shmq_bus_close(bus);
+	}
+	test_bus_stop();
+}
+
 TEST(an_atomic_batch_has_successive_numbers_and_says_so)
 {
 	enum { N = 256 };
