@@ -329,10 +329,28 @@ static int covers(const struct rule *rule, const char *topic)
 	return shmq__name_matches(rule->pattern, topic);
 }
 
+/* Who asks reads the answers, and nobody else; who may read what is asked answers. */
+static unsigned reply_rights(const struct access *a, const struct access_caller *who,
+			     const struct shmq__name_reply *reply)
+{
+	unsigned asked = access_rights(a, who, reply->topic), rights = 0;
+
+	if (access_is_owner(who))
+		return ACCESS_ALL;
+	if (who->uid == reply->uid && (asked & ACCESS_PUBLISH))
+		rights |= ACCESS_CREATE | ACCESS_SUBSCRIBE;
+	if (asked & ACCESS_SUBSCRIBE)
+		rights |= ACCESS_PUBLISH;
+	return rights;
+}
+
 unsigned access_rights(const struct access *a, const struct access_caller *who, const char *topic)
 {
 	unsigned rights = access_is_owner(who) ? ACCESS_ALL : 0, i;
+	struct shmq__name_reply reply;
 
+	if (shmq__name_read_reply(topic, &reply))
+		return reply_rights(a, who, &reply);
 	for (i = 0; a && i < a->count; i++)
 		if (covers(&a->rule[i], topic) && names(&a->rule[i], who))
 			rights |= a->rule[i].rights;
@@ -352,19 +370,26 @@ static int compare(const void *a, const void *b)
 	return memcmp(a, b, sizeof(struct grant));
 }
 
-static unsigned add_grants(const struct rule *rule, struct grant *out)
+/* By which right of a rule a topic is published and subscribed. */
+struct by {
+	unsigned publish, subscribe;
+};
+
+static unsigned add_grants(const struct rule *rule, const struct by *by, struct grant *out)
 {
-	static const unsigned rights[] = { ACCESS_PUBLISH, ACCESS_SUBSCRIBE };
+	const struct {
+		unsigned has, gives;
+	} rights[] = { { by->publish, ACCESS_PUBLISH }, { by->subscribe, ACCESS_SUBSCRIBE } };
 	unsigned i, r, n = 0;
 
 	for (i = 0; i < rule->whom_count; i++)
 		for (r = 0; r < 2; r++) {
 			const struct whom *w = &rule->whom[i];
 
-			if (!(rule->rights & rights[r]))
+			if (!(rule->rights & rights[r].has))
 				continue;
 			out[n++] =
-				(struct grant){ rights[r], w->kind,
+				(struct grant){ rights[r].gives, w->kind,
 						w->label ? XXH3_64bits(w->label, strlen(w->label)) :
 							   w->id };
 		}
@@ -388,9 +413,18 @@ static uint64_t hash_grants(struct grant *grant, unsigned count)
 
 uint64_t access_list(const struct access *a, const char *topic)
 {
+	struct by by = { ACCESS_PUBLISH, ACCESS_SUBSCRIBE };
+	struct shmq__name_reply reply;
 	struct grant *grant;
 	unsigned room = 0, n = 0, i;
+	int is_reply = shmq__name_read_reply(topic, &reply);
 	uint64_t hash;
+
+	if (is_reply) {
+		topic = reply.topic;
+		by = (struct by){ .publish = ACCESS_SUBSCRIBE };
+		room = !is_owner(reply.uid);
+	}
 
 	for (i = 0; a && i < a->count; i++)
 		if (shmq__name_matches(a->rule[i].pattern, topic))
@@ -402,7 +436,9 @@ uint64_t access_list(const struct access *a, const char *topic)
 		return 0; /* the owner alone: never too many */
 	for (i = 0; a && i < a->count; i++)
 		if (shmq__name_matches(a->rule[i].pattern, topic))
-			n += add_grants(&a->rule[i], grant + n);
+			n += add_grants(&a->rule[i], &by, grant + n);
+	if (is_reply && !is_owner(reply.uid))
+		grant[n++] = (struct grant){ ACCESS_SUBSCRIBE, WHOM_UID, reply.uid };
 	hash = hash_grants(grant, n);
 	free(grant);
 	return hash;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "give.h"
+#include "name.h"
 #include "wire.h"
 
 #define ACCEPTS_AT_ONCE 64
@@ -458,8 +459,12 @@ void conn_push(struct control *c, struct topic *t, enum shmq_event_kind kind, en
 {
 	struct proto_event event = { .magic = PROTO_MAGIC, .version = PROTO_VERSION };
 	uint64_t serial = ++c->event_serial;
+	struct shmq__name_reply reply;
 	struct handle *h;
 
+	/* Who asks and who answers is told of it where that is asked and answered. */
+	if (shmq__name_read_reply(t->rec->name, &reply))
+		return;
 	event.kind = (uint16_t)kind;
 	event.role = role;
 	event.client = about ? about->id : 0;

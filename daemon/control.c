@@ -415,6 +415,7 @@ static int adopt(struct control *c)
 	}
 	watch_adopt(c);
 	death_check_all(c);
+	reply_look(c);
 	for (i = 0; i < c->reg->topic_capacity; i++)
 		if (c->reg->topic[i])
 			create_reap_topic(c, c->reg->topic[i]);

@@ -12,6 +12,7 @@
  *   open.c    open and close handles
  *   watch.c   subscriptions by pattern
  *   settle.c  a topic goes to the node of its first publisher
+ *   reply.c   topics of those who ask
  *   orphan.c  arenas that outlived their publisher
  *   death.c   noticing and repairing
  *   stall.c   reports of stalled and evicted peers
@@ -280,6 +281,19 @@ void death_hurry(struct control *c, struct topic *t);
 /* After adoption: those who died meanwhile, pidfds of the others. */
 void death_check_all(struct control *c);
 int death_pidfd(const struct peer *p);
+
+/* ---- reply.c --------------------------------------------------------- */
+
+/* May this be created: a user's name, or a private topic for replies of the caller's
+ * that is no larger than it needs to be.  0, SHMQ_ENAME, SHMQ_EACCESS, SHMQ_EOPTION. */
+int reply_check(const struct conn *conn, const struct proto_request *req, struct shmq__why *why);
+/* A subscriber has left t: if it was for its replies, it ends.  It is reaped by the
+ * caller. */
+void reply_was_left(struct control *c, struct topic *t);
+/* t is LIVE.  Its maker may be gone by now. */
+void reply_was_made(struct control *c, struct topic *t);
+/* End those that nobody has opened and nobody will: their makers are gone. */
+void reply_look(struct control *c);
 
 /* ---- stall.c --------------------------------------------------------- */
 

@@ -152,7 +152,8 @@ static int find_shape(struct exchange *x, struct shape *s)
 	memset(s, 0, sizeof(*s));
 	memset(&ask, 0, sizeof(ask)); /* compared whole */
 	read_options(&x->req->create, &s->o);
-	error = shmq__name_check_topic(x->req->topic, SHMQ__NAME_USER, &x->why);
+	error = x->conn ? reply_check(x->conn, x->req, &x->why) :
+			  shmq__name_check_topic(x->req->topic, SHMQ__NAME_USER, &x->why);
 	if (!error)
 		error = shmq__layout_defaults(&s->o, x->why.text, sizeof(x->why.text));
 	if (error)
@@ -314,6 +315,7 @@ static void finish(struct creation *cr)
 		 1u << (t->rec->page_shift - 10), t->rec->locked ? ", locked" : "",
 		 *t->rec->note ? "; " : "", t->rec->note);
 	conn_answer_later(&cr->later, 0, NULL, NULL, 0);
+	reply_was_made(cr->c, t);
 	free_creation(cr);
 }
 

@@ -109,13 +109,17 @@ static void bury(struct parting *parting)
 	struct control *c = parting->c;
 	struct peer *p = parting->peer;
 	struct conn *conn = parting->goodbye.conn;
+	int makes_replies;
 
 	if (parting->kind == SHMQ_EVENT_DIED)
 		log_info("%s %s: %u claims voided, %u handles closed, in %" PRIu64 " us",
 			 conn_peer_text(p), parting->how, parting->voided, parting->topics,
 			 (shmq__clock_monotonic_ns() - parting->from_ns) / 1000);
+	makes_replies = p->makes_replies;
 	stall_forget_peer(c, p);
 	registry_drop_peer(c->reg, p);
+	if (makes_replies)
+		reply_look(c);
 	TAILQ_REMOVE(&c->partings, parting, link);
 	conn_answer_later(&parting->goodbye, 0, NULL, NULL, 0);
 	if (conn)

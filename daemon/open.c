@@ -554,9 +554,12 @@ unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 void open_finish(struct control *c, struct handle *h, enum shmq_event_kind kind)
 {
 	struct topic *t = h->topic;
+	int is_reader = h->role == SHMQ_ROLE_SUBSCRIBER;
 
 	conn_push(c, t, kind, h->role, h->peer, h->peer);
 	registry_drop_handle(c->reg, h);
+	if (is_reader)
+		reply_was_left(c, t);
 	if (!LIST_EMPTY(&t->handles))
 		return;
 	registry_detach(c->reg, t);

@@ -52,6 +52,7 @@ struct peer {
 	void *watcher;     /* how its death is noticed (death.c) */
 	uint64_t removed;  /* token of its last removal that succeeded, 0 none: should
 			      it not have heard, it asks again before all else */
+	int makes_replies; /* it made private topics for them (reply.c) */
 	uint64_t serial;   /* of the last event pushed to it */
 	uint64_t image;    /* of the process, when it said hello (proc.h) */
 	uint64_t cpu_look; /* when its CPU time was read last (stall.c) */

@@ -161,6 +161,15 @@ result event_loop_receives_by_its_descriptor
 run "$shmq" rm loop
 result topic_of_event_loop_is_removed
 
+run "$build/examples/request_reply" >"$dir/out"
+result request_reply_exits_0
+same "$dir/out" <<'END'
+AAPL: 189.70 (replied)
+XXXX: no such symbol (the request was refused)
+BOOM:  (the peer process is dead)
+END
+result request_reply_tells_of_each_outcome
+
 run "$build/examples/latency" >"$dir/out" 2>/dev/null
 result latency_exits_0
 same "$dir/out" <<'END'

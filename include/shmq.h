@@ -89,7 +89,9 @@ extern "C" {
 	X(EACCESS, -5030, "access denied") \
 	X(EBATCH, -5031, "batch is larger than a quarter of the ring") \
 	X(ELOST, -5032, "the supervisor was restarted and this object could not be recovered") \
-	X(ECLAIM, -5033, "the claim is not open")
+	X(ECLAIM, -5033, "the claim is not open") \
+	X(ENOBODY, -5034, "nobody is there to answer") \
+	X(EREFUSED, -5035, "the request was refused")
 
 enum shmq_error {
 #define SHMQ_X(name, value, text) SHMQ_##name = value,
@@ -730,6 +732,143 @@ int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t tim
 
 /* As shmq_sub_fd() for all of the set: readable until a wait finds nobody ready. */
 int shmq_waitset_fd(shmq_waitset *set);
+
+/* ---- request and reply ----------------------------------------------- */
+
+/* A requester publishes to a topic, and what it publishes is a request: who reads it
+ * by a responder answers to a private topic of that requester, which is made with it
+ * and ends with it, in a crash too.  The topic of requests is any topic; for several
+ * requesters it is a shared one.  Each responder of it gets each request, and the
+ * first answer counts.
+ *
+ * Every request has one outcome.  An answer that comes after it is told as late, and
+ * one that nobody waits for any more is not sent, which the responder is told.  Who
+ * dies is told to the others as soon as its death is proved, not by a timeout.
+ *
+ * A handle belongs to one thread at a time, any thread, and closing the bus closes it.
+ * Requests carry 36 bytes besides the payload, which is copied, and replies 28. */
+typedef struct shmq_requester shmq_requester;
+typedef struct shmq_responder shmq_responder;
+
+struct shmq_requester_options {
+	size_t size;
+	uint64_t max_reply_bytes; /* of payload, key and properties together; default
+				     what fits a slot of 512 bytes, at most 16 MiB */
+	uint32_t open_max;        /* requests without an outcome at a time; default
+				     256, at most 4096 */
+	enum shmq_wait wait;      /* how to wait for answers */
+	int64_t spin_ns;          /* as of subscribers */
+};
+
+enum shmq_outcome {
+	SHMQ_REPLIED = 1, /* msg is the reply */
+	SHMQ_REFUSED,     /* msg says why */
+	SHMQ_GONE,        /* whoever took it closed or died, and all it sent was read */
+	SHMQ_TIMED_OUT,
+	SHMQ_LATE, /* no outcome: an answer to a request that has one */
+};
+
+struct shmq_reply {
+	struct shmq_msg msg; /* as of shmq_receive(): of REPLIED, REFUSED and LATE */
+	uint64_t id;         /* of the request */
+	enum shmq_outcome outcome;
+	int is_taken;       /* 1: a responder had received it */
+	unsigned client_id; /* which, if is_taken */
+};
+
+struct shmq_requester_stats {
+	uint64_t sent; /* requests; of them, by outcome: */
+	uint64_t replied, refused, gone, timed_out;
+	uint64_t open;  /* they have none yet */
+	uint64_t late;  /* answers beyond the first, or after the outcome */
+	uint64_t stray; /* messages that are no answer */
+};
+
+/* The topic must be there.  Errors: as shmq_pub_open() and shmq_topic_create();
+ * SHMQ_ENAME: its name is too long; 220 bytes always fit. */
+int shmq_requester_open(shmq_bus *bus, const char *topic,
+			const struct shmq_requester_options *options, shmq_requester **out);
+void shmq_requester_close(shmq_requester *requester); /* NULL allowed */
+
+/* Publish *msg as a request, and have an outcome for it within timeout_ns, which is
+ * told by shmq_requester_next(); *id (may be NULL) is its number there.  Waits, at
+ * most that long, until somebody subscribes the topic, and for room in it.  Sets what
+ * shmq_publish_msg() sets.  0, or nothing was sent: SHMQ_ENOBODY; SHMQ_ELIMIT:
+ * open_max are open; else as shmq_publish_msg(). */
+int shmq_requester_send(shmq_requester *requester, struct shmq_msg *msg, int64_t timeout_ns,
+			uint64_t *id);
+
+/* Next outcome, or late answer, waiting at most timeout_ns: 0 and *reply, which is
+ * good until the next call on the handle; SHMQ_EEMPTY (no wait), SHMQ_ETIMEOUT.  It
+ * is also what tells requests that time out.  SHMQ_EENDED: the bus ended. */
+int shmq_requester_next(shmq_requester *requester, struct shmq_reply *reply, int64_t timeout_ns);
+
+/* Both: send, and wait for the outcome.  Late answers are passed over, and counted.
+ * 0 and *reply; SHMQ_EREFUSED and *reply, which says why; SHMQ_EPEERDEAD (GONE);
+ * SHMQ_ETIMEOUT; SHMQ_EINUSE: requests are open; or as shmq_requester_send(), nothing
+ * was sent.  reply may be NULL. */
+int shmq_requester_call(shmq_requester *requester, struct shmq_msg *msg, struct shmq_reply *reply,
+			int64_t timeout_ns);
+
+/* As shmq_sub_fd(): readable until shmq_requester_next() finds nothing.  It is not for
+ * requests that time out: call that then. */
+int shmq_requester_fd(shmq_requester *requester);
+void shmq_requester_get_stats(const shmq_requester *requester, struct shmq_requester_stats *out);
+
+struct shmq_responder_options {
+	size_t size;
+	enum shmq_from from; /* default LATEST, or OLDEST */
+	enum shmq_wait wait; /* how to wait for requests */
+	int64_t spin_ns;
+};
+
+/* What a responder has received.  It may be kept, and answered later and in any
+ * order; what msg points to is good until the next call on the responder. */
+struct shmq_request {
+	struct shmq_msg msg;
+	uint64_t requester, id; /* whose it is, and its number there */
+	uint64_t deadline_ns;   /* CLOCK_MONOTONIC, UINT64_MAX none: when it times out */
+	uint32_t uid;           /* as the requester says */
+	int error;              /* 0: an answer is waited for.  SHMQ_EOPTION: it is no request but a
+				   plain message; SHMQ_EPEERDEAD: the requester is gone; or why its
+				   private topic can't be opened */
+	char topic[SHMQ_NAME_MAX + 1]; /* on which it came */
+};
+
+struct shmq_responder_stats {
+	uint64_t received; /* requests; */
+	uint64_t replied, refused;
+	uint64_t late;       /* answers that were not sent: the request timed out, or */
+	uint64_t gone;       /* its requester is gone, or */
+	uint64_t full;       /* it does not read its answers */
+	uint64_t requesters; /* whose private topics are open now */
+};
+
+/* Subscribe `topic`, or a pattern, for requests.  As shmq_sub_open(). */
+int shmq_responder_open(shmq_bus *bus, const char *topic,
+			const struct shmq_responder_options *options, shmq_responder **out);
+/* Requests that were not answered are GONE. */
+void shmq_responder_close(shmq_responder *responder); /* NULL allowed */
+
+/* Next message of the topic, as shmq_receive().  The first request of a requester takes
+ * a call to the supervisor, which opens the way back. */
+int shmq_responder_receive(shmq_responder *responder, struct shmq_request *request,
+			   int64_t timeout_ns);
+
+/* Answer, once: payload, key, properties, type and tag of *msg, or a refusal with a
+ * reason for people.  Waits at most 10 ms for the requester to make room, and not at
+ * all once it did not.  0; or it was not sent:
+ * SHMQ_ETIMEOUT: too late; SHMQ_EPEERDEAD: the requester is gone; SHMQ_EFULL: it does
+ * not read its answers; SHMQ_ETOOBIG: it takes no more than its max_reply_bytes;
+ * request->error, if that is not 0. */
+int shmq_responder_reply(shmq_responder *responder, const struct shmq_request *request,
+			 const struct shmq_msg *msg);
+int shmq_responder_refuse(shmq_responder *responder, const struct shmq_request *request,
+			  const char *why);
+
+/* As shmq_sub_fd(): readable until shmq_responder_receive() finds nothing. */
+int shmq_responder_fd(shmq_responder *responder);
+void shmq_responder_get_stats(const shmq_responder *responder, struct shmq_responder_stats *out);
 
 /* ---- logs ------------------------------------------------------------ */
 

@@ -150,6 +150,10 @@ void shmq__bus_close_token(struct shmq_bus *bus, uint64_t token);
  * change the links of what is listed. */
 void shmq__bus_move_handle(struct shmq__handle *to, struct shmq__handle *from);
 
+/* Take it from that list, if it is there.  It may be listed again, and is then closed
+ * before those that were listed meanwhile. */
+void shmq__bus_unlist_handle(struct shmq__handle *h);
+
 /* Tell the supervisor, which is back, of the handles that were closed while it
  * was away.  Locked; disconnects if that fails. */
 void shmq__bus_send_closes(struct shmq_bus *bus);

@@ -122,6 +122,18 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 	return error;
 }
 
+void shmq__bus_unlist_handle(struct shmq__handle *h)
+{
+	if (!h->link)
+		return;
+	pthread_mutex_lock(&h->bus->lock);
+	*h->link = h->next;
+	if (h->next)
+		h->next->link = h->link;
+	pthread_mutex_unlock(&h->bus->lock);
+	h->link = NULL;
+}
+
 void shmq__bus_close_handle(struct shmq__handle *h)
 {
 	struct shmq_bus *bus = h->bus;
@@ -129,13 +141,7 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 	if (bus_check(bus)) { /* a forked child: the maps are not here */
 		return;
 	}
-	if (h->link) { /* listed */
-		pthread_mutex_lock(&bus->lock);
-		*h->link = h->next;
-		if (h->next)
-			h->next->link = h->link;
-		pthread_mutex_unlock(&bus->lock);
-	}
+	shmq__bus_unlist_handle(h);
 	shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry), h->entry);
 	shmq__topic_detach(h->topic);
 	if (h->token)

@@ -2,6 +2,7 @@
 #include "name.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,6 +147,30 @@ int shmq__name_matches(const char *pattern, const char *name)
 int shmq__name_is_pattern(const char *text)
 {
 	return text && strpbrk(text, "*#") != NULL;
+}
+
+int shmq__name_make_reply(const struct shmq__name_reply *reply, char out[SHMQ_NAME_MAX + 1])
+{
+	int n = snprintf(out, SHMQ_NAME_MAX + 1, SHMQ__NAME_REPLY "%" PRIu32 ".%016" PRIx64 ".%s",
+			 reply->uid, reply->id, reply->topic);
+
+	return n < 0 || n > SHMQ_NAME_MAX ? SHMQ_ENAME : 0;
+}
+
+/* Made again of what was read, it must be the same: so there is one spelling. */
+int shmq__name_read_reply(const char *name, struct shmq__name_reply *out)
+{
+	char again[SHMQ_NAME_MAX + 1];
+	int n = 0;
+
+	if (strncmp(name, SHMQ__NAME_REPLY, strlen(SHMQ__NAME_REPLY)) != 0 ||
+	    sscanf(name + strlen(SHMQ__NAME_REPLY), "%" SCNu32 ".%" SCNx64 ".%n", &out->uid,
+		   &out->id, &n) != 2 ||
+	    !n)
+		return 0;
+	out->topic = name + strlen(SHMQ__NAME_REPLY) + n;
+	return !shmq__name_check_topic(out->topic, SHMQ__NAME_USER, NULL) &&
+	       !shmq__name_make_reply(out, again) && !strcmp(name, again);
 }
 
 SHMQ_EXPORT int shmq_topic_matches(const char *pattern, const char *name)

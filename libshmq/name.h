@@ -27,6 +27,20 @@ int shmq__name_matches(const char *pattern, const char *name);
 /* 1 if there is a wildcard in it, so that it is no name. */
 int shmq__name_is_pattern(const char *text);
 
+/* Private topics of requesters: "$reply.UID.ID.TOPIC", where ID is 16 hexadecimal
+ * digits and TOPIC what is asked.  So the name says by itself who may do what on it:
+ * that uid reads it, who may subscribe TOPIC answers (daemon/access.c). */
+#define SHMQ__NAME_REPLY "$reply."
+struct shmq__name_reply {
+	uint32_t uid;
+	uint64_t id;
+	const char *topic; /* within the name that was read */
+};
+/* 0, or SHMQ_ENAME: with what goes before it the name of the topic is too long. */
+int shmq__name_make_reply(const struct shmq__name_reply *reply, char out[SHMQ_NAME_MAX + 1]);
+/* 1 if the name is one, as shmq__name_make_reply() makes it. */
+int shmq__name_read_reply(const char *name, struct shmq__name_reply *out);
+
 /* The directory of a bus's socket, lock and manifest: dir if given, else
  * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it
  * is made 0700; it must be a directory that others cannot write, of ours, or,

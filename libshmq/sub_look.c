@@ -265,6 +265,16 @@ int shmq__sub_is_left(struct shmq_sub *sub)
 	return 0;
 }
 
+static int has_new_members(struct shmq_sub *sub)
+{
+	uint32_t epoch = load_acquire(&sub->h.topic->rec->epoch); /* M1 of topic.c */
+
+	if (likely(epoch == sub->members))
+		return 0;
+	sub->members = epoch;
+	return 1;
+}
+
 int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 {
 	uint32_t state;
@@ -279,6 +289,8 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 		end = SHMQ_EENDED;
 	else if ((sub->flags & SHMQ_SUB_END_WITH_PUBLISHERS) && shmq__sub_is_left(sub))
 		end = SHMQ_EENDED;
+	if (!end && unlikely(sub->tells_members) && has_new_members(sub))
+		return SHMQ__SUB_MEMBERS;
 	if (!end)
 		return SHMQ_EEMPTY;
 	sub->stands_at_claim = sub->gave_up = 0;

@@ -754,11 +754,7 @@ void shmq__pattern_close(struct shmq_sub *sub)
 		free(p->joined[i]);
 	}
 	if (!sub_check(sub)) {
-		pthread_mutex_lock(&h->bus->lock);
-		*h->link = h->next;
-		if (h->next)
-			h->next->link = h->link;
-		pthread_mutex_unlock(&h->bus->lock);
+		shmq__bus_unlist_handle(h);
 		/* With it go the seats that nobody found, and what was left. */
 		if (p->token)
 			shmq__bus_close_token(h->bus, p->token);

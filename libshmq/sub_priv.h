@@ -80,6 +80,8 @@ struct shmq_sub {
 	uint32_t inline_max; /* most bytes of a message in its slot, key and all */
 	int stands_at_claim; /* a look since the last report found one open */
 	int told_stalled;    /* by a pattern's handle: it is not ready because of that */
+	int tells_members;   /* when the roster changed, by SHMQ__SUB_MEMBERS: */
+	uint32_t members;    /* its epoch when that was told last */
 	int gave_up;         /* a look that matters ended before it had an answer */
 	unsigned flags;
 	int saw_publisher;
@@ -215,6 +217,10 @@ int shmq__sub_pass_corrupt(struct shmq_sub *sub, struct rlane *l, struct shmq_ms
 
 /* What any lane has, in turn: 0 and a message, SHMQ_EEMPTY, or what is wrong. */
 int shmq__sub_look(struct shmq_sub *sub, struct shmq_msg *msg);
+
+/* Nothing is there, and somebody opened or closed the topic, or died.  Only said to
+ * who asks for it by tells_members: all that who has left sent is seen from now on. */
+#define SHMQ__SUB_MEMBERS 2
 
 /* Look at everything once; ends included. */
 int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg);

@@ -106,6 +106,39 @@ TEST(the_same_callers_are_the_same_list)
 	access_destroy(a);
 }
 
+TEST(who_asks_reads_replies_and_who_may_be_asked_writes_them)
+{
+	static const char mine[] = "$reply.4711.0123456789abcdef.svc.a",
+			  theirs[] = "$reply.4712.0123456789abcdef.svc.a",
+			  other[] = "$reply.4711.0123456789abcdef.none";
+	struct access *a = RULES("svc.# publish uid:4711,uid:4712", "svc.# subscribe uid:4713",
+				 "$# all uid:4714"),
+		      *both = RULES("svc.# publish,subscribe uid:4711"), *none = access_create();
+	const struct access_caller owner = { .uid = geteuid() },
+				   answers = { .uid = 4713, .group = groups, .group_count = 1 },
+				   sly = { .uid = 4714, .group = groups, .group_count = 1 };
+
+	CHECK_EQ(rights(a, mine), ACCESS_CREATE | ACCESS_SUBSCRIBE);
+	CHECK_EQ(rights(a, theirs), 0);
+	CHECK_EQ(rights(a, other), 0);
+	CHECK_EQ(access_rights(a, &answers, mine), ACCESS_PUBLISH);
+	CHECK_EQ(access_rights(a, &sly, mine), 0);
+	CHECK_EQ(access_rights(a, &owner, mine), ACCESS_ALL);
+	/* Its own and another's, if it answers as well. */
+	CHECK_EQ(rights(both, mine), ACCESS_CREATE | ACCESS_SUBSCRIBE | ACCESS_PUBLISH);
+	CHECK_EQ(rights(both, theirs), ACCESS_PUBLISH);
+	/* In memory that nobody else has. */
+	CHECK_NE(access_list(a, mine), access_list(a, theirs));
+	CHECK_NE(access_list(a, mine), access_list(a, "svc.a"));
+	CHECK_NE(access_list(a, mine), access_list(a, other));
+	CHECK_EQ(access_list(a, mine), access_list(a, "$reply.4711.fedcba9876543210.svc.b"));
+	CHECK_NE(access_list(none, mine), 0);
+	CHECK_EQ(access_list(none, "$reply.0.0123456789abcdef.svc.a"), 0);
+	access_destroy(a);
+	access_destroy(both);
+	access_destroy(none);
+}
+
 TEST(bad_rules_are_refused_with_the_reason)
 {
 	static const struct {

@@ -8,7 +8,7 @@
 #include <grp.h>
 #include <sys/stat.h>
 
-#include "../lib/helpers.h"
+#include "../lib/asking.h"
 
 enum { GUEST = 4711, OTHER = 4712, TEAM = 4713, LARGE = 50000 };
 
@@ -354,6 +354,89 @@ static int guest_tries(void *arg)
 	CHECK_EQ(held.arenas, 2 + 2);
 	shmq_bus_close(bus);
 	return 0;
+}
+
+/* ---- who asks ------------------------------------------------------------ */
+
+static char (*private)[SHMQ_NAME_MAX + 1];
+
+static int note_private(void *arg, const struct shmq_topic_info *topic)
+{
+	(void)arg;
+	if (!strncmp(topic->name, "$reply.4711.", 12))
+		snprintf(*private, sizeof(*private), "%s", topic->name);
+	return 0;
+}
+
+static int guest_asks(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+	shmq_requester *r;
+	struct shmq_reply reply;
+	uint64_t id;
+
+	(void)arg;
+	CHECK_ERROR(shmq_requester_open(bus, "read.a", NULL, &r), SHMQ_EACCESS);
+	r = open_requester(bus, "write.a", .max_reply_bytes = LARGE);
+	CHECK_OK(shmq_topic_each(bus, note_private, NULL));
+	id = ask(r, "what", PATIENCE);
+	reach(stage, 1);
+	reply = outcome(r, id, SHMQ_REPLIED);
+	CHECK_EQ(reply.msg.len, LARGE);
+	/* Nothing but its own rings to read, which it cannot write. */
+	cannot(bus, *private, SHMQ_ROLE_PUBLISHER);
+	await(stage, 3);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static int other_listens(void *arg)
+{
+	shmq_bus *bus = open_as(OTHER);
+	struct held held;
+
+	(void)arg;
+	await(stage, 2);
+	cannot(bus, *private, SHMQ_ROLE_SUBSCRIBER);
+	cannot(bus, *private, SHMQ_ROLE_PUBLISHER);
+	CHECK_ERROR(shmq_peer_each(bus, *private, ignore_peer, NULL), SHMQ_EACCESS);
+	held = look_at_descriptors();
+	CHECK_EQ(held.rings + held.arenas, 0);
+	/* Nor does it get one that is another's. */
+	CHECK_ERROR(shmq_topic_create(bus, *private, NULL, NULL), SHMQ_ENAME);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(what_is_answered_to_one_uid_is_read_by_no_other)
+{
+	static char large[LARGE];
+	struct shmq_msg msg = { .data = large, .len = LARGE };
+	struct shmq_request q;
+	shmq_responder *s;
+	pid_t guest, other;
+	shmq_bus *bus;
+
+	begin();
+	private = shared_memory(sizeof(*private));
+	other = test_spawn(other_listens, NULL);
+	bus = test_bus_open();
+	make(bus, "write.a", SHMQ_BLOCK);
+	make(bus, "read.a", SHMQ_BLOCK);
+	s = open_responder(bus, "write.a");
+	guest = test_spawn(guest_asks, NULL);
+	q = hear(s, "what");
+	CHECK_EQ(q.uid, GUEST);
+	await(stage, 1);
+	CHECK_OK(shmq_responder_reply(s, &q, &msg));
+	reach(stage, 2);
+	CHECK_EQ(test_join(other), 0);
+	reach(stage, 3);
+	CHECK_EQ(test_join(guest), 0);
+	shmq_responder_close(s);
+	await_reply_topics(bus, 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
 }
 
 TEST(another_uid_can_do_nothing_that_no_rule_allows)

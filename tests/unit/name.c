@@ -30,6 +30,45 @@ static void bus_refused(const char *name, const char *reason)
 	CHECK_EQ(shmq__name_check_bus(name, NULL), SHMQ_EBUSNAME);
 }
 
+TEST(names_of_private_topics_are_read_as_they_are_made)
+{
+	static const char *const others[] = { "$reply",
+					      "$reply.",
+					      "$reply.1000.0123456789abcdef",
+					      "$reply.1000.0123456789abcdef.",
+					      "$reply.1000.0123456789ABCDEF.svc",
+					      "$reply.1000.123456789abcdef.svc",
+					      "$reply.01000.0123456789abcdef.svc",
+					      "$reply.-1.0123456789abcdef.svc",
+					      "$reply. 1000.0123456789abcdef.svc",
+					      "$reply.4294968296.0123456789abcdef.svc",
+					      "$reply.1000.0123456789abcdef.$reply",
+					      "$reply.1000.0123456789abcdef.a..b",
+					      "reply.1000.0123456789abcdef.svc",
+					      "$sys.1000.0123456789abcdef.svc" };
+	struct shmq__name_reply reply = { 1000, UINT64_C(0x0123456789abcdef), "svc.a" }, got;
+	char name[SHMQ_NAME_MAX + 1], topic[SHMQ_NAME_MAX + 1];
+	unsigned i;
+
+	CHECK_OK(shmq__name_make_reply(&reply, name));
+	CHECK_STR(name, "$reply.1000.0123456789abcdef.svc.a");
+	CHECK(shmq__name_read_reply(name, &got));
+	CHECK_EQ(got.uid, 1000);
+	CHECK_EQ(got.id, reply.id);
+	CHECK_STR(got.topic, "svc.a");
+	for (i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		CHECK(!shmq__name_read_reply(others[i], &got));
+	memset(topic, 't', sizeof(topic));
+	topic[220] = 0;
+	reply = (struct shmq__name_reply){ UINT32_MAX, UINT64_MAX, topic };
+	CHECK_OK(shmq__name_make_reply(&reply, name));
+	CHECK_EQ(strlen(name), SHMQ_NAME_MAX);
+	CHECK(shmq__name_read_reply(name, &got));
+	topic[220] = 't';
+	topic[221] = 0;
+	CHECK_EQ(shmq__name_make_reply(&reply, name), SHMQ_ENAME);
+}
+
 TEST(good_bus_names_pass)
 {
 	static const char *const good[] = { "a", "default", "A-b_9", "-", "0" };

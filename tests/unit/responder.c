@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A responder: it is told of each answer that nobody waits for.
+ */
+#include "../lib/asking.h"
+
+#include <poll.h>
+
+static shmq_bus *bus, *other;
+
+static void set_up(void)
+{
+	test_bus_start();
+	bus = test_bus_open();
+	other = test_bus_open();
+	create(bus, "svc", .depth = 1024, .mode = SHMQ_SHARED, .max_message_bytes = 4096);
+}
+
+static void tear_down(void)
+{
+	shmq_bus_close(other);
+	await_reply_topics(bus, 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(an_answer_that_is_too_late_is_not_sent)
+{
+	struct shmq_responder_stats stats;
+	struct shmq_msg msg = text("y");
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	uint64_t id;
+
+	set_up();
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	id = ask(r, "x", 50 * MILLISECOND);
+	q = hear(s, "x");
+	outcome(r, id, SHMQ_TIMED_OUT);
+	CHECK_ERROR(shmq_responder_reply(s, &q, &msg), SHMQ_ETIMEOUT);
+	CHECK_ERROR(shmq_responder_refuse(s, &q, "late"), SHMQ_ETIMEOUT);
+	shmq_responder_get_stats(s, &stats);
+	CHECK_EQ(stats.late, 2);
+	CHECK_EQ(stats.received, 1);
+	CHECK_EQ(stats.replied + stats.refused, 0);
+	CHECK_EQ(asked_stats(r).late, 0);
+	shmq_requester_close(r);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(who_asked_and_closed_is_gone)
+{
+	struct shmq_msg msg = text("y");
+	struct shmq_request q[2];
+	shmq_requester *r;
+	shmq_responder *s;
+
+	set_up();
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	ask(r, "x", PATIENCE);
+	ask(r, "z", PATIENCE);
+	q[0] = hear(s, "x");
+	shmq_requester_close(r);
+	await_reply_topics(bus, 1); /* ended; the responder has it open */
+	CHECK_ERROR(shmq_responder_reply(s, &q[0], &msg), SHMQ_EPEERDEAD);
+	await_reply_topics(bus, 0);
+	q[1] = hear(s, "z");
+	CHECK_EQ(q[1].error, SHMQ_EPEERDEAD);
+	CHECK_ERROR(shmq_responder_reply(s, &q[1], &msg), SHMQ_EPEERDEAD);
+	CHECK_EQ(answered_stats(s).requesters, 0);
+	CHECK_EQ(answered_stats(s).received, 2);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(topics_of_those_who_left_are_let_go_when_others_come)
+{
+	enum { MANY = 20 };
+	struct shmq_request q;
+	shmq_responder *s;
+	int i;
+
+	set_up();
+	s = open_responder(other, "svc");
+	for (i = 0; i < MANY; i++) {
+		shmq_requester *r = open_requester(bus, "svc");
+
+		ask(r, "x", PATIENCE);
+		q = hear(s, "x");
+		answer(s, &q, "y");
+		shmq_requester_close(r);
+		CHECK_EQ(answered_stats(s).requesters, 1);
+	}
+	CHECK_LE(reply_topics(bus), 2);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(a_plain_message_is_no_request)
+{
+	struct shmq_msg msg = { .data = "x", .len = 1, .properties = "p", .properties_len = 1 };
+	struct shmq_request q;
+	shmq_responder *s;
+	shmq_pub *pub;
+
+	set_up();
+	s = open_responder(other, "svc");
+	pub = open_pub(bus, "svc");
+	CHECK_OK(shmq_publish_msg(pub, &msg));
+	q = hear(s, "x");
+	CHECK_EQ(q.error, SHMQ_EOPTION);
+	CHECK_MEM(q.msg.properties, "p", 1);
+	CHECK_ERROR(shmq_responder_reply(s, &q, &msg), SHMQ_EOPTION);
+	CHECK_ERROR(shmq_responder_receive(s, &q, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	CHECK_EQ(answered_stats(s).received, 0);
+	shmq_pub_close(pub);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(who_reads_no_answers_holds_nobody_up)
+{
+	enum { MANY = 2000 };
+	struct shmq_msg msg = text("y");
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	int i, rc = 0;
+
+	set_up();
+	r = open_requester(bus, "svc", .open_max = 1);
+	s = open_responder(other, "svc");
+	ask(r, "x", PATIENCE);
+	q = hear(s, "x");
+	for (i = 0; !rc && i < MANY; i++)
+		rc = shmq_responder_reply(s, &q, &msg);
+	CHECK_ERROR(rc, SHMQ_EFULL);
+	CHECK_EQ(answered_stats(s).full, 1);
+	shmq_requester_close(r);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+/* By arenas: of the request, and of the answer. */
+TEST(what_is_large_is_answered_by_what_is_larger)
+{
+	enum { LARGE = 100000 };
+	static char bytes[LARGE + 1];
+	struct shmq_msg msg = { .data = bytes, .len = LARGE };
+	struct shmq_reply reply;
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	int i;
+
+	set_up();
+	r = open_requester(bus, "svc", .max_reply_bytes = LARGE);
+	s = open_responder(other, "svc");
+	fill(bytes, LARGE, 3);
+	for (i = 0; i < 100; i++) {
+		uint64_t id = ask(r, "give me more", PATIENCE);
+
+		q = hear(s, "give me more");
+		CHECK_OK(shmq_responder_reply(s, &q, &msg));
+		reply = outcome(r, id, SHMQ_REPLIED);
+		CHECK_EQ(reply.msg.len, LARGE);
+		CHECK(is_filled(reply.msg.data, LARGE, 3));
+	}
+	msg.len++;
+	CHECK_ERROR(shmq_responder_reply(s, &q, &msg), SHMQ_ETOOBIG);
+	shmq_requester_close(r);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(one_that_has_a_pattern_answers_each_where_it_was_asked)
+{
+	static const char *const names[] = { "rpc.a", "rpc.b" };
+	struct shmq_request q;
+	struct shmq_reply reply;
+	shmq_requester *r[2];
+	shmq_responder *s;
+	uint64_t id[2];
+	int i;
+
+	set_up();
+	s = open_responder(other, "rpc.*");
+	for (i = 0; i < 2; i++) {
+		create(bus, names[i], .depth = 1024, .mode = SHMQ_SHARED);
+		r[i] = open_requester(bus, names[i]);
+		id[i] = ask(r[i], names[i], PATIENCE);
+	}
+	for (i = 0; i < 2; i++) {
+		CHECK_OK(shmq_responder_receive(s, &q, PATIENCE));
+		answer(s, &q, q.topic);
+	}
+	for (i = 0; i < 2; i++) {
+		reply = outcome(r[i], id[i], SHMQ_REPLIED);
+		says(&reply, names[i]);
+		shmq_requester_close(r[i]);
+	}
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(its_descriptor_is_readable_when_somebody_asks)
+{
+	struct pollfd p = { .events = POLLIN };
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+
+	set_up();
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	CHECK_GE(p.fd = shmq_responder_fd(s), 0);
+	CHECK_ERROR(shmq_responder_receive(s, &q, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	CHECK_EQ(poll(&p, 1, 0), 0);
+	ask(r, "x", PATIENCE);
+	CHECK_EQ(poll(&p, 1, 60000), 1);
+	hear(s, "x");
+	shmq_requester_close(r);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(options_are_checked_and_the_bus_closes_it)
+{
+	shmq_responder *s;
+
+	set_up();
+	CHECK_ERROR(shmq_responder_open(bus, "none", NULL, &s), SHMQ_ENOTOPIC);
+	CHECK(!s);
+	CHECK_ERROR(shmq_responder_open(bus, "svc",
+					&(struct shmq_responder_options){
+						.size = sizeof(struct shmq_responder_options),
+						.from = SHMQ_FROM_SEQ },
+					&s),
+		    SHMQ_EOPTION);
+	s = open_responder(other, "svc");
+	ask(open_requester(bus, "svc"), "x", PATIENCE);
+	hear(s, "x");
+	shmq_bus_close(other);
+	other = test_bus_open();
+	shmq_bus_close(bus);
+	bus = test_bus_open();
+	tear_down();
+}
+
+/* A request that stands in a ring that is written over meanwhile. */
+TEST(requests_that_were_lost_are_told)
+{
+	struct shmq_request q;
+	shmq_responder *s;
+	shmq_pub *pub;
+	int i, rc;
+
+	set_up();
+	create(bus, "lossy", .depth = 1024, .policy = SHMQ_LOSSY);
+	s = open_responder(other, "lossy");
+	pub = open_pub(bus, "lossy");
+	for (i = 0; i < 3000; i++)
+		CHECK_OK(shmq_publish(pub, "x", 1));
+	rc = shmq_responder_receive(s, &q, PATIENCE);
+	CHECK_ERROR(rc, SHMQ_EOVERRUN);
+	CHECK_GT(q.msg.lost, 1000);
+	CHECK_STR(q.topic, "lossy");
+	shmq_pub_close(pub);
+	shmq_responder_close(s);
+	tear_down();
+}
