@@ -45,7 +45,7 @@
 	X(USAGE, 2, "wrong usage, invalid name or option") \
 	X(TIMEOUT, 3, "timed out") \
 	X(LOST, 4, "messages were lost (sub, replay), missing (log) or dropped (pub)") \
-	X(MISSING, 5, "no such topic, or no supervisor") \
+	X(MISSING, 5, "no such topic, no supervisor, or nobody to answer") \
 	X(CONFLICT, 6, "the topic exists, or it or the bus is in use") \
 	X(RESOURCES, 7, "refused for resources: memory, hugepages, node, limits")
 
@@ -76,7 +76,8 @@ struct command {
 };
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
-	cmd_top, cmd_trace, cmd_replay, cmd_log, cmd_cursor, cmd_stop, cmd_version;
+	cmd_request, cmd_reply, cmd_top, cmd_trace, cmd_replay, cmd_log, cmd_cursor, cmd_stop,
+	cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);
@@ -306,7 +307,8 @@ struct topics {
 	size_t count, room;
 };
 /* Those whose name starts with `pattern` or, if it has wildcards, matches it;
- * NULL takes all.  0 or an error of the library. */
+ * NULL takes all; but those of the bus, which begin with '$', only a pattern that
+ * does, too.  0 or an error of the library. */
 int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out);
 void topics_clear(struct topics *topics);
 json_t *topics_json(const struct shmq_topic_info *topic);

@@ -95,6 +95,7 @@ const struct command cmd_ls = {
 	"[PATTERN] [OPTION]...",
 	"List the topics",
 	"PATTERN is the start of the names to list or, if it contains *, ? or [, a pattern\n"
-	"for whole names as of the shell.\n",
+	"for whole names as of the shell.  Topics of the bus itself, as the private ones of\n"
+	"those who ask, begin with $ and are listed by what does, too: shmq ls '$'.\n",
 	run,
 };

@@ -43,6 +43,8 @@ static const struct {
 	{ SHMQ_ELIMIT, CLI_RESOURCES, "see \"LIMITS OF THE MACHINE\" in shmq(7)" },
 	{ SHMQ_EACCESS, CLI_FAILURE, "the bus belongs to another user; see --runtime-dir" },
 	{ SHMQ_ELOST, CLI_FAILURE, "repeat the command" },
+	{ SHMQ_ENOBODY, CLI_MISSING, "start who answers, or give it longer" },
+	{ SHMQ_EPEERDEAD, CLI_FAILURE, "repeat the command" },
 	{ -ENOMEM, CLI_RESOURCES, "free some memory, or raise ulimit -v" },
 	{ -EMFILE, CLI_RESOURCES, "raise ulimit -n" },
 	{ -ENFILE, CLI_RESOURCES, "raise sysctl fs.file-max" },

@@ -12,8 +12,11 @@ struct walk {
 	struct topics *topics;
 };
 
+/* As of patterns: names of the bus itself are meant by what begins as they do. */
 static int matches(const char *pattern, const char *name)
 {
+	if ((*name == '$') != (pattern && *pattern == '$'))
+		return 0;
 	if (!pattern)
 		return 1;
 	if (strpbrk(pattern, "*?["))
