@@ -857,7 +857,7 @@ int shmq_responder_receive(shmq_responder *responder, struct shmq_request *reque
 
 /* Answer, once: payload, key, properties, type and tag of *msg, or a refusal with a
  * reason for people.  Waits at most 10 ms for the requester to make room, and not at
- * all once it did not.  0; or it was not sent:
+ * all once it did not.  0: it was sent while the requester was there.  Or it was not:
  * SHMQ_ETIMEOUT: too late; SHMQ_EPEERDEAD: the requester is gone; SHMQ_EFULL: it does
  * not read its answers; SHMQ_ETOOBIG: it takes no more than its max_reply_bytes;
  * request->error, if that is not 0. */

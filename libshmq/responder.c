@@ -138,12 +138,17 @@ static int send(struct shmq_responder *r, const struct shmq_request *q, struct p
 				     .id = q->id,
 				     .entry_gen = load_relaxed(&p->pub->h.entry->gen) };
 	/* That it is taken wakes nobody: the answer will, or our end. */
+	uint64_t sent = load_relaxed(&p->pub->h.entry->count);
 	enum bell_mode bell = magic == REPLY_TAKEN ? BELL_LATER : BELL_NOW;
 	struct shmq_msg whole;
 	struct iovec iov;
 	struct lane *l;
 	int error = shmq__reply_put(&r->scratch, &head, sizeof(head), msg, &whole);
 
+	if (!error)
+		error = lane_has_ended(&p->pub->lane[0]);
+	if (error == SHMQ_EENDED)
+		goto gone;
 	if (error)
 		return error;
 	whole.partition = 0;
@@ -152,13 +157,15 @@ static int send(struct shmq_responder *r, const struct shmq_request *q, struct p
 	if (error == SHMQ_EFULL && !p->is_slow && !shmq_flush(p->pub, PATIENCE_NS))
 		error = shmq__pub_send(p->pub, &whole, &iov, 1, bell, &l);
 	p->is_slow = error == SHMQ_EFULL;
-	if (!error && bell == BELL_LATER)
-		error = lane_has_ended(l);
-	if (error == SHMQ_EENDED || error == SHMQ_EMOVED) {
-		drop(r, p);
-		return SHMQ_EPEERDEAD;
-	}
-	return error;
+	/* Whoever has read the answer may be gone by now: it was there when that was
+	 * sent. */
+	if (error == SHMQ_EENDED && load_relaxed(&p->pub->h.entry->count) != sent)
+		return 0;
+	if (error != SHMQ_EENDED)
+		return error;
+gone:
+	drop(r, p);
+	return SHMQ_EPEERDEAD;
 }
 
 static void count(struct shmq_responder *r, uint32_t magic, int error)

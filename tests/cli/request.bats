@@ -13,7 +13,7 @@ serve() {
 	run -0 shmq request svc hello
 	[ "$output" = hello ]
 	finish server
-	[ ! -s server.err ]
+	[ ! -s server.err ] || fail "$(cat server.err)"
 }
 
 @test "request_waits_for_who_answers" {

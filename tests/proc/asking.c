@@ -165,6 +165,53 @@ TEST_WITHIN(nor_if_the_supervisor_dies_with_it, 60)
 	run_makers("control");
 }
 
+/* ---- who has its answer closes ------------------------------------------ */
+
+enum { CALLS = 300 };
+
+static int calls_and_closes(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+	int i;
+
+	(void)arg;
+	for (i = 0; i < CALLS; i++) {
+		shmq_requester *r = open_requester(bus, "svc", .wait = SHMQ_WAIT_SPIN);
+		struct shmq_msg msg = text("x");
+
+		CHECK_OK(shmq_requester_call(r, &msg, NULL, PATIENCE));
+		shmq_requester_close(r);
+	}
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(an_answer_that_was_read_by_who_closes_then_is_sent)
+{
+	struct shmq_request q;
+	shmq_responder *s;
+	shmq_bus *bus;
+	pid_t pid;
+	int i;
+
+	set_up();
+	bus = test_bus_open();
+	create(bus, "svc", .depth = 1024, .mode = SHMQ_SHARED);
+	s = open_responder(bus, "svc");
+	pid = test_spawn(calls_and_closes, NULL);
+	for (i = 0; i < CALLS; i++) {
+		q = hear(s, "x");
+		answer(s, &q, "y");
+	}
+	CHECK_EQ(answered_stats(s).gone, 0);
+	CHECK_EQ(answered_stats(s).replied, CALLS);
+	CHECK_EQ(test_join(pid), 0);
+	shmq_responder_close(s);
+	await_reply_topics(bus, 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- all of it at once --------------------------------------------------- */
 
 enum { REQUESTS = 4000, OPEN = 64 };
