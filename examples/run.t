@@ -161,6 +161,18 @@ result event_loop_receives_by_its_descriptor
 run "$shmq" rm loop
 result topic_of_event_loop_is_removed
 
+run "$build/examples/conflate" >"$dir/out"
+result conflate_exits_0
+same "$dir/out" <<'END'
+MSFT 29.98
+NVDA 29.99
+AAPL 30.00
+3 shown, 2997 spared, 0 lost
+END
+result conflate_shows_the_last_price_of_each_symbol
+run "$shmq" rm quotes
+result topic_of_conflate_is_removed
+
 run "$build/examples/request_reply" >"$dir/out"
 result request_reply_exits_0
 same "$dir/out" <<'END'

@@ -554,6 +554,15 @@ struct shmq_sub_options {
  * log, one that publishers pass goes on there, and nothing is lost but what the
  * log has gaps for; publishers do not wait for it meanwhile. */
 #define SHMQ_SUB_RING_ONLY 4u
+/* Only the newest message of each key, for who is slower than what comes, as a display:
+ * each call reads all that is there, and hands out one message of a key for which
+ * something came since; keys have their turns.  What a newer one replaces is counted
+ * in shmq_sub_stats, and is not lost; what is lost is told as ever.  Messages without a
+ * key are of one key; of a pattern, keys of each topic are its own.  All that is handed
+ * out is a copy, and takes memory for each key that is not handed out yet.  Atomic
+ * batches are not kept together, and no cursor can be named.  Who publishes waits for
+ * it only while it is not called for as long as the ring takes to fill. */
+#define SHMQ_SUB_CONFLATE 8u
 
 /* Open `topic` for subscribing, or all topics that a pattern means, as
  * shmq_topic_matches() says, if there is a "*" or "#" in it: those that are there,
@@ -666,6 +675,7 @@ struct shmq_sub_stats {
 	uint64_t received_bytes; /* payload of those received */
 	uint64_t wakes;          /* futex wakes made, of publishers that waited */
 	int evicted;             /* 1 once it was */
+	uint64_t conflated;      /* SHMQ_SUB_CONFLATE: replaced before they were received */
 };
 /* Any thread, while the handle is open; takes no lock.  Of a pattern: the thread that
  * receives. */

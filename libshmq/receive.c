@@ -157,12 +157,19 @@ static __attribute__((noinline)) int take_whole(struct shmq_sub *sub, struct lay
 	return sub_hand_out(sub, l, w, msg);
 }
 
+static inline int conflates(const struct shmq_sub *sub)
+{
+	return sub->conflate && !sub->is_conflating;
+}
+
 /* The same where giving back takes more than a step, or it is measured. */
 static __attribute__((noinline)) int give_back_and_receive(struct shmq_sub *sub,
 							   struct shmq_msg *msg, int64_t timeout_ns)
 {
 	int rc;
 
+	if (unlikely(conflates(sub)))
+		return shmq__conflate_receive(sub, msg, timeout_ns);
 	if (unlikely(sub->pattern))
 		shmq__pattern_release(sub);
 	else
@@ -272,7 +279,9 @@ SHMQ_EXPORT int shmq_release(shmq_sub *sub)
 {
 	int rc = sub_check(sub);
 
-	if (!rc && sub->pattern)
+	if (!rc && conflates(sub))
+		shmq__conflate_release(sub);
+	else if (!rc && sub->pattern)
 		shmq__pattern_release(sub);
 	else if (!rc)
 		sub_finish_view(sub);
@@ -299,7 +308,7 @@ SHMQ_EXPORT int shmq_view_check(shmq_sub *sub, const struct shmq_msg *msg)
 {
 	int rc = sub_check(sub);
 
-	if (rc)
+	if (rc || conflates(sub)) /* it is a copy */
 		return rc;
 	sub = reader(sub);
 	if (!sub || !sub->view)
@@ -347,8 +356,7 @@ static int copy_view(struct shmq_sub *sub, struct shmq_msg *msg, void *buf)
 	return 0;
 }
 
-/* Take the hand-out back: the message stays at the cursor. */
-static void take_back(struct shmq_sub *handle, const struct shmq_msg *msg)
+void shmq__sub_take_back(struct shmq_sub *handle, const struct shmq_msg *msg)
 {
 	struct shmq_sub *sub = reader(handle);
 	struct rlane *l = sub->view;
@@ -373,7 +381,7 @@ static int after_tear(struct shmq_sub *sub, struct shmq_msg *msg, unsigned tears
 	struct shmq_sub *from = reader(sub);
 	struct rlane *l = from->view;
 
-	take_back(sub, msg);
+	shmq__sub_take_back(sub, msg);
 	return tears ? shmq__sub_pass_corrupt(from, l, msg) : 0;
 }
 
@@ -381,14 +389,16 @@ SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, str
 				  int64_t timeout_ns)
 {
 	unsigned tears = 0;
-	int rc;
+	int rc = sub_check(sub);
 
+	if (!rc && unlikely(conflates(sub)))
+		return shmq__conflate_receive_copy(sub, buf, capacity, msg, timeout_ns);
 	do {
 		rc = shmq_receive(sub, msg, timeout_ns);
 		if (rc)
 			return rc;
 		if (sub_whole_bytes(msg) > capacity) {
-			take_back(sub, msg);
+			shmq__sub_take_back(sub, msg);
 			return SHMQ_EBUFFER;
 		}
 		if (!copy_view(reader(sub), msg, buf))
@@ -398,8 +408,7 @@ SHMQ_EXPORT int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, str
 	return rc;
 }
 
-/* As shmq_receive(); what may be written over meanwhile is a copy. */
-static int receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+int shmq__sub_receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	unsigned tears = 0;
 	size_t need;
@@ -407,14 +416,14 @@ static int receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t tim
 
 	do {
 		rc = shmq_receive(sub, msg, timeout_ns);
-		if (rc || !reader(sub)->view_word)
+		if (rc || conflates(sub) || !reader(sub)->view_word)
 			return rc;
 		need = sub_whole_bytes(msg) + 1; /* nothing has its place, too */
 		if (need > sub->copy_bytes) {
 			char *more = realloc(sub->copy, need);
 
 			if (!more) {
-				take_back(sub, msg);
+				shmq__sub_take_back(sub, msg);
 				return -ENOMEM;
 			}
 			sub->copy = more;
@@ -434,7 +443,7 @@ SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, s
 
 	while (done < max) {
 		struct shmq_msg msg;
-		int rc = receive_whole(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
+		int rc = shmq__sub_receive_whole(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
 
 		if (rc && !done)
 			return rc;

@@ -34,6 +34,8 @@ SHMQ_EXPORT void shmq_sub_get_stats(const shmq_sub *sub, struct shmq_sub_stats *
 		out->lost_is_bound |= !!(load_relaxed(&l->entry->flags) & LAY_ENTRY_LOST_BOUND);
 		out->lag += lag > 0 ? (uint64_t)lag : 0;
 	}
+	if (sub->conflate)
+		shmq__conflate_get_stats(sub, out);
 }
 
 unsigned shmq__sub_bells(const struct shmq_sub *sub)
@@ -171,6 +173,7 @@ void shmq__sub_close(struct shmq__handle *h)
 		shmq__bus_close_handle(h);
 	}
 	shmq__sub_store_close(sub);
+	shmq__conflate_close(sub);
 	for (i = 0; i < sub->lanes; i++) {
 		shmq__sub_free_kept(&sub->lane[i]);
 		shmq__sub_replay_close(&sub->lane[i]);
@@ -185,12 +188,18 @@ void shmq__sub_close(struct shmq__handle *h)
 static int check_options(const struct shmq_sub_options *o, struct shmq__why *why)
 {
 	if (o->from > SHMQ_FROM_CURSOR || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
-	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY)) ||
+	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY |
+			  SHMQ_SUB_CONFLATE)) ||
 	    o->spin_ns < 0)
 		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
 	if (o->from == SHMQ_FROM_CURSOR && !o->cursor)
 		return shmq__fail(why, SHMQ_EOPTION,
 				  "subscriber options: no cursor is named to start from");
+	if (o->cursor && (o->flags & SHMQ_SUB_CONFLATE))
+		return shmq__fail(
+			why, SHMQ_EOPTION,
+			"subscriber options: what is conflated was read before it is handed "
+			"out, so no cursor can be stored for it");
 	return o->cursor ? shmq__name_check_cursor(o->cursor, why) : 0;
 }
 
@@ -278,6 +287,8 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 	for (i = 0; i < lanes; i++)
 		open_lane(sub, i, o->partition_plus1 ? (uint32_t)o->partition_plus1 - 1 : i);
 	error = of ? 0 : shmq__park_create(sub->bell, lanes, NULL, sub->fence, &sub->park);
+	if (!error && (o->flags & SHMQ_SUB_CONFLATE))
+		error = shmq__conflate_open(sub);
 	if (!error && o->cursor)
 		error = shmq__sub_store_open(sub, o->cursor, why);
 	if (!error && is_late)

@@ -359,7 +359,7 @@ int shmq__sub_is_ready(struct shmq_sub *sub)
 	uint32_t i;
 	uint64_t word;
 
-	if (sub->evicted || sub->held_error)
+	if (sub->evicted || sub->held_error || (sub->conflate && shmq__conflate_has_some(sub)))
 		return 1;
 	if (sub->pattern)
 		return shmq__pattern_is_ready(sub);

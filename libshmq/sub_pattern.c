@@ -557,6 +557,12 @@ void shmq__pattern_take_back(struct shmq_sub *sub)
 	p->hand = NULL;
 }
 
+void shmq__pattern_tell_of(struct shmq_sub *sub, const char *topic)
+{
+	sub->pattern->teller = NULL;
+	memcpy(sub->pattern->topic, topic, strlen(topic) + 1);
+}
+
 const char *shmq__pattern_topic(const struct shmq_sub *sub)
 {
 	return sub->pattern->topic;
@@ -730,9 +736,12 @@ int shmq__pattern_open(struct shmq_bus *bus, const char *pattern, const struct s
 	sub->flags = o->flags;
 	memcpy(p->text, pattern, strlen(pattern) + 1);
 	p->how = *o;
-	p->how.flags &= ~SHMQ_SUB_END_WITH_PUBLISHERS; /* a topic may have others yet */
+	/* A topic may have others yet; and what is conflated is what all of them have. */
+	p->how.flags &= ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_CONFLATE);
 	shmq__bus_move_handle(&sub->h, &sub->h);
-	error = watch(sub, why);
+	error = o->flags & SHMQ_SUB_CONFLATE ? shmq__conflate_open(sub) : 0;
+	if (!error)
+		error = watch(sub, why);
 	if (!error)
 		error = join_new(sub, why);
 	if (error) {

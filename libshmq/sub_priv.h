@@ -12,7 +12,8 @@
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
  * sub_replay.c reads the log instead of the ring; sub_store.c keeps how far it
  * has come under a name; sub_latency.c measures; sub_pattern.c reads all topics that
- * match a pattern; sub_fd.c has its descriptor; sub.c opens and closes.
+ * match a pattern; sub_conflate.c hands out the newest message of each key; sub_fd.c has its
+ * descriptor; sub.c opens and closes.
  */
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
@@ -105,6 +106,8 @@ struct shmq_sub {
 
 	struct sub_latency *latency; /* NULL: not measured */
 	struct stored *stored;       /* where its cursor is kept, NULL nowhere */
+	struct conflate *conflate;   /* the newest message of each key, NULL: all */
+	int is_conflating;           /* it reads for that */
 	struct pattern *pattern;     /* it has no lanes, but these subscribers */
 	struct shmq__park *park;
 	struct lay_bell **bell;
@@ -141,7 +144,7 @@ static inline void sub_judge(struct shmq_sub *sub)
 {
 	sub->is_plain = sub->lanes == 1 && !sub->evicted && !sub->held_error &&
 			!sub->lane[0].kept && !sub->lane[0].in_log && !sub->is_to_join &&
-			sub->fence == SHMQ__FENCE_LIGHT && !sub->latency;
+			sub->fence == SHMQ__FENCE_LIGHT && !sub->latency && !sub->conflate;
 }
 
 /* Whether publishers wait for what is at the cursor. */
@@ -188,6 +191,20 @@ int shmq__sub_hand_out_kept(struct shmq_sub *sub, struct rlane *l, struct kept *
  * lost: all of a batch is there once its first is. */
 int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 			  const struct lay_batch *batch, struct shmq_msg *msg);
+
+/* ---- sub_conflate.c ------------------------------------------------------ */
+
+/* As shmq_receive() and so on of a handle with SHMQ_SUB_CONFLATE. */
+int shmq__conflate_receive(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
+int shmq__conflate_receive_copy(struct shmq_sub *sub, void *buf, size_t capacity,
+				struct shmq_msg *msg, int64_t timeout_ns);
+void shmq__conflate_release(struct shmq_sub *sub);
+/* It has something that was read already. */
+int shmq__conflate_has_some(const struct shmq_sub *sub);
+/* Of what was read, what was handed out. */
+void shmq__conflate_get_stats(const struct shmq_sub *sub, struct shmq_sub_stats *stats);
+int shmq__conflate_open(struct shmq_sub *sub);
+void shmq__conflate_close(struct shmq_sub *sub); /* also of one that is none */
 
 /* ---- sub_decode.c -------------------------------------------------------- */
 
@@ -326,12 +343,19 @@ void shmq__pattern_release(struct shmq_sub *sub);
 /* Its message was taken back: it is next. */
 void shmq__pattern_take_back(struct shmq_sub *sub);
 
+/* The call tells of that topic, which need not be read any more. */
+void shmq__pattern_tell_of(struct shmq_sub *sub, const char *topic);
 /* What the last call told of: name of the topic, and who reads it, NULL if nobody
  * does any more. */
 const char *shmq__pattern_topic(const struct shmq_sub *sub);
 const struct shmq_sub *shmq__pattern_teller(const struct shmq_sub *sub);
 
 /* ---- receive.c ----------------------------------------------------------- */
+
+/* As shmq_receive(); what may be written over meanwhile is a copy. */
+int shmq__sub_receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
+/* Take the hand-out back: the message stays at the cursor. */
+void shmq__sub_take_back(struct shmq_sub *sub, const struct shmq_msg *msg);
 
 static inline size_t sub_whole_bytes(const struct shmq_msg *m)
 {

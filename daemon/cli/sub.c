@@ -23,7 +23,8 @@ struct source {
 	uint32_t stamps;         /* SHMQ_TOPIC_* */
 	int views;               /* 1: nobody overwrites what is being looked at */
 	uint64_t received;
-	struct shmq_latency latency; /* as of when it was closed */
+	struct shmq_latency latency; /* as of when it was closed, */
+	uint64_t conflated;          /* and this too */
 	struct loss loss;
 	uint64_t *lost_here; /* per partition, since its last message */
 	uint32_t partitions;
@@ -90,6 +91,9 @@ static const struct opt options[] = {
 	  .help = "text, hex: the key and a tab before the message" },
 	{ "print-topic", .kind = OPT_OR, AT(format_flags), .value = FORMAT_TOPIC,
 	  .help = "text, hex: the topic and a tab before that" },
+	{ "conflate", .kind = OPT_OR, AT(sub_flags), .value = SHMQ_SUB_CONFLATE,
+	  .help = "only the newest message of each key, of those\n"
+		  "that came while the last ones were written" },
 	{ "wait", .kind = OPT_WORD, AT(wait), .words = shape_waits,
 	  .help = "how to wait (the topic's hint)" },
 	{ "latency", .kind = OPT_SET, AT(latency), .value = 1,
@@ -295,16 +299,30 @@ static void latency_of(const struct source *source, char *out, size_t bytes)
 		 units_duration((int64_t)l.most_ns).s);
 }
 
+/* What it says of messages that a newer one replaced. */
+static struct units_text conflated_of(const struct sub *sub, const struct source *source)
+{
+	struct shmq_sub_stats stats = { .conflated = source->conflated };
+	struct units_text text = { "" };
+
+	if (source->sub)
+		shmq_sub_get_stats(source->sub, &stats);
+	if (sub->sub_flags & SHMQ_SUB_CONFLATE)
+		snprintf(text.s, sizeof(text.s), ", %" PRIu64 " conflated", stats.conflated);
+	return text;
+}
+
 /* The summary of one topic, "" if there is nothing to say. */
 static void summary_of(const struct sub *sub, const struct source *source, char *out, size_t bytes)
 {
 	out[0] = '\0';
 	if (source->loss.lost || sub->verbose)
 		snprintf(out, bytes,
-			 "shmq: received from \"%s\": %" PRIu64 " %s, %s%" PRIu64 " lost\n",
+			 "shmq: received from \"%s\": %" PRIu64 " %s, %s%" PRIu64 " lost%s\n",
 			 source->topic, source->received,
 			 units_plural(source->received, "message", "messages"),
-			 source->loss.is_bound ? "at most " : "", source->loss.lost);
+			 source->loss.is_bound ? "at most " : "", source->loss.lost,
+			 conflated_of(sub, source).s);
 	if (sub->latency)
 		latency_of(source, out + strlen(out), bytes - strlen(out));
 }
@@ -382,10 +400,14 @@ static void store_all(struct sub *sub)
  * there. */
 static void close_source(struct sub *sub, struct source *source, int code)
 {
+	struct shmq_sub_stats stats;
+
 	if (sub->cursor)
 		store(sub, source);
 	if (sub->latency)
 		shmq_sub_get_latency(source->sub, &source->latency);
+	shmq_sub_get_stats(source->sub, &stats);
+	source->conflated = stats.conflated;
 	shmq_sub_close(source->sub);
 	source->sub = NULL;
 	if (sub->code == CLI_OK)
@@ -685,6 +707,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	how.wait = sub.wait;
 	how.flags = sub.sub_flags;
 	how.cursor = sub.cursor;
+	if (sub.cursor && (sub.sub_flags & SHMQ_SUB_CONFLATE))
+		opts_fail(&cmd_sub, "--conflate and --cursor exclude each other");
 	if (sub.cursor && !sub.from)
 		how.from = SHMQ_FROM_CURSOR;
 	code = cli_open(cli);

@@ -357,3 +357,20 @@ load helper
 	is_said_well "$output"
 	has "$output" "whole words"
 }
+
+@test "sub_conflates_by_key" {
+	shmq create t -q --depth 64k
+	for i in $(seq 2000); do echo "a:$i"; [ $((i % 500)) = 0 ] && echo "b:$i"; done >prices
+	start slow sub t --conflate --print-key --end -v
+	await '[ "$(subscribers t)" = 1 ]'
+	kill -STOP "$(pid_of slow)"
+	shmq pub t --key-sep : <prices
+	kill -CONT "$(pid_of slow)"
+	finish slow
+	[ "$(grep -c ^a slow.out)" -lt 2000 ]
+	[ "$(grep ^a slow.out | tail -n 1)" = "$(printf 'a\t2000')" ]
+	[ "$(grep ^b slow.out | tail -n 1)" = "$(printf 'b\t2000')" ]
+	perl -ne '/: (\d+) messages?, 0 lost, (\d+) conflated/ and $1 + $2 == 2004 and $ok = 1;
+		END { exit !$ok }' slow.err
+	run -2 shmq sub t --conflate --cursor c
+}

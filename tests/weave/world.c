@@ -272,6 +272,40 @@ const struct shmq_sub *shmq__pattern_teller(const struct shmq_sub *sub)
 	return NULL;
 }
 
+/* And none is for a slow display. */
+int shmq__conflate_receive(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+{
+	return SHMQ_EEMPTY;
+}
+
+int shmq__conflate_receive_copy(struct shmq_sub *sub, void *buf, size_t capacity,
+				struct shmq_msg *msg, int64_t timeout_ns)
+{
+	return SHMQ_EEMPTY;
+}
+
+void shmq__conflate_release(struct shmq_sub *sub)
+{
+}
+
+int shmq__conflate_has_some(const struct shmq_sub *sub)
+{
+	return 0;
+}
+
+void shmq__conflate_get_stats(const struct shmq_sub *sub, struct shmq_sub_stats *stats)
+{
+}
+
+int shmq__conflate_open(struct shmq_sub *sub)
+{
+	return SHMQ_EOPTION;
+}
+
+void shmq__conflate_close(struct shmq_sub *sub)
+{
+}
+
 /* No topic here has a log. */
 int shmq__sub_replay_open(struct shmq_sub *sub, const struct shmq_sub_options *o,
 			  struct shmq__why *why)
