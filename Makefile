@@ -407,14 +407,39 @@ uninstall: ## remove what install put there
 	@$(ALIASES) | while read -r page s alias; do rm -f $(D)$(MANDIR)/man$$s/$$alias.$$s; done
 	@[ -n "$(D)" ] || /sbin/ldconfig 2>/dev/null || :
 
+# ---- release --------------------------------------------------------------
+
+DIST = shmq-$(VERSION)
+
+doc: build/.deps-doc ## the man pages as HTML and as one PDF, in build/doc
+	$(call say,DOC,build/doc)man/render build/doc
+
+# The same commit gives the same bytes: times are its own, and gzip adds none.
+dist: ## the source of the commit that is checked out, as build/shmq-VERSION.tar.gz
+	@git diff --quiet HEAD -- || echo 'dist: what is not committed is left out' >&2
+	$(call say,DIST,build/$(DIST).tar.gz)mkdir -p build && git archive --format=tar --prefix=$(DIST)/ HEAD | gzip -9n >build/$(DIST).tar.gz
+
+deb: build/.deps-doc build/.deps-deb dist ## Debian packages of that source, checked by lintian, in build/deb
+	@version=$$(dpkg-parsechangelog -l .ci/debian/changelog -S Version); [ "$$version" = $(VERSION) ] || \
+		{ echo "deb: .ci/debian/changelog is of $$version, include/shmq.h of $(VERSION): begin a new entry" >&2; exit 1; }
+	@rm -rf build/deb && mkdir -p build/deb && tar -C build/deb -xzf build/$(DIST).tar.gz
+	@cp -r build/deb/$(DIST)/.ci/debian build/deb/$(DIST)/debian
+	$(call say,DEB,build/deb)cd build/deb/$(DIST) && MAKEFLAGS= dpkg-buildpackage -us -uc -b $(JOBS) >../build.log 2>&1 || \
+		{ tail -n 40 ../build.log >&2; exit 1; }
+	@lintian --fail-on error,warning --tag-display-limit 0 build/deb/*.changes
+	@cd build/deb && ls *.deb
+
+check-deb: deb ## install those packages in a new root of Debian 12 and run the demonstration there (root)
+	@tests/root/run build/deb
+
 clean: ## remove build/
 	rm -rf build
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers lint install \
-	uninstall clean help
+	uninstall doc dist deb check-deb clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
