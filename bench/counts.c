@@ -20,6 +20,7 @@ static const char question[] =
 
 #define BYTES 64
 #define DEPTH 1024
+#define BATCH 16u      /* messages of a batch, and of a poll */
 #define STREAM 262144u /* messages in which cache misses are counted */
 
 static const struct mode {
@@ -180,7 +181,8 @@ static const struct quantity syscalls = { "syscalls", PTRACE_SYSCALL, 2 };
 
 /* ---- one process that publishes and receives ------------------------------------------ */
 
-enum { NOTHING, PUBLISH, RECEIVE, CLAIM, COMMIT, CALLS };
+enum { NOTHING, PUBLISH, RECEIVE, CLAIM, COMMIT, PUBLISH_BATCH, POLL, CALLS };
+#define EXCHANGED (2 + BATCH)
 
 struct job {
 	const struct mode *mode;
@@ -192,12 +194,20 @@ static uint64_t *stops_of(unsigned message)
 	return &bench_shared->samples[message * CALLS];
 }
 
-/* Two messages, in the order of the calls above. */
+static int count_polled(void *polled, const struct shmq_msg *msg)
+{
+	++*(unsigned *)polled;
+	return 0;
+}
+
+/* EXCHANGED messages, in the order of the calls above. */
 static void exchange(shmq_pub *pub, shmq_sub *sub, uint64_t seq, void (*at)(void))
 {
-	struct shmq_msg msg;
+	struct shmq_msg msg, batch[BATCH];
+	unsigned k, polled = 0;
 	char buf[BYTES];
 	void *data;
+	ssize_t n;
 	int rc;
 
 	at();
@@ -228,6 +238,19 @@ static void exchange(shmq_pub *pub, shmq_sub *sub, uint64_t seq, void (*at)(void
 
 	BENCH_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
 	verify(&msg, seq + 1);
+
+	for (k = 0; k < BATCH; k++)
+		batch[k] = (struct shmq_msg){ .data = buf, .len = BYTES };
+	at();
+	n = shmq_publish_batch(pub, batch, BATCH, 0);
+	at();
+	BENCH_OK(n);
+	at();
+	n = shmq_poll(sub, count_polled, &polled, BATCH, SHMQ_NOWAIT);
+	at();
+	BENCH_OK(n);
+	if (polled != BATCH)
+		bench_fail("%u of a batch of %u came", polled, BATCH);
 }
 
 static void alternate(const void *arg)
@@ -245,9 +268,9 @@ static void alternate(const void *arg)
 	sub = open_sub(bus, job->mode->name, SHMQ_WAIT_ADAPTIVE);
 	BENCH_OK(shmq_pub_get_topic(pub, &info));
 	seq = info.head;
-	for (i = 0; i < DEPTH; i++, seq += 2) /* two laps */
+	for (i = 0; i < DEPTH; i++, seq += EXCHANGED) /* some laps */
 		exchange(pub, sub, seq, no_mark);
-	for (i = 0; i < messages(); i++, seq += 2)
+	for (i = 0; i < messages(); i++, seq += EXCHANGED)
 		exchange(pub, sub, seq, mark);
 	verify_end(sub);
 	shmq_bus_close(bus);
@@ -271,10 +294,12 @@ static void note_calls(const struct job *job)
 {
 	static const struct {
 		const char *name;
-		unsigned first, last;
-	} figures[] = { { "publish", PUBLISH, PUBLISH },
-			{ "receive", RECEIVE, RECEIVE },
-			{ "claim_commit", CLAIM, COMMIT } };
+		unsigned first, last, messages;
+	} figures[] = { { "publish", PUBLISH, PUBLISH, 1 },
+			{ "receive", RECEIVE, RECEIVE, 1 },
+			{ "claim_commit", CLAIM, COMMIT, 1 },
+			{ "batch", PUBLISH_BATCH, PUBLISH_BATCH, BATCH },
+			{ "poll", POLL, POLL, BATCH } };
 	unsigned i, f, c;
 	char figure[64];
 
@@ -287,7 +312,7 @@ static void note_calls(const struct job *job)
 
 			for (c = figures[f].first; c <= figures[f].last; c++)
 				own += stops[c] - stops[NOTHING];
-			own /= job->quantity->stops;
+			own /= job->quantity->stops * figures[f].messages;
 			bench_note(figure, job->quantity->name, (double)own);
 		}
 	}

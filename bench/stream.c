@@ -316,6 +316,62 @@ static void subscribe(void *arg)
 	shmq_bus_close(bus);
 }
 
+/* As a program does that reads a stream: in place, where nothing is copied. */
+BENCH_ALWAYS int verify_n(uint64_t *next, const struct shmq_msg *msg, size_t bytes)
+{
+	uint64_t i = (*next)++;
+
+	if (msg->len != bytes || bench_verify(msg->data, bytes, i))
+		wrong_message(i);
+	return 0;
+}
+
+static size_t polled_bytes;
+
+static int verify_32(void *next, const struct shmq_msg *msg)
+{
+	return verify_n(next, msg, 32);
+}
+
+static int verify_64(void *next, const struct shmq_msg *msg)
+{
+	return verify_n(next, msg, 64);
+}
+
+static int verify_any(void *next, const struct shmq_msg *msg)
+{
+	return verify_n(next, msg, polled_bytes);
+}
+
+static shmq_handler *verifier(size_t bytes)
+{
+	polled_bytes = bytes;
+	return bytes == 32 ? verify_32 : bytes == 64 ? verify_64 : verify_any;
+}
+
+/* Up to message `end`, or a few more. */
+static void poll_to(shmq_sub *sub, shmq_handler *verify, uint64_t *next, uint64_t end)
+{
+	while (*next < end)
+		BENCH_OK(shmq_poll(sub, verify, next, BATCH, SHMQ_FOREVER));
+}
+
+static void subscribe_polling(void *arg)
+{
+	const struct shape *s = arg;
+	shmq_handler *verify = verifier(s->bytes);
+	uint64_t start, from, next = 0;
+	shmq_bus *bus;
+	shmq_sub *sub = open_sub(s, &bus);
+
+	poll_to(sub, verify, &next, warm_up(s));
+	from = next;
+	start = bench_now();
+	poll_to(sub, verify, &next, s->messages);
+	finish(s->messages - from, start);
+	shmq_bus_close(bus);
+}
+
 /* Both ends in one process and all in its caches: what publishing and receiving
  * take by themselves.  The slower of the two is about what a stream could be. */
 #define ALONE_BLOCK 256u
@@ -325,7 +381,8 @@ static void alone(void *arg)
 {
 	const struct shape *s = arg;
 	shmq_bus *bus = bench_open();
-	uint64_t took[2] = { 0, 0 }, i;
+	uint64_t took[2] = { 0, 0 }, i, next = 0;
+	shmq_handler *verify = verifier(s->bytes);
 	shmq_pub *pub;
 	shmq_sub *sub;
 
@@ -341,46 +398,11 @@ static void alone(void *arg)
 		BY_LENGTH(s, CALL);
 #undef CALL
 		between = bench_now();
-#define CALL(bytes) receive_n(sub, bytes, i, ALONE_BLOCK)
-		BY_LENGTH(s, CALL);
-#undef CALL
+		poll_to(sub, verify, &next, i + ALONE_BLOCK);
 		took[0] += between - start;
 		took[1] += bench_now() - between;
 	}
 	bench_shared->result[0] = (double)i * 1e3 / (double)(took[0] > took[1] ? took[0] : took[1]);
-	shmq_bus_close(bus);
-}
-
-struct polled {
-	size_t bytes;
-	uint64_t next;
-};
-
-/* Zero-copy readers look at the message where it lies. */
-static int verify_in_place(void *arg, const struct shmq_msg *msg)
-{
-	struct polled *p = arg;
-
-	if (msg->len != p->bytes || bench_verify(msg->data, p->bytes, p->next++))
-		wrong_message(p->next - 1);
-	return 0;
-}
-
-static void subscribe_polling(void *arg)
-{
-	const struct shape *s = arg;
-	struct polled p = { .bytes = s->bytes };
-	uint64_t start, from;
-	shmq_bus *bus;
-	shmq_sub *sub = open_sub(s, &bus);
-
-	while (p.next < warm_up(s))
-		BENCH_OK(shmq_poll(sub, verify_in_place, &p, BATCH, SHMQ_FOREVER));
-	from = p.next;
-	start = bench_now();
-	while (p.next < s->messages)
-		BENCH_OK(shmq_poll(sub, verify_in_place, &p, BATCH, SHMQ_FOREVER));
-	finish(s->messages - from, start);
 	shmq_bus_close(bus);
 }
 
@@ -496,7 +518,8 @@ static void one_round(const struct shape *s)
 		measure(s, ".lines", lines_write, lines_read);
 		measure(s, ".alone", alone, NULL);
 	}
-	measure(s, ".rate", publish, subscribe);
+	measure(s, ".rate", publish, subscribe_polling);
+	measure(s, ".receive.rate", publish, subscribe);
 	if (s->mode == SHMQ_EXCLUSIVE)
 		measure_peers(s, "", PEER_COPIES);
 	if (bench.quick || s->mode == SHMQ_SHARED)

@@ -626,7 +626,10 @@ int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg
 /* Hand up to `max` messages that are there to `handler`; waits at most
  * timeout_ns for the first.  The handler returns 0 to go on, anything else
  * to stop after this message.  Returns messages handled (>0), or an error as
- * shmq_receive(). */
+ * shmq_receive().  The fastest way to read a stream: where it may wait and messages
+ * come as fast as they are read, it lets some gather first, for up to 10 us and as
+ * long as that makes all of it faster.  Statistics of the handle may be up to 63
+ * messages behind in the handler. */
 typedef int shmq_handler(void *arg, const struct shmq_msg *msg);
 ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max, int64_t timeout_ns);
 

@@ -14,10 +14,10 @@ static inline void copy_short(char *to, const char *from, size_t n)
 {
 	size_t i;
 
-	if (n >= 16) {
-		for (i = 0; i + 16 < n; i += 16)
-			memcpy(to + i, from + i, 16);
+	if (likely(n >= 16)) {
 		memcpy(to + n - 16, from + n - 16, 16);
+		for (i = 0; unlikely(i + 16 < n); i += 16)
+			memcpy(to + i, from + i, 16);
 	} else if (n >= 8) {
 		memcpy(to, from, 8);
 		memcpy(to + n - 8, from + n - 8, 8);
@@ -147,10 +147,9 @@ SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 		return SHMQ_EFORKED;
 	if (unlikely(len >= pub->short_end))
 		return publish_long(pub, data, len);
-	if (l->w.geo.mode != SHMQ_EXCLUSIVE)
-		return publish_shared(pub, data, len);
-	if (unlikely(!take_next(l, SHMQ_EXCLUSIVE)))
-		return publish_long(pub, data, len);
+	if (unlikely(!take_next(l, SHMQ_EXCLUSIVE))) /* a shared lane has none */
+		return l->w.geo.mode == SHMQ_EXCLUSIVE ? publish_long(pub, data, len) :
+							 publish_shared(pub, data, len);
 	return publish_plain(pub, l, seq, data, len,
 			     (struct way){ SHMQ_EXCLUSIVE, SHMQ__FENCE_LIGHT, copy_short });
 }

@@ -88,11 +88,7 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 
 static int is_there(const struct rlane *l, unsigned distance)
 {
-	struct ring_reader at = l->r;
-	uint64_t word;
-
-	at.next += distance;
-	return ring_look(&at, &word) == RING_MESSAGE;
+	return sub_is_there(l, l->r.next + distance);
 }
 
 /* Everything but a plain message that is there, or comes at once.  The message
@@ -434,31 +430,4 @@ int shmq__sub_receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t 
 		rc = after_tear(sub, msg, tears++);
 	} while (!rc);
 	return rc;
-}
-
-SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max,
-			      int64_t timeout_ns)
-{
-	size_t done = 0;
-
-	while (done < max) {
-		struct shmq_msg msg;
-		int rc = shmq__sub_receive_whole(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
-
-		if (rc && !done)
-			return rc;
-		if (rc == -ENOMEM) /* the message stays */
-			break;
-		if (rc && rc != SHMQ_EEMPTY) {
-			sub->held_error = rc;
-			sub->held_msg = msg;
-			sub_judge(sub);
-		}
-		if (rc)
-			break;
-		done++;
-		if (handler(arg, &msg))
-			break;
-	}
-	return (ssize_t)done;
 }

@@ -51,7 +51,7 @@ struct ring_writer {
 	uint64_t ahead; /* exclusive, readers may be lapped: slots below it are
 			   AHEAD at their lap */
 	uint64_t room;  /* exclusive: seqs below it may be written without a
-			   look at limit or ahead */
+			   look at limit or ahead; shared: none */
 	unsigned owner; /* client id */
 };
 
@@ -175,8 +175,7 @@ static inline void ring_fetch_ahead(const struct ring_writer *w, uint64_t seq)
 	const char *slot = (const char *)lay_slot_at(w->mem, &w->geo, seq + RING_PREFETCH);
 
 	prefetch_write(slot);
-	if (w->geo.slot_bytes > LAY_LINE)
-		prefetch_write(slot + LAY_LINE);
+	prefetch_write(slot + LAY_LINE); /* or the slot after it */
 }
 
 /* All lines of the next slot, for payloads of more than a few: no prefetcher of

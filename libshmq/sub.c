@@ -282,6 +282,7 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 	sub->is_to_join = is_late && gates;
 	sub_set_gating(sub, gates && !is_late);
 	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
+	sub->pace.near_seq = sub->pace.look_at = sub->far;
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
 	sub->saw_publisher = !!load_acquire(&h->topic->rec->publishers);
 	for (i = 0; i < lanes; i++)

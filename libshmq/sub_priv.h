@@ -8,6 +8,7 @@
  * (A2 of ring.h), and nothing read before that is trusted.
  *
  * receive.c has the short way, waiting, and what hands messages out;
+ * sub_poll.c hands out what is there, run by run;
  * sub_look.c looks for the next message or finds out what there is instead;
  * sub_decode.c says what a slot holds; sub_batch.c keeps atomic batches whole;
  * sub_replay.c reads the log instead of the ring; sub_store.c keeps how far it
@@ -97,6 +98,14 @@ struct shmq_sub {
 	uint64_t run_start; /* from there on all were there at the first look */
 	uint64_t far;       /* seqs before it are there */
 	uint64_t look_further_at;
+	struct pace {
+		uint64_t look_at;           /* there shmq_poll() sees how near the publisher is */
+		uint64_t near_seq, near_ns; /* where and when it was close by last */
+		uint64_t heels;             /* a message took so long (16ths of ns) on its heels */
+		uint64_t again_ns;          /* not before that is it let get away once more, */
+		uint64_t rest_ns;           /* which is so long, if it was not worth while */
+		unsigned gathers;           /* so often in a row */
+	} pace;
 	unsigned quick_looks; /* at the next word before any other waiting */
 
 	int held_error; /* found by shmq_poll() after messages: said next */
@@ -356,6 +365,15 @@ const struct shmq_sub *shmq__pattern_teller(const struct shmq_sub *sub);
 int shmq__sub_receive_whole(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
 /* Take the hand-out back: the message stays at the cursor. */
 void shmq__sub_take_back(struct shmq_sub *sub, const struct shmq_msg *msg);
+
+static inline int sub_is_there(const struct rlane *l, uint64_t seq)
+{
+	struct ring_reader at = l->r;
+	uint64_t word;
+
+	at.next = seq;
+	return ring_look(&at, &word) == RING_MESSAGE;
+}
 
 static inline size_t sub_whole_bytes(const struct shmq_msg *m)
 {

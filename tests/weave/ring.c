@@ -73,11 +73,25 @@ static void set_up_two(void)
 }
 SCENARIO(two_messages, set_up_two, NULL);
 
+static void set_up_polled(void)
+{
+	set_up_two();
+	reader.polls = 1;
+}
+SCENARIO(two_messages_polled, set_up_polled, NULL);
+
 static void set_up_over(void)
 {
 	set_up(&(struct world_options){ .depth = 1, .base_seq = 3 }, 1, 2, look);
 }
 SCENARIO(slot_used_again, set_up_over, NULL);
+
+static void set_up_over_polled(void)
+{
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3 }, 1, 4, receive);
+	reader.polls = 1;
+}
+SCENARIO(slot_used_again_polled, set_up_over_polled, NULL);
 
 /* The reader comes afterwards. */
 static void set_up_claims(void)
@@ -180,12 +194,16 @@ TEST_WITHIN(two_messages_come_in_order_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&two_messages, WEAVE_SC, 10000);
 	weave_all(&two_messages, WEAVE_WEAK, 100000);
+	weave_all(&two_messages_polled, WEAVE_SC, 10000);
+	weave_random(&two_messages_polled, WEAVE_WEAK, 5000);
 }
 
 TEST_WITHIN(a_slot_is_used_again_under_every_schedule, WEAVE_LIMIT_S)
 {
 	weave_all(&slot_used_again, WEAVE_SC, 100000);
 	weave_random(&slot_used_again, WEAVE_WEAK, 5000);
+	weave_random(&slot_used_again_polled, WEAVE_SC, 5000);
+	weave_random(&slot_used_again_polled, WEAVE_WEAK, 5000);
 }
 
 TEST_WITHIN(two_claim_under_every_schedule, WEAVE_LIMIT_S)

@@ -66,6 +66,9 @@ struct world_reader {
 	uint64_t got, lost, seq;
 	int any_first; /* it joined: what comes first is not known */
 	int may_lose, may_be_bound, is_bound;
+	int polls;                   /* whoever gates: by shmq_poll() */
+	struct shmq_msg late;        /* handed to it, */
+	uint64_t words[WORLD_WORDS]; /* and read as late as is allowed */
 };
 
 /* One look: 0 and a message taken, or the error; losses are added up. */
