@@ -4,11 +4,11 @@
  * include the public header only, which proves that the API is enough.
  *
  *   main    commands, shared options, opening the bus
- *   opts    option tables: parsing and help
- *   units   sizes, durations, rates, as text and back
+ *   value   option tables, what their values are, and units (value.h)
+ *   opts    the command line by them, and help
  *   out     errors in one voice, aligned tables, JSON
  *   sig     ending in order on SIGINT, SIGTERM and SIGHUP
- *   shape   what a topic can be: creation options and their words
+ *   shape   creation options that do not go together, or differ from what is
  *   topics  topics and peers of a bus, collected
  *   input   lines, frames and files for pub
  *   sender  batches, pace and accounts for pub
@@ -33,7 +33,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#include "value.h"
 
 /* ---- exit codes ------------------------------------------------------ */
 
@@ -93,44 +93,6 @@ int64_t cli_now_ns(void); /* CLOCK_MONOTONIC */
 
 /* ---- opts ------------------------------------------------------------ */
 
-enum opt_kind {
-	OPT_HELP,
-	OPT_SET,      /* no argument: stores .value */
-	OPT_OR,       /* no argument: sets the bits of .value */
-	OPT_TEXT,     /* const char *, the argument itself */
-	OPT_LIST,     /* struct opt_list, may be repeated */
-	OPT_COUNT,    /* k, M, G are powers of 1000 */
-	OPT_SIZE,     /* k, M, G are powers of 1024 */
-	OPT_DURATION, /* int64_t nanoseconds; "forever" is SHMQ_FOREVER */
-	OPT_RATE,     /* double, per second */
-	OPT_INDEX,    /* n is stored as n + 1: zero stays "not given"; or one of .words */
-	OPT_WORD,     /* value of one of .words */
-};
-
-struct opt_word {
-	const char *text;
-	int value;
-};
-
-struct opt_list {
-	const char **items;
-	size_t count, room;
-};
-
-struct opt {
-	const char *name;
-	char letter;
-	enum opt_kind kind;
-	size_t offset, bytes; /* OPT_AT */
-	const char *arg;      /* name of the argument in the help */
-	const char *help;     /* lines separated by \n */
-	const struct opt_word *words;
-	uint64_t value;    /* OPT_SET, OPT_OR */
-	uint64_t min, max; /* of numbers; max 0: what fits */
-};
-#define OPT_AT(type, member) \
-	.offset = offsetof(type, member), .bytes = sizeof(((type *)NULL)->member)
-
 struct opt_group {
 	const char *title; /* NULL leaves the group out of the help */
 	const struct opt *options;
@@ -153,29 +115,6 @@ void opts_print_help(const struct opt_group *groups, size_t count);
 /* Say what is wrong with the command line; the program ends. */
 void opts_fail(const struct command *command, const char *format, ...)
 	__attribute__((format(printf, 2, 3), noreturn));
-
-/* Text of a value in a word list, "?" if it is not there. */
-const char *opts_word(const struct opt_word *words, int value);
-
-/* ---- units ----------------------------------------------------------- */
-
-struct units_text {
-	char s[96];
-};
-
-/* 0, or -1 if the text is no such thing or does not fit. */
-int units_parse_count(const char *text, uint64_t *out);
-int units_parse_size(const char *text, uint64_t *out);
-int units_parse_duration(const char *text, int64_t *out);
-int units_parse_rate(const char *text, double *out);
-
-struct units_text units_size(uint64_t bytes);    /* 1.5 MiB */
-struct units_text units_exact(uint64_t bytes);   /* 1572864 bytes (1.5 MiB) */
-struct units_text units_duration(int64_t ns);    /* 1.5 s, 2 h 3 min */
-struct units_text units_rate(double per_second); /* 12.3k/s */
-struct units_text units_count(uint64_t count);   /* 1572864 */
-struct units_text units_node(int node);          /* of SHMQ_NODE(): 0, any */
-const char *units_plural(uint64_t count, const char *one, const char *many);
 
 /* ---- out ------------------------------------------------------------- */
 
@@ -285,11 +224,6 @@ int when_is_passed(const struct when *to, shmq_bus *bus, const char *topic,
 int64_t when_look_ns(const struct when *to);
 
 /* ---- shape ----------------------------------------------------------- */
-
-extern const struct opt_word shape_modes[], shape_policies[], shape_stalls[], shape_waits[],
-	shape_pages[], shape_locks[], shape_logs[], shape_syncs[];
-extern const struct opt shape_options[]; /* into struct shmq_topic_options */
-extern const size_t shape_option_count;
 
 /* Name of an option that was given, NULL if none was. */
 const char *shape_given(const struct shmq_topic_options *shape);

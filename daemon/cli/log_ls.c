@@ -55,12 +55,12 @@ static json_t *json_options(const struct shmq_log_info *info)
 	json_put_u64(object, "depth", o->depth);
 	json_put_u64(object, "slot_bytes", o->slot_bytes);
 	json_put_u64(object, "max_message_bytes", o->max_message_bytes);
-	json_put_text(object, "mode", opts_word(shape_modes, (int)o->mode));
-	json_put_text(object, "policy", opts_word(shape_policies, (int)o->policy));
+	json_put_text(object, "mode", value_word(shape_modes, (int)o->mode));
+	json_put_text(object, "policy", value_word(shape_policies, (int)o->policy));
 	json_put(object, "tag", json_boolean(o->flags & SHMQ_TOPIC_TAG));
 	json_put(object, "time", json_boolean(o->flags & SHMQ_TOPIC_TIME));
-	json_put_text(object, "log", opts_word(shape_logs, (int)o->log));
-	json_put_text(object, "sync", opts_word(shape_syncs, (int)o->sync));
+	json_put_text(object, "log", value_word(shape_logs, (int)o->log));
+	json_put_text(object, "sync", value_word(shape_syncs, (int)o->sync));
 	json_put_u64(object, "segment_bytes", o->segment_bytes);
 	json_put_u64(object, "retain_bytes", o->retain_bytes);
 	json_put_u64(object, "retain_ns", (uint64_t)o->retain_ns);

@@ -34,8 +34,8 @@ static void print_details(const struct topics *topics)
 		const struct shmq_topic_info *topic = &topics->all[i];
 
 		table_add(&table, "%s", topic->name);
-		table_add(&table, "%s", opts_word(shape_policies, (int)topic->policy));
-		table_add(&table, "%s", opts_word(shape_modes, (int)topic->mode));
+		table_add(&table, "%s", value_word(shape_policies, (int)topic->policy));
+		table_add(&table, "%s", value_word(shape_modes, (int)topic->mode));
 		table_add(&table, "%s", units_count(topic->depth).s);
 		table_add(&table, "%s", units_count(topic->slot_bytes).s);
 		table_add(&table, "%s", units_count(topic->partitions).s);

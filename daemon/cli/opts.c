@@ -10,16 +10,6 @@
 #define LONG_BASE 256 /* getopt's values of long options start here */
 #define HELP_COLUMN 26
 
-static const struct {
-	const char *noun, *examples;
-} kinds[] = {
-	[OPT_COUNT] = { "a number", "such as 100 or 10k" },
-	[OPT_SIZE] = { "a size", "such as 4096, 64k or 1GiB" },
-	[OPT_DURATION] = { "a duration", "such as 100ms, 5s, 2min or forever" },
-	[OPT_RATE] = { "a rate", "such as 500/s, 10k/s or 30/min" },
-	[OPT_INDEX] = { "a number", "counted from 0" },
-};
-
 struct parser {
 	const struct command *command;
 	const struct opt **options;
@@ -29,14 +19,6 @@ struct parser {
 	struct option *longs;
 	char *letters;
 };
-
-const char *opts_word(const struct opt_word *words, int value)
-{
-	for (; words->text; words++)
-		if (words->value == value)
-			return words->text;
-	return "?";
-}
 
 static void print_usage(FILE *to, const struct command *command)
 {
@@ -65,15 +47,6 @@ void opts_fail(const struct command *command, const char *format, ...)
 
 /* ---- help ------------------------------------------------------------ */
 
-static void join_words(const struct opt_word *words, char *out, size_t bytes)
-{
-	size_t len = 0;
-
-	for (; words->text && len < bytes; words++)
-		len += (size_t)snprintf(out + len, bytes - len, "%s%s", len ? "|" : "",
-					words->text);
-}
-
 static void print_option(const struct opt *option)
 {
 	char words[128] = "", head[192];
@@ -81,7 +54,7 @@ static void print_option(const struct opt *option)
 	int width;
 
 	if (option->kind == OPT_WORD) {
-		join_words(option->words, words, sizeof(words));
+		value_join(option->words, words, sizeof(words));
 		arg = words;
 	}
 	if (option->letter)
@@ -129,60 +102,6 @@ static void help(const struct command *command, const struct opt_group *groups, 
 
 /* ---- values ---------------------------------------------------------- */
 
-static void store(const struct opt *option, void *into, uint64_t value)
-{
-	char *field = (char *)into + option->offset;
-	uint32_t narrow = (uint32_t)value;
-
-	if (option->bytes == sizeof(value))
-		memcpy(field, &value, sizeof(value));
-	else
-		memcpy(field, &narrow, sizeof(narrow));
-}
-
-static uint64_t largest(const struct opt *option)
-{
-	if (option->max)
-		return option->max;
-	return option->bytes == 8 ? UINT64_MAX : (uint64_t)INT32_MAX - 1;
-}
-
-static void check_range(const struct command *command, const struct opt *option, const char *text,
-			uint64_t value)
-{
-	if (value < option->min && option->kind == OPT_DURATION)
-		opts_fail(command, "--%s must be longer than 0", option->name);
-	if (value < option->min)
-		opts_fail(command, "--%s must be at least %" PRIu64 ", not %s", option->name,
-			  option->min, text);
-	if (value > largest(option))
-		opts_fail(command, "--%s may be at most %" PRIu64 ", not %s", option->name,
-			  largest(option), text);
-}
-
-/* Its last one, without text, if there is no such word. */
-static const struct opt_word *find_word(const struct opt *option, const char *text)
-{
-	const struct opt_word *word = option->words;
-
-	while (word->text && strcmp(word->text, text))
-		word++;
-	return word;
-}
-
-static void take_word(const struct command *command, const struct opt *option, void *into,
-		      const char *text)
-{
-	const struct opt_word *word = find_word(option, text);
-	char words[128] = "";
-
-	if (!word->text) {
-		join_words(option->words, words, sizeof(words));
-		opts_fail(command, "--%s takes %s, not \"%s\"", option->name, words, text);
-	}
-	store(option, into, (uint64_t)word->value);
-}
-
 static void take_item(const struct opt *option, void *into, const char *text)
 {
 	struct opt_list *list = (struct opt_list *)((char *)into + option->offset);
@@ -191,81 +110,20 @@ static void take_item(const struct opt *option, void *into, const char *text)
 	list->items[list->count++] = text;
 }
 
-static int parse_value(const struct opt *option, const char *text, uint64_t *value, double *rate)
-{
-	int64_t ns = 0;
-	int rc;
-
-	switch (option->kind) {
-	case OPT_SIZE:
-		return units_parse_size(text, value);
-	case OPT_DURATION:
-		rc = units_parse_duration(text, &ns);
-		*value = (uint64_t)ns;
-		return rc;
-	case OPT_RATE:
-		return units_parse_rate(text, rate) < 0 || !(*rate > 0) ? -1 : 0;
-	default:
-		return units_parse_count(text, value);
-	}
-}
-
-static void take_number(const struct command *command, const struct opt *option, void *into,
-			const char *text)
-{
-	uint64_t value = 0;
-	double rate = 0;
-
-	if (option->words && find_word(option, text)->text) {
-		take_word(command, option, into, text);
-		return;
-	}
-	if (parse_value(option, text, &value, &rate) < 0)
-		opts_fail(command, "--%s takes %s, %s, not \"%s\"", option->name,
-			  kinds[option->kind].noun, kinds[option->kind].examples, text);
-	if (option->kind == OPT_RATE) {
-		memcpy((char *)into + option->offset, &rate, sizeof(rate));
-		return;
-	}
-	check_range(command, option, text, value);
-	store(option, into, option->kind == OPT_INDEX ? value + 1 : value);
-}
-
 static void take(const struct command *command, const struct opt *option, void *into,
 		 const char *text)
 {
-	uint32_t bits;
+	char why[VALUE_WHY_BYTES];
 
-	switch (option->kind) {
-	case OPT_HELP: /* handled by the caller, who has the groups */
-		break;
-	case OPT_SET:
-		store(option, into, option->value);
-		break;
-	case OPT_OR:
-		memcpy(&bits, (char *)into + option->offset, sizeof(bits));
-		store(option, into, bits | option->value);
-		break;
-	case OPT_TEXT:
-		memcpy((char *)into + option->offset, &text, sizeof(text));
-		break;
-	case OPT_LIST:
+	if (option->kind == OPT_HELP)
+		value_store(option, into, 1);
+	else if (option->kind == OPT_LIST)
 		take_item(option, into, text);
-		break;
-	case OPT_WORD:
-		take_word(command, option, into, text);
-		break;
-	default:
-		take_number(command, option, into, text);
-	}
+	else if (value_take(option, into, text, why) < 0)
+		opts_fail(command, "--%s %s", option->name, why);
 }
 
 /* ---- parsing --------------------------------------------------------- */
-
-static int takes_argument(const struct opt *option)
-{
-	return option->kind != OPT_HELP && option->kind != OPT_SET && option->kind != OPT_OR;
-}
 
 static int is_known(const struct parser *parser, const char *name)
 {
@@ -285,14 +143,14 @@ static void add_option(struct parser *parser, const struct opt *option, void *in
 		return;
 	parser->longs[parser->count] = (struct option){
 		.name = option->name,
-		.has_arg = takes_argument(option) ? required_argument : no_argument,
+		.has_arg = value_takes_argument(option) ? required_argument : no_argument,
 		.val = LONG_BASE + (int)parser->count,
 	};
 	parser->options[parser->count] = option;
 	parser->into[parser->count++] = into;
 	if (option->letter)
 		snprintf(parser->letters + at, 3, "%c%s", option->letter,
-			 takes_argument(option) ? ":" : "");
+			 value_takes_argument(option) ? ":" : "");
 }
 
 static void build(struct parser *parser, enum opts_mode mode, const struct opt_group *groups,
@@ -385,8 +243,6 @@ int opts_parse(const struct command *command, enum opts_mode mode, int argc, cha
 		check_excluded(&parser, i);
 		parser.given[i] = 1;
 		take(command, parser.options[i], parser.into[i], optarg);
-		if (parser.options[i]->kind == OPT_HELP)
-			store(parser.options[i], parser.into[i], 1);
 	}
 	destroy(&parser);
 	return optind;

@@ -54,8 +54,8 @@ static void add_topic(struct table *table, const struct sample *before, const st
 	const struct holder *holder = &now->holders[i];
 
 	table_add(table, "%s%s", topic->name, topic->ended ? " (removed)" : "");
-	table_add(table, "%s", opts_word(shape_policies, (int)topic->policy));
-	table_add(table, "%s", opts_word(shape_modes, (int)topic->mode));
+	table_add(table, "%s", value_word(shape_policies, (int)topic->policy));
+	table_add(table, "%s", value_word(shape_modes, (int)topic->mode));
 	table_add(table, "%s", units_count(topic->head).s);
 	table_add(table, "%s", rate_text(stat_listed_rate(before, now, i)).s);
 	table_add(table, "%u", topic->publishers);
@@ -100,8 +100,8 @@ static void print_log(const struct shmq_topic_info *topic)
 
 	if (!stat_has_log(topic))
 		return;
-	printf("  log          %s, sync %s", opts_word(shape_logs, (int)topic->log),
-	       opts_word(shape_syncs, (int)topic->sync));
+	printf("  log          %s, sync %s", value_word(shape_logs, (int)topic->log),
+	       value_word(shape_syncs, (int)topic->sync));
 	if (has_time && topic->sync_ns)
 		printf(" %s", units_duration(topic->sync_ns).s);
 	printf(", segments of %s\n", units_size(topic->segment_bytes).s);
@@ -135,12 +135,12 @@ static void print_shape(const struct shmq_topic_info *topic, double rate)
 {
 	printf("topic %s (id %" PRIu64 ")%s\n", topic->name, topic->id,
 	       topic->ended ? ", removed" : "");
-	printf("  policy       %s, stall %s\n", opts_word(shape_policies, (int)topic->policy),
-	       opts_word(shape_stalls, (int)topic->stall));
+	printf("  policy       %s, stall %s\n", value_word(shape_policies, (int)topic->policy),
+	       value_word(shape_stalls, (int)topic->stall));
 	printf("  publishers   %u, %s\n", topic->publishers,
-	       opts_word(shape_modes, (int)topic->mode));
+	       value_word(shape_modes, (int)topic->mode));
 	printf("  subscribers  %u, %" PRIu64 " asleep, wait %s\n", topic->subscribers,
-	       topic->sleepers, opts_word(shape_waits, (int)topic->wait));
+	       topic->sleepers, value_word(shape_waits, (int)topic->wait));
 	printf("  shape        %u %s of %" PRIu64 " slots of %u bytes\n", topic->partitions,
 	       units_plural(topic->partitions, "partition", "partitions"), topic->depth,
 	       topic->slot_bytes);

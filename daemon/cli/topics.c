@@ -76,8 +76,8 @@ static json_t *json_log(const struct shmq_topic_info *topic)
 	if (!topic->log || topic->log == SHMQ_LOG_NONE)
 		return json_null();
 	object = json_object();
-	json_put_text(object, "mode", opts_word(shape_logs, (int)topic->log));
-	json_put_text(object, "sync", opts_word(shape_syncs, (int)topic->sync));
+	json_put_text(object, "mode", value_word(shape_logs, (int)topic->log));
+	json_put_text(object, "sync", value_word(shape_syncs, (int)topic->sync));
 	json_put_u64(object, "sync_ns", (uint64_t)topic->sync_ns);
 	json_put_u64(object, "segment_bytes", topic->segment_bytes);
 	json_put(object, "retain_bytes",
@@ -115,10 +115,10 @@ json_t *topics_json(const struct shmq_topic_info *topic)
 
 	json_put_text(object, "name", topic->name);
 	json_put_u64(object, "id", topic->id);
-	json_put_text(object, "mode", opts_word(shape_modes, (int)topic->mode));
-	json_put_text(object, "policy", opts_word(shape_policies, (int)topic->policy));
-	json_put_text(object, "stall", opts_word(shape_stalls, (int)topic->stall));
-	json_put_text(object, "wait", opts_word(shape_waits, (int)topic->wait));
+	json_put_text(object, "mode", value_word(shape_modes, (int)topic->mode));
+	json_put_text(object, "policy", value_word(shape_policies, (int)topic->policy));
+	json_put_text(object, "stall", value_word(shape_stalls, (int)topic->stall));
+	json_put_text(object, "wait", value_word(shape_waits, (int)topic->wait));
 	json_put_u64(object, "partitions", topic->partitions);
 	json_put_u64(object, "depth", topic->depth);
 	json_put_u64(object, "slot_bytes", topic->slot_bytes);

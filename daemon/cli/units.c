@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "cli.h"
+#include "value.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
