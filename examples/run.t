@@ -161,6 +161,17 @@ result event_loop_receives_by_its_descriptor
 run "$shmq" rm loop
 result topic_of_event_loop_is_removed
 
+run "$build/examples/listener" >"$dir/out"
+result listener_exits_0
+same "$dir/out" <<'END'
+words: one
+words: two
+words: stop
+END
+result listener_is_called_until_it_has_enough
+run "$shmq" rm words
+result topic_of_listener_is_removed
+
 run "$build/examples/conflate" >"$dir/out"
 result conflate_exits_0
 same "$dir/out" <<'END'

@@ -746,6 +746,45 @@ int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n, int64_t tim
 /* As shmq_sub_fd() for all of the set: readable until a wait finds nobody ready. */
 int shmq_waitset_fd(shmq_waitset *set);
 
+/* ---- listening ------------------------------------------------------- */
+
+/* Callbacks for what a subscriber, also one of a pattern, receives: on a thread of its
+ * own that the library starts, which waits as the subscriber was opened to, or on the
+ * caller's pool.  Never two at a time for one subscriber, in the order received. */
+typedef struct shmq_listener shmq_listener;
+
+struct shmq_listener_options {
+	size_t size;
+	/* A message; what msg points to is good, and whole, until it returns.  0 to go on;
+	 * with anything else no callback follows. */
+	int (*message)(void *arg, shmq_sub *sub, const struct shmq_msg *msg);
+	/* What shmq_receive() would return instead of a message.  A loss has msg->lost,
+	 * and it goes on, as it does from what passes by itself (SHMQ_ESTALLED, -ENOMEM),
+	 * which is told once.  Ends (SHMQ_EENDED, SHMQ_EEVICTED, SHMQ_EMOVED, SHMQ_ELOST)
+	 * are the last callback. */
+	void (*error)(void *arg, shmq_sub *sub, int error, const struct shmq_msg *msg);
+	void *arg; /* of both */
+	/* NULL, or: have run(task) called once, soon, on any thread, and return 0.  If it
+	 * returns anything else it is asked again a millisecond later.  Called on one
+	 * thread of the library's for all listeners of a bus. */
+	int (*execute)(void *pool, void (*run)(void *task), void *task);
+	void *pool; /* of execute */
+};
+
+/* Begin; the subscriber is the listener's until shmq_listener_stop(): but for that,
+ * shmq_sub_close(), shmq_sub_topic() and the statistics, nobody else calls it.  *out is
+ * set before the first callback.  Closing the subscriber or the bus stops it, too.
+ * 0; SHMQ_EINUSE: it has a listener, or is in a wait set; SHMQ_EOPTION: no callback, or
+ * a pool on a topic where nobody may sleep; -EAGAIN (no thread), -ENOMEM, -EMFILE. */
+int shmq_listener_start(shmq_sub *sub, const struct shmq_listener_options *options,
+			shmq_listener **out);
+
+/* End, and free the listener; NULL allowed.  Waits for a callback that runs, and for a
+ * run that the pool was given; no callback is called when it returns.  Called from
+ * within a callback it waits for nothing, and none follows that one.  Once for each
+ * listener, after its last callback, too. */
+void shmq_listener_stop(shmq_listener *listener);
+
 /* ---- request and reply ----------------------------------------------- */
 
 /* A requester publishes to a topic, and what it publishes is a request: who reads it

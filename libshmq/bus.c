@@ -2,6 +2,7 @@
 #include "bus.h"
 #include "attach.h"
 #include "clock.h"
+#include "listener.h"
 #include "notify.h"
 #include "request.h"
 #include "serve.h"
@@ -163,8 +164,10 @@ static void free_bus(struct shmq_bus *bus)
 
 	if (is_ours)
 		shmq__start_reap(bus, 0);
-	if (bus->guard)
+	if (bus->guard) {
+		shmq__listener_end(bus);
 		shmq__notify_end(bus);
+	}
 	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
 		if (*fd[i] >= 0)
 			close(*fd[i]);

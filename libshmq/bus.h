@@ -85,6 +85,7 @@ struct shmq_bus {
 	struct shmq__handle *deferred;
 
 	struct shmq__notifier *notifier; /* notify.c; event_lock */
+	struct shmq__waiting *waiter;    /* listener.c; event_lock */
 
 	pthread_mutex_t event_lock;
 	pthread_cond_t event_cond;

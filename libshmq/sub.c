@@ -158,6 +158,7 @@ void shmq__sub_close(struct shmq__handle *h)
 	struct shmq_sub *sub = (struct shmq_sub *)h;
 	uint32_t i;
 
+	shmq__listener_forget(sub->listener);
 	if (sub->set)
 		shmq__waitset_forget(sub->set, sub);
 	shmq__notify_close(sub->notify);

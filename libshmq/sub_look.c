@@ -280,6 +280,8 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 	uint32_t state;
 	int end = 0, rc;
 
+	if (unlikely(load_relaxed(&sub->interrupted))) /* whoever stores fences and wakes */
+		return SHMQ__SUB_INTERRUPTED;
 	if (unlikely(sub->pattern))
 		return shmq__pattern_end_of_stream(sub, msg);
 	state = state_of(&sub->lane[0]);

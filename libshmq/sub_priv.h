@@ -19,6 +19,7 @@
 #ifndef SHMQ_SUB_PRIV_H
 #define SHMQ_SUB_PRIV_H
 
+#include "listener.h"
 #include "park.h"
 #include "ring.h"
 #include "sub.h"
@@ -121,8 +122,10 @@ struct shmq_sub {
 	struct shmq__park *park;
 	struct lay_bell **bell;
 	struct shmq_waitset *set;
-	struct shmq__notify *notify; /* its descriptor, NULL unless it was asked for */
-	unsigned notify_changes;     /* of a pattern, when that got its words */
+	struct shmq_listener *listener; /* who receives for callbacks, or NULL; */
+	shmq_au32 interrupted;          /* and is to stop: SHMQ__SUB_INTERRUPTED */
+	struct shmq__notify *notify;    /* its descriptor, NULL unless it was asked for */
+	unsigned notify_changes;        /* of a pattern, when that got its words */
 	struct rlane lane[];
 };
 

@@ -272,6 +272,11 @@ const struct shmq_sub *shmq__pattern_teller(const struct shmq_sub *sub)
 	return NULL;
 }
 
+/* Nobody is called back. */
+void shmq__listener_forget(struct shmq_listener *l)
+{
+}
+
 /* And none is for a slow display. */
 int shmq__conflate_receive(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
