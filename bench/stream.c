@@ -166,6 +166,8 @@ BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t warm, uint
 			call(32); \
 		else if ((s)->bytes == 64) \
 			call(64); \
+		else if ((s)->bytes == 1024) \
+			call(1024); \
 		else \
 			call((s)->bytes); \
 	} while (0)
@@ -338,6 +340,11 @@ static int verify_64(void *next, const struct shmq_msg *msg)
 	return verify_n(next, msg, 64);
 }
 
+static int verify_1024(void *next, const struct shmq_msg *msg)
+{
+	return verify_n(next, msg, 1024);
+}
+
 static int verify_any(void *next, const struct shmq_msg *msg)
 {
 	return verify_n(next, msg, polled_bytes);
@@ -346,7 +353,10 @@ static int verify_any(void *next, const struct shmq_msg *msg)
 static shmq_handler *verifier(size_t bytes)
 {
 	polled_bytes = bytes;
-	return bytes == 32 ? verify_32 : bytes == 64 ? verify_64 : verify_any;
+	return bytes == 32   ? verify_32 :
+	       bytes == 64   ? verify_64 :
+	       bytes == 1024 ? verify_1024 :
+			       verify_any;
 }
 
 /* Up to message `end`, or a few more. */

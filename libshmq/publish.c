@@ -138,7 +138,7 @@ static __attribute__((noinline)) int publish_shared(struct shmq_pub *pub, const 
 
 /* The short way keeps nothing across a call, so that what stands between a
  * message received and its answer's commit is a few dozen instructions. */
-SHMQ_EXPORT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
+SHMQ_EXPORT HOT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 {
 	struct lane *l = &pub->lane[0];
 	uint64_t seq = l->w.next;

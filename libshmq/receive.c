@@ -226,7 +226,7 @@ static __attribute__((noinline)) int look_further(struct shmq_sub *sub, struct l
 
 /* What is rare ends in a call of its own, so that a message that is there costs
  * no registers saved and few stores. */
-SHMQ_EXPORT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
+SHMQ_EXPORT HOT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	struct rlane *l = &sub->lane[0];
 	uint64_t seq = l->r.next, w, expected;

@@ -84,13 +84,14 @@ static __attribute__((noinline)) void look_ahead(struct shmq_sub *sub, uint64_t 
 			ahead = far_ahead(l, seq);
 		}
 	}
+	sub->pace.there = seq + ahead;
 	sub->pace.look_at = seq + (ahead ? ahead : NEAR / 2);
 }
 
-/* Hand out short messages without more to them that are there one after the other,
- * to the end of the ring at most; only where publishers wait for us.  All is as if
- * each were received, but that they are counted together.  How many; *stop is what
- * the handler said last. */
+/* Hand out messages that lie in their slots, without more to them, and are there
+ * one after the other, to the end of the ring at most; only where publishers wait
+ * for us.  All is as if each were received, but that they are counted together.
+ * How many; *stop is what the handler said last. */
 static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *handler, void *arg,
 			   size_t max, int *stop)
 {
@@ -99,7 +100,7 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 	struct shmq_msg msg = { .partition = (int32_t)l->partition };
 	size_t n = 0, step = l->r.geo.slot_bytes, left = l->r.geo.depth - (seq & l->r.geo.mask);
 	char *at = (char *)lay_slot_at(l->r.mem, &l->r.geo, seq);
-	uint32_t end = sub->short_end;
+	uint32_t end = sub->inline_max + 1;
 
 	max = max < left ? max : left;
 	max = max < RUN ? max : RUN;
@@ -114,6 +115,8 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 		sub_step_to(l, seq); /* R3: what was before it */
 		if (bell_is_armed(l->bell, SHMQ__FENCE_LIGHT) && shmq__bell_ring(l->bell))
 			sub_add(&l->entry->wakes, 1);
+		if (unlikely(head.len > RING_LONG_BYTES) && seq_diff(sub->pace.there, seq) > 1)
+			ring_read_long(&l->r, head.len);
 		sub->view = l;
 		msg.data = s + 1;
 		msg.len = head.len;
@@ -133,8 +136,8 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 	return n;
 }
 
-SHMQ_EXPORT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max,
-			      int64_t timeout_ns)
+SHMQ_EXPORT HOT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max,
+				  int64_t timeout_ns)
 {
 	size_t done = 0, n;
 	int stop = 0, rc;

@@ -101,6 +101,7 @@ struct shmq_sub {
 	uint64_t look_further_at;
 	struct pace {
 		uint64_t look_at;           /* there shmq_poll() sees how near the publisher is */
+		uint64_t there;             /* what is before it came by then */
 		uint64_t near_seq, near_ns; /* where and when it was close by last */
 		uint64_t heels;             /* a message took so long (16ths of ns) on its heels */
 		uint64_t again_ns;          /* not before that is it let get away once more, */
