@@ -1171,6 +1171,21 @@ struct shmq_peer_info {
 	uint64_t p50_ns, p99_ns, p999_ns, most_ns;
 };
 
+struct shmq_client_info {
+	unsigned client_id;
+	pid_t pid;
+	uid_t uid;
+	char name[32];
+	int is_dead;                              /* 1: it died, or left, and is being taken out */
+	int is_own;                               /* 1: it is the bus's own, as what writes logs */
+	unsigned topics, publishers, subscribers; /* that it has open; handles there */
+	unsigned patterns;                        /* subscriptions by pattern */
+	uint64_t sent, received, lost;            /* by the handles that are open */
+	uint64_t ring_bytes;  /* of the rings of those topics, which others share */
+	uint64_t arena_bytes; /* of its arenas */
+	uint64_t page_bytes;  /* of its own entries: what it says to others */
+};
+
 struct shmq_bus_info {
 	char name[SHMQ_BUS_NAME_MAX + 1];
 	pid_t daemon_pid; /* control worker, as last known; 0 after a stop */
@@ -1195,6 +1210,10 @@ int shmq_topic_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_top
 		    void *arg);
 int shmq_peer_each(shmq_bus *bus, const char *topic,
 		   int (*visit)(void *arg, const struct shmq_peer_info *peer), void *arg);
+
+/* Each process that is attached, one by one. */
+int shmq_client_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_client_info *client),
+		     void *arg);
 
 /* The topic a handle was opened on; of a pattern, that of shmq_sub_topic(), SHMQ_EEMPTY
  * if there is none or it was left. */

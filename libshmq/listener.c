@@ -206,12 +206,15 @@ static void nudge(struct shmq_listener *l)
 
 static void join(struct shmq_listener *l)
 {
-	struct timespec until;
+	pthread_mutex_lock(&l->lock);
+	while (atomic_load(&l->state) != OVER) {
+		struct timespec until = after_ns(NUDGE_NS);
 
-	do {
 		nudge(l);
-		until = after_ns(NUDGE_NS);
-	} while (pthread_clockjoin_np(l->thread, NULL, CLOCK_MONOTONIC, &until) == ETIMEDOUT);
+		pthread_cond_clockwait(&l->changed, &l->lock, CLOCK_MONOTONIC, &until);
+	}
+	pthread_mutex_unlock(&l->lock);
+	pthread_join(l->thread, NULL);
 }
 
 /* ---- the caller's pool ----------------------------------------------- */
