@@ -22,16 +22,19 @@ import time
 import weakref
 from ctypes import c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t, c_uint, c_uint16, c_uint32, c_uint64, c_void_p
 
-__all__ = ["Bus", "Publisher", "Subscriber", "Message", "Error", "Empty", "Timeout", "Lost", "Ended", "version"]
+__all__ = ["Bus", "Publisher", "Subscriber", "Requester", "Responder", "Message", "Request", "Error", "Empty",
+           "Timeout", "Lost", "Ended", "Refused", "Gone", "Nobody", "version"]
 
 # ---- shmq.h --------------------------------------------------------------
 
 EFULL, EEMPTY, ETIMEOUT, EOVERRUN, EEVICTED, EENDED = -5001, -5002, -5003, -5004, -5005, -5006
-EEXISTS, EBUFFER = -5016, -5020
+EPEERDEAD, EEXISTS, EBUFFER, ENOBODY, EREFUSED = -5009, -5016, -5020, -5034, -5035
+REPLIED, REFUSED, GONE, TIMED_OUT, LATE = 1, 2, 3, 4, 5
+NAME_MAX = 255
 FORCE = 1
 ANY_PARTITION = -1
 TOPIC_TAG, TOPIC_TIME, TOPIC_SPIN_ONLY = 1, 2, 4
-SUB_END_WITH_PUBLISHERS, SUB_OBSERVE, SUB_RING_ONLY = 1, 2, 4
+SUB_END_WITH_PUBLISHERS, SUB_OBSERVE, SUB_RING_ONLY, SUB_CONFLATE = 1, 2, 4, 8
 
 _MODE = {"exclusive": 1, "shared": 2}
 _POLICY = {"block": 1, "drop-new": 2, "lossy": 3, "evict": 4}
@@ -85,7 +88,41 @@ class PubStats(ctypes.Structure):
 class SubStats(ctypes.Structure):
     _c_name_ = "shmq_sub_stats"
     _fields_ = [(name, c_uint64) for name in ("received", "lost", "lost_is_bound", "lag", "sleeps",
-                                              "received_bytes", "wakes")] + [("evicted", c_int)]
+                                              "received_bytes", "wakes")] + [("evicted", c_int), ("conflated", c_uint64)]
+
+
+class RequesterOptions(ctypes.Structure):
+    _c_name_ = "shmq_requester_options"
+    _fields_ = [("size", c_size_t), ("max_reply_bytes", c_uint64), ("open_max", c_uint32), ("wait", c_int),
+                ("spin_ns", c_int64)]
+
+
+class Reply(ctypes.Structure):
+    _c_name_ = "shmq_reply"
+    _fields_ = [("msg", Msg), ("id", c_uint64), ("outcome", c_int), ("is_taken", c_int), ("client_id", c_uint)]
+
+
+class RequesterStats(ctypes.Structure):
+    _c_name_ = "shmq_requester_stats"
+    _fields_ = [(name, c_uint64) for name in ("sent", "replied", "refused", "gone", "timed_out", "open", "late",
+                                              "stray")]
+
+
+class ResponderOptions(ctypes.Structure):
+    _c_name_ = "shmq_responder_options"
+    _fields_ = [("size", c_size_t), ("from_", c_int), ("wait", c_int), ("spin_ns", c_int64)]
+
+
+class CRequest(ctypes.Structure):
+    _c_name_ = "shmq_request"
+    _fields_ = [("msg", Msg), ("requester", c_uint64), ("id", c_uint64), ("deadline_ns", c_uint64),
+                ("uid", c_uint32), ("error", c_int), ("topic", ctypes.c_char * (NAME_MAX + 1))]
+
+
+class ResponderStats(ctypes.Structure):
+    _c_name_ = "shmq_responder_stats"
+    _fields_ = [(name, c_uint64) for name in ("received", "replied", "refused", "late", "gone", "full",
+                                              "requesters")]
 
 
 _lib = ctypes.CDLL(os.environ.get("SHMQ_LIBRARY", "libshmq.so.0"))
@@ -123,6 +160,17 @@ _receive_copy = _declare("shmq_receive_copy", c_int, c_void_p, c_void_p, c_size_
 _view_check = _declare("shmq_view_check", c_int, c_void_p, _P(Msg))
 _release = _declare("shmq_release", c_int, c_void_p)
 _store_cursor = _declare("shmq_sub_store_cursor", c_int, c_void_p)
+_requester_open = _declare("shmq_requester_open", c_int, c_void_p, c_char_p, _P(RequesterOptions), _P(c_void_p))
+_requester_close = _declare("shmq_requester_close", None, c_void_p)
+_requester_send = _declare("shmq_requester_send", c_int, c_void_p, _P(Msg), c_int64, _P(c_uint64))
+_requester_next = _declare("shmq_requester_next", c_int, c_void_p, _P(Reply), c_int64)
+_requester_stats = _declare("shmq_requester_get_stats", None, c_void_p, _P(RequesterStats))
+_responder_open = _declare("shmq_responder_open", c_int, c_void_p, c_char_p, _P(ResponderOptions), _P(c_void_p))
+_responder_close = _declare("shmq_responder_close", None, c_void_p)
+_responder_receive = _declare("shmq_responder_receive", c_int, c_void_p, _P(CRequest), c_int64)
+_responder_reply = _declare("shmq_responder_reply", c_int, c_void_p, _P(CRequest), _P(Msg))
+_responder_refuse = _declare("shmq_responder_refuse", c_int, c_void_p, _P(CRequest), c_char_p)
+_responder_stats = _declare("shmq_responder_get_stats", None, c_void_p, _P(ResponderStats))
 
 
 def version():
@@ -162,7 +210,23 @@ class Lost(Error):
         self.lost, self.is_bound, self.partition = msg.lost, bool(msg.lost_is_bound), msg.partition
 
 
-_kinds = {EEMPTY: Empty, ETIMEOUT: Timeout, EENDED: Ended}
+class Refused(Error):
+    """A request was refused: .why."""
+
+    def __init__(self, code, why=""):
+        super().__init__(code, why)
+        self.why = why
+
+
+class Gone(Error):
+    """Whoever had the request, or waited for the answer, is gone."""
+
+
+class Nobody(Error):
+    """Nobody is there to answer; nothing was sent."""
+
+
+_kinds = {EEMPTY: Empty, ETIMEOUT: Timeout, EENDED: Ended, EREFUSED: Refused, EPEERDEAD: Gone, ENOBODY: Nobody}
 
 
 def _check(code):
@@ -218,6 +282,17 @@ def _pointer(data):
         return _pointer(view.tobytes())
     keep = (ctypes.c_char * view.nbytes).from_buffer(view)
     return ctypes.cast(keep, c_void_p), view.nbytes, keep
+
+
+def _fill(data, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITION):
+    """A message, and what keeps its parts there."""
+    msg, keep = Msg(type=type, tag=tag, partition=partition), [None] * 3
+    msg.data, msg.len, keep[0] = _pointer(data)
+    if key is not None:
+        msg.key, msg.key_len, keep[1] = _pointer(key)
+    if properties is not None:
+        msg.properties, msg.properties_len, keep[2] = _pointer(properties)
+    return msg, keep
 
 
 def _memory(address, length):
@@ -287,6 +362,12 @@ class Bus(_Handle):
     def subscriber(self, topic, **options):
         return self._keep(Subscriber(self, topic, **options))
 
+    def requester(self, topic, **options):
+        return self._keep(Requester(self, topic, **options))
+
+    def responder(self, topic, **options):
+        return self._keep(Responder(self, topic, **options))
+
     def _live(self):
         if not self._handle:
             raise ValueError("the bus is closed")
@@ -315,12 +396,7 @@ class Publisher(_Handle):
 
     def publish(self, data, *, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITION):
         """Publish a buffer; returns its partition and seq."""
-        msg = Msg(type=type, tag=tag, partition=partition)
-        msg.data, msg.len, keep_data = _pointer(data)
-        if key is not None:
-            msg.key, msg.key_len, keep_key = _pointer(key)
-        if properties is not None:
-            msg.properties, msg.properties_len, keep_properties = _pointer(properties)
+        msg, keep = _fill(data, key, properties, type, tag, partition)
         _check(_publish_msg(self._live(), ctypes.byref(msg)))
         return msg.partition, msg.seq
 
@@ -382,16 +458,26 @@ class Message:
     __slots__ = ("data", "key", "properties", "seq", "ts_ns", "tag", "partition", "type", "__weakref__")
 
 
+def _make(out, msg, made):
+    out.data = made(_memory(msg.data, msg.len))
+    out.key = made(_memory(msg.key, msg.key_len)) if msg.key else None
+    out.properties = made(_memory(msg.properties, msg.properties_len)) if msg.properties else None
+    for name in ("seq", "ts_ns", "tag", "partition", "type"):
+        setattr(out, name, getattr(msg, name))
+    return out
+
+
 class Subscriber(_Handle):
     """Iterate over it for messages until the stream ends."""
 
     def __init__(self, bus, topic, *, start="latest", seq=0, ts_ns=0, partition=None, cursor=None, wait=None,
-                 end_with_publishers=False, observe=False, ring_only=False):
+                 end_with_publishers=False, observe=False, ring_only=False, conflate=False):
+        """conflate: only the newest message of each key, of those that came since."""
         options = SubOptions(size=ctypes.sizeof(SubOptions), from_=_word(_FROM, start, "start"), seq=seq,
                              ts_ns=ts_ns, partition_plus1=0 if partition is None else partition + 1,
                              wait=_word(_WAIT, wait, "wait"), cursor=_c(cursor),
                              flags=SUB_END_WITH_PUBLISHERS * end_with_publishers | SUB_OBSERVE * observe |
-                             SUB_RING_ONLY * ring_only)
+                             SUB_RING_ONLY * ring_only | SUB_CONFLATE * conflate)
         self._bus, self._handle, self._msg = bus, c_void_p(), Msg()
         self._views, self._memory = [], []
         self._buffer = ctypes.create_string_buffer(4096)
@@ -472,13 +558,7 @@ class Subscriber(_Handle):
         return view
 
     def _message(self, msg, made):
-        out = Message()
-        out.data = made(_memory(msg.data, msg.len))
-        out.key = made(_memory(msg.key, msg.key_len)) if msg.key else None
-        out.properties = made(_memory(msg.properties, msg.properties_len)) if msg.properties else None
-        for name in ("seq", "ts_ns", "tag", "partition", "type"):
-            setattr(out, name, getattr(msg, name))
-        return out
+        return _make(Message(), msg, made)
 
     def _give_back(self):
         for view in self._views:
@@ -487,3 +567,111 @@ class Subscriber(_Handle):
         self._memory = [ref for ref in self._memory if ref() is not None]
         if self._memory:
             raise BufferError("a slice of the last message is still held: release it, or copy it by bytes()")
+
+
+# ---- request and reply ---------------------------------------------------
+
+
+class Requester(_Handle):
+    """Asks on a topic, one request at a time."""
+
+    def __init__(self, bus, topic, *, max_reply_bytes=0, wait=None):
+        options = RequesterOptions(size=ctypes.sizeof(RequesterOptions), max_reply_bytes=max_reply_bytes, open_max=1,
+                                   wait=_word(_WAIT, wait, "wait"))
+        self._bus, self._handle = bus, c_void_p()
+        _check_open(_requester_open(bus._live(), _c(topic), ctypes.byref(options), ctypes.byref(self._handle)))
+
+    def close(self):
+        if self._handle:
+            _requester_close(self._handle)
+            self._handle = c_void_p()
+
+    def request(self, data, *, key=None, properties=None, type=0, timeout=5):
+        """Ask, and wait for the reply: a Message, whose data, key and properties are
+        bytes.  Raises Refused, Gone, Timeout, Nobody.  After an exception of another
+        kind, such as KeyboardInterrupt, the next request waits until this one is over."""
+        msg, keep = _fill(data, key, properties, type)
+        reply, number = Reply(), c_uint64()
+        while self.stats["open"]:
+            self._next(reply)
+        _check(_requester_send(self._live(), ctypes.byref(msg), int(timeout * 1e9), ctypes.byref(number)))
+        while reply.id != number.value or reply.outcome == LATE:
+            self._next(reply)
+        if reply.outcome == REFUSED:
+            raise Refused(EREFUSED, bytes(_memory(reply.msg.data, reply.msg.len)).decode(errors="replace"))
+        _check({GONE: EPEERDEAD, TIMED_OUT: ETIMEOUT}.get(reply.outcome, 0))
+        return _make(Message(), reply.msg, bytes)
+
+    @property
+    def stats(self):
+        out = RequesterStats()
+        _requester_stats(self._live(), ctypes.byref(out))
+        return {name: getattr(out, name) for name, _ in out._fields_}
+
+    def _next(self, reply):
+        _check(_wait(lambda ns: _requester_next(self._live(), ctypes.byref(reply), ns), None))
+
+    def _live(self):
+        if not self._handle:
+            raise ValueError("the requester is closed")
+        return self._handle
+
+
+class Request(Message):
+    """What a responder has received; data, key and properties are bytes.  It may be
+    kept and answered later, once: .error is 0 if an answer is waited for."""
+
+    __slots__ = ("topic", "error", "_request", "_responder")
+
+    def reply(self, data, *, key=None, properties=None, type=0, tag=0):
+        """Raises Timeout if it is too late, Gone if nobody waits any more."""
+        msg, keep = _fill(data, key, properties, type, tag)
+        _check(_responder_reply(self._responder._live(), ctypes.byref(self._request), ctypes.byref(msg)))
+
+    def refuse(self, why):
+        _check(_responder_refuse(self._responder._live(), ctypes.byref(self._request), why.encode()))
+
+
+class Responder(_Handle):
+    """Receives requests on a topic or pattern; iterate over it for them."""
+
+    def __init__(self, bus, topic, *, start="latest", wait=None):
+        options = ResponderOptions(size=ctypes.sizeof(ResponderOptions), from_=_word(_FROM, start, "start"),
+                                   wait=_word(_WAIT, wait, "wait"))
+        self._bus, self._handle = bus, c_void_p()
+        _check_open(_responder_open(bus._live(), _c(topic), ctypes.byref(options), ctypes.byref(self._handle)))
+
+    def close(self):
+        if self._handle:
+            _responder_close(self._handle)
+            self._handle = c_void_p()
+
+    def receive(self, timeout=None):
+        """The next Request; raises Empty, Timeout, Ended, Lost."""
+        request = CRequest()
+        code = _wait(lambda ns: _responder_receive(self._live(), ctypes.byref(request), ns), timeout)
+        if code in (EOVERRUN, EEVICTED):
+            raise Lost(code, request.msg)
+        _check(code)
+        out = _make(Request(), request.msg, bytes)
+        out.topic, out.error, out._request, out._responder = os.fsdecode(request.topic), request.error, request, self
+        return out
+
+    @property
+    def stats(self):
+        out = ResponderStats()
+        _responder_stats(self._live(), ctypes.byref(out))
+        return {name: getattr(out, name) for name, _ in out._fields_}
+
+    def __iter__(self):
+        while True:
+            try:
+                request = self.receive()
+            except Ended:
+                return
+            yield request
+
+    def _live(self):
+        if not self._handle:
+            raise ValueError("the responder is closed")
+        return self._handle

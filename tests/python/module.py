@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import threading
 import traceback
 
 import shmq
@@ -33,7 +34,8 @@ def scene(name, **options):
 def structs_are_those_of_the_header():
     lines = ["#include <shmq.h>"]
     for struct in (shmq.BusOptions, shmq.TopicOptions, shmq.PubOptions, shmq.SubOptions, shmq.Msg,
-                   shmq.PubStats, shmq.SubStats):
+                   shmq.PubStats, shmq.SubStats, shmq.RequesterOptions, shmq.Reply, shmq.RequesterStats,
+                   shmq.ResponderOptions, shmq.CRequest, shmq.ResponderStats):
         c = f"struct {struct._c_name_}"
         lines.append(f'_Static_assert(sizeof({c}) == {shmq.ctypes.sizeof(struct)}, "{c}");')
         for field, _ in struct._fields_:
@@ -41,7 +43,8 @@ def structs_are_those_of_the_header():
             lines.append(f'_Static_assert(offsetof({c}, {field.rstrip("_")}) == {offset}, "{c}.{field}");')
     for name in ("EFULL", "EEMPTY", "ETIMEOUT", "EOVERRUN", "EEVICTED", "EENDED", "EEXISTS", "EBUFFER", "FORCE",
                  "ANY_PARTITION", "TOPIC_TAG", "TOPIC_TIME", "TOPIC_SPIN_ONLY", "SUB_END_WITH_PUBLISHERS",
-                 "SUB_OBSERVE", "SUB_RING_ONLY"):
+                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "EPEERDEAD", "ENOBODY", "EREFUSED", "REPLIED",
+                 "REFUSED", "GONE", "TIMED_OUT", "LATE", "NAME_MAX"):
         lines.append(f'_Static_assert((long long)SHMQ_{name} == {getattr(shmq, name)}, "{name}");')
     for words, prefix in ((shmq._MODE, ""), (shmq._POLICY, ""), (shmq._FROM, "FROM_"), (shmq._WAIT, "WAIT_"),
                           (shmq._LOG, "LOG_")):
@@ -51,6 +54,59 @@ def structs_are_those_of_the_header():
     compiler = os.environ.get("CC", "cc").split()
     subprocess.run(compiler + ["-std=gnu11", "-Iinclude", "-fsyntax-only", "-xc", "-"],
                    input="\n".join(lines).encode(), check=True)
+
+
+@test
+def of_each_key_the_newest_is_received():
+    with scene("newest") as bus, bus.subscriber("newest", conflate=True) as sub, bus.publisher("newest") as pub:
+        for i in range(30):
+            pub.publish(b"%d" % i, key=b"%d" % (i % 3))
+        assert [bytes(sub.receive(timeout=60).data) for _ in range(3)] == [b"27", b"28", b"29"]
+        raises(shmq.Empty, sub.receive, timeout=0)
+        assert sub.stats["conflated"] == 27 and sub.stats["received"] == 3
+
+
+def answer(bus, then):
+    """A thread that answers one request after the other."""
+    def run():
+        with bus.responder("ask") as responder:
+            ready.set()
+            for act in then:
+                act(responder.receive(timeout=60))
+    ready = threading.Event()
+    thread = threading.Thread(target=run)
+    thread.start()
+    ready.wait()
+    return thread
+
+
+@test
+def a_request_has_its_outcome():
+    with scene("ask", mode="shared") as bus, shmq.Bus("py") as other, bus.requester("ask", max_reply_bytes=1000) as r:
+        raises(shmq.Nobody, r.request, b"x", timeout=0)
+        thread = answer(other, [lambda q: q.reply(q.data.upper(), key=q.key, type=q.type + 1),
+                                lambda q: q.refuse("no " + q.data.decode()), lambda q: None])
+        reply = r.request(b"abc", key="k", type=3, timeout=60)
+        assert (reply.data, reply.key, reply.type) == (b"ABC", b"k", 4)
+        assert raises(shmq.Refused, r.request, b"way", timeout=60).why == "no way"
+        raises(shmq.Gone, r.request, b"y", timeout=60)
+        thread.join()
+        assert r.stats["replied"] == 1 and r.stats["refused"] == 1 and r.stats["gone"] == 1
+
+
+@test
+def who_answers_too_late_is_told():
+    with scene("ask", mode="shared") as bus, shmq.Bus("py") as other, other.responder("ask") as responder:
+        with bus.requester("ask") as r, bus.publisher("ask") as pub:
+            raises(shmq.Timeout, r.request, b"x", timeout=0.05)
+            request = responder.receive(timeout=60)
+            assert (request.data, request.topic, request.error) == (b"x", "ask", 0)
+            raises(shmq.Timeout, request.reply, b"late")
+            pub.publish(b"plain")
+            request = responder.receive(timeout=60)
+            assert request.data == b"plain" and request.error
+            raises(shmq.Error, request.reply, b"nobody asked")
+        assert responder.stats["late"] == 1
 
 
 @test

@@ -118,6 +118,7 @@ static int message(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
 {
 	struct heard *h = arg;
 	uint64_t value;
+	int rc;
 
 	CHECK_EQ(atomic_exchange(&h->inside, 1), 0);
 	CHECK_EQ(atomic_load(&h->stopped), 0);
@@ -138,8 +139,9 @@ static int message(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
 		shmq_sub_close(sub);
 		atomic_store(&h->stopped, 1);
 	}
-	atomic_store(&h->inside, 0);
-	return h->then == ENOUGH && value == h->at;
+	rc = h->then == ENOUGH && value == h->at;
+	atomic_store(&h->inside, 0); /* the last look at it */
+	return rc;
 }
 
 static void failed(void *arg, shmq_sub *sub, int error, const struct shmq_msg *msg)
