@@ -3,6 +3,7 @@
  * A requester: one outcome for each request, whatever becomes of it.
  */
 #include "../lib/asking.h"
+#include "reply.h"
 
 #include <poll.h>
 
@@ -317,6 +318,59 @@ TEST(messages_that_are_no_answer_are_counted)
 	CHECK_ERROR(shmq_publish(pub, "junk", 4), SHMQ_EENDED);
 	shmq_pub_close(pub);
 	shmq_sub_close(sub);
+	tear_down();
+}
+
+/* Who may answer may say anything: of requests that are open, over, or never were. */
+TEST(noise_ends_no_request_but_one_that_it_names)
+{
+	char private[SHMQ_NAME_MAX + 1] = "";
+	struct shmq_msg msg = { .data = "x", .len = 1 };
+	struct reply_answer head;
+	struct shmq_requester_stats stats;
+	struct shmq_reply reply;
+	shmq_responder *s;
+	shmq_requester *r;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	uint64_t id;
+	unsigned i;
+
+	set_up();
+	sub = open_sub(bus, "$reply.#");
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	CHECK_EQ(shmq_sub_topic_each(sub, note_name, private), 1);
+	id = ask(r, "x", PATIENCE);
+	pub = open_pub(other, private);
+	for (i = 0; i < 300; i++) {
+		fill(&head, sizeof(head), i);
+		if (i % 2)
+			head.magic = i % 3 == 0 ? REPLY_TAKEN :
+				     i % 3 == 1 ? REPLY_ANSWER :
+						  REPLY_REFUSAL;
+		if (i % 4 == 3 && head.magic == REPLY_TAKEN)
+			head.id = 0;
+		msg = (struct shmq_msg){ .data = "x", .len = 1, .properties = &head };
+		msg.properties_len = i % 5 ? sizeof(head) : mix(i) % sizeof(head);
+		CHECK_OK(shmq_publish_msg(pub, &msg));
+	}
+	while (!shmq_requester_next(r, &reply, SHMQ_NOWAIT))
+		CHECK_EQ(reply.outcome, SHMQ_LATE);
+	stats = asked_stats(r);
+	CHECK_EQ(stats.open, 1);
+	CHECK_GT(stats.stray, 100);
+	CHECK_GT(stats.late, 50);
+	/* One that it names, by a taker that is none, it ends. */
+	head = (struct reply_answer){ .magic = REPLY_TAKEN, .id = id, .entry_gen = 12345 };
+	msg = (struct shmq_msg){ .properties = &head, .properties_len = sizeof(head) };
+	CHECK_OK(shmq_publish_msg(pub, &msg));
+	outcome(r, id, SHMQ_GONE);
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	shmq_requester_close(r);
+	shmq_responder_close(s);
 	tear_down();
 }
 

@@ -3,6 +3,7 @@
  * A responder: it is told of each answer that nobody waits for.
  */
 #include "../lib/asking.h"
+#include "reply.h"
 
 #include <poll.h>
 
@@ -248,6 +249,43 @@ TEST(options_are_checked_and_the_bus_closes_it)
 	other = test_bus_open();
 	shmq_bus_close(bus);
 	bus = test_bus_open();
+	tear_down();
+}
+
+/* Whoever may publish may write what it likes: a header that is cut, noise behind the
+ * right magic, private topics that are none, of others, or of other kinds. */
+TEST(noise_is_no_request_and_gets_no_answer)
+{
+	struct shmq_msg msg = { .data = "x", .len = 1 }, back = text("y");
+	struct reply_request head;
+	unsigned i, requests = 0;
+	struct shmq_request q;
+	shmq_responder *s;
+	shmq_pub *pub;
+
+	set_up();
+	s = open_responder(other, "svc");
+	pub = open_pub(bus, "svc");
+	for (i = 0; i < 300; i++) {
+		fill(&head, sizeof(head), i);
+		if (i % 3)
+			head.magic = REPLY_REQUEST;
+		if (i % 3 == 2)
+			head.uid = geteuid();
+		msg.properties = &head;
+		msg.properties_len = i % 5 ? sizeof(head) : mix(i) % sizeof(head);
+		CHECK_OK(shmq_publish_msg(pub, &msg));
+		q = hear(s, "x");
+		CHECK_NE(q.error, 0);
+		CHECK_NE(shmq_responder_reply(s, &q, &back), 0);
+		requests += q.error != SHMQ_EOPTION;
+	}
+	CHECK_GT(requests, 100);
+	CHECK_EQ(answered_stats(s).received, requests);
+	CHECK_EQ(answered_stats(s).requesters, 0);
+	CHECK_EQ(answered_stats(s).replied, 0);
+	shmq_pub_close(pub);
+	shmq_responder_close(s);
 	tear_down();
 }
 
