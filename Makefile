@@ -36,6 +36,8 @@ JANSSON_CFLAGS = $(call ask,JANSSON_CFLAGS,--cflags jansson)
 JANSSON_LIBS   = $(call ask,JANSSON_LIBS,--libs jansson)
 CURSES_CFLAGS  = $(call ask,CURSES_CFLAGS,--cflags ncursesw)
 CURSES_LIBS    = $(call ask,CURSES_LIBS,--libs ncursesw)
+CONFUSE_CFLAGS = $(call ask,CONFUSE_CFLAGS,--cflags libconfuse)
+CONFUSE_LIBS   = $(call ask,CONFUSE_LIBS,--libs libconfuse)
 CLI_LIBS       = $(JANSSON_LIBS) $(CURSES_LIBS) -lm
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wformat=2 \
@@ -71,7 +73,9 @@ shared   = $(patsubst %.h,%.c,$(wildcard $(1)/*.h))
 programs = $(patsubst $(1)/%.c,$(B)/$(2)/%,$(filter-out $(shared),$(wildcard $(1)/*.c)))
 
 LIB_O    := $(call objects,libshmq/*.c)
-DAEMON_O := $(call objects,daemon/*.c)
+# What configuration shares with the command line (daemon/cli/value.h).
+VALUE_O  := $(patsubst %,$(B)/daemon/cli/%.o,value units shape_options)
+DAEMON_O := $(call objects,daemon/*.c) $(VALUE_O)
 CLI_O    := $(call objects,daemon/cli/*.c)
 TAP_O    := $(call objects,tests/lib/*.c)
 COMMON_O := $(call objects,$(call shared,bench) $(call shared,examples/demo))
@@ -114,7 +118,7 @@ PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUES
 all: $(A) $(B)/libshmq.so $(B)/shmqd $(B)/shmq ## libraries, supervisor, command line (default)
 
 $(B)/libshmq/%:       INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
-$(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
+$(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS) $(CONFUSE_CFLAGS)
 $(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS)
 $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
@@ -152,7 +156,7 @@ $(B)/libshmq.so: $(SO)
 link = $(call say,LD,$@)mkdir -p $(@D) && $(LINK) $(SAN_LINK_$(SAN)) -o $@ $(filter %.o,$^) $(filter %.a,$^)
 
 $(B)/shmqd: $(DAEMON_O) $(A)
-	$(link) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS)
+	$(link) $(HWLOC_LIBS) $(URING_LIBS) $(CONFUSE_LIBS) $(SHMQ_LIBS)
 $(B)/shmq: $(CLI_O) $(A)
 	$(link) $(CLI_LIBS) $(SHMQ_LIBS)
 $(EXAMPLES): $(B)/examples/%: $(B)/examples/%.o $(A)
@@ -173,7 +177,7 @@ $(WEAVE): $(WEAVE_O) $(WOVEN_O) $(B)/tests/lib/tap.o
 $(TOOLS): %: %.o $(A)
 	$(link) $(SHMQ_LIBS)
 $(DAEMON_T) $(STEP): %: %.o $(filter-out %/main.o,$(DAEMON_O)) $(B)/tests/lib.a $(A)
-	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(SHMQ_LIBS) -lm
+	$(link) $(TEST_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(CONFUSE_LIBS) $(SHMQ_LIBS) -lm
 $(B)/tests/guest/place: $(B)/tests/daemon/place
 	$(call say,LN,$@)mkdir -p $(@D) && ln -sf ../daemon/place $@
 
@@ -187,11 +191,11 @@ SKEW_O  := $(foreach n,$(SKEWS),$(SKEWED:$(B)/%=$(B)/skew$(n)/%))
 SKEW    := $(foreach n,$(SKEWS),$(B)/skew$(n)/shmqd $(B)/skew$(n)/shmq)
 
 define skew
-$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $$(SHMQ_CFLAGS) $$(HWLOC_CFLAGS) $$(URING_CFLAGS)
+$(B)/skew$(1)/%: INCLUDES = -Iinclude -Ilibshmq -Idaemon $$(SHMQ_CFLAGS) $$(HWLOC_CFLAGS) $$(URING_CFLAGS) $$(CONFUSE_CFLAGS)
 $(B)/skew$(1)/%.o: %.c Makefile
 	$$(call say,CC,$$@)mkdir -p $$(@D) && $$(COMPILE) -DLAY_SKEW=$(1)u -c -o $$@ $$<
 $(B)/skew$(1)/shmqd: $(call skewed,$(1),$(DAEMON_O) $(LIB_O))
-	$$(link) $$(HWLOC_LIBS) $$(URING_LIBS) $$(SHMQ_LIBS)
+	$$(link) $$(HWLOC_LIBS) $$(URING_LIBS) $$(CONFUSE_LIBS) $$(SHMQ_LIBS)
 $(B)/skew$(1)/shmq: $(call skewed,$(1),$(CLI_O) $(LIB_O))
 	$$(link) $$(CLI_LIBS) $$(SHMQ_LIBS)
 endef
@@ -205,7 +209,7 @@ STEPPED := $(LIB_O:$(B)/%=$(B)/stepped/%) $(filter-out %/main.o,$(DAEMON_O:$(B)/
 STEPPED_CLI := $(CLI_O:$(B)/%=$(B)/stepped/%)
 
 $(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
-$(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS)
+$(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS) $(CONFUSE_CFLAGS)
 $(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS)
 $(B)/stepped/daemon/cli/main.o: override CPPFLAGS += -Dmain=cli_main -Wno-missing-prototypes
 $(B)/stepped/%.o: %.c Makefile
@@ -230,7 +234,7 @@ $(B)/tests/fuzz/words:  WRAPPED = exit mkdir
 $(B)/tests/fuzz/gather: WRAPPED = files_listen
 $(FUZZ): SAN_LINK_fuzzer = -fsanitize=fuzzer
 $(FUZZ): %: %.o $(FUZZ_O) $(FUZZ_LIBS)
-	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(CLI_LIBS) $(SHMQ_LIBS) -lm
+	$(link) $(FUZZ_WRAP) $(HWLOC_LIBS) $(URING_LIBS) $(CONFUSE_LIBS) $(CLI_LIBS) $(SHMQ_LIBS) -lm
 
 # ---- peers of the benchmarks: a shared object each --------------------------
 

@@ -222,6 +222,31 @@ int access_add(struct access *a, const char *rule, struct shmq__why *why)
 	return 0;
 }
 
+int access_check(const char *rule, struct shmq__why *why)
+{
+	struct access *trial = access_create();
+	int error = trial ? access_add(trial, rule, why) : -ENOMEM;
+
+	access_destroy(trial);
+	return error;
+}
+
+int access_read_user(const char *text, uint32_t *uid, int *is_everyone, struct shmq__why *why)
+{
+	struct whom whom;
+	int error = parse_whom(text, &whom, why);
+
+	if (error)
+		return error;
+	free(whom.label);
+	*uid = whom.id;
+	*is_everyone = whom.kind == WHOM_EVERYONE;
+	if (whom.kind == WHOM_UID || whom.kind == WHOM_EVERYONE)
+		return 0;
+	return shmq__fail(why, SHMQ_EOPTION, "\"%s\" is not one uid: user:NAME, uid:N or everyone",
+			  text);
+}
+
 /* ---- callers --------------------------------------------------------- */
 
 static int read_groups(int sock, gid_t first, struct access_caller *who)

@@ -47,6 +47,10 @@ void access_destroy(struct access *a);
 /* One rule more: pattern, rights and callers, separated by blanks.  Names of
  * users and groups are looked up here.  0, SHMQ_EOPTION with why, -ENOMEM. */
 int access_add(struct access *a, const char *rule, struct shmq__why *why);
+/* The same without adding it to any. */
+int access_check(const char *rule, struct shmq__why *why);
+/* A single caller: user:NAME or uid:N, or everyone.  0, SHMQ_EOPTION with why. */
+int access_read_user(const char *text, uint32_t *uid, int *is_everyone, struct shmq__why *why);
 int access_has_rules(const struct access *a);
 
 /* Ask the kernel who is at the other end of a socket.  0 or -errno. */

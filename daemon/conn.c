@@ -243,6 +243,7 @@ static const struct {
 	[PROTO_JOIN] = { open_join_request, "JOIN" },
 	[PROTO_SLABS] = { give_request, "SLABS" },
 	[PROTO_WATCH] = { watch_request, "WATCH" },
+	[PROTO_RELOAD] = { reload_request, "RELOAD" },
 };
 
 /* 0, or why the connection is of no use. */

@@ -231,6 +231,8 @@ static void link_ready(struct source *source, uint32_t events)
 			control_stop(c, "the parent");
 		if (msg.kind == LINK_ACK)
 			give_is_held(c, msg.slab);
+		if (msg.kind == LINK_RELOAD)
+			reload_asked(c, msg.slab);
 		if (msg.kind != LINK_READY)
 			continue;
 		give_is_held(c, GIVE_ALL);
@@ -387,8 +389,11 @@ static int open_bus(struct control *c)
 	error = registry_open(c->place, c->slab, c->o->bus, &c->reg, &why);
 	if (error)
 		tell_failure(c, "the registry", *why.text ? why.text : shmq_strerror(error));
-	if (!error &&
-	    durable_bus_dir(c->o->data_dir, c->o->bus, c->log_dir, sizeof(c->log_dir), &c->log_why))
+	/* Where the logs are is settled when the bus begins. */
+	if (!error && load_relaxed(&c->reg->head->epoch) && *c->reg->head->data_dir)
+		snprintf(c->log_dir, sizeof(c->log_dir), "%s", c->reg->head->data_dir);
+	else if (!error && durable_bus_dir(c->o->data_dir, c->o->bus, c->log_dir,
+					   sizeof(c->log_dir), &c->log_why))
 		*c->log_dir = 0;
 	if (!error)
 		snprintf(c->reg->head->data_dir, sizeof(c->reg->head->data_dir), "%s", c->log_dir);
@@ -443,7 +448,8 @@ static int watch(struct control *c)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGCHLD); /* ignored, but it ends a wait: a parent of ours died */
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGINT, SIG_IGN);  /* of the terminal: the parent hears it too */
+	signal(SIGINT, SIG_IGN); /* of the terminal: the parent hears it too */
+	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN); /* the parent's, but some signal all of a service */
 	signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -457,8 +463,10 @@ static int serve(struct control *c)
 	int error = loop_add(c->loop, &c->link, c->link.fd, EPOLLIN, link_ready);
 
 	/* Who comes finds what was there when the bus went down. */
-	if (!error)
+	if (!error) {
 		create_revive(c);
+		create_configured(c);
+	}
 	while (!error && c->reviving && !c->is_over)
 		error = loop_once(c->loop);
 	if (!error)
@@ -481,7 +489,7 @@ static int serve(struct control *c)
 	return EXIT_OK;
 }
 
-int control_run(const struct options *o)
+int control_run(struct options *o)
 {
 	static struct control control;
 	struct control *c = &control;

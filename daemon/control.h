@@ -12,6 +12,8 @@
  *   open.c    open and close handles
  *   watch.c   subscriptions by pattern
  *   settle.c  a topic goes to the node of its first publisher
+ *   reload.c  the configuration is another one
+ *   limits.c  how much one uid may have
  *   reply.c   topics of those who ask
  *   orphan.c  arenas that outlived their publisher
  *   death.c   noticing and repairing
@@ -43,7 +45,7 @@ struct memory_wait {
 };
 
 struct control {
-	const struct options *o;
+	struct options *o;
 	struct files files;
 	struct loop *loop;
 	struct place *place;
@@ -87,7 +89,7 @@ struct control {
 };
 
 /* The worker's main; returns the exit code. */
-int control_run(const struct options *o);
+int control_run(struct options *o);
 
 /* End every topic by name, tell clients and the parent, leave the loop.
  * `by` is for the log. */
@@ -205,11 +207,27 @@ int open_join_request(struct exchange *x);
 int stall_report_request(struct exchange *x);
 int move_request(struct exchange *x);
 int watch_request(struct exchange *x);
+int reload_request(struct exchange *x);
+
+/* ---- reload.c -------------------------------------------------------- */
+
+/* The parent asks, for the `which`th time, to take the configuration anew. */
+void reload_asked(struct control *c, uint32_t which);
+
+/* ---- limits.c -------------------------------------------------------- */
+
+/* Whether the caller's uid may have so much more by what shmqd.conf(5) says of it.
+ * 0, or SHMQ_ELIMIT with why. */
+int limits_join(struct exchange *x);
+int limits_create(struct exchange *x, uint64_t bytes);
+int limits_arena(struct exchange *x, uint64_t bytes);
 
 /* ---- create.c -------------------------------------------------------- */
 
 /* Make the topics again that have a log and are not there. */
 void create_revive(struct control *c);
+/* Make those of the configuration that are not there. */
+void create_configured(struct control *c);
 /* End the topic: its handles return SHMQ_EENDED, its name is free.  0, or as
  * registry_attach(): then nothing has changed. */
 int create_end_topic(struct control *c, struct topic *t, const struct peer *by,

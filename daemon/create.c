@@ -30,36 +30,8 @@ struct shape {
 	struct place_answer answer;
 	struct lay_topic rec; /* filled as far as it is known */
 	uint64_t control_bytes;
+	int is_configured;
 };
-
-static void read_options(const struct proto_options *from, struct shmq_topic_options *o)
-{
-	*o = (struct shmq_topic_options){
-		.size = sizeof(*o),
-		.depth = from->depth,
-		.slot_bytes = from->slot_bytes,
-		.partitions = from->partitions,
-		.max_message_bytes = from->max_bytes,
-		.mode = (enum shmq_mode)from->mode,
-		.policy = (enum shmq_policy)from->policy,
-		.stall = (enum shmq_stall)from->stall,
-		.wait = (enum shmq_wait)from->wait,
-		.pages = (enum shmq_pages)from->pages,
-		.lock = (enum shmq_lock)from->lock,
-		.log = (enum shmq_log)from->log,
-		.sync = (enum shmq_sync)from->sync,
-		.sync_ns = from->sync_ns,
-		.segment_bytes = from->segment_bytes,
-		.retain_bytes = from->retain_bytes,
-		.retain_ns = from->retain_ns,
-		.tombstone_ns = from->tombstone_ns,
-		.compress = (int)from->compress,
-		.node = from->node,
-		.flags = from->flags,
-		.evict_ns = from->evict_ns,
-		.block_timeout_ns = from->block_timeout_ns,
-	};
-}
 
 static void fill_record(struct shape *s)
 {
@@ -151,7 +123,7 @@ static int find_shape(struct exchange *x, struct shape *s)
 
 	memset(s, 0, sizeof(*s));
 	memset(&ask, 0, sizeof(ask)); /* compared whole */
-	read_options(&x->req->create, &s->o);
+	proto_get_options(&x->req->create, &s->o);
 	error = x->conn ? reply_check(x->conn, x->req, &x->why) :
 			  shmq__name_check_topic(x->req->topic, SHMQ__NAME_USER, &x->why);
 	if (!error)
@@ -212,13 +184,29 @@ static int refuse_existing(struct exchange *x)
 	return shmq__fail(&x->why, SHMQ_EEXISTS, "topic \"%s\" exists already", x->req->topic);
 }
 
+/* The request with what its creator left open filled in.  Topics for replies are the
+ * library's own. */
+static void fill_defaults(struct exchange *x, struct proto_request *full)
+{
+	struct shmq__name_reply reply;
+
+	*full = *x->req;
+	x->req = full;
+	if (!shmq__name_read_reply(full->topic, &reply))
+		config_fill_defaults(x->c->o->config, &full->create);
+}
+
 int create_plan_request(struct exchange *x)
 {
+	struct proto_request full;
 	struct shape s;
 	int error = control_may(x->c, x->conn, x->req->topic, ACCESS_CREATE, &x->why);
 
+	fill_defaults(x, &full);
 	if (!error)
 		error = find_shape(x, &s);
+	if (!error)
+		error = limits_create(x, s.answer.bytes);
 	if (error)
 		return error;
 	if (registry_find(x->c->reg, x->req->topic))
@@ -239,7 +227,8 @@ struct creation {
 	uint64_t topic_id; /* copies: the registry is not mapped in the child */
 	uint32_t version;
 	int is_to_lock;
-	int is_revived; /* nobody asked: it was there when the bus went down */
+	int is_revived; /* nobody asked: it was there when the bus went down, or */
+	int is_configured;
 	struct registry_range ring;
 	struct memory_wait wait; /* for seats */
 	/* With a log. */
@@ -272,6 +261,8 @@ static void free_creation(struct creation *cr)
 	loop_free(cr->c->loop, cr);
 }
 
+#define CREATION_ANEW 1u
+#define CREATION_CONFIGURED 2u
 static void revive_without(struct creation *cr, int error, const struct shmq__why *why);
 
 static void discard(struct creation *cr, int error, const struct shmq__why *why)
@@ -519,14 +510,14 @@ static int begin(struct exchange *x, struct shape *s)
 	cr->topic_id = cr->t->rec->id;
 	cr->version = c->reg->head->version;
 	cr->is_to_lock = s->answer.lock;
-	cr->options = x->req->create;
-	cr->options.partitions = s->o.partitions;
+	proto_put_options(&s->o, &cr->options);
 	cr->t->creation = cr;
 	memcpy(cr->name, cr->t->rec->name, sizeof(cr->name));
 	if (x->conn) {
 		conn_defer(x, &cr->later, cr, abandon);
 	} else {
 		cr->is_revived = 1;
+		cr->is_configured = s->is_configured;
 		cr->later.is_anew = x->is_anew;
 		c->reviving++;
 	}
@@ -547,6 +538,7 @@ int create_request(struct exchange *x)
 {
 	struct topic *t = registry_find(x->c->reg, x->req->topic);
 	struct creation *cr = t ? t->creation : NULL;
+	struct proto_request full;
 	struct shape s;
 	int error;
 
@@ -554,7 +546,10 @@ int create_request(struct exchange *x)
 		return SHMQ_EACCESS;
 	if (t && !is_retry(x, t))
 		return refuse_existing(x);
+	fill_defaults(x, &full);
 	error = find_shape(x, &s);
+	if (!error && !t)
+		error = limits_create(x, s.answer.bytes);
 	if (error)
 		return t ? 0 : error;
 	fill_plan(x, &s);
@@ -587,7 +582,17 @@ struct revival {
 	int is_anew;
 	uint64_t creator_nonce, creator_token; /* of who may ask for it, or 0 */
 	uint32_t creator_uid;
+	int is_configured; /* not made again: the configuration names it */
 };
+
+static void say_not_made(const char *topic, int is_configured, const char *text)
+{
+	if (is_configured)
+		log_error("topic \"%s\" of the configuration could not be made: %s", topic, text);
+	else
+		log_error("topic \"%s\" could not be made again, its log stays as it is: %s", topic,
+			  text);
+}
 
 static void try_to_revive(struct revival *r);
 
@@ -608,6 +613,7 @@ static void try_to_revive(struct revival *r)
 	x.is_last = !work_freeing(r->c->work, WORK_ALL_PAGES);
 	error = find_shape(&x, &s);
 	if (!error) {
+		s.is_configured = r->is_configured;
 		s.rec.creator_nonce = r->creator_nonce;
 		s.rec.creator_token = r->creator_token;
 		s.rec.creator_uid = r->creator_uid;
@@ -619,8 +625,8 @@ static void try_to_revive(struct revival *r)
 		return;
 	}
 	if (error && error != CONN_LATER)
-		log_error("topic \"%s\" could not be made again, its log stays as it is: %s",
-			  r->req.topic, *x.why.text ? x.why.text : shmq_strerror(error));
+		say_not_made(r->req.topic, r->is_configured,
+			     *x.why.text ? x.why.text : shmq_strerror(error));
 	free(r);
 }
 
@@ -642,20 +648,23 @@ static void find_creator(const struct control *c, struct revival *r)
 	}
 }
 
+/* How: CREATION_*. */
 static void revive(struct control *c, const char *topic, const struct proto_options *options,
-		   int is_anew)
+		   unsigned how)
 {
 	struct revival *r = calloc(1, sizeof(*r));
 
 	if (!r) {
-		log_error("topic \"%s\" could not be made again: no memory", topic);
+		say_not_made(topic, how & CREATION_CONFIGURED, "no memory");
 		return;
 	}
 	r->c = c;
 	r->req.op = PROTO_CREATE;
 	r->req.create = *options;
 	snprintf(r->req.topic, sizeof(r->req.topic), "%s", topic);
-	r->is_anew = is_anew;
+	r->is_anew = how & CREATION_ANEW;
+	r->is_configured = how & CREATION_CONFIGURED;
+	r->creator_uid = c->reg->uid;
 	find_creator(c, r);
 	try_to_revive(r);
 }
@@ -664,10 +673,11 @@ static void revive(struct control *c, const char *topic, const struct proto_opti
 static void revive_without(struct creation *cr, int error, const struct shmq__why *why)
 {
 	if (error == SHMQ_ENOHUGE && !cr->later.is_anew)
-		revive(cr->c, cr->name, &cr->options, 1);
+		revive(cr->c, cr->name, &cr->options,
+		       CREATION_ANEW | (cr->is_configured ? CREATION_CONFIGURED : 0));
 	else
-		log_error("topic \"%s\" could not be made again, its log stays as it is: %s",
-			  cr->name, *why->text ? why->text : shmq_strerror(error));
+		say_not_made(cr->name, cr->is_configured,
+			     *why->text ? why->text : shmq_strerror(error));
 }
 
 static int revive_if_missing(void *arg, const char *topic, const struct proto_options *options)
@@ -680,6 +690,21 @@ static int revive_if_missing(void *arg, const char *topic, const struct proto_op
 	else if (t->rec->log > SHMQ_LOG_NONE)
 		link_say(c->link.fd, LINK_LOGS);
 	return 0;
+}
+
+void create_configured(struct control *c)
+{
+	const struct config *config = c->o->config;
+	struct proto_options options;
+	unsigned i;
+
+	for (i = 0; config && i < config->topic_count; i++) {
+		if (registry_find(c->reg, config->topic[i].name))
+			continue;
+		proto_put_options(&config->topic[i].options, &options);
+		config_fill_defaults(config, &options);
+		revive(c, config->topic[i].name, &options, CREATION_CONFIGURED);
+	}
 }
 
 void create_revive(struct control *c)

@@ -24,6 +24,7 @@ void files_name(struct files *f, const char *dir, const char *bus)
 	snprintf(f->lock, sizeof(f->lock), "%s/%s.lock", dir, bus);
 	snprintf(f->control, sizeof(f->control), "%s/%s.control", dir, bus);
 	snprintf(f->manifest, sizeof(f->manifest), "%s/%s.manifest", dir, bus);
+	snprintf(f->conf, sizeof(f->conf), "%s/%s.conf", dir, bus);
 	snprintf(f->log, sizeof(f->log), "%s/%s.log", dir, bus);
 	snprintf(f->scratch, sizeof(f->scratch), "%s/.%d", dir, (int)getpid());
 }

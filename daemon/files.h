@@ -7,6 +7,7 @@
  *   <bus>.lock      held by the parent
  *   <bus>.control   held by the control worker
  *   <bus>.manifest  what the parent holds (manifest.h)
+ *   <bus>.conf      the configuration in force, if there is one (config.h)
  *   <bus>.log       of a daemonised supervisor; stays if there is a warning in it
  *
  * A lock belongs to a process and goes with it.  A start that finds the
@@ -26,6 +27,7 @@ struct files {
 	char lock[FILES_PATH_MAX];
 	char control[FILES_PATH_MAX];
 	char manifest[FILES_PATH_MAX];
+	char conf[FILES_PATH_MAX];
 	char log[FILES_PATH_MAX];
 	char scratch[FILES_PATH_MAX]; /* a name of this process's own */
 };

@@ -156,8 +156,10 @@ static int add_client(struct exchange *x, struct caller *who, struct peer **out)
 		.nonce = x->req->hello.nonce,
 		.name = x->req->hello.name,
 	};
-	int error = find_entries(x, &client.entries);
+	int error = limits_join(x);
 
+	if (!error)
+		error = find_entries(x, &client.entries);
 	if (!error)
 		error = registry_add_peer(x->c->reg, &client, out, &x->why);
 	if (error)

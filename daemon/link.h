@@ -13,10 +13,12 @@
  *       READY          clients are being served
  *       LOGS           there are topics for a tailer, so run one
  *       STOPPING       the bus is over: end too
+ *       RELOADED       the configuration in force is another, or the new one was refused
  *       FAILED         cannot start, and another try will not help
  *   parent to worker:
  *       ACK            slab is held and in the manifest
  *       READY          a new parent has taken over
+ *       RELOAD         take the configuration anew
  *       STOP           end the bus; to a tailer: it has ended
  */
 #ifndef SHMQ_LINK_H
@@ -42,12 +44,15 @@ enum link_kind {
 	LINK_FAILED,
 	LINK_LOCK,
 	LINK_LOGS,
+	LINK_RELOAD,
+	LINK_RELOADED,
 };
 
 struct link_msg {
 	uint32_t magic;
 	uint32_t kind;              /* enum link_kind */
-	uint32_t slab, slab_kind;   /* SLAB; of ACK, slab */
+	uint32_t slab, slab_kind;   /* SLAB; of ACK, slab; of RELOAD and RELOADED, slab
+				       is which of them, 0 one that nobody waits for */
 	uint16_t page_shift, extra; /* SLAB */
 	int32_t pid;                /* of the sender */
 	uint64_t bytes;             /* SLAB */

@@ -78,7 +78,7 @@ static void shed_habits(void)
 		signal(i, SIG_DFL);
 }
 
-static int start(const struct options *o)
+static int start(struct options *o)
 {
 	struct files files;
 	int ready_fd = -1, rc;

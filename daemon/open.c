@@ -421,8 +421,10 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	struct place_answer where;
 	struct registry_range range;
 	unsigned slab;
-	int error = settle_plan(x, t->rec, &ask, &where);
+	int error = limits_arena(x, bytes);
 
+	if (!error)
+		error = settle_plan(x, t->rec, &ask, &where);
 	if (!error)
 		error = give_find(x->c, LAY_SLAB_ARENA, where.page_shift, give_list_of(x->c, t),
 				  writer_of(x->conn), &slab, &x->why);

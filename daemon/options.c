@@ -14,6 +14,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "name.h"
 
 static const char help[] =
@@ -26,6 +27,13 @@ static const char help[] =
 	"  --data-dir DIR       where the logs of its topics are (default:\n"
 	"                       $SHMQ_DATA_DIR, /var/lib/shmq for root,\n"
 	"                       $XDG_STATE_HOME/shmq, else ~/.local/state/shmq)\n"
+	"  --config FILE        what else it is to be, shmqd.conf(5) (default:\n"
+	"                       /etc/shmq/<bus>.conf of a bus in /run/shmq, else\n"
+	"                       $XDG_CONFIG_HOME/shmq/<bus>.conf if it is there; none: no file).\n"
+	"                       What is said here counts more\n"
+	"  --config-list WHICH  print each setting of the file, or those that the bus runs\n"
+	"                       by (in-force), or what a reload would change (diff):\n"
+	"                       section, title, setting, value, separated by tabs\n"
 	"  --foreground         stay attached to the terminal, log to stderr\n"
 	"  --allow RULE         let others in: a pattern of topics, rights (create, publish,\n"
 	"                       subscribe, admin, all) and callers (user:, uid:, group:,\n"
@@ -44,7 +52,8 @@ static const char help[] =
 	"\n"
 	"Without --foreground it returns when the bus accepts clients.\n"
 	"SIGTERM and SIGINT end the bus: its topics end by name.  SIGUSR2 executes the\n"
-	"program again, which may be another build by then, and the bus goes on.\n"
+	"program again, which may be another build by then, and the bus goes on.  SIGHUP\n"
+	"takes the configuration anew, all of it or, with a mistake in it, nothing.\n"
 	"\n"
 	"exit codes: 0 done, 1 failed, 2 usage, 3 the bus is running already\n";
 
@@ -52,6 +61,8 @@ enum long_option {
 	OPT_BUS = 256,
 	OPT_DIR,
 	OPT_DATA_DIR,
+	OPT_CONFIG,
+	OPT_CONFIG_LIST,
 	OPT_FOREGROUND,
 	OPT_ON_DEMAND,
 	OPT_LINGER,
@@ -73,6 +84,8 @@ static const struct option long_options[] = {
 	{ "bus", required_argument, NULL, OPT_BUS },
 	{ "runtime-dir", required_argument, NULL, OPT_DIR },
 	{ "data-dir", required_argument, NULL, OPT_DATA_DIR },
+	{ "config", required_argument, NULL, OPT_CONFIG },
+	{ "config-list", required_argument, NULL, OPT_CONFIG_LIST },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
 	{ "on-demand", no_argument, NULL, OPT_ON_DEMAND },
 	{ "linger", required_argument, NULL, OPT_LINGER },
@@ -92,6 +105,7 @@ static const struct option long_options[] = {
 };
 
 #define GUESTS 16u
+#define LINGER_NS INT64_C(5000000000)
 
 static const char *const role_names[] = { "start", "parent", "control", "tailer", "trial" };
 
@@ -143,10 +157,8 @@ static int add_rule(struct options *o, const char *rule)
 
 	if (more)
 		o->allow = more;
-	if (!o->access)
-		o->access = access_create();
-	if (more && o->access)
-		error = access_add(o->access, rule, &why);
+	if (more)
+		error = access_check(rule, &why);
 	if (error) {
 		fprintf(stderr, "shmqd: --allow \"%s\": %s\n", rule,
 			*why.text ? why.text : shmq_strerror(error));
@@ -156,8 +168,14 @@ static int add_rule(struct options *o, const char *rule)
 	return -1;
 }
 
-static int parse_one(int opt, const char *value, struct options *o, const char **dir)
+/* What options_parse() needs of the command line besides. */
+struct given {
+	const char *dir, *config, *list;
+};
+
+static int parse_one(int opt, const char *value, struct options *o, struct given *given)
 {
+	enum log_level level;
 	uint64_t n;
 	int rc = -1;
 
@@ -168,10 +186,16 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 		memcpy(o->bus, value, strlen(value) + 1);
 		return -1;
 	case OPT_DIR:
-		*dir = value;
+		given->dir = value;
 		return -1;
 	case OPT_DATA_DIR:
-		o->data_dir = value;
+		o->said.data_dir = value;
+		return -1;
+	case OPT_CONFIG:
+		given->config = value;
+		return -1;
+	case OPT_CONFIG_LIST:
+		given->list = value;
 		return -1;
 	case OPT_FOREGROUND:
 		o->foreground = 1;
@@ -180,12 +204,15 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 		o->on_demand = 1;
 		return -1;
 	case OPT_LINGER:
-		return parse_linger(value, &o->linger_ns);
+		return parse_linger(value, &o->said.linger_ns);
 	case OPT_LOG:
-		o->log = value;
+		o->said.log = value;
 		return -1;
 	case OPT_LEVEL:
-		return log_parse_level(value, &o->level) ? misuse("--log-level", value) : -1;
+		if (log_parse_level(value, &level))
+			return misuse("--log-level", value);
+		o->said.level = (int)level + 1;
+		return -1;
 	case OPT_TOPOLOGY:
 		o->topology = value;
 		return -1;
@@ -197,7 +224,7 @@ static int parse_one(int opt, const char *value, struct options *o, const char *
 		rc = parse_number("--guests wants a number of 1 to 256", value, 256, &n);
 		if (rc < 0 && !n)
 			return misuse("--guests wants a number of 1 to 256", value);
-		o->guests = (unsigned)n;
+		o->said.guests = (unsigned)n;
 		return rc;
 	case OPT_ROLE:
 		return parse_role(value, &o->role);
@@ -268,30 +295,167 @@ static int resolve_data_dir(struct options *o)
 	char here[PATH_MAX];
 	const char *env = getenv("SHMQ_DATA_DIR");
 
-	if (!o->data_dir && env && *env)
-		o->data_dir = env;
-	if (!o->data_dir || *o->data_dir == '/')
+	if (!o->said.data_dir && env && *env)
+		o->said.data_dir = env;
+	if (!o->said.data_dir || *o->said.data_dir == '/')
 		return -1;
 	if (!getcwd(here, sizeof(here)) ||
-	    snprintf(found, sizeof(found), "%s/%s", here, o->data_dir) >= (int)sizeof(found))
-		return misuse("--data-dir", o->data_dir);
-	o->data_dir = found;
+	    snprintf(found, sizeof(found), "%s/%s", here, o->said.data_dir) >= (int)sizeof(found))
+		return misuse("--data-dir", o->said.data_dir);
+	o->said.data_dir = found;
 	return -1;
+}
+
+/* ---- the configuration ----------------------------------------------- */
+
+int options_apply(struct options *o, struct config *config)
+{
+	struct access *access = access_create();
+	unsigned i, rules = o->allow_count + (config ? config->allow_count : 0);
+	struct shmq__why why = { "" };
+	int error = access ? 0 : -ENOMEM;
+
+	for (i = 0; i < rules && !error; i++)
+		error = access_add(access,
+				   i < o->allow_count ? o->allow[i] :
+							config->allow[i - o->allow_count],
+				   &why);
+	if (error) {
+		access_destroy(access);
+		return error;
+	}
+	access_destroy(o->access);
+	o->access = access;
+	o->level = o->said.level           ? (enum log_level)(o->said.level - 1) :
+		   config && config->level ? (enum log_level)(config->level - 1) :
+					     LOG_INFO;
+	o->linger_ns = o->said.linger_ns >= 0      ? o->said.linger_ns :
+		       config && config->linger_ns ? config->linger_ns :
+						     LINGER_NS;
+	o->guests = o->said.guests           ? o->said.guests :
+		    config && config->guests ? (unsigned)config->guests :
+					       GUESTS;
+	if (!rules)
+		o->guests = 0;
+	o->data_dir = o->said.data_dir ? o->said.data_dir : config ? config->data_dir : NULL;
+	o->log = o->said.log ? o->said.log : config ? config->log : NULL;
+	if (o->config != config)
+		config_free(o->config);
+	o->config = config;
+	return 0;
+}
+
+static void say(void *arg, const char *text)
+{
+	(void)arg;
+	fprintf(stderr, "shmqd: %s\n", text);
+}
+
+static int find_config(struct options *o, const char *given)
+{
+	char full[PATH_MAX];
+
+	if (given && !strcmp(given, "none"))
+		return -1;
+	o->config_is_named = given != NULL;
+	if (!given)
+		return config_find(o->dir, o->bus, o->config_path, sizeof(o->config_path)) ?
+			       misuse("the configuration's path is too long for bus", o->bus) :
+			       -1;
+	if (*given == '/')
+		snprintf(full, sizeof(full), "%s", given);
+	else if (!realpath(given, full)) {
+		fprintf(stderr, "shmqd: reading the configuration %s: %s\n", given,
+			strerror(errno));
+		return EXIT_USAGE;
+	}
+	if (strlen(full) >= sizeof(o->config_path))
+		return misuse("--config is too long", given);
+	memcpy(o->config_path, full, strlen(full) + 1);
+	return -1;
+}
+
+static int read_file(const struct options *o, struct config **out)
+{
+	int error = *o->config_path ? config_read(o->config_path, out, say, NULL) : -ENOENT;
+
+	if (error == -ENOENT && !o->config_is_named) {
+		*out = NULL;
+		return -1;
+	}
+	if (!error)
+		return -1;
+	if (error != SHMQ_EOPTION)
+		fprintf(stderr, "shmqd: reading the configuration %s: %s\n", o->config_path,
+			strerror(-error));
+	return EXIT_USAGE;
+}
+
+/* A worker goes by what is in force.  Where that is spoiled it goes on without:
+ * nobody but its owner can have done it, and less is allowed then. */
+static void read_force(const struct options *o, struct config **out)
+{
+	struct files files;
+	int error;
+
+	files_name(&files, o->dir, o->bus);
+	error = config_read(files.conf, out, say, NULL);
+	if (error && error != -ENOENT)
+		fprintf(stderr, "shmqd: reading %s: %s: going on without\n", files.conf,
+			shmq_strerror(error));
+}
+
+static void print_item(const char *sign, const struct config_item *item)
+{
+	printf("%s%s\t%s\t%s\t%s\n", sign, item->section, item->title, item->key, item->value);
+}
+
+static void print_change(void *arg, const struct config_item *from, const struct config_item *to)
+{
+	(void)arg;
+	if (from)
+		print_item("-\t", from);
+	if (to)
+		print_item(config_is_for_start(to) ? "+start\t" : "+\t", to);
+}
+
+static int list(const struct options *o, const char *which)
+{
+	struct config *file = NULL, *force = NULL;
+	const struct config *shown;
+	unsigned i;
+	int rc = -1;
+
+	if (strcmp(which, "file") != 0 && strcmp(which, "in-force") != 0 &&
+	    strcmp(which, "diff") != 0)
+		return misuse("--config-list takes file, in-force or diff", which);
+	if (strcmp(which, "in-force") != 0)
+		rc = read_file(o, &file);
+	if (rc >= 0)
+		return rc;
+	if (strcmp(which, "file") != 0)
+		read_force(o, &force);
+	shown = *which == 'f' ? file : force;
+	if (!strcmp(which, "diff"))
+		config_compare(force, file, print_change, NULL);
+	else
+		for (i = 0; shown && i < shown->item_count; i++)
+			print_item("", &shown->item[i]);
+	config_free(file);
+	config_free(force);
+	return fflush(stdout) ? EXIT_FAILED : EXIT_OK;
 }
 
 int options_parse(int argc, char **argv, struct options *o)
 {
+	struct given given = { 0 };
 	struct shmq__why why = { "" };
-	const char *dir = NULL;
+	struct config *config = NULL;
 	int opt, rc;
 
-	*o = (struct options){ .fd = -1,
-			       .bus = "default",
-			       .linger_ns = INT64_C(5000000000),
-			       .level = LOG_INFO,
-			       .guests = GUESTS };
+	*o = (struct options){ .fd = -1, .bus = "default", .said.linger_ns = -1 };
 	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-		rc = parse_one(opt, optarg, o, &dir);
+		rc = parse_one(opt, optarg, o, &given);
 		if (rc >= 0)
 			return rc;
 	}
@@ -301,64 +465,83 @@ int options_parse(int argc, char **argv, struct options *o)
 		fprintf(stderr, "shmqd: %s\n", why.text);
 		return EXIT_USAGE;
 	}
-	if (!o->allow_count)
-		o->guests = 0;
 	if (!o->program)
 		find_program(o);
 	if ((o->role == ROLE_START) != (o->fd < 0))
 		return misuse("--role is for shmqd's own use", role_names[o->role]);
 	rc = resolve_data_dir(o);
-	return rc >= 0 ? rc : resolve_dir(o, dir);
+	if (rc < 0)
+		rc = resolve_dir(o, given.dir);
+	if (rc < 0)
+		rc = find_config(o, given.config);
+	if (rc >= 0)
+		return rc;
+	if (given.list)
+		return list(o, given.list);
+	if (o->role == ROLE_START)
+		rc = read_file(o, &config);
+	else
+		read_force(o, &config);
+	if (rc >= 0)
+		return rc;
+	if (options_apply(o, config)) {
+		fprintf(stderr, "shmqd: no memory for the rules\n");
+		return EXIT_FAILED;
+	}
+	return -1;
 }
+
+/* ---- other roles ----------------------------------------------------- */
 
 /* Of what is open as `program`, or of this program if that is -1. */
 static int become(const struct options *o, enum role role, int fd, int program)
 {
 	char fd_text[48], linger[32], first_seq[24], name[] = "shmqd", role_text[24], guests[12];
-	char **argv = calloc(26 + 2 * (size_t)o->allow_count, sizeof(*argv));
-	unsigned i;
+	const char *said[32] = { role_text, fd_text };
+	char **argv =
+		calloc(sizeof(said) / sizeof(said[0]) + 2 * (size_t)o->allow_count, sizeof(*argv));
+	unsigned i, count = 2;
 	int n = 0, error;
 
 	if (!argv)
 		return -ENOMEM;
+#define SAY(option, value) \
+	do { \
+		said[count++] = (option); \
+		said[count++] = (value); \
+	} while (0)
 	snprintf(role_text, sizeof(role_text), "--role=%s", role_names[role]);
 	snprintf(fd_text, sizeof(fd_text), "--%s-fd=%d", role == ROLE_CONTROL ? "parent" : "adopt",
 		 fd);
-	snprintf(linger, sizeof(linger), "%.3f", (double)o->linger_ns / 1e9);
+	snprintf(linger, sizeof(linger), "%.3f", (double)o->said.linger_ns / 1e9);
 	snprintf(first_seq, sizeof(first_seq), "%" PRIu64, o->first_seq);
-	argv[n++] = name;
-	argv[n++] = role_text;
-	argv[n++] = fd_text;
-	argv[n++] = (char *)(uintptr_t) "--bus";
-	argv[n++] = (char *)(uintptr_t)o->bus;
-	argv[n++] = (char *)(uintptr_t) "--runtime-dir";
-	argv[n++] = (char *)(uintptr_t)o->dir;
-	argv[n++] = (char *)(uintptr_t) "--log-level";
-	argv[n++] = (char *)(uintptr_t)log_level_name(o->level);
-	argv[n++] = (char *)(uintptr_t) "--linger";
-	argv[n++] = linger;
-	argv[n++] = (char *)(uintptr_t) "--first-seq";
-	argv[n++] = first_seq;
-	argv[n++] = (char *)(uintptr_t) "--program";
-	argv[n++] = (char *)(uintptr_t)o->program;
+	snprintf(guests, sizeof(guests), "%u", o->said.guests);
+	SAY("--bus", o->bus);
+	SAY("--runtime-dir", o->dir);
+	SAY("--first-seq", first_seq);
+	SAY("--program", o->program);
+	/* Where it is by default a worker finds by itself. */
+	if (o->config_is_named || !*o->config_path)
+		SAY("--config", *o->config_path ? o->config_path : "none");
+	if (o->said.level)
+		SAY("--log-level", log_level_name((enum log_level)(o->said.level - 1)));
+	if (o->said.linger_ns >= 0)
+		SAY("--linger", linger);
+	if (o->said.data_dir)
+		SAY("--data-dir", o->said.data_dir);
+	if (o->said.guests)
+		SAY("--guests", guests);
+	if (o->topology)
+		SAY("--topology", o->topology);
 	if (o->on_demand)
-		argv[n++] = (char *)(uintptr_t) "--on-demand";
-	if (o->data_dir) {
-		argv[n++] = (char *)(uintptr_t) "--data-dir";
-		argv[n++] = (char *)(uintptr_t)o->data_dir;
-	}
+		said[count++] = "--on-demand";
+#undef SAY
+	argv[n++] = name;
+	for (i = 0; i < count; i++)
+		argv[n++] = (char *)(uintptr_t)said[i];
 	for (i = 0; i < o->allow_count; i++) {
 		argv[n++] = (char *)(uintptr_t) "--allow";
 		argv[n++] = o->allow[i];
-	}
-	if (o->guests) {
-		snprintf(guests, sizeof(guests), "%u", o->guests);
-		argv[n++] = (char *)(uintptr_t) "--guests";
-		argv[n++] = guests;
-	}
-	if (o->topology) {
-		argv[n++] = (char *)(uintptr_t) "--topology";
-		argv[n++] = (char *)(uintptr_t)o->topology;
 	}
 	argv[n] = NULL;
 	fcntl(fd, F_SETFD, 0);

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "access.h"
+#include "config.h"
 #include "log.h"
 #include "shmq.h"
 
@@ -33,17 +34,31 @@ struct options {
 	const char *log;
 	const char *program; /* absolute: what an upgrade executes */
 	enum log_level level;
+	char config_path[256]; /* of the file, "" if there is to be none */
+	int config_is_named;   /* by --config: then it has to be there */
+	struct config *config; /* of the file (START), or in force; NULL none */
+	struct {               /* what the command line said, which counts more */
+		int level;     /* + 1 */
+		int64_t linger_ns;
+		unsigned guests;
+		const char *data_dir, *log;
+	} said;
 	const char *topology;
 	const char *data_dir;  /* of logs; NULL is the default */
 	uint64_t first_seq;    /* of new topics: tests start near a wrap */
-	struct access *access; /* the rules of --allow */
-	char **allow;          /* as they were given */
+	struct access *access; /* the rules of --allow and of the configuration */
+	char **allow;          /* those of --allow as they were given */
 	unsigned allow_count;
 	unsigned guests; /* uids besides the owner's that may come; 0 without rules */
 };
 
 /* Fill *out.  -1 to go on, or the code to exit with. */
 int options_parse(int argc, char **argv, struct options *out);
+
+/* Take what the command line left open from a configuration (NULL: none), which is
+ * o's from then on, instead of the one before.  0, or an error and nothing has
+ * changed. */
+int options_apply(struct options *o, struct config *config);
 
 /* Start this program again in another role, holding `fd`.  Process id or
  * -errno. */

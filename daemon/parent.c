@@ -42,7 +42,7 @@ struct worker {
 };
 
 struct parent {
-	const struct options *o;
+	struct options *o;
 	struct files files;
 	int lock_fd, listen_fd, signal_fd, ready_fd;
 	struct link_slab slab[LINK_SLABS_MAX];
@@ -52,6 +52,9 @@ struct parent {
 	int was_ready; /* some control worker of this bus has served */
 	int has_logs;  /* one said that there is something for a tailer */
 
+	/* How often it was asked to take the configuration anew, and which of these
+	 * is done. */
+	uint32_t reloads, reloaded;
 	int stop;  /* asked to end the bus */
 	int ended; /* the control worker has ended it */
 	uint64_t stop_deadline;
@@ -84,6 +87,30 @@ static void kill_worker(const struct worker *w)
 {
 	if (w->fd >= 0)
 		syscall(SYS_pidfd_send_signal, w->fd, SIGKILL, NULL, 0);
+}
+
+/* If a worker dies over it, the next one is asked again. */
+static void ask_to_reload(struct parent *p)
+{
+	struct link_msg msg = { .kind = LINK_RELOAD, .slab = p->reloads };
+
+	if (p->control.link_fd >= 0)
+		link_send(p->control.link_fd, &msg, -1);
+}
+
+/* What is left to this process of it. */
+static void reloaded(struct parent *p, uint32_t which)
+{
+	struct config *config = NULL;
+
+	if (which)
+		p->reloaded = which;
+	if (config_read(p->files.conf, &config, NULL, NULL) && config)
+		return;
+	if (options_apply(p->o, config))
+		config_free(config);
+	else
+		log_open("parent", p->o->level);
 }
 
 /* Without it a bus that nobody survives is lost. */
@@ -172,6 +199,11 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		p->was_ready = 1;
 		write_manifest(p);
 		ready_report(&p->ready_fd, EXIT_OK, NULL);
+		if (p->reloaded != p->reloads)
+			ask_to_reload(p);
+		break;
+	case LINK_RELOADED:
+		reloaded(p, msg->slab);
 		break;
 	case LINK_LOGS:
 		p->has_logs = 1;
@@ -298,7 +330,10 @@ static void read_signals(struct parent *p)
 	while (read(p->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
 		if (info.ssi_signo == SIGUSR2)
 			upgrade(p);
-		else if (info.ssi_signo != SIGCHLD)
+		else if (info.ssi_signo == SIGHUP) {
+			p->reloads++;
+			ask_to_reload(p);
+		} else if (info.ssi_signo != SIGCHLD)
 			stop(p);
 }
 
@@ -474,6 +509,11 @@ static int begin(struct parent *p)
 	rc = bring_back(p);
 	if (rc >= 0)
 		return rc;
+	rc = config_put(p->o->config, p->files.conf);
+	if (rc) {
+		snprintf(text, sizeof(text), "writing %s: %s", p->files.conf, strerror(-rc));
+		return say_start_failed(p, EXIT_FAILED, text);
+	}
 	p->listen_fd = files_listen(&p->files, p->files.sock,
 				    access_has_rules(p->o->access) ? FILES_EVERYBODY : FILES_OWNER);
 	if (p->listen_fd >= 0)
@@ -541,6 +581,7 @@ static int watch_signals(struct parent *p)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGUSR2);
+	sigaddset(&set, SIGHUP);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -554,6 +595,7 @@ static void leave(struct parent *p, int code)
 	unlink(p->files.sock);
 	unlink(p->files.back);
 	unlink(p->files.manifest);
+	unlink(p->files.conf);
 	unlink(p->files.control);
 	log_info("bus \"%s\" has ended", p->o->bus);
 	if (code == EXIT_OK)
@@ -561,7 +603,7 @@ static void leave(struct parent *p, int code)
 	unlink(p->files.lock);
 }
 
-int parent_run(const struct options *o, int ready_fd)
+int parent_run(struct options *o, int ready_fd)
 {
 	struct parent p = { .o = o,
 			    .lock_fd = -1,

@@ -18,6 +18,6 @@
 
 /* Run until the bus ends; returns the exit code.  Once it accepts clients,
  * or has failed to, that is reported through `ready_fd` (ready.h). */
-int parent_run(const struct options *o, int ready_fd);
+int parent_run(struct options *o, int ready_fd);
 
 #endif

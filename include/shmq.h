@@ -183,6 +183,14 @@ int shmq_bus_is_attached(const shmq_bus *bus);
 #define SHMQ_FORCE 1u
 int shmq_bus_stop(shmq_bus *bus, unsigned flags);
 
+/* Have the supervisor take its configuration anew, shmqd.conf(5): all of it, or
+ * nothing if there is a mistake in it.  Returns how many settings changed; in
+ * changes (bytes long, may be NULL) a line for each, cut short with "..." where
+ * more would follow.  Blocks for one round trip.  Errors: SHMQ_EOPTION (the first
+ * mistake with file, line and column), SHMQ_EACCESS, SHMQ_EDAEMON,
+ * SHMQ_ENODAEMON. */
+int shmq_bus_reload(shmq_bus *bus, char *changes, size_t bytes);
+
 /* Events: what became of the peers on topics that this client has open. */
 enum shmq_event_kind {
 	SHMQ_EVENT_JOINED = 1, /* a publisher or subscriber opened the topic */

@@ -311,3 +311,18 @@ SHMQ_EXPORT int shmq_bus_stop(shmq_bus *bus, unsigned flags)
 	req.remove.flags = flags;
 	return shmq__bus_request(bus, &req, &reply, why);
 }
+
+SHMQ_EXPORT int shmq_bus_reload(shmq_bus *bus, char *changes, size_t bytes)
+{
+	struct proto_request req;
+	struct proto_reply reply;
+	int error;
+
+	shmq__bus_prepare(bus, &req, PROTO_RELOAD, NULL);
+	error = shmq__bus_request(bus, &req, &reply, shmq__bus_why());
+	if (error)
+		return error;
+	if (changes && bytes)
+		snprintf(changes, bytes, "%.*s", (int)sizeof(reply.reload.text), reply.reload.text);
+	return reply.reload.changes > INT32_MAX ? INT32_MAX : (int)reply.reload.changes;
+}

@@ -6,34 +6,6 @@
 
 #include <string.h>
 
-static void to_wire(const struct shmq_topic_options *o, struct proto_options *w)
-{
-	*w = (struct proto_options){
-		.depth = o->depth,
-		.max_bytes = o->max_message_bytes,
-		.evict_ns = o->evict_ns,
-		.block_timeout_ns = o->block_timeout_ns,
-		.slot_bytes = o->slot_bytes,
-		.partitions = o->partitions,
-		.flags = o->flags,
-		.node = o->node,
-		.mode = (uint8_t)o->mode,
-		.policy = (uint8_t)o->policy,
-		.stall = (uint8_t)o->stall,
-		.wait = (uint8_t)o->wait,
-		.pages = (uint8_t)o->pages,
-		.lock = (uint8_t)o->lock,
-		.log = (uint8_t)o->log,
-		.sync = (uint8_t)o->sync,
-		.sync_ns = o->sync_ns,
-		.segment_bytes = o->segment_bytes,
-		.retain_bytes = o->retain_bytes,
-		.retain_ns = o->retain_ns,
-		.tombstone_ns = o->tombstone_ns,
-		.compress = (uint32_t)o->compress,
-	};
-}
-
 static void from_wire(const struct proto_reply *r, struct shmq_plan *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -56,7 +28,7 @@ static int ask(struct shmq_bus *bus, enum proto_op op, const char *name,
 	       const struct shmq_topic_options *options, struct shmq_plan *out)
 {
 	struct shmq__why *why = shmq__bus_why();
-	struct shmq_topic_options o;
+	struct shmq_topic_options asked, o;
 	struct proto_request req;
 	struct proto_reply reply;
 	int error = bus_check(bus);
@@ -64,13 +36,14 @@ static int ask(struct shmq_bus *bus, enum proto_op op, const char *name,
 	if (!error)
 		error = shmq__name_check_topic(name, SHMQ__NAME_USER, why);
 	if (!error)
-		error = shmq__options_copy(&o, options, sizeof(o), why);
+		error = shmq__options_copy(&asked, options, sizeof(asked), why);
+	o = asked; /* checked here, but what is left open is for the supervisor to fill */
 	if (!error)
 		error = shmq__layout_defaults(&o, why->text, sizeof(why->text));
 	if (error)
 		return error;
 	shmq__bus_prepare(bus, &req, op, name);
-	to_wire(&o, &req.create);
+	proto_put_options(&asked, &req.create);
 	error = shmq__bus_request(bus, &req, &reply, why);
 	if (!error && out)
 		from_wire(&reply, out);

@@ -40,12 +40,13 @@ enum proto_op {
 	PROTO_STOP,
 	PROTO_GOODBYE, /* leave in order: handles closed, not died */
 	PROTO_MOVE,
-	PROTO_OFFER, /* at <bus>.back: descriptors for a start that has none */
-	PROTO_JOIN,  /* a subscriber has come from the log to the rings: gate */
-	PROTO_SLABS, /* what did not fit into an answer (`more`); with a topic, what
-			it is read by */
-	PROTO_WATCH, /* be seated at every topic that is made and matches `topic`, a
-			pattern; CLOSE ends it, and all its handles */
+	PROTO_OFFER,  /* at <bus>.back: descriptors for a start that has none */
+	PROTO_JOIN,   /* a subscriber has come from the log to the rings: gate */
+	PROTO_SLABS,  /* what did not fit into an answer (`more`); with a topic, what
+			 it is read by */
+	PROTO_WATCH,  /* be seated at every topic that is made and matches `topic`, a
+			 pattern; CLOSE ends it, and all its handles */
+	PROTO_RELOAD, /* take the configuration anew */
 };
 
 /* Tokens of a watch's handles.  Those at topics that were there before it the
@@ -85,6 +86,63 @@ struct proto_options { /* struct shmq_topic_options on the wire */
 	int64_t retain_ns, tombstone_ns;
 	uint32_t compress, pad;
 };
+
+static inline void proto_put_options(const struct shmq_topic_options *o, struct proto_options *w)
+{
+	*w = (struct proto_options){
+		.depth = o->depth,
+		.max_bytes = o->max_message_bytes,
+		.evict_ns = o->evict_ns,
+		.block_timeout_ns = o->block_timeout_ns,
+		.slot_bytes = o->slot_bytes,
+		.partitions = o->partitions,
+		.flags = o->flags,
+		.node = o->node,
+		.mode = (uint8_t)o->mode,
+		.policy = (uint8_t)o->policy,
+		.stall = (uint8_t)o->stall,
+		.wait = (uint8_t)o->wait,
+		.pages = (uint8_t)o->pages,
+		.lock = (uint8_t)o->lock,
+		.log = (uint8_t)o->log,
+		.sync = (uint8_t)o->sync,
+		.sync_ns = o->sync_ns,
+		.segment_bytes = o->segment_bytes,
+		.retain_bytes = o->retain_bytes,
+		.retain_ns = o->retain_ns,
+		.tombstone_ns = o->tombstone_ns,
+		.compress = (uint32_t)o->compress,
+	};
+}
+
+static inline void proto_get_options(const struct proto_options *from, struct shmq_topic_options *o)
+{
+	*o = (struct shmq_topic_options){
+		.size = sizeof(*o),
+		.depth = from->depth,
+		.slot_bytes = from->slot_bytes,
+		.partitions = from->partitions,
+		.max_message_bytes = from->max_bytes,
+		.mode = (enum shmq_mode)from->mode,
+		.policy = (enum shmq_policy)from->policy,
+		.stall = (enum shmq_stall)from->stall,
+		.wait = (enum shmq_wait)from->wait,
+		.pages = (enum shmq_pages)from->pages,
+		.lock = (enum shmq_lock)from->lock,
+		.log = (enum shmq_log)from->log,
+		.sync = (enum shmq_sync)from->sync,
+		.sync_ns = from->sync_ns,
+		.segment_bytes = from->segment_bytes,
+		.retain_bytes = from->retain_bytes,
+		.retain_ns = from->retain_ns,
+		.tombstone_ns = from->tombstone_ns,
+		.compress = (int)from->compress,
+		.node = from->node,
+		.flags = from->flags,
+		.evict_ns = from->evict_ns,
+		.block_timeout_ns = from->block_timeout_ns,
+	};
+}
 
 struct proto_fd {
 	uint16_t slab;     /* id */
@@ -187,6 +245,10 @@ struct proto_reply {
 			uint64_t topic_id; /* topics with this id, and higher ones, were
 					      or will be made with a seat */
 		} watch;
+		struct {
+			uint32_t changes;
+			char text[508]; /* what, a line each; cut short where it is more */
+		} reload;
 		uint8_t raw[512];
 	};
 	uint32_t more; /* 1: there are descriptors that did not fit: ask for them */

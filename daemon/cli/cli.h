@@ -77,7 +77,7 @@ struct command {
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
 	cmd_clients, cmd_request, cmd_reply, cmd_top, cmd_trace, cmd_replay, cmd_log, cmd_cursor,
-	cmd_stop, cmd_version;
+	cmd_config, cmd_reload, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);

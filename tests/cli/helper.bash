@@ -13,6 +13,7 @@ setup() {
 	DIR=$(mktemp -d)
 	SHMQ_RUNTIME_DIR=$DIR/run
 	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
+	export XDG_CONFIG_HOME=$DIR/config
 	export SHMQ_BUS=cli-$BATS_TEST_NUMBER-$$
 	unset XDG_RUNTIME_DIR
 	STARTED=()

@@ -96,6 +96,7 @@ void test_bus_prepare(void)
 	snprintf(data, sizeof(data), "%s.data", dir);
 	setenv("SHMQ_RUNTIME_DIR", dir, 1);
 	setenv("SHMQ_DATA_DIR", data, 1);
+	setenv("XDG_CONFIG_HOME", dir, 1); /* not that of whoever runs the test */
 	setenv("SHMQ_DAEMON", program, 1);
 }
 

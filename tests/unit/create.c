@@ -50,7 +50,7 @@ TEST(every_option_is_said_as_it_was_given)
 	standin_free(s);
 }
 
-TEST(what_is_left_open_is_decided_here_and_rounded_and_the_caller_s_struct_stays)
+TEST(what_is_left_open_is_left_to_the_supervisor_and_the_caller_s_struct_stays)
 {
 	struct standin *s = standin_new(NULL);
 	shmq_bus *bus = standin_bus(s);
@@ -61,20 +61,20 @@ TEST(what_is_left_open_is_decided_here_and_rounded_and_the_caller_s_struct_stays
 	CHECK_OK(shmq_topic_plan(bus, "t", &o, &plan));
 	CHECK_MEM(&o, &before, sizeof(o));
 	got = standin_last(s, PROTO_PLAN).create;
-	CHECK_EQ(got.depth, 2048);
-	CHECK_EQ(got.slot_bytes, 128);
-	CHECK_EQ(got.partitions, 1);
-	CHECK_EQ(got.max_bytes, 112);
-	CHECK_EQ(got.mode, SHMQ_EXCLUSIVE);
-	CHECK_EQ(got.policy, SHMQ_BLOCK);
-	CHECK_EQ(got.block_timeout_ns, SHMQ_FOREVER);
+	CHECK_EQ(got.depth, 1025);
+	CHECK_EQ(got.slot_bytes, 0);
+	CHECK_EQ(got.partitions, 0);
+	CHECK_EQ(got.max_bytes, 0);
+	CHECK_EQ(got.mode, 0);
+	CHECK_EQ(got.policy, 0);
+	CHECK_EQ(got.block_timeout_ns, 0);
 	CHECK_OK(shmq_topic_plan(bus, "t", NULL, &plan));
-	CHECK_EQ(standin_last(s, PROTO_PLAN).create.depth, 8192);
+	CHECK_EQ(standin_last(s, PROTO_PLAN).create.depth, 0);
 	/* Options as an older program knows them: depth is the last. */
 	o.size = offsetof(struct shmq_topic_options, slot_bytes);
 	o.slot_bytes = 77;
 	CHECK_OK(shmq_topic_plan(bus, "t", &o, &plan));
-	CHECK_EQ(standin_last(s, PROTO_PLAN).create.slot_bytes, 128);
+	CHECK_EQ(standin_last(s, PROTO_PLAN).create.slot_bytes, 0);
 	CHECK_EQ(standin_count(s, PROTO_CREATE), 0);
 	shmq_bus_close(bus);
 	standin_free(s);

@@ -1,0 +1,780 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The grammar is libconfuse's; what a value may be is what the command line's
+ * tables say (cli/value.h).
+ */
+#include "config.h"
+
+#include <confuse.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/value.h"
+#include "layout.h"
+#include "name.h"
+
+#define CONFIG_BYTES_MAX (16u << 20)
+/* The parser takes the end of the file for that of all sections: what stands behind
+ * the text has to be read as a setting of the file. */
+#define END "_end"
+
+/* ---- what there is --------------------------------------------------- */
+
+static const struct opt_word levels[] = { { "error", LOG_ERROR + 1 },
+					  { "warn", LOG_WARN + 1 },
+					  { "info", LOG_INFO + 1 },
+					  { "debug", LOG_DEBUG + 1 },
+					  { NULL, 0 } };
+
+static const struct opt bus_options[] = {
+	{ "log-level", .kind = OPT_WORD, OPT_AT(struct config, level), .words = levels },
+	{ "linger", .kind = OPT_DURATION, OPT_AT(struct config, linger_ns), .min = 1 },
+	{ "guests", .kind = OPT_COUNT, OPT_AT(struct config, guests), .min = 1, .max = 256 },
+	{ "data-dir", .kind = OPT_TEXT, OPT_AT(struct config, data_dir) },
+	{ "log", .kind = OPT_TEXT, OPT_AT(struct config, log) },
+};
+
+static const struct opt limit_options[] = {
+	{ "topics", .kind = OPT_COUNT, OPT_AT(struct config_limits, topics) },
+	{ "bytes", .kind = OPT_SIZE, OPT_AT(struct config_limits, bytes) },
+	{ "clients", .kind = OPT_COUNT, OPT_AT(struct config_limits, clients) },
+	{ "descriptors", .kind = OPT_COUNT, OPT_AT(struct config_limits, descriptors) },
+};
+
+static const struct config_limits no_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX };
+
+int config_is_for_start(const struct config_item *item)
+{
+	return !*item->section && (!strcmp(item->key, "guests") || !strcmp(item->key, "data-dir") ||
+				   !strcmp(item->key, "log"));
+}
+
+/* ---- reading --------------------------------------------------------- */
+
+/* The parser under ours has state of its own: there is one at a time. */
+static struct reader {
+	const char *name;
+	struct config *config;
+	config_say say;
+	void *arg;
+	unsigned mistakes;
+	unsigned rules; /* of the list, checked so far */
+	int error;      /* no memory */
+} * reader;
+
+static const char *line_at(int number)
+{
+	const char *line = reader->config->text;
+
+	while (line && --number > 0) {
+		line = strchr(line, '\n');
+		line += line != NULL;
+	}
+	return line;
+}
+
+/* Column of a word in a line, counted from 1; 1 if it is not there. */
+static unsigned column_of(int number, const char *word)
+{
+	const char *line = line_at(number), *end = line ? strchrnul(line, '\n') : NULL, *at = line;
+	size_t length = strlen(word);
+
+	for (; line && length && at + length <= end; at++)
+		if (!memcmp(at, word, length))
+			return (unsigned)(at - line) + 1;
+	return 1;
+}
+
+static void mistake(int line, unsigned column, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void mistake(int line, unsigned column, const char *format, ...)
+{
+	char text[1024];
+	int used = snprintf(text, sizeof(text), "%.400s:%d:%u: ", reader->name, line, column);
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text + used, sizeof(text) - (size_t)used, format, ap);
+	va_end(ap);
+	reader->mistakes++;
+	if (reader->say)
+		reader->say(reader->arg, text);
+}
+
+/* Levenshtein's distance, of short words. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[64], i, j, n = (unsigned)strlen(b);
+
+	if (n >= 64)
+		return 64;
+	for (j = 0; j <= n; j++)
+		row[j] = j;
+	for (i = 0; a[i]; i++) {
+		unsigned before = row[0];
+
+		row[0] = i + 1;
+		for (j = 1; j <= n; j++) {
+			unsigned same = before + (a[i] != b[j - 1]);
+
+			before = row[j];
+			row[j] = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+			if (same < row[j])
+				row[j] = same;
+		}
+	}
+	return row[n];
+}
+
+static const char *nearest(const cfg_t *section, const char *name)
+{
+	const char *best = NULL;
+	unsigned least = strlen(name) < 8 ? (unsigned)strlen(name) / 2 + 1 : 4, i;
+
+	for (i = 0; section->opts[i].name; i++) {
+		unsigned d = distance(name, section->opts[i].name);
+
+		if (d < least && strcmp(section->opts[i].name, END) != 0) {
+			least = d;
+			best = section->opts[i].name;
+		}
+	}
+	return best;
+}
+
+static void complain(cfg_t *section, const char *format, va_list ap)
+{
+	char text[512], name[64];
+	const char *near;
+
+	vsnprintf(text, sizeof(text), format, ap);
+	if (sscanf(text, "no such option '%63[^']'", name) == 1 && !strcmp(name, END)) {
+		mistake(section->line - 1, 1, "the file ends within %s: a } is missing",
+			section->name);
+		return;
+	}
+	if (sscanf(text, "no such option '%63[^']'", name) == 1) {
+		near = nearest(section, name);
+		mistake(section->line, column_of(section->line, name),
+			"there is no setting \"%s\"%s%s%s%s%s", name,
+			*section->name && strcmp(section->name, "root") != 0 ? " in " : "",
+			strcmp(section->name, "root") != 0 ? section->name : "",
+			near ? ": is it \"" : ": see shmqd.conf(5)", near ? near : "",
+			near ? "\"?" : "");
+		return;
+	}
+	mistake(section->line, 1, "%s", text);
+}
+
+static char *copy(const char *text)
+{
+	char *made = strdup(text);
+
+	if (!made)
+		reader->error = -ENOMEM;
+	return made;
+}
+
+static void *grow(void *array, unsigned count, size_t bytes)
+{
+	void *more = reallocarray(array, count + 1, bytes);
+
+	if (!more)
+		reader->error = -ENOMEM;
+	return more;
+}
+
+static void add_item(const char *section, const char *title, const char *key, const char *value)
+{
+	struct config *c = reader->config;
+	struct config_item *more = grow(c->item, c->item_count, sizeof(*more));
+
+	if (!more)
+		return;
+	c->item = more;
+	more[c->item_count++] =
+		(struct config_item){ copy(section), copy(title), copy(key), copy(value) };
+}
+
+static int is_said(const char *section, const char *title, const char *key)
+{
+	const struct config *c = reader->config;
+	unsigned i;
+
+	for (i = 0; i < c->item_count; i++)
+		if (!strcmp(c->item[i].section, section) && !strcmp(c->item[i].title, title) &&
+		    !strcmp(c->item[i].key, key))
+			return 1;
+	return 0;
+}
+
+static struct config_topic *topic_of(const char *name)
+{
+	struct config *c = reader->config;
+	struct config_topic *more;
+	unsigned i;
+
+	for (i = 0; i < c->topic_count; i++)
+		if (!strcmp(c->topic[i].name, name))
+			return &c->topic[i];
+	more = grow(c->topic, c->topic_count, sizeof(*more));
+	if (!more)
+		return NULL;
+	c->topic = more;
+	more += c->topic_count;
+	*more = (struct config_topic){ .name = copy(name),
+				       .options = { .size = sizeof(more->options) } };
+	if (!more->name)
+		return NULL;
+	c->topic_count++;
+	return more;
+}
+
+static struct config_limits *limits_of(const char *title)
+{
+	struct config *c = reader->config;
+	struct config_limit *more;
+	unsigned i;
+
+	for (i = 0; i < c->limit_count; i++)
+		if (!strcmp(c->limit[i].title, title))
+			return &c->limit[i].limits;
+	more = grow(c->limit, c->limit_count, sizeof(*more));
+	if (!more)
+		return NULL;
+	c->limit = more;
+	more += c->limit_count;
+	*more = (struct config_limit){ .title = copy(title), .limits = no_limits };
+	if (!more->title)
+		return NULL;
+	c->limit_count++;
+	return &more->limits;
+}
+
+/* Which table a section has, and what it fills. */
+static const struct opt *find_option(const char *section, const char *title, const char *key,
+				     void **into)
+{
+	const struct opt *table = bus_options;
+	size_t count = ARRAY_COUNT(bus_options), i;
+
+	*into = reader->config;
+	if (!strcmp(section, "defaults")) {
+		table = shape_options;
+		count = shape_option_count;
+		*into = &reader->config->defaults;
+	} else if (!strcmp(section, "topic")) {
+		table = shape_options;
+		count = shape_option_count;
+		*into = &topic_of(title)->options;
+	} else if (!strcmp(section, "limits")) {
+		table = limit_options;
+		count = ARRAY_COUNT(limit_options);
+		*into = limits_of(title);
+	}
+	for (i = 0; i < count; i++)
+		if (!strcmp(table[i].name, key))
+			return &table[i];
+	return NULL;
+}
+
+/* What takes no argument on a command line is yes or no here. */
+static int take(const struct opt *option, void *into, const char *text, char *why)
+{
+	if (value_takes_argument(option))
+		return value_take(option, into, text, why);
+	if (!strcmp(text, "yes"))
+		return value_take(option, into, "", why);
+	if (!strcmp(text, "no"))
+		return 0;
+	snprintf(why, VALUE_WHY_BYTES, "takes yes or no, not \"%.64s\"", text);
+	return -1;
+}
+
+static int add_rule(const char *rule, struct shmq__why *why)
+{
+	int error = access_check(rule, why);
+	char **more;
+
+	if (error)
+		return error;
+	more = grow(reader->config->allow, reader->config->allow_count, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	reader->config->allow = more;
+	more[reader->config->allow_count++] = copy(rule);
+	return reader->error;
+}
+
+static int is_plain(const char *text)
+{
+	for (; *text; text++)
+		if (iscntrl((unsigned char)*text))
+			return 0;
+	return 1;
+}
+
+/* Called for each value as it is read. */
+static int check_value(cfg_t *section, cfg_opt_t *opt)
+{
+	const char *text = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+	const char *name = strcmp(section->name, "root") != 0 ? section->name : "";
+	const char *title = section->title ? section->title : "";
+	int is_rule = !*name && !strcmp(opt->name, "allow"), line = section->line;
+	char why[VALUE_WHY_BYTES] = "";
+	const struct opt *option;
+	struct shmq__why told = { "" };
+	void *into;
+
+	if (reader->error || !text)
+		return -1;
+	if (!is_plain(text)) {
+		mistake(line, 1, "%s has a control character in it", opt->name);
+		return 0;
+	}
+	if (is_rule) {
+		if (reader->rules == cfg_opt_size(opt)) /* called once more at its end */
+			return 0;
+		reader->rules = cfg_opt_size(opt);
+		if (add_rule(text, &told))
+			mistake(line, column_of(line, text), "%s", told.text);
+		else
+			add_item("", "", "allow", text);
+		return 0;
+	}
+	if (is_said(name, title, opt->name)) {
+		mistake(line, column_of(line, opt->name), "%s is set already%s%s", opt->name,
+			*name ? " in this " : "", name);
+		return 0;
+	}
+	option = find_option(name, title, opt->name, &into);
+	if (!option || !into || reader->error)
+		return -1;
+	if (option->kind == OPT_TEXT && *text != '/')
+		snprintf(why, sizeof(why), "takes an absolute path, not \"%.64s\"", text);
+	else if (option->kind == OPT_TEXT) {
+		char *kept = copy(text);
+
+		value_take(option, into, kept, why);
+	} else
+		take(option, into, text, why);
+	if (*why)
+		mistake(line, column_of(line, text), "%s %s", opt->name, why);
+	add_item(name, title, opt->name, text);
+	return 0;
+}
+
+/* ---- sections as wholes ---------------------------------------------- */
+
+/* Where a section with this title begins. */
+static void find_title(const char *title, int *line, unsigned *column)
+{
+	char quoted[SHMQ_NAME_MAX + 3];
+	const char *at;
+	int n;
+
+	snprintf(quoted, sizeof(quoted), "\"%.*s\"", SHMQ_NAME_MAX, title);
+	*line = 1;
+	*column = 1;
+	for (n = 1; (at = line_at(n)) != NULL; n++)
+		if (column_of(n, quoted) > 1) {
+			*line = n;
+			*column = column_of(n, quoted);
+			return;
+		}
+}
+
+static void check_topics(cfg_t *root)
+{
+	unsigned i, count = cfg_size(root, "topic");
+	struct shmq__why why = { "" };
+
+	for (i = 0; i < count && !reader->error; i++) {
+		const char *name = cfg_title(cfg_getnsec(root, "topic", i));
+		struct config_topic *topic = topic_of(name);
+		struct shmq_topic_options options;
+		unsigned column;
+		int line;
+
+		if (!topic)
+			return;
+		options = topic->options;
+		find_title(name, &line, &column);
+		if (shmq__name_check_topic(name, SHMQ__NAME_USER, &why) ||
+		    shmq__layout_defaults(&options, why.text, sizeof(why.text)))
+			mistake(line, column, "topic \"%s\": %s", name, why.text);
+	}
+}
+
+static void check_limits(cfg_t *root)
+{
+	unsigned i, count = cfg_size(root, "limits");
+	struct shmq__why why = { "" };
+
+	for (i = 0; i < count && !reader->error; i++) {
+		const char *title = cfg_title(cfg_getnsec(root, "limits", i));
+		struct config_limit *limit;
+		unsigned column;
+		int line;
+
+		if (!limits_of(title))
+			return;
+		limit = &reader->config->limit[reader->config->limit_count - 1];
+		while (strcmp(limit->title, title))
+			limit--;
+		find_title(title, &line, &column);
+		if (access_read_user(title, &limit->uid, &limit->is_everyone, &why))
+			mistake(line, column, "limits: %s", why.text);
+	}
+}
+
+static void check_defaults(cfg_t *root)
+{
+	struct proto_options wire = { 0 };
+	struct shmq_topic_options options;
+	struct shmq__why why = { "" };
+
+	if (!cfg_size(root, "defaults"))
+		return;
+	config_fill_defaults(reader->config, &wire);
+	proto_get_options(&wire, &options);
+	if (shmq__layout_defaults(&options, why.text, sizeof(why.text)))
+		mistake(cfg_getsec(root, "defaults")->line, 1, "defaults: %s", why.text);
+}
+
+static cfg_opt_t *add_table(cfg_opt_t *to, const struct opt *table, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		*to++ = (cfg_opt_t)CFG_STR(table[i].name, NULL, CFGF_NODEFAULT);
+	return to;
+}
+
+static void watch_table(cfg_t *root, const char *section, const struct opt *table, size_t count)
+{
+	char path[96];
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), "%s%s%s", section, *section ? "|" : "", table[i].name);
+		cfg_set_validate_func(root, path, check_value);
+	}
+}
+
+static int read_text(cfg_t *root)
+{
+	char *text = NULL;
+	int rc;
+
+	if (asprintf(&text, "%s\n" END " = 1\n", reader->config->text) < 0)
+		return -ENOMEM;
+	rc = cfg_parse_buf(root, text);
+	free(text);
+	if (rc == CFG_SUCCESS && !cfg_size(root, END)) {
+		mistake(root->line, 1, "the file ends within a comment or a text");
+	} else if (rc == CFG_SUCCESS) {
+		check_topics(root);
+		check_limits(root);
+		check_defaults(root);
+	}
+	if (reader->error)
+		return reader->error;
+	if (rc != CFG_SUCCESS && !reader->mistakes)
+		mistake(root->line, 1, "is not understood here: see shmqd.conf(5)");
+	return reader->mistakes ? SHMQ_EOPTION : 0;
+}
+
+int config_parse(const char *name, const char *text, size_t bytes, struct config **out,
+		 config_say say, void *arg)
+{
+	struct reader state = { .name = name, .say = say, .arg = arg };
+	cfg_opt_t topic[ARRAY_COUNT(bus_options) + 64], defaults[64], limits[8], options[16], *end;
+	cfg_t *root;
+	int error;
+
+	_Static_assert(ARRAY_COUNT(limit_options) < 8 && ARRAY_COUNT(bus_options) < 12, "tables");
+	*out = NULL;
+	if (shape_option_count >= 64)
+		return -E2BIG;
+	state.config = calloc(1, sizeof(*state.config));
+	if (!state.config)
+		return -ENOMEM;
+	reader = &state;
+	state.config->defaults.size = sizeof(state.config->defaults);
+	state.config->text = strndup(text, bytes);
+	state.config->text_bytes = bytes;
+	*add_table(topic, shape_options, shape_option_count) = (cfg_opt_t)CFG_END();
+	*add_table(defaults, shape_options, shape_option_count) = (cfg_opt_t)CFG_END();
+	*add_table(limits, limit_options, ARRAY_COUNT(limit_options)) = (cfg_opt_t)CFG_END();
+	end = add_table(options, bus_options, ARRAY_COUNT(bus_options));
+	*end++ = (cfg_opt_t)CFG_STR_LIST("allow", NULL, CFGF_NODEFAULT);
+	*end++ = (cfg_opt_t)CFG_STR(END, NULL, CFGF_NODEFAULT);
+	*end++ = (cfg_opt_t)CFG_SEC("defaults", defaults, CFGF_NODEFAULT);
+	*end++ = (cfg_opt_t)CFG_SEC("topic", topic, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES);
+	*end++ =
+		(cfg_opt_t)CFG_SEC("limits", limits, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES);
+	*end = (cfg_opt_t)CFG_END();
+	root = cfg_init(options, CFGF_NONE);
+	error = root && state.config->text ? 0 : -ENOMEM;
+	if (!error && strlen(state.config->text) != bytes) {
+		mistake(1, 1, "has a byte 0 in it: it is no text");
+		error = SHMQ_EOPTION;
+	}
+	if (!error) {
+		cfg_set_error_function(root, complain);
+		watch_table(root, "", bus_options, ARRAY_COUNT(bus_options));
+		cfg_set_validate_func(root, "allow", check_value);
+		watch_table(root, "defaults", shape_options, shape_option_count);
+		watch_table(root, "topic", shape_options, shape_option_count);
+		watch_table(root, "limits", limit_options, ARRAY_COUNT(limit_options));
+		error = read_text(root);
+	}
+	if (root)
+		cfg_free(root);
+	reader = NULL;
+	if (error)
+		config_free(state.config);
+	else
+		*out = state.config;
+	return error;
+}
+
+/* A file that is being written is read again by whoever asked. */
+static int read_file(const char *path, char **text, size_t *bytes)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
+	ssize_t n = 0;
+	size_t used = 0;
+
+	*text = NULL;
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return -EINVAL;
+	}
+	if ((uint64_t)st.st_size <= CONFIG_BYTES_MAX)
+		*text = malloc((size_t)st.st_size + 1);
+	while (*text && used < (size_t)st.st_size &&
+	       (n = read(fd, *text + used, (size_t)st.st_size - used)) > 0)
+		used += (size_t)n;
+	*bytes = used;
+	n = n < 0 ? -errno : 0;
+	close(fd);
+	if (!*text)
+		return (uint64_t)st.st_size > CONFIG_BYTES_MAX ? -EFBIG : -ENOMEM;
+	return (int)n;
+}
+
+int config_read(const char *path, struct config **out, config_say say, void *arg)
+{
+	char *text;
+	size_t bytes = 0;
+	int error = read_file(path, &text, &bytes);
+
+	*out = NULL;
+	if (!error)
+		error = config_parse(path, text, bytes, out, say, arg);
+	free(text);
+	return error;
+}
+
+void config_free(struct config *c)
+{
+	unsigned i;
+
+	if (!c)
+		return;
+	for (i = 0; i < c->item_count; i++) {
+		free(c->item[i].section);
+		free(c->item[i].title);
+		free(c->item[i].key);
+		free(c->item[i].value);
+	}
+	for (i = 0; i < c->allow_count; i++)
+		free(c->allow[i]);
+	for (i = 0; i < c->topic_count; i++)
+		free(c->topic[i].name);
+	for (i = 0; i < c->limit_count; i++)
+		free(c->limit[i].title);
+	free(c->item);
+	free(c->allow);
+	free(c->topic);
+	free(c->limit);
+	free(c->data_dir);
+	free(c->log);
+	free(c->text);
+	free(c);
+}
+
+/* ---- where it is ----------------------------------------------------- */
+
+int config_find(const char *dir, const char *bus, char *path, size_t bytes)
+{
+	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	const struct passwd *user;
+	int n;
+
+	if (!strcmp(dir, "/run/shmq")) {
+		n = snprintf(path, bytes, "/etc/shmq/%s.conf", bus);
+	} else if (config && *config == '/') {
+		n = snprintf(path, bytes, "%s/shmq/%s.conf", config, bus);
+	} else {
+		if (!home || *home != '/') {
+			user = getpwuid(geteuid());
+			home = user ? user->pw_dir : "/";
+		}
+		n = snprintf(path, bytes, "%s/.config/shmq/%s.conf", home, bus);
+	}
+	return n < (int)bytes ? 0 : -ENAMETOOLONG;
+}
+
+static int write_all(int fd, const char *text, size_t bytes)
+{
+	ssize_t n;
+
+	for (; bytes; text += n, bytes -= (size_t)n) {
+		n = write(fd, text, bytes);
+		if (n < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+int config_put(const struct config *c, const char *path)
+{
+	char fresh[256];
+	int fd, error;
+
+	if (!c)
+		return unlink(path) && errno != ENOENT ? -errno : 0;
+	if (snprintf(fresh, sizeof(fresh), "%s.%d", path, (int)getpid()) >= (int)sizeof(fresh))
+		return -ENAMETOOLONG;
+	unlink(fresh);
+	fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	error = write_all(fd, c->text, c->text_bytes);
+	close(fd);
+	if (!error && rename(fresh, path))
+		error = -errno;
+	if (error)
+		unlink(fresh);
+	return error;
+}
+
+/* ---- two of them ----------------------------------------------------- */
+
+static int is_rule(const struct config_item *item)
+{
+	return !*item->section && !strcmp(item->key, "allow");
+}
+
+static const struct config_item *find_item(const struct config *c, const struct config_item *like)
+{
+	unsigned i;
+
+	for (i = 0; c && i < c->item_count; i++)
+		if (!strcmp(c->item[i].section, like->section) &&
+		    !strcmp(c->item[i].title, like->title) && !strcmp(c->item[i].key, like->key) &&
+		    (!is_rule(like) || !strcmp(c->item[i].value, like->value)))
+			return &c->item[i];
+	return NULL;
+}
+
+unsigned config_compare(const struct config *from, const struct config *to, config_change change,
+			void *arg)
+{
+	const struct config_item *other;
+	unsigned i, n = 0;
+
+	for (i = 0; from && i < from->item_count; i++)
+		if (!find_item(to, &from->item[i])) {
+			change(arg, &from->item[i], NULL);
+			n++;
+		}
+	for (i = 0; to && i < to->item_count; i++) {
+		other = find_item(from, &to->item[i]);
+		if (other && !strcmp(other->value, to->item[i].value))
+			continue;
+		change(arg, other, &to->item[i]);
+		n++;
+	}
+	return n;
+}
+
+/* ---- what follows from it -------------------------------------------- */
+
+#define FILL(field) \
+	do { \
+		if (!w->field) \
+			w->field = d.field; \
+	} while (0)
+
+void config_fill_defaults(const struct config *c, struct proto_options *w)
+{
+	struct proto_options d;
+
+	if (!c)
+		return;
+	proto_put_options(&c->defaults, &d);
+	FILL(depth);
+	FILL(slot_bytes);
+	FILL(max_bytes);
+	FILL(partitions);
+	FILL(mode);
+	FILL(policy);
+	FILL(pages);
+	FILL(lock);
+	FILL(node);
+	if (!w->wait)
+		w->flags |= d.flags & SHMQ_TOPIC_SPIN_ONLY;
+	if (!(w->flags & SHMQ_TOPIC_SPIN_ONLY))
+		FILL(wait);
+	w->flags |= d.flags & (SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME);
+	/* One that the creator's own choices exclude is left out. */
+	if (w->mode == SHMQ_SHARED)
+		FILL(stall);
+	if (w->policy == SHMQ_EVICT)
+		FILL(evict_ns);
+	if (!w->policy || w->policy == SHMQ_BLOCK)
+		FILL(block_timeout_ns);
+	if (w->policy != SHMQ_LOSSY || d.log != SHMQ_LOG_BLOCK)
+		FILL(log);
+	if (w->log <= SHMQ_LOG_NONE)
+		return;
+	FILL(sync);
+	if (w->sync == d.sync)
+		FILL(sync_ns);
+	FILL(segment_bytes);
+	FILL(retain_bytes);
+	FILL(retain_ns);
+	FILL(compress);
+	w->flags |= d.flags & (SHMQ_TOPIC_RETAIN_CURSORS | SHMQ_TOPIC_RETAIN_KEYS);
+	if (w->flags & SHMQ_TOPIC_RETAIN_KEYS)
+		FILL(tombstone_ns);
+}
+
+struct config_limits config_limits_of(const struct config *c, const struct access_caller *who)
+{
+	const struct config_limit *everyone = NULL;
+	unsigned i;
+
+	for (i = 0; c && i < c->limit_count; i++) {
+		if (!c->limit[i].is_everyone && c->limit[i].uid == who->uid)
+			return c->limit[i].limits;
+		if (c->limit[i].is_everyone)
+			everyone = &c->limit[i];
+	}
+	return everyone && !access_is_owner(who) ? everyone->limits : no_limits;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * config: what shmqd.conf(5) says.
+ *
+ * A file is taken whole or not at all.  What a bus runs by is a copy of it in
+ * the runtime directory (files.h), put there by one rename: every worker that
+ * starts reads that, so whoever dies meanwhile, all of them go by the old file
+ * or all by the new one.
+ */
+#ifndef SHMQ_CONFIG_H
+#define SHMQ_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "access.h"
+#include "log.h"
+#include "proto.h"
+#include "shmq.h"
+
+/* One setting as it is written.  Of the file itself the section is "". */
+struct config_item {
+	char *section, *title, *key, *value;
+};
+
+struct config_topic {
+	char *name;
+	struct shmq_topic_options options; /* zero: not said */
+};
+
+/* Of one uid; UINT64_MAX is no limit. */
+struct config_limits {
+	uint64_t topics, bytes, clients, descriptors;
+};
+struct config_limit {
+	char *title; /* as written */
+	uint32_t uid;
+	int is_everyone;
+	struct config_limits limits;
+};
+
+struct config {
+	char *text; /* of the file */
+	size_t text_bytes;
+	int level; /* enum log_level + 1; here and below 0 or NULL: not said */
+	int64_t linger_ns;
+	uint64_t guests;
+	char *data_dir, *log;
+	char **allow; /* rules, each checked */
+	unsigned allow_count;
+	struct shmq_topic_options defaults;
+	struct config_topic *topic;
+	unsigned topic_count;
+	struct config_limit *limit;
+	unsigned limit_count;
+	struct config_item *item;
+	unsigned item_count;
+};
+
+/* Where it is if nobody says: /etc/shmq/<bus>.conf of a bus in /run/shmq, else
+ * $XDG_CONFIG_HOME/shmq/<bus>.conf or ~/.config/shmq/<bus>.conf.  0, or
+ * -ENAMETOOLONG. */
+int config_find(const char *dir, const char *bus, char *path, size_t bytes);
+
+/* Each mistake as "FILE:LINE:COLUMN: what and what to do". */
+typedef void (*config_say)(void *arg, const char *text);
+
+/* Read and check it all.  0 (*out is the caller's to free), SHMQ_EOPTION with
+ * every mistake said that could be found, -errno if it cannot be read. */
+int config_read(const char *path, struct config **out, config_say say, void *arg);
+/* The same of text that is not from a file; `name` stands for its path. */
+int config_parse(const char *name, const char *text, size_t bytes, struct config **out,
+		 config_say say, void *arg);
+void config_free(struct config *config);
+
+/* Put the copy of it in force, or remove it (NULL).  0 or -errno: then the one
+ * before is. */
+int config_put(const struct config *config, const char *path);
+
+/* What differs between two, either of which may be NULL: `from` or `to` is NULL
+ * where a setting is not there.  Returns how many. */
+typedef void (*config_change)(void *arg, const struct config_item *from,
+			      const struct config_item *to);
+unsigned config_compare(const struct config *from, const struct config *to, config_change change,
+			void *arg);
+/* Whether a change of it has to wait for the next start of the bus. */
+int config_is_for_start(const struct config_item *item);
+
+/* What its creator left open.  config may be NULL. */
+void config_fill_defaults(const struct config *config, struct proto_options *options);
+/* Of that uid: what is said of it, else of everyone, from which the owner and root
+ * are free. */
+struct config_limits config_limits_of(const struct config *config, const struct access_caller *who);
+
+#endif

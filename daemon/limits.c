@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Nothing is counted on the side: what a uid has is what the registry says, so
+ * that it is right after any worker's death.
+ */
+#include "control.h"
+
+#include <inttypes.h>
+
+/* A connection, its events, and what watches the process. */
+#define DESCRIPTORS_OF_CLIENT 3u
+
+struct use {
+	uint64_t topics, bytes, clients;
+};
+
+/* Topics are their creator's, and arenas who writes them. */
+static void count_memory(const struct control *c, uint32_t uid, struct use *use)
+{
+	const struct lay_arena *arena;
+	uint32_t i;
+
+	for (i = 0; i < c->reg->topic_capacity; i++) {
+		const struct topic *t = c->reg->topic[i];
+
+		if (!t || t->rec->creator_uid != uid)
+			continue;
+		use->topics++;
+		use->bytes += t->rec->ring_bytes * t->rec->partitions;
+	}
+	for (i = 0; (arena = shmq__slabs_arena(c->reg->slabs, i)) != NULL; i++)
+		if (load_relaxed(&arena->state) != LAY_ARENA_FREE &&
+		    registry_slab_record(c->reg, LAY_REF_SLAB(arena->mem))->uid == uid)
+			use->bytes += arena->bytes;
+}
+
+static void count_clients(const struct control *c, uint32_t uid, struct use *use)
+{
+	const struct peer *p;
+
+	LIST_FOREACH (p, &c->reg->peers, link)
+		use->clients +=
+			!p->parting && *p->rec->name != '$' && load_relaxed(&p->rec->uid) == uid;
+}
+
+static int refuse(struct exchange *x, const char *what, uint64_t has, uint64_t more, uint64_t limit)
+{
+	return shmq__fail(&x->why, SHMQ_ELIMIT,
+			  "uid %u may have %" PRIu64 " %s and has %" PRIu64 ", this takes %" PRIu64
+			  ": free some, or have its limits raised (shmqd.conf(5))",
+			  (unsigned)x->conn->who.uid, limit, what, has, more);
+}
+
+static int check(struct exchange *x, const char *what, uint64_t has, uint64_t more, uint64_t limit)
+{
+	return more > limit || has > limit - more ? refuse(x, what, has, more, limit) : 0;
+}
+
+int limits_join(struct exchange *x)
+{
+	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	struct use use = { 0 };
+	int error;
+
+	if (limits.clients == UINT64_MAX && limits.descriptors == UINT64_MAX)
+		return 0;
+	count_clients(x->c, x->conn->who.uid, &use);
+	error = check(x, "clients", use.clients, 1, limits.clients);
+	if (!error)
+		error = check(x, "descriptors", use.clients * DESCRIPTORS_OF_CLIENT,
+			      DESCRIPTORS_OF_CLIENT, limits.descriptors);
+	return error;
+}
+
+int limits_create(struct exchange *x, uint64_t bytes)
+{
+	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	struct use use = { 0 };
+	int error;
+
+	if (limits.topics == UINT64_MAX && limits.bytes == UINT64_MAX)
+		return 0;
+	count_memory(x->c, x->conn->who.uid, &use);
+	error = check(x, "topics", use.topics, 1, limits.topics);
+	return error ? error : check(x, "bytes", use.bytes, bytes, limits.bytes);
+}
+
+int limits_arena(struct exchange *x, uint64_t bytes)
+{
+	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	struct use use = { 0 };
+
+	if (limits.bytes == UINT64_MAX)
+		return 0;
+	count_memory(x->c, x->conn->who.uid, &use);
+	return check(x, "bytes", use.bytes, bytes, limits.bytes);
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A bus by its configuration: topics, defaults, limits of another uid, and a
+ * reload that loses its worker.
+ */
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
+
+#include "../lib/helpers.h"
+
+enum { GUEST = 4711, ROUNDS = 12 };
+
+#define GUEST_RULE "allow = { \"# create,publish,subscribe uid:4711\" }\n"
+
+static char path[256];
+
+static void write_config(const char *text)
+{
+	FILE *out;
+
+	snprintf(path, sizeof(path), "%s/bus.conf", test_tmpdir());
+	out = fopen(path, "w");
+	CHECK(out);
+	CHECK_GE(fputs(text, out), 0);
+	CHECK_OK(fclose(out));
+}
+
+static void begin(const char *text)
+{
+	write_config(text);
+	test_bus_start("--config", path);
+}
+
+/* ---- topics and defaults ----------------------------------------------- */
+
+TEST(its_topics_are_there_and_its_defaults_are_taken)
+{
+	shmq_bus *bus;
+
+	begin("defaults { depth = 2k time = yes }\n"
+	      "topic \"md.trades\" { shared = yes depth = 4k }\n");
+	bus = test_bus_open();
+	CHECK_EQ(topic_info(bus, "md.trades").depth, 4096);
+	CHECK_EQ(topic_info(bus, "md.trades").mode, SHMQ_SHARED);
+	CHECK_EQ(topic_info(bus, "md.trades").flags, SHMQ_TOPIC_TIME);
+	create(bus, "open");
+	create(bus, "own", .depth = 1024);
+	CHECK_EQ(topic_info(bus, "open").depth, 2048);
+	CHECK_EQ(topic_info(bus, "own").depth, 1024);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int has_topic(void *arg)
+{
+	struct shmq_topic_info info = { 0 };
+
+	return shmq_topic_get_info(arg, "late", &info) == 0;
+}
+
+TEST(a_reload_makes_new_topics_and_a_mistake_changes_nothing)
+{
+	char changes[512];
+	shmq_bus *bus;
+
+	begin("linger = 5s\n");
+	bus = test_bus_open();
+	write_config("linger = 6s\ntopic \"late\" { }\nlimits \"uid:1\" { topics = x }\n");
+	CHECK_ERROR(shmq_bus_reload(bus, changes, sizeof(changes)), SHMQ_EOPTION);
+	CHECK(strstr(shmq_bus_error(bus), "bus.conf:3:27: topics takes a number"));
+	write_config("linger = 6s\ntopic \"late\" { depth = 1k }\n");
+	CHECK_EQ(shmq_bus_reload(bus, changes, sizeof(changes)), 2);
+	CHECK(strstr(changes, "linger: 5s -> 6s\n"));
+	CHECK(test_wait_until(has_topic, bus, 20000));
+	CHECK_EQ(shmq_bus_reload(bus, NULL, 0), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(first_rules_need_a_start)
+{
+	shmq_bus *bus;
+
+	begin("linger = 5s\n");
+	bus = test_bus_open();
+	write_config(GUEST_RULE);
+	CHECK_ERROR(shmq_bus_reload(bus, NULL, 0), SHMQ_EOPTION);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- limits ------------------------------------------------------------ */
+
+static void become_guest(void)
+{
+	CHECK_OK(setgroups(0, NULL));
+	CHECK_OK(setgid(GUEST));
+	CHECK_OK(setuid(GUEST));
+}
+
+static _Atomic int *stage;
+
+static void begin_limited(const char *limits)
+{
+	char text[512];
+
+	if (geteuid() != 0)
+		SKIP("only root can be two users");
+	stage = shared_memory(sizeof(*stage));
+	snprintf(text, sizeof(text), GUEST_RULE "%s", limits);
+	begin(text);
+	CHECK_OK(chmod(test_tmpdir(), 0755));
+	CHECK_OK(chmod(test_bus_dir(), 0755));
+}
+
+static int try_topics(void *arg)
+{
+	shmq_bus *bus;
+
+	(void)arg;
+	become_guest();
+	bus = test_bus_open();
+	create(bus, "a");
+	create(bus, "b");
+	CHECK_ERROR(shmq_topic_create(bus, "c", NULL, NULL), SHMQ_ELIMIT);
+	CHECK(strstr(shmq_bus_error(bus), "uid 4711 may have 2 topics and has 2"));
+	CHECK_OK(shmq_topic_remove(bus, "b", 0));
+	reach(stage, 1);
+	await(stage, 2); /* counted by another worker */
+	create(bus, "b");
+	CHECK_ERROR(shmq_topic_plan(bus, "c", NULL, &(struct shmq_plan){ 0 }), SHMQ_ELIMIT);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_uid_has_no_more_topics_than_it_may)
+{
+	pid_t guest;
+
+	begin_limited("limits \"everyone\" { topics = 2 }\n");
+	guest = test_spawn(try_topics, NULL);
+	await(stage, 1);
+	CHECK_EQ(test_bus_kill("control"), 1);
+	reach(stage, 2);
+	CHECK_EQ(test_join(guest), 0);
+	test_bus_stop();
+}
+
+static int try_bytes(void *arg)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	(void)arg;
+	become_guest();
+	bus = test_bus_open();
+	CHECK_ERROR(shmq_topic_create(bus, "large", TOPIC_OPTIONS(.depth = 1 << 20), NULL),
+		    SHMQ_ELIMIT);
+	CHECK(strstr(shmq_bus_error(bus), "bytes"));
+	create(bus, "a", .depth = 1024, .max_message_bytes = 4096);
+	CHECK_ERROR(shmq_pub_open(bus, "a", PUB_OPTIONS(.arena_bytes = 8 << 20), &pub),
+		    SHMQ_ELIMIT);
+	open_pub(bus, "a", .arena_bytes = 64 << 10);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_uid_has_no_more_bytes_than_it_may_in_rings_and_arenas)
+{
+	begin_limited("limits \"uid:4711\" { bytes = 4M }\n");
+	CHECK_EQ(test_join(test_spawn(try_bytes, NULL)), 0);
+	test_bus_stop();
+}
+
+static int try_clients(void *arg)
+{
+	const struct shmq_bus_options *options = BUS_OPTIONS(.start = SHMQ_START_NEVER);
+	shmq_bus *first, *second;
+
+	(void)arg;
+	become_guest();
+	CHECK_OK(shmq_bus_open(test_bus_name(), options, &first));
+	CHECK_ERROR(shmq_bus_open(test_bus_name(), options, &second), SHMQ_ELIMIT);
+	shmq_bus_close(first);
+	CHECK_OK(shmq_bus_open(test_bus_name(), options, &second));
+	shmq_bus_close(second);
+	return 0;
+}
+
+TEST(a_uid_has_no_more_clients_than_it_may)
+{
+	begin_limited("limits \"everyone\" { clients = 1 }\n");
+	CHECK_EQ(test_join(test_spawn(try_clients, NULL)), 0);
+	test_bus_stop();
+}
+
+TEST(a_uid_has_no_more_descriptors_than_it_may)
+{
+	begin_limited("limits \"everyone\" { descriptors = 5 }\n");
+	CHECK_EQ(test_join(test_spawn(try_clients, NULL)), 0);
+	test_bus_stop();
+}
+
+static int may_reload(void *arg)
+{
+	shmq_bus *bus;
+
+	(void)arg;
+	become_guest();
+	bus = test_bus_open();
+	CHECK_ERROR(shmq_bus_reload(bus, NULL, 0), SHMQ_EACCESS);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(only_who_administers_the_bus_reloads)
+{
+	begin_limited("");
+	CHECK_EQ(test_join(test_spawn(may_reload, NULL)), 0);
+	test_bus_stop();
+}
+
+/* ---- deaths ------------------------------------------------------------ */
+
+static char wanted[64];
+
+static int is_in_force(void *arg)
+{
+	char file[256], text[64] = "";
+	FILE *in;
+
+	(void)arg;
+	snprintf(file, sizeof(file), "%s/%s.conf", test_bus_dir(), test_bus_name());
+	in = fopen(file, "r");
+	CHECK(in);
+	CHECK(fgets(text, sizeof(text), in));
+	fclose(in);
+	/* The old one or the new one, never a part. */
+	CHECK(!strncmp(text, "linger = 1", 10) && text[strlen(text) - 1] == '\n');
+	return !strcmp(text, wanted);
+}
+
+TEST_WITHIN(a_reload_that_loses_its_worker_is_done_by_the_next, 120)
+{
+	shmq_bus *bus;
+	int i;
+
+	begin("linger = 1000s\n");
+	bus = test_bus_open();
+	for (i = 1; i <= ROUNDS; i++) {
+		snprintf(wanted, sizeof(wanted), "linger = %ds\n", 1000 + i);
+		write_config(wanted);
+		CHECK_EQ(test_bus_signal("parent", SIGHUP), 1);
+		if (i % 3)
+			test_bus_kill("control"); /* and the one that waits, if it is there yet */
+		CHECK(test_wait_until(is_in_force, NULL, 30000));
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
