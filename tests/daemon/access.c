@@ -113,7 +113,8 @@ TEST(who_asks_reads_replies_and_who_may_be_asked_writes_them)
 			  other[] = "$reply.4711.0123456789abcdef.none";
 	struct access *a = RULES("svc.# publish uid:4711,uid:4712", "svc.# subscribe uid:4713",
 				 "$# all uid:4714"),
-		      *both = RULES("svc.# publish,subscribe uid:4711"), *none = access_create();
+		      *both = RULES("svc.# publish,subscribe uid:4711"), *none = access_create(),
+		      *same = RULES("b publish uid:4711", "b subscribe uid:4711,uid:4713");
 	const struct access_caller owner = { .uid = geteuid() },
 				   answers = { .uid = 4713, .group = groups, .group_count = 1 },
 				   sly = { .uid = 4714, .group = groups, .group_count = 1 };
@@ -134,9 +135,12 @@ TEST(who_asks_reads_replies_and_who_may_be_asked_writes_them)
 	CHECK_EQ(access_list(a, mine), access_list(a, "$reply.4711.fedcba9876543210.svc.b"));
 	CHECK_NE(access_list(none, mine), 0);
 	CHECK_EQ(access_list(none, "$reply.0.0123456789abcdef.svc.a"), 0);
+	/* Not even in that of the requests, which it writes. */
+	CHECK_NE(access_list(same, "$reply.4711.0123456789abcdef.b"), access_list(same, "b"));
 	access_destroy(a);
 	access_destroy(both);
 	access_destroy(none);
+	access_destroy(same);
 }
 
 TEST(bad_rules_are_refused_with_the_reason)

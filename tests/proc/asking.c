@@ -5,6 +5,8 @@
  */
 #include "../lib/asking.h"
 
+#include <sched.h>
+
 struct stage {
 	_Atomic int at;
 	_Atomic unsigned heard, answered;
@@ -176,7 +178,7 @@ static int calls_and_closes(void *arg)
 
 	(void)arg;
 	for (i = 0; i < CALLS; i++) {
-		shmq_requester *r = open_requester(bus, "svc", .wait = SHMQ_WAIT_SPIN);
+		shmq_requester *r = open_requester(bus, "svc", .wait = SHMQ_WAIT_SLEEP);
 		struct shmq_msg msg = text("x");
 
 		CHECK_OK(shmq_requester_call(r, &msg, NULL, PATIENCE));
@@ -184,6 +186,21 @@ static int calls_and_closes(void *arg)
 	}
 	shmq_bus_close(bus);
 	return 0;
+}
+
+/* On one processor, whoever is woken by the answer has closed before the responder
+ * goes on. */
+static void share_a_processor(void)
+{
+	cpu_set_t all, one;
+	int cpu = 0;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	CHECK_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
 }
 
 TEST(an_answer_that_was_read_by_who_closes_then_is_sent)
@@ -194,6 +211,7 @@ TEST(an_answer_that_was_read_by_who_closes_then_is_sent)
 	pid_t pid;
 	int i;
 
+	share_a_processor();
 	set_up();
 	bus = test_bus_open();
 	create(bus, "svc", .depth = 1024, .mode = SHMQ_SHARED);

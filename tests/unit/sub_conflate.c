@@ -189,6 +189,34 @@ TEST(what_is_lost_is_told_apart)
 	tear_down();
 }
 
+/* It comes before them, since no other call tells of it. */
+TEST(a_loss_is_told_while_others_are_kept)
+{
+	struct shmq_msg msg;
+	shmq_sub *sub;
+	shmq_pub *pub;
+	int i;
+
+	set_up();
+	create(bus, "t", .depth = 1024, .policy = SHMQ_LOSSY);
+	pub = open_pub(other, "t");
+	sub = open_sub(bus, "t", .flags = SHMQ_SUB_CONFLATE);
+	send(pub, "a", "1");
+	send(pub, "b", "1");
+	get(sub, "a", "1");
+	for (i = 0; i < 3000; i++)
+		send(pub, "c", "1");
+	CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EOVERRUN);
+	CHECK_GT(msg.lost, 1000);
+	CHECK_EQ(msg.lost, sub_stats(sub).lost);
+	get(sub, "b", "1");
+	get(sub, "c", "1");
+	check_nothing(sub);
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	tear_down();
+}
+
 TEST(an_end_comes_after_what_is_kept)
 {
 	struct shmq_msg msg;
