@@ -140,6 +140,7 @@ static __attribute__((noinline)) int take_whole(struct shmq_sub *sub, struct lay
 		if (!data || head.len > l->r.geo.max_bytes)
 			return receive_long(sub, msg, timeout_ns);
 		prefetch_read(data);
+		sub->guess = sub_next_place(sub, &where, head.len);
 	} else if (head.len > sub->inline_max) {
 		return receive_long(sub, msg, timeout_ns);
 	} else if (head.len > RING_LONG_BYTES && seq_diff(sub->far, l->r.next) > 1) {
@@ -224,13 +225,49 @@ static __attribute__((noinline)) int look_further(struct shmq_sub *sub, struct l
 	return take_whole(sub, s, w, msg, timeout_ns);
 }
 
+/* Messages come by an arena, and the next one is not there: a few looks at nothing
+ * but its word, which stands in *s as `expected` then.  Where its payload will
+ * begin is asked for meanwhile, so that it comes over with the word, not after it. */
+static __attribute__((noinline)) int await_in_arena(struct shmq_sub *sub, struct lay_slot *s,
+						    uint64_t expected, struct shmq_msg *msg,
+						    int64_t timeout_ns)
+{
+	unsigned looks = sub->quick_looks;
+	uint64_t w;
+
+	do {
+		if (!looks--)
+			return receive_long(sub, msg, timeout_ns);
+		prefetch_read(sub->guess);
+		cpu_relax();
+		w = load_acquire(&s->ctrl); /* A1 */
+	} while (LAY_CTRL_SANS_OWNER(w) != expected);
+	return take_whole(sub, s, w, msg, timeout_ns);
+}
+
+static inline __attribute__((always_inline)) int take_plain(struct shmq_sub *sub, uint64_t seq,
+							    struct lay_slot *s, uint64_t w,
+							    struct shmq_msg *msg,
+							    int64_t timeout_ns)
+{
+	struct rlane *l = &sub->lane[0];
+	struct lay_slot head;
+
+	shmq__copy_racy(&head, s, sizeof(head));
+	if (unlikely(head.flags || head.len >= sub->short_end))
+		return take_whole(sub, s, w, msg, timeout_ns);
+	sub_fill_msg(l, seq, &head, (const char *)(s + 1), msg);
+	sub_count(l, head.len);
+	return 0;
+}
+
 /* What is rare ends in a call of its own, so that a message that is there costs
  * no registers saved and few stores. */
 SHMQ_EXPORT HOT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	struct rlane *l = &sub->lane[0];
 	uint64_t seq = l->r.next, w, expected;
-	struct lay_slot *s, head;
+	struct lay_slot *s;
 	unsigned looks;
 
 	if (unlikely(sub_check(sub)))
@@ -249,26 +286,21 @@ SHMQ_EXPORT HOT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t ti
 	if (likely(LAY_CTRL_SANS_OWNER(w) == expected)) {
 		if (unlikely(seq_diff(seq, sub->look_further_at) >= 0))
 			return look_further(sub, s, w, msg, timeout_ns);
-	} else {
-		/* The answer to what was just sent comes within a cache miss or
-		 * two: worth a few looks at nothing but the word before the
-		 * clock is asked. */
-		looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks;
-		sub->run_start = seq;
-		do {
-			if (!looks--)
-				return receive_long(sub, msg, timeout_ns);
-			ring_fetch_far(&l->r, s);
-			cpu_relax();
-			w = load_acquire(&s->ctrl); /* A1 */
-		} while (LAY_CTRL_SANS_OWNER(w) != expected);
+		return take_plain(sub, seq, s, w, msg, timeout_ns);
 	}
-	shmq__copy_racy(&head, s, sizeof(head));
-	if (unlikely(head.flags || head.len >= sub->short_end))
-		return take_whole(sub, s, w, msg, timeout_ns);
-	sub_fill_msg(l, seq, &head, (const char *)(s + 1), msg);
-	sub_count(l, head.len);
-	return 0;
+	/* The answer to what was just sent comes within a cache miss or two: worth a
+	 * few looks at nothing but the word before the clock is asked. */
+	sub->run_start = seq;
+	if (unlikely(sub->guess != NULL) && timeout_ns != SHMQ_NOWAIT)
+		return await_in_arena(sub, s, expected, msg, timeout_ns);
+	for (looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks; looks--;) {
+		ring_fetch_far(&l->r, s);
+		cpu_relax();
+		w = load_acquire(&s->ctrl); /* A1 */
+		if (LAY_CTRL_SANS_OWNER(w) == expected)
+			return take_plain(sub, seq, s, w, msg, timeout_ns);
+	}
+	return receive_long(sub, msg, timeout_ns);
 }
 
 SHMQ_EXPORT int shmq_release(shmq_sub *sub)

@@ -20,6 +20,7 @@
 #define SHMQ_SUB_PRIV_H
 
 #include "listener.h"
+#include "arena.h"
 #include "park.h"
 #include "ring.h"
 #include "sub.h"
@@ -96,6 +97,7 @@ struct shmq_sub {
 	struct arena_map *arena;
 	uint32_t arena_count;
 
+	const char *guess;  /* where the next payload in an arena will begin, or NULL */
 	uint64_t run_start; /* from there on all were there at the first look */
 	uint64_t far;       /* seqs before it are there */
 	uint64_t look_further_at;
@@ -417,6 +419,17 @@ static inline char *sub_in_mapped_arena(const struct shmq_sub *sub,
 	    len > m->bytes - where->off)
 		return NULL;
 	return m->mem + where->off;
+}
+
+/* Where the publisher of a message at *where, which is mapped, puts one of that
+ * length next. */
+static inline const char *sub_next_place(const struct shmq_sub *sub,
+					 const struct lay_arena_ref *where, uint64_t len)
+{
+	const struct arena_map *m = &sub->arena[where->id];
+	uint64_t lines = arena_lines(len), off = where->off + lines;
+
+	return m->mem + (off + lines > m->bytes ? 0 : off);
 }
 
 /* What the slot of seq says, stamps excepted.  Field by field: a compound

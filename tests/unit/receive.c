@@ -3,6 +3,7 @@
  * Views, copies and handlers; and readers in threads that race with
  * publishers.
  */
+#include "sub_priv.h"
 #include "subscriber.h"
 
 TEST(the_publisher_of_a_message_is_known_until_its_slot_is_written_over)
@@ -256,6 +257,33 @@ static void race(enum shmq_mode mode, enum shmq_policy policy, unsigned len, enu
 	}
 	shmq_bus_close(r.bus);
 	standin_free(r.s);
+}
+
+/* Where it asks for the next payload before that is there. */
+TEST(where_the_next_payload_in_an_arena_begins_is_guessed)
+{
+	struct standin *s =
+		standin_new(&(struct fake_options){ .max_bytes = LARGE, .arena_bytes = 1 << 14 });
+	shmq_bus *bus = standin_bus(s);
+	shmq_pub *pub = open_pub(bus, STANDIN_TOPIC);
+	shmq_sub *sub = open_sub(bus, STANDIN_TOPIC);
+	char buf[LARGE] = { 0 };
+	struct shmq_msg m;
+
+	for (unsigned i = 0; i < 100; i++) {
+		const char *guess = sub->guess;
+
+		CHECK_OK(shmq_publish(pub, buf, LARGE));
+		CHECK_OK(shmq_receive(sub, &m, SHMQ_NOWAIT));
+		CHECK_EQ(m.len, LARGE);
+		if (i > 2) /* by then it is mapped */
+			CHECK(m.data == guess);
+		CHECK_ERROR(shmq_receive(sub, &m, 1), SHMQ_ETIMEOUT);
+	}
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	standin_free(s);
 }
 
 #define RACE(name, ...) \
