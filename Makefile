@@ -417,6 +417,9 @@ uninstall: ## remove what install put there
 
 DIST = shmq-$(VERSION)
 
+abi: all ## put the interface on record as it is (libshmq/libshmq.abi)
+	@libshmq/abi --renew $(SO)
+
 doc: build/.deps-doc ## the man pages as HTML and as one PDF, in build/doc
 	$(call say,DOC,build/doc)man/render build/doc
 
@@ -445,7 +448,7 @@ help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers lint install \
-	uninstall doc dist deb check-deb clean help
+	uninstall abi doc dist deb check-deb clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
