@@ -19,7 +19,7 @@
  *   history JSON lines and frames read back
  *
  * The commands themselves have one file each; log.h is shared by those that
- * work on logs, top.h by the parts of top.
+ * work on logs, top.h by the parts of top, doctor.h by those of doctor.
  */
 #ifndef SHMQ_CLI_H
 #define SHMQ_CLI_H
@@ -77,7 +77,7 @@ struct command {
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
 	cmd_clients, cmd_request, cmd_reply, cmd_top, cmd_trace, cmd_replay, cmd_log, cmd_cursor,
-	cmd_config, cmd_reload, cmd_stop, cmd_version;
+	cmd_config, cmd_reload, cmd_doctor, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+# Each finding on a machine made of files, on which nothing else is found.
+load helper
+
+THP=sys/kernel/mm/transparent_hugepage
+CPUS=sys/devices/system/cpu
+NODES=sys/devices/system/node
+CLOCK=sys/devices/system/clocksource/clocksource0
+
+put() { # FILE LINE...
+	mkdir -p "$(dirname "m/$1")"
+	printf '%s\n' "${@:2}" >"m/$1"
+}
+
+memory() { # TOTAL FREE SWAP
+	put proc/meminfo "MemTotal: 8000000 kB" "SwapTotal: $3 kB" "HugePages_Total: $1" \
+		"HugePages_Free: $2" "HugePages_Rsvd: 0" "Hugepagesize: 2048 kB"
+}
+
+limits() { # MEMLOCK DESCRIPTORS
+	put proc/self/limits "Max locked memory         $1  $1  bytes" \
+		"Max open files            $2  $2  files"
+}
+
+machine() {
+	memory 64 60 0
+	put $THP/shmem_enabled "always within_size [advise] never deny force"
+	put $THP/defrag "always defer defer+madvise [madvise] never"
+	limits unlimited 65536
+	put proc/self/status "CapEff:	0000000000000000"
+	put proc/sys/vm/max_map_count 262144
+	put proc/sys/kernel/osrelease 6.12.0-test
+	put proc/sys/kernel/io_uring_disabled 0
+	put sys/kernel/security/lsm landlock,yama
+	put $NODES/node0/cpulist 0-3
+	for i in 0 1 2 3; do put $CPUS/cpu$i/cpufreq/scaling_governor performance; done
+	put $CPUS/isolated 2-3
+	put $CLOCK/current_clocksource tsc
+	put $CLOCK/available_clocksource "tsc hpet"
+}
+
+doctor() {
+	shmq doctor --root "$DIR/m" "$@"
+}
+
+# finds CHECK LEVEL COMMAND: this alone, with what it costs and what mends it.
+finds() {
+	local code=1
+	[ "$2" != hint ] || code=0
+	run "-$code" doctor --json
+	[ "$(json 'join " ", map "$_->{check} $_->{level}", grep $_->{level} ne "ok", @$_' <<<"$output")" = "$1 $2" ] ||
+		fail "not $1 alone: $output"
+	has "$(json 'map $_->{fix}, grep $_->{level} ne "ok", @$_' <<<"$output")" "$3"
+	[ -n "$(json 'map $_->{costs}, grep $_->{level} ne "ok", @$_' <<<"$output")" ]
+}
+
+# "echo VALUE > FILE" is done, in the machine of files.
+mends() { # FILE VALUE
+	run -0 doctor --fix
+	has "$output" "fixed"
+	[ "$(cat "m/$1")" = "$2" ]
+	run -0 doctor
+	[ "$output" = "0 of $(doctor --json | json 'scalar @$_') checks found something" ]
+}
+
+@test "doctor_finds_nothing_on_a_machine_that_is_well_set_up" {
+	machine
+	run -0 doctor
+	[[ $output == "0 of "*" checks found something" ]]
+	run -0 doctor --all
+	has "$output" "ok    clock        tsc"
+	doctor --json | json 'join " ", sort keys %{$_->[0]}' | grep -qx "check costs fix fixed level safe what"
+	[ -z "$(ls -A "$SHMQ_RUNTIME_DIR")" ]
+}
+
+@test "doctor_finds_that_no_hugepages_are_reserved_or_left" {
+	machine
+	memory 0 0 0
+	finds hugepages warn "sysctl -w vm.nr_hugepages=64"
+	memory 16 0 0
+	finds hugepages warn "sysctl -w vm.nr_hugepages=32"
+}
+
+@test "doctor_finds_shared_memory_without_transparent_hugepages_and_mends_it" {
+	machine
+	put $THP/shmem_enabled "always within_size advise [never] deny force"
+	finds thp warn "echo advise > /$THP/shmem_enabled"
+	doctor --fix | grep -q '^fixed thp'
+	[ "$(head -c 6 m/$THP/shmem_enabled)" = advise ]
+}
+
+@test "doctor_finds_faults_that_compact" {
+	machine
+	put $THP/defrag "[always] defer defer+madvise madvise never"
+	finds thp-defrag warn "/$THP/defrag"
+}
+
+@test "doctor_finds_a_low_limit_of_locked_memory" {
+	machine
+	limits 8388608 65536
+	finds memlock hint "memlock unlimited"
+	memory 64 60 1000000
+	finds memlock warn "memlock unlimited"
+	put proc/self/status "CapEff:	0000000000004000"
+	run -0 doctor
+}
+
+@test "doctor_finds_few_maps_and_mends_it" {
+	machine
+	put proc/sys/vm/max_map_count 1000
+	finds maps warn "echo 262144 > /proc/sys/vm/max_map_count"
+	printf 1000 >m/proc/sys/vm/max_map_count
+	mends proc/sys/vm/max_map_count 262144
+}
+
+@test "doctor_finds_few_descriptors" {
+	machine
+	limits unlimited 256
+	finds descriptors warn "ulimit -n 65536"
+}
+
+@test "doctor_finds_pages_that_move_and_a_node_without_hugepages" {
+	machine
+	put $NODES/node1/cpulist 4-7
+	put proc/sys/kernel/numa_balancing 1
+	finds numa warn "sysctl -w kernel.numa_balancing=0"
+	put proc/sys/kernel/numa_balancing 0
+	put $NODES/node0/hugepages/hugepages-2048kB/nr_hugepages 64
+	put $NODES/node1/hugepages/hugepages-2048kB/nr_hugepages 0
+	finds numa-pages warn "echo 64 > /$NODES/node1/hugepages/hugepages-2048kB/nr_hugepages"
+}
+
+@test "doctor_finds_a_governor_that_saves_power" {
+	machine
+	put $CPUS/cpu2/cpufreq/scaling_governor powersave
+	finds governor warn "echo performance | tee /$CPUS/cpu*/cpufreq/scaling_governor"
+}
+
+@test "doctor_finds_that_no_processors_are_set_apart" {
+	machine
+	: >m/$CPUS/isolated
+	finds isolation hint "isolcpus=managed_irq,domain,2-3"
+}
+
+@test "doctor_finds_a_slow_clock" {
+	machine
+	put $CLOCK/current_clocksource hpet
+	finds clock warn "echo tsc > /$CLOCK/current_clocksource"
+	put $CLOCK/available_clocksource "hpet acpi_pm"
+	finds clock warn "tsc=reliable"
+}
+
+@test "doctor_finds_what_a_kernel_lacks" {
+	local version check level
+	machine
+	# All but the newest of what each version lacks was looked at before.
+	while read -r version checks; do
+		put proc/sys/kernel/osrelease "$version"
+		run doctor --json
+		[ "$(json 'join " ", map $_->{check}, grep $_->{level} ne "ok", @$_' <<<"$output")" = "$checks" ] ||
+			fail "$version: $output"
+	done <<-'END'
+		6.4.1 peerpidfd
+		5.15.0-91-generic futex_waitv peerpidfd
+		5.13 populate futex_waitv peerpidfd
+		5.12.3 populate futex_waitv landlock peerpidfd
+		5.2.0 pidfd populate futex_waitv landlock peerpidfd
+		4.19.0 pidfd populate futex_waitv io_uring landlock peerpidfd
+		4.14.0 pidfd populate membarrier futex_waitv io_uring landlock peerpidfd
+	END
+	put proc/sys/kernel/osrelease 6.4.1
+	finds peerpidfd hint "linux-image"
+	put proc/sys/kernel/osrelease 6.12.0
+	put sys/kernel/security/lsm yama
+	finds landlock hint "lsm=landlock"
+	put sys/kernel/security/lsm landlock
+	put proc/sys/kernel/io_uring_disabled 2
+	finds io_uring warn "sysctl -w kernel.io_uring_disabled=0"
+}
+
+@test "doctor_finds_a_runtime_directory_that_others_may_write_in_and_mends_it" {
+	machine
+	chmod 777 "$SHMQ_RUNTIME_DIR"
+	finds permissions bad "chmod go-w $SHMQ_RUNTIME_DIR"
+	run -0 doctor --fix
+	[ "$(stat -c %a "$SHMQ_RUNTIME_DIR")" = 755 ]
+	run -0 doctor
+}
+
+@test "doctor_leaves_a_living_bus_alone" {
+	machine
+	shmq create t -q
+	run -0 doctor --all --fix
+	has "$output" "bus \"$SHMQ_BUS\" is there"
+	shmq ls --no-start | grep -qx t
+}
+
+@test "doctor_removes_what_a_dead_bus_left_and_nothing_else" {
+	local pid
+	machine
+	shmq create t -q
+	shmq stat --json >stat
+	: >"$SHMQ_RUNTIME_DIR/mine.txt"
+	: >"$SHMQ_RUNTIME_DIR/.999999999"
+	for pid in $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"); do kill -STOP $pid; done
+	for pid in $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"); do kill -KILL $pid; done
+	await '! pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"'
+	run -1 doctor
+	has "$output" "bus \"$SHMQ_BUS\" died and left its files"
+	has "$output" "process 999999999 died and left .999999999"
+	has "$output" "--fix repairs 2"
+	run -0 doctor --fix
+	[ "$(find "$SHMQ_RUNTIME_DIR" -type f -o -type s | grep -v '\.log$')" = "$SHMQ_RUNTIME_DIR/mine.txt" ]
+	run -0 doctor
+}
+
+@test "doctor_keeps_what_clients_of_a_dead_supervisor_hold" {
+	local pid
+	machine
+	shmq create t -q
+	start reader sub t --no-start
+	await '[ "$(subscribers t)" = 1 ]'
+	kill -STOP "$(pid_of reader)"
+	for pid in $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"); do kill -STOP $pid; done
+	for pid in $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"); do kill -KILL $pid; done
+	await '! pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"'
+	run -1 doctor --fix
+	has "$output" "bus \"$SHMQ_BUS\" has no supervisor, and clients go on"
+	has "$output" "shmqd --bus $SHMQ_BUS"
+	[ -e "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.manifest" ]
+}
+
+@test "doctor_of_this_machine_says_something_of_each_feature" {
+	shmq doctor --json >list || [ $? = 1 ]
+	for check in hugepages pidfd membarrier futex_waitv io_uring landlock permissions; do
+		[ "$(json "scalar grep \$_->{check} eq '$check', @\$_" <list)" = 1 ]
+	done
+}
+
+@test "doctor_refuses_wrong_usage" {
+	run -2 shmq doctor everything
+	run -1 shmq doctor --root /nowhere/at/all
+	is_said_well "$output"
+}
