@@ -245,19 +245,27 @@ static __attribute__((noinline)) int await_in_arena(struct shmq_sub *sub, struct
 	return take_whole(sub, s, w, msg, timeout_ns);
 }
 
-static inline __attribute__((always_inline)) int take_plain(struct shmq_sub *sub, uint64_t seq,
+_Static_assert(offsetof(struct lay_slot, flags) == offsetof(struct lay_slot, len) + 4 &&
+		       offsetof(struct lay_slot, type) == offsetof(struct lay_slot, len) + 6 &&
+		       __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+	       "a slot's header from len on is a number: type, flags, len");
+
+/* A short message, of which sub_fill_ahead() has filled *msg; flags are read as what
+ * makes it longer than that. */
+static inline __attribute__((always_inline)) int take_plain(struct shmq_sub *sub,
 							    struct lay_slot *s, uint64_t w,
 							    struct shmq_msg *msg,
 							    int64_t timeout_ns)
 {
-	struct rlane *l = &sub->lane[0];
-	struct lay_slot head;
+	uint64_t rest;
 
-	shmq__copy_racy(&head, s, sizeof(head));
-	if (unlikely(head.flags || head.len >= sub->short_end))
+	shmq__copy_racy(&rest, &s->len, sizeof(rest));
+	if (unlikely(rest << 16 >= sub->short_end))
 		return take_whole(sub, s, w, msg, timeout_ns);
-	sub_fill_msg(l, seq, &head, (const char *)(s + 1), msg);
-	sub_count(l, head.len);
+	msg->data = (const char *)(s + 1);
+	msg->len = (uint32_t)rest;
+	msg->type = (uint16_t)(rest >> 48);
+	sub_count(&sub->lane[0], (uint32_t)rest);
 	return 0;
 }
 
@@ -286,19 +294,21 @@ SHMQ_EXPORT HOT int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t ti
 	if (likely(LAY_CTRL_SANS_OWNER(w) == expected)) {
 		if (unlikely(seq_diff(seq, sub->look_further_at) >= 0))
 			return look_further(sub, s, w, msg, timeout_ns);
-		return take_plain(sub, seq, s, w, msg, timeout_ns);
+		sub_fill_ahead(l, seq, msg);
+		return take_plain(sub, s, w, msg, timeout_ns);
 	}
 	/* The answer to what was just sent comes within a cache miss or two: worth a
 	 * few looks at nothing but the word before the clock is asked. */
 	sub->run_start = seq;
 	if (unlikely(sub->guess != NULL) && timeout_ns != SHMQ_NOWAIT)
 		return await_in_arena(sub, s, expected, msg, timeout_ns);
+	sub_fill_ahead(l, seq, msg);
 	for (looks = timeout_ns == SHMQ_NOWAIT ? 0 : sub->quick_looks; looks--;) {
 		ring_fetch_far(&l->r, s);
 		cpu_relax();
 		w = load_acquire(&s->ctrl); /* A1 */
 		if (LAY_CTRL_SANS_OWNER(w) == expected)
-			return take_plain(sub, seq, s, w, msg, timeout_ns);
+			return take_plain(sub, s, w, msg, timeout_ns);
 	}
 	return receive_long(sub, msg, timeout_ns);
 }

@@ -79,8 +79,8 @@ struct shmq_sub {
 	int is_to_join;      /* it will gate, once it has come from the log to the rings */
 	uint64_t join_at_ns; /* not before that: the supervisor was away */
 	int is_plain;        /* what comes next may go the short way of receive.c, */
-	uint32_t short_end;  /* in full if shorter: short, without stamps, and staying
-				until it was read */
+	uint64_t short_end;  /* in full if its bytes << 16 are below it: short, without
+				stamps, and staying until it was read; 0 none */
 	uint32_t inline_max; /* most bytes of a message in its slot, key and all */
 	int stands_at_claim; /* a look since the last report found one open */
 	int told_stalled;    /* by a pattern's handle: it is not ready because of that */
@@ -169,7 +169,7 @@ static inline void sub_set_gating(struct shmq_sub *sub, int gates)
 
 	sub->gates = gates;
 	sub->short_end = gates && geo->payload_off == sizeof(struct lay_slot) ?
-				 ring_short_end(sub->inline_max + 1) :
+				 (uint64_t)ring_short_end(sub->inline_max + 1) << 16 :
 				 0;
 	sub_judge(sub);
 }
@@ -432,22 +432,35 @@ static inline const char *sub_next_place(const struct shmq_sub *sub,
 	return m->mem + (off + lines > m->bytes ? 0 : off);
 }
 
-/* What the slot of seq says, stamps excepted.  Field by field: a compound
+/* What the slot of seq says, stamps excepted; the first half is known before it
+ * says anything.  Field by field: a compound
  * literal makes compilers zero the whole by a string instruction, which takes
  * longer than the rest of a receive. */
-static inline void sub_fill_msg(const struct rlane *l, uint64_t seq, const struct lay_slot *head,
-				const char *data, struct shmq_msg *msg)
+static inline void sub_fill_ahead(const struct rlane *l, uint64_t seq, struct shmq_msg *msg)
 {
-	msg->data = data;
-	msg->len = head->len;
 	memset(&msg->key, 0, offsetof(struct shmq_msg, seq) - offsetof(struct shmq_msg, key));
 	msg->seq = seq;
 	memset(&msg->ts_ns, 0,
 	       offsetof(struct shmq_msg, partition) - offsetof(struct shmq_msg, ts_ns));
 	msg->partition = (int32_t)l->partition;
+	msg->flags = 0;
+	msg->lost_is_bound = 0;
+}
+
+static inline void sub_fill_rest(const struct lay_slot *head, const char *data,
+				 struct shmq_msg *msg)
+{
+	msg->data = data;
+	msg->len = head->len;
 	msg->type = head->type;
 	msg->flags = head->flags;
-	msg->lost_is_bound = 0;
+}
+
+static inline void sub_fill_msg(const struct rlane *l, uint64_t seq, const struct lay_slot *head,
+				const char *data, struct shmq_msg *msg)
+{
+	sub_fill_ahead(l, seq, msg);
+	sub_fill_rest(head, data, msg);
 }
 
 static inline void sub_fill_stamps(const struct lay_slot_extra *extra, struct shmq_msg *msg)
