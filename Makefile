@@ -342,6 +342,9 @@ bench-programs: $(BENCH)
 # Nobody needs a peer: where its package can't be had, it is left out.
 bench-peers: deps ## install the transports to compare with, and build what is there
 	@.ci/deps bench || echo 'bench-peers: building those that are there' >&2
+	@$(MAKE) $(JOBS) peers-found
+# By a make of its own: what is there is found out when its recipe is expanded.
+peers-found:
 	@$(foreach p,$(PEERS),$(if $(call there,$(p)),,echo 'absent $(p) <$(NEEDS_$(p))> is missing';)) :
 	@$(MAKE) $(JOBS) bench-programs $(foreach p,$(PEERS),$(if $(call there,$(p)),$(PEER_DIR)/$(p).so))
 
@@ -447,7 +450,7 @@ clean: ## remove build/
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers lint install \
+.PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers peers-found lint install \
 	uninstall abi doc dist deb check-deb clean help
 .DELETE_ON_ERROR:
 .SECONDARY:

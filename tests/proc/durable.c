@@ -3,7 +3,7 @@
  * Topics with a log: everything that was published is read again, from any
  * place on and across every kind of death, and reading runs on into live.
  */
-#include "durable.h"
+#include "logged.h"
 
 /* ---- replay and live ------------------------------------------------------ */
 
@@ -255,8 +255,8 @@ TEST(a_message_comes_out_of_the_log_as_it_went_in)
 
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH, .max_message_bytes = 100000, .log = SHMQ_LOG_BLOCK,
-	       .flags = SHMQ_TOPIC_TIMESTAMPS | SHMQ_TOPIC_TAGS);
+	create(bus, "t", .depth = DEPTH, .max_message_bytes = 110000, .log = SHMQ_LOG_BLOCK,
+	       .flags = SHMQ_TOPIC_TIME | SHMQ_TOPIC_TAG);
 	pub = open_pub(bus, "t");
 	for (uint64_t n = 0; n < 3 * DEPTH; n++) {
 		make_message(&msg, buf, n);
@@ -287,8 +287,8 @@ TEST(from_a_time_on_the_first_message_is_the_first_of_that_time_or_later)
 	test_bus_start();
 	bus = test_bus_open();
 	create(bus, "none", .depth = DEPTH);
-	create(bus, "t", .depth = DEPTH, .max_message_bytes = 100000, .log = SHMQ_LOG_BLOCK,
-	       .segment_bytes = 1 << 20, .flags = SHMQ_TOPIC_TIMESTAMPS | SHMQ_TOPIC_TAGS);
+	create(bus, "t", .depth = DEPTH, .max_message_bytes = 110000, .log = SHMQ_LOG_BLOCK,
+	       .segment_bytes = 1 << 20, .flags = SHMQ_TOPIC_TIME | SHMQ_TOPIC_TAG);
 	CHECK_ERROR(shmq_sub_open(bus, "none", SUB_OPTIONS(.from = SHMQ_FROM_TIME), &sub),
 		    SHMQ_EOPTION);
 	pub = open_pub(bus, "t");

@@ -4,7 +4,7 @@
  * worker, the parent and the tailer, alone and together, and of everything.
  * What was published is in the log once, in its order.
  */
-#include "durable.h"
+#include "logged.h"
 #include "raw.h"
 
 /* ---- publishers that die ------------------------------------------------- */

@@ -3,7 +3,7 @@
  * The directory of a topic's log: what is there that should not be, what is
  * not there that should, whose it is, and where seqs wrap.
  */
-#include "durable.h"
+#include "logged.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

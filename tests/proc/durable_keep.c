@@ -3,7 +3,7 @@
  * What becomes of a log's segments once they are complete: compressed, rid of what
  * was superseded, under readers.
  */
-#include "durable.h"
+#include "logged.h"
 #include "tap.h"
 
 #include <limits.h>

@@ -5,7 +5,7 @@
  * was confirmed, or that no death of everything could take, in order and under
  * its seq, whole, and no seq twice.  TEST_SEED repeats a run.
  */
-#include "durable.h"
+#include "logged.h"
 
 enum { BURST_MAX = 3000, STEPS = 60, SENT_MAX = 2 * STEPS * BURST_MAX };
 

@@ -3,7 +3,7 @@
  * Topics with a log whose tailer does not keep up, or has no room: who waits,
  * who goes on, and what is told.
  */
-#include "durable.h"
+#include "logged.h"
 
 #include <fcntl.h>
 #include <sched.h>

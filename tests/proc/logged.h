@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * durable: what tests of topics with a log share: numbered messages, whose
+ * logged: what tests of topics with a log share: numbered messages, whose
  * every byte tells which number, and how far a log has come.
  */
-#ifndef TEST_PROC_DURABLE_H
-#define TEST_PROC_DURABLE_H
+#ifndef TEST_PROC_LOGGED_H
+#define TEST_PROC_LOGGED_H
 
 #include "helpers.h"
 
