@@ -12,6 +12,11 @@ LIBEXECDIR ?= $(PREFIX)/libexec
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
+SYSTEMDDIR ?= $(PREFIX)/lib/systemd
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHCOMPDIR ?= $(PREFIX)/share/zsh/vendor-completions
 PYTHONDIR  ?= $(LIBDIR)/python3/dist-packages
 CFLAGS     ?= -O2 -g
 TEST_JOBS  ?= 4
@@ -379,8 +384,12 @@ lint: build/.deps-optional ## formatter, static analyser, man pages, layers, tes
 MAN = $(wildcard man/*.[13578])
 # A page is also found by the other names it has: "page section alias" each.
 ALIASES = awk '/^\.Sh/ { in_name = $$2 == "NAME" } \
-	in_name && /^\.Nm/ { n = split(FILENAME, f, /[\/.]/); \
-		if ($$2 != f[n - 1]) print f[n - 1], f[n], $$2 }' $(MAN) /dev/null
+	in_name && /^\.Nm/ { page = FILENAME; sub(/.*\//, "", page); s = page; sub(/.*\./, "", s); \
+		page = substr(page, 1, length(page) - length(s) - 1); \
+		if ($$2 != page) print page, s, $$2 }' $(MAN) /dev/null
+# Those of the system, and those of a user.
+UNITS := $(wildcard daemon/systemd/*.in daemon/systemd/user/*.in)
+unit_place = $(if $(findstring /user/,$(u)),user,system)/$(basename $(notdir $(u)))
 D = $(DESTDIR)
 BENCHDIR = $(LIBEXECDIR)/shmq-bench
 
@@ -394,6 +403,14 @@ install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
 	ln -sf $(SONAME) $(D)$(LIBDIR)/libshmq.so
 	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
 		libshmq/shmq.pc.in >$(D)$(LIBDIR)/pkgconfig/shmq.pc
+	chmod 644 $(D)$(LIBDIR)/pkgconfig/shmq.pc
+	$(foreach u,$(UNITS),install -D -m 644 $(u) $(D)$(SYSTEMDDIR)/$(unit_place) && \
+		sed -i 's|@BINDIR@|$(BINDIR)|' $(D)$(SYSTEMDDIR)/$(unit_place) &&) :
+	install -D -m 644 daemon/systemd/sysusers.conf $(D)$(SYSUSERSDIR)/shmq.conf
+	install -D -m 644 daemon/systemd/tmpfiles.conf $(D)$(TMPFILESDIR)/shmq.conf
+	install -D -m 644 daemon/completion/shmq.bash $(D)$(BASHCOMPDIR)/shmq
+	ln -sf shmq $(D)$(BASHCOMPDIR)/shmqd
+	install -D -m 644 daemon/completion/_shmq $(D)$(ZSHCOMPDIR)/_shmq
 	install -D -m 644 libshmq/python/shmq.py $(D)$(PYTHONDIR)/shmq.py
 	install -d $(D)$(BENCHDIR)/lib
 	install -m 755 $(BENCH) $(D)$(BENCHDIR)
@@ -410,6 +427,8 @@ install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
 uninstall: ## remove what install put there
 	rm -rf $(D)$(BENCHDIR) $(D)$(BINDIR)/shmq-bench
 	rm -f $(D)$(PYTHONDIR)/shmq.py
+	rm -f $(foreach u,$(UNITS),$(D)$(SYSTEMDDIR)/$(unit_place)) $(D)$(SYSUSERSDIR)/shmq.conf $(D)$(TMPFILESDIR)/shmq.conf
+	rm -f $(D)$(BASHCOMPDIR)/shmq $(D)$(BASHCOMPDIR)/shmqd $(D)$(ZSHCOMPDIR)/_shmq
 	rm -f $(D)$(BINDIR)/shmqd $(D)$(BINDIR)/shmq $(D)$(INCLUDEDIR)/shmq.h
 	rm -f $(addprefix $(D)$(LIBDIR)/,libshmq.a libshmq.so $(SONAME) $(notdir $(SO)) pkgconfig/shmq.pc)
 	rm -f $(foreach m,$(MAN),$(D)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))

@@ -85,7 +85,8 @@ void control_stop(struct control *c, const char *by)
 	log_info("ending the bus, asked by %s: %u topics, %u clients", by,
 		 load_relaxed(&c->reg->head->topics_live), c->reg->peer_count);
 	/* Nobody is to find the door open and the house empty. */
-	unlink(c->files.sock);
+	if (!c->o->is_activated)
+		unlink(c->files.sock);
 	for (i = 0; i < c->reg->topic_capacity; i++)
 		if (c->reg->topic[i] && create_end_topic(c, c->reg->topic[i], NULL, &why))
 			log_error("%s; its handles are not told that it ends", why.text);
@@ -231,6 +232,8 @@ static void link_ready(struct source *source, uint32_t events)
 			control_stop(c, "the parent");
 		if (msg.kind == LINK_ACK)
 			give_is_held(c, msg.slab);
+		if (msg.kind == LINK_PING)
+			link_say(c->link.fd, LINK_PONG);
 		if (msg.kind == LINK_RELOAD)
 			reload_asked(c, msg.slab);
 		if (msg.kind != LINK_READY)

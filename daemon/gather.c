@@ -15,6 +15,7 @@
 #include "manifest.h"
 #include "proto.h"
 #include "registry.h"
+#include "service.h"
 #include "shmem.h"
 #include "wire.h"
 
@@ -27,7 +28,7 @@ struct gather {
 	struct manifest m;
 	struct link_slab *slab;
 	struct pollfd poll[2 + CALLERS]; /* signals, the socket, callers */
-	unsigned callers;
+	unsigned callers, stored;
 	struct log_limit refuse_limit;
 	struct shmq__why foreign; /* why this build cannot serve the bus; "" if it can */
 };
@@ -195,6 +196,24 @@ static void accept_caller(struct gather *g)
 	g->poll[2 + g->callers++] = (struct pollfd){ .fd = fd, .events = POLLIN };
 }
 
+/* What a service manager kept for us is looked at as any other offer is. */
+static void take_stored(struct gather *g)
+{
+	struct shmq__why why = { "" };
+	unsigned id;
+	int fd;
+
+	while ((fd = service_next_slab(&id)) >= 0) {
+		if (take(g, id, fd, &why))
+			log_warn("refused slab %u of the descriptor store: %s", id, why.text);
+		else
+			g->stored++;
+		if (g->slab[id].fd < 0)
+			service_forget(id);
+		close(fd);
+	}
+}
+
 /* 1, 0, -ECANCELED or SHMQ_EVERSION. */
 static int listen_to_clients(struct gather *g)
 {
@@ -271,6 +290,7 @@ int gather_run(const struct files *f, const struct options *o, int signal_fd,
 	log_info("the bus's last supervisor ended without a survivor: listening at %s to what its "
 		 "clients offer",
 		 f->back);
+	take_stored(&g);
 	rc = listen_to_clients(&g);
 	unlink(f->back);
 	while (g.callers)
@@ -279,7 +299,8 @@ int gather_run(const struct files *f, const struct options *o, int signal_fd,
 		close(g.poll[1].fd);
 	if (rc == 1) {
 		*nonce = g.m.nonce;
-		log_info("its clients brought every slab back%s, in %llu ms",
+		log_info("%s brought every slab back%s, in %llu ms",
+			 g.stored ? "the descriptor store and clients" : "its clients",
 			 is_complete(&g, ALL_SLABS) ? "" : " but some that nobody had",
 			 (unsigned long long)((shmq__clock_monotonic_ns() - from) / 1000000));
 		return 1;

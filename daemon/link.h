@@ -19,6 +19,7 @@
  *       ACK            slab is held and in the manifest
  *       READY          a new parent has taken over
  *       RELOAD         take the configuration anew
+ *       PING           answer by PONG, for the service manager's watchdog
  *       STOP           end the bus; to a tailer: it has ended
  */
 #ifndef SHMQ_LINK_H
@@ -46,6 +47,8 @@ enum link_kind {
 	LINK_LOGS,
 	LINK_RELOAD,
 	LINK_RELOADED,
+	LINK_PING,
+	LINK_PONG,
 };
 
 struct link_msg {

@@ -19,6 +19,7 @@
 #include "options.h"
 #include "parent.h"
 #include "ready.h"
+#include "service.h"
 #include "tailer.h"
 #include "upgrade.h"
 
@@ -102,7 +103,7 @@ int main(int argc, char **argv)
 {
 	struct options o;
 	rlim_t descriptors;
-	int rc;
+	int rc, others;
 
 	fill_standard_descriptors();
 	rc = options_parse(argc, argv, &o);
@@ -110,8 +111,10 @@ int main(int argc, char **argv)
 		return rc;
 	/* What the caller had open and forgot to mark would stay open for as
 	 * long as the bus lives, and a pipe of it never end. */
-	if (o.role == ROLE_START)
-		close_range(STDERR_FILENO + 1, ~0U, 0);
+	if (o.role == ROLE_START) {
+		others = service_begin();
+		close_range((unsigned)others, ~0U, 0);
+	}
 	descriptors = raise_descriptor_limit();
 	if (o.role == ROLE_START && descriptors < DESCRIPTORS_MIN) {
 		fprintf(stderr,

@@ -76,6 +76,7 @@ enum long_option {
 	OPT_PARENT_FD,
 	OPT_ADOPT_FD,
 	OPT_PROGRAM,
+	OPT_ACTIVATED,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -99,6 +100,7 @@ static const struct option long_options[] = {
 	{ "parent-fd", required_argument, NULL, OPT_PARENT_FD },
 	{ "adopt-fd", required_argument, NULL, OPT_ADOPT_FD },
 	{ "program", required_argument, NULL, OPT_PROGRAM },
+	{ "activated", no_argument, NULL, OPT_ACTIVATED },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
@@ -236,6 +238,9 @@ static int parse_one(int opt, const char *value, struct options *o, struct given
 		return rc;
 	case OPT_PROGRAM:
 		o->program = value;
+		return -1;
+	case OPT_ACTIVATED:
+		o->is_activated = 1;
 		return -1;
 	case OPT_HELP:
 		fputs(help, stdout);
@@ -535,6 +540,8 @@ static int become(const struct options *o, enum role role, int fd, int program)
 		SAY("--topology", o->topology);
 	if (o->on_demand)
 		said[count++] = "--on-demand";
+	if (o->is_activated)
+		said[count++] = "--activated";
 #undef SAY
 	argv[n++] = name;
 	for (i = 0; i < count; i++)

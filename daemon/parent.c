@@ -19,6 +19,7 @@
 #include "manifest.h"
 #include "proc.h"
 #include "ready.h"
+#include "service.h"
 #include "upgrade.h"
 
 #define MILLISECOND_NS INT64_C(1000000)
@@ -55,8 +56,10 @@ struct parent {
 	/* How often it was asked to take the configuration anew, and which of these
 	 * is done. */
 	uint32_t reloads, reloaded;
-	int stop;  /* asked to end the bus */
-	int ended; /* the control worker has ended it */
+	uint64_t watchdog_due; /* when a service manager is to hear of us, 0 never */
+	int is_pinged;         /* the control worker has not answered */
+	int stop;              /* asked to end the bus */
+	int ended;             /* the control worker has ended it */
 	uint64_t stop_deadline;
 	char failure[SHMQ_WHY_BYTES];
 };
@@ -105,12 +108,44 @@ static void reloaded(struct parent *p, uint32_t which)
 
 	if (which)
 		p->reloaded = which;
+	if (p->reloaded == p->reloads)
+		service_notify("READY=1");
 	if (config_read(p->files.conf, &config, NULL, NULL) && config)
 		return;
 	if (options_apply(p->o, config))
 		config_free(config);
 	else
 		log_open("parent", p->o->level);
+}
+
+/* ---- the service manager --------------------------------------------- */
+
+static void tell_ready(const struct parent *p)
+{
+	char words[SHMQ_BUS_NAME_MAX + 256];
+
+	snprintf(words, sizeof(words), "READY=1\nSTATUS=serving bus \"%s\" at %s", p->o->bus,
+		 p->files.sock);
+	service_notify(words);
+}
+
+/* It is well if the control worker is, or is about to be another one. */
+static void feed_watchdog(struct parent *p)
+{
+	uint64_t now = shmq__clock_monotonic_ns();
+
+	if (!p->watchdog_due || now < p->watchdog_due)
+		return;
+	p->watchdog_due = now + (uint64_t)service_watchdog_ns() / 2;
+	if (p->is_pinged && p->control.pid && p->was_ready) {
+		log_error("the control worker (pid %d) has not answered since the last look: the "
+			  "service manager's watchdog is not told that all is well",
+			  (int)p->control.pid);
+		return;
+	}
+	service_notify("WATCHDOG=1");
+	p->is_pinged =
+		p->was_ready && p->control.link_fd >= 0 && !link_say(p->control.link_fd, LINK_PING);
 }
 
 /* Without it a bus that nobody survives is lost. */
@@ -189,6 +224,7 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		if (fd < 0 || msg->slab >= LINK_SLABS_MAX || p->slab[msg->slab].fd >= 0)
 			break;
 		p->slab[msg->slab] = link_slab_of(msg, fd);
+		service_store(msg->slab, fd);
 		fd = -1;
 		write_manifest(p);
 		link_send(p->control.link_fd,
@@ -199,11 +235,15 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		p->was_ready = 1;
 		write_manifest(p);
 		ready_report(&p->ready_fd, EXIT_OK, NULL);
+		tell_ready(p);
 		if (p->reloaded != p->reloads)
 			ask_to_reload(p);
 		break;
 	case LINK_RELOADED:
 		reloaded(p, msg->slab);
+		break;
+	case LINK_PONG:
+		p->is_pinged = 0;
 		break;
 	case LINK_LOGS:
 		p->has_logs = 1;
@@ -253,6 +293,8 @@ static void worker_died(struct parent *p, struct worker *w)
 	describe_end(w, how, sizeof(how));
 	close_fd(&w->link_fd);
 	close_fd(&w->fd);
+	if (w == &p->control)
+		p->is_pinged = 0;
 	w->retry_ns = w->spawned_ns; /* one that did not come to waiting */
 	choose_delay(w);
 	if (!p->ended && p->was_ready && !p->stop)
@@ -281,6 +323,7 @@ static void stop(struct parent *p)
 		return;
 	}
 	p->stop = 1;
+	service_notify("STOPPING=1");
 	p->stop_deadline = shmq__clock_deadline(STOP_TIMEOUT_NS);
 	ask_to_stop(&p->control);
 }
@@ -332,6 +375,7 @@ static void read_signals(struct parent *p)
 			upgrade(p);
 		else if (info.ssi_signo == SIGHUP) {
 			p->reloads++;
+			service_notify("RELOADING=1");
 			ask_to_reload(p);
 		} else if (info.ssi_signo != SIGCHLD)
 			stop(p);
@@ -353,6 +397,8 @@ static int poll_timeout(const struct parent *p)
 		due = p->tailer.retry_ns;
 	if ((p->stop || p->ended) && p->stop_deadline < due)
 		due = p->stop_deadline;
+	if (p->watchdog_due && p->watchdog_due < due)
+		due = p->watchdog_due;
 	return shmq__clock_left_ms(due);
 }
 
@@ -421,6 +467,7 @@ static int supervise(struct parent *p)
 			return give_up(p);
 		keep_running(p, &p->control);
 		keep_running(p, &p->tailer);
+		feed_watchdog(p);
 		wait_and_handle(p);
 	}
 }
@@ -494,8 +541,24 @@ static int bring_back(struct parent *p)
 	return say_start_failed(p, EXIT_FAILED, "asked to stop before the bus was served again");
 }
 
+/* What it keeps for the next start is what is held now. */
+static void renew_store(const struct parent *p)
+{
+	unsigned i;
+	int fd;
+
+	while ((fd = service_next_slab(&i)) >= 0) { /* of a bus that ended in order */
+		service_forget(i);
+		close(fd);
+	}
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		if (p->slab[i].fd >= 0)
+			service_store(i, p->slab[i].fd);
+}
+
 static int begin(struct parent *p)
 {
+	struct shmq__why why = { "" };
 	char text[SHMQ_ERROR_TEXT_MAX];
 	int rc = take_lock(p);
 
@@ -509,13 +572,20 @@ static int begin(struct parent *p)
 	rc = bring_back(p);
 	if (rc >= 0)
 		return rc;
+	renew_store(p);
 	rc = config_put(p->o->config, p->files.conf);
 	if (rc) {
 		snprintf(text, sizeof(text), "writing %s: %s", p->files.conf, strerror(-rc));
 		return say_start_failed(p, EXIT_FAILED, text);
 	}
-	p->listen_fd = files_listen(&p->files, p->files.sock,
-				    access_has_rules(p->o->access) ? FILES_EVERYBODY : FILES_OWNER);
+	p->listen_fd = service_socket(p->files.sock, &why);
+	if (p->listen_fd < -1)
+		return say_start_failed(p, EXIT_FAILED, why.text);
+	p->o->is_activated = p->listen_fd >= 0;
+	if (!p->o->is_activated)
+		p->listen_fd = files_listen(&p->files, p->files.sock,
+					    access_has_rules(p->o->access) ? FILES_EVERYBODY :
+									     FILES_OWNER);
 	if (p->listen_fd >= 0)
 		return -1;
 	snprintf(text, sizeof(text), "listening at %s: %s", p->files.sock, strerror(-p->listen_fd));
@@ -592,7 +662,8 @@ static int watch_signals(struct parent *p)
 /* The lock goes last: with it goes the right to remove the others. */
 static void leave(struct parent *p, int code)
 {
-	unlink(p->files.sock);
+	if (!p->o->is_activated)
+		unlink(p->files.sock);
 	unlink(p->files.back);
 	unlink(p->files.manifest);
 	unlink(p->files.conf);
@@ -625,6 +696,8 @@ int parent_run(struct options *o, int ready_fd)
 	rc = o->role == ROLE_PARENT ? take_over(&p) : begin(&p);
 	if (rc >= 0)
 		return rc;
+	if (service_watchdog_ns())
+		p.watchdog_due = shmq__clock_monotonic_ns();
 	rc = supervise(&p);
 	leave(&p, rc);
 	return rc;

@@ -28,7 +28,25 @@ pc_flags() { pkg-config --cflags --libs shmq | grep -q -- -lshmq; }
 benchmarks() { [ -x "$("$root/bin/shmq-bench" --help | sed -n '/--programs/{n;s/[ ()]//g;p;}')/rtt" ]; }
 page() { [ -s "$(readlink -f "$root/share/man/$1")" ]; }
 
-echo 1..10
+static_link() {
+	"${CC:-cc}" -DVERSION="\"$(pkg-config --modversion shmq)\"" -I"$root/include" -o "$dir/s" "$dir/t.c" \
+		"$root/lib/libshmq.a" $(pkg-config --static --libs shmq | sed 's/-lshmq//') && "$dir/s"
+}
+all_can_read() { [ -z "$(find "$dir/stage" -type f ! -perm -444)" ]; }
+units() { grep -q '^ExecStart=/usr/bin/shmqd' "$root/lib/systemd/system/shmqd@.service" && [ -s "$root/lib/systemd/user/shmqd@.service" ]; }
+# What it says of users and documentation that a machine without shmq lacks is no fault of the units.
+verified() {
+	command -v systemd-analyze >/dev/null || { echo '# no systemd-analyze' && return; }
+	for unit in "$root"/lib/systemd/system/shmqd@.service "$root"/lib/systemd/system/shmqd@.socket; do
+		cp "$unit" "$dir/$(basename "$unit" | sed 's/@/@x/')"
+	done
+	sed -i "s|=/usr/bin/shmqd|=$root/bin/shmqd|" "$dir"/shmqd@x.service
+	systemd-analyze verify --man=no "$dir/shmqd@x.service" "$dir/shmqd@x.socket" 2>&1 | grep shmqd@x >&2
+	! systemd-analyze verify --man=no "$dir/shmqd@x.service" "$dir/shmqd@x.socket" 2>&1 | grep -q 'shmqd@x'
+}
+
+umask 077
+echo 1..15
 check install_succeeds quiet_make install
 check a_c11_program_compiles compile "${CC:-cc}" -std=c11
 check it_runs_against_the_installed_library runs
@@ -36,6 +54,11 @@ check it_needs_the_versioned_name needs
 check a_cxx_program_compiles compile g++ -x c++ -std=c++11
 check pkg_config_finds_it pc_flags
 check a_page_is_found_by_each_function page man3/shmq_publish.3
+check a_page_with_a_dot_in_its_name_is_one page man5/shmqd.conf.5
+check it_links_statically static_link
+check everybody_can_read_it all_can_read
+check units_name_the_program units
+check systemd_takes_the_units verified
 check the_benchmarks_are_found benchmarks
 quiet_make uninstall
 check uninstall_succeeds [ $? -eq 0 ]
