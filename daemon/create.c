@@ -184,25 +184,28 @@ static int refuse_existing(struct exchange *x)
 	return shmq__fail(&x->why, SHMQ_EEXISTS, "topic \"%s\" exists already", x->req->topic);
 }
 
-/* The request with what its creator left open filled in.  Topics for replies are the
- * library's own. */
-static void fill_defaults(struct exchange *x, struct proto_request *full)
+/* Handle a request with what its creator left open filled in.  Topics for replies are
+ * the library's own.  What is put off is the request as it came. */
+static int with_defaults(struct exchange *x, int (*handle)(struct exchange *x))
 {
+	const struct proto_request *asked = x->req;
+	struct proto_request full = *asked;
 	struct shmq__name_reply reply;
+	int rc;
 
-	*full = *x->req;
-	x->req = full;
-	if (!shmq__name_read_reply(full->topic, &reply))
-		config_fill_defaults(x->c->o->config, &full->create);
+	if (!shmq__name_read_reply(full.topic, &reply))
+		config_fill_defaults(x->c->o->config, &full.create);
+	x->req = &full;
+	rc = handle(x);
+	x->req = asked;
+	return rc;
 }
 
-int create_plan_request(struct exchange *x)
+static int plan_request(struct exchange *x)
 {
-	struct proto_request full;
 	struct shape s;
 	int error = control_may(x->c, x->conn, x->req->topic, ACCESS_CREATE, &x->why);
 
-	fill_defaults(x, &full);
 	if (!error)
 		error = find_shape(x, &s);
 	if (!error)
@@ -213,6 +216,11 @@ int create_plan_request(struct exchange *x)
 		return refuse_existing(x);
 	fill_plan(x, &s);
 	return 0;
+}
+
+int create_plan_request(struct exchange *x)
+{
+	return with_defaults(x, plan_request);
 }
 
 /* ---- creation -------------------------------------------------------- */
@@ -534,11 +542,10 @@ static int is_retry(const struct exchange *x, const struct topic *t)
 	       t->rec->creator_token == x->req->token;
 }
 
-int create_request(struct exchange *x)
+static int make_request(struct exchange *x)
 {
 	struct topic *t = registry_find(x->c->reg, x->req->topic);
 	struct creation *cr = t ? t->creation : NULL;
-	struct proto_request full;
 	struct shape s;
 	int error;
 
@@ -546,7 +553,6 @@ int create_request(struct exchange *x)
 		return SHMQ_EACCESS;
 	if (t && !is_retry(x, t))
 		return refuse_existing(x);
-	fill_defaults(x, &full);
 	error = find_shape(x, &s);
 	if (!error && !t)
 		error = limits_create(x, s.answer.bytes);
@@ -570,6 +576,11 @@ int create_request(struct exchange *x)
 	s.rec.creator_token = x->req->token;
 	s.rec.creator_uid = x->conn->who.uid;
 	return begin(x, &s);
+}
+
+int create_request(struct exchange *x)
+{
+	return with_defaults(x, make_request);
 }
 
 /* ---- topics of logs -------------------------------------------------- */
