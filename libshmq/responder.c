@@ -238,7 +238,7 @@ SHMQ_EXPORT int shmq_responder_receive(shmq_responder *r, struct shmq_request *q
 				       int64_t timeout_ns)
 {
 	static const struct shmq_msg nothing;
-	struct partner *p;
+	struct partner *p = NULL;
 	int rc;
 
 	memset(q, 0, sizeof(*q));
@@ -251,7 +251,7 @@ SHMQ_EXPORT int shmq_responder_receive(shmq_responder *r, struct shmq_request *q
 		return rc;
 	r->stats.received++;
 	q->error = meet(r, q, &p);
-	if (!q->error)
+	if (p)
 		q->error = send(r, q, p, REPLY_TAKEN, &nothing);
 	if (q->error == SHMQ_EFULL) /* the answer may find room */
 		q->error = 0;
