@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#define POLL_MAX 64u
+
 /* One process's end. */
 struct end {
 	const struct crowd *crowd;
@@ -109,9 +111,26 @@ BENCH_ALWAYS int shmq_next(shmq_sub *sub, int lossy, char *buf, int64_t timeout,
 	return 0;
 }
 
-BENCH_ALWAYS void shmq_get(struct end *e, char *buf, uint64_t *lost)
+static int take_polled(void *reader, const struct shmq_msg *msg)
 {
-	shmq_next(e->sub, e->crowd->lossy, buf, SHMQ_FOREVER, lost);
+	struct crowd_reader *r = reader;
+
+	if (msg->len != CROWD_BYTES)
+		bench_fail("a message has another length");
+	crowd_take(r, msg->data);
+	return r->ended == r->publishers;
+}
+
+BENCH_ALWAYS void shmq_get(struct end *e, struct crowd_reader *r)
+{
+	char buf[CROWD_BYTES];
+
+	if (!e->crowd->lossy) {
+		BENCH_OK(shmq_poll(e->sub, take_polled, r, POLL_MAX, SHMQ_FOREVER));
+		return;
+	}
+	shmq_next(e->sub, 1, buf, SHMQ_FOREVER, &r->lost);
+	crowd_take(r, buf);
 }
 
 /* ---- peers ------------------------------------------------------------------- */
@@ -141,9 +160,12 @@ static void peer_put(struct end *e, const char *buf)
 	bench_peer_send(&e->peer, buf, CROWD_BYTES);
 }
 
-static void peer_get(struct end *e, char *buf, uint64_t *lost)
+static void peer_get(struct end *e, struct crowd_reader *r)
 {
+	char buf[CROWD_BYTES];
+
 	bench_peer_receive(&e->peer, buf, CROWD_BYTES);
+	crowd_take(r, buf);
 }
 
 static void peer_close(struct end *e)
@@ -155,7 +177,8 @@ static void peer_close(struct end *e)
 
 typedef void end_op(struct end *e);
 typedef void end_put(struct end *e, const char *buf);
-typedef void end_get(struct end *e, char *buf, uint64_t *lost);
+/* One message, or several that are there. */
+typedef void end_get(struct end *e, struct crowd_reader *r);
 
 BENCH_ALWAYS void send_all(struct end *e, end_op *open, end_put *put, end_op *close)
 {
@@ -185,15 +208,12 @@ BENCH_ALWAYS void receive_all(struct end *e, end_op *open, end_get *get, end_op 
 {
 	struct crowd_reader r = { .publishers = e->crowd->publishers };
 	double *mine = span(e->crowd->publishers + e->index);
-	char buf[CROWD_BYTES];
 
 	open(e);
 	bench_meet(everyone(e->crowd));
 	mine[0] = (double)bench_now();
-	while (r.ended < r.publishers) {
-		get(e, buf, &r.lost);
-		crowd_take(&r, buf);
-	}
+	while (r.ended < r.publishers)
+		get(e, &r);
 	mine[1] = (double)bench_now();
 	check_count(e->crowd, &r);
 	atomic_store(&bench_shared->word[e->index][1], r.received);
