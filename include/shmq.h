@@ -865,8 +865,9 @@ int shmq_requester_next(shmq_requester *requester, struct shmq_reply *reply, int
 
 /* Both: send, and wait for the outcome.  Late answers are passed over, and counted.
  * 0 and *reply; SHMQ_EREFUSED and *reply, which says why; SHMQ_EPEERDEAD (GONE);
- * SHMQ_ETIMEOUT; SHMQ_EINUSE: requests are open; or as shmq_requester_send(), nothing
- * was sent.  reply may be NULL. */
+ * SHMQ_ETIMEOUT; SHMQ_EINUSE: requests are open; or as shmq_requester_send().  Where
+ * nothing was sent, as for want of room in time, reply->outcome is 0.  reply may be
+ * NULL. */
 int shmq_requester_call(shmq_requester *requester, struct shmq_msg *msg, struct shmq_reply *reply,
 			int64_t timeout_ns);
 

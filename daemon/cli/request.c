@@ -40,14 +40,14 @@ static const struct opt options[] = {
 
 /* ---- outcomes -------------------------------------------------------- */
 
-static const char *outcome_of(int rc)
+static const char *outcome_of(int rc, const struct shmq_reply *reply)
 {
-	return rc == 0              ? "replied" :
+	return rc == SHMQ_ENOBODY   ? "nobody" :
+	       !reply->outcome      ? "not-sent" :
+	       rc == 0              ? "replied" :
 	       rc == SHMQ_EREFUSED  ? "refused" :
 	       rc == SHMQ_EPEERDEAD ? "gone" :
-	       rc == SHMQ_ETIMEOUT  ? "timed-out" :
-	       rc == SHMQ_ENOBODY   ? "nobody" :
-				      "not-sent";
+				      "timed-out";
 }
 
 static void print_json(const struct request *r, int rc, const struct shmq_reply *reply, int64_t ns)
@@ -55,7 +55,7 @@ static void print_json(const struct request *r, int rc, const struct shmq_reply 
 	json_t *object = json_object();
 
 	json_put_text(object, "topic", r->topic);
-	json_put_text(object, "outcome", outcome_of(rc));
+	json_put_text(object, "outcome", outcome_of(rc, reply));
 	json_put(object, "client", reply->is_taken ? json_integer(reply->client_id) : json_null());
 	json_put_u64(object, "ns", (uint64_t)ns);
 	if (rc == 0 || rc == SHMQ_EREFUSED) {
@@ -81,6 +81,11 @@ static int say(const struct request *r, int rc, const struct shmq_reply *reply)
 	if (rc == SHMQ_ENOBODY)
 		return out_fail(NULL, rc, "asking", r->topic,
 				"\"shmq reply TOPIC\" answers, \"shmq stat TOPIC\" shows who does");
+	if (rc == SHMQ_ETIMEOUT && !reply->outcome)
+		return out_fail(
+			NULL, rc, "asking", r->topic,
+			"the topic is full and nothing was sent, \"shmq stat TOPIC\" shows who "
+			"is behind");
 	if (rc != SHMQ_ETIMEOUT && rc != SHMQ_EPEERDEAD)
 		return out_fail(NULL, rc, "asking", r->topic, NULL);
 	if (!reply->is_taken)

@@ -101,6 +101,18 @@ serve() {
 	is_said_well "$stderr"
 }
 
+@test "where_there_is_no_room_in_time_nothing_is_sent" {
+	shmq create svc -q --shared --depth 1024
+	start stuck sub svc
+	await '[ "$(subscribers svc)" = 1 ]'
+	kill -STOP "$(pid_of stuck)"
+	seq 2000 | shmq pub svc --timeout 0 2>/dev/null || :
+	run -3 --separate-stderr shmq request svc x --timeout 0.05 --json
+	[ "$(json '$_->{outcome}' <<<"$output")" = not-sent ]
+	has "$stderr" 'the topic is full and nothing was sent'
+	[ "$(head_of svc)" = 1024 ]
+}
+
 @test "a_responder_that_is_killed_is_told_at_once" {
 	serve --exec 'echo $$ >pid; exec sleep 600'
 	start asker request svc x --timeout forever

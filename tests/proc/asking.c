@@ -79,6 +79,63 @@ TEST(a_responder_that_is_killed_is_told_at_once)
 	test_bus_stop();
 }
 
+static int answers_when_it_goes_on(void *arg)
+{
+	struct shmq_msg msg = text("too late");
+	shmq_bus *bus = test_bus_open();
+	shmq_responder *s = open_responder(bus, "svc");
+	struct shmq_request q;
+
+	(void)arg;
+	reach(&stage->at, 1);
+	q = hear(s, "first");
+	reach(&stage->at, 2);
+	await(&stage->at, 3);
+	CHECK_ERROR(shmq_responder_reply(s, &q, &msg), SHMQ_ETIMEOUT);
+	q = hear(s, "second");
+	CHECK_ERROR(shmq_responder_reply(s, &q, &msg), SHMQ_ETIMEOUT);
+	q = hear(s, "third");
+	answer(s, &q, "in time");
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* It is alive: nobody waits for it longer than was asked, and it goes on after. */
+TEST(a_responder_that_is_stopped_lets_requests_time_out)
+{
+	struct shmq_reply reply;
+	shmq_requester *r;
+	uint64_t id[2];
+	shmq_bus *bus;
+	pid_t pid;
+
+	set_up();
+	bus = test_bus_open();
+	create(bus, "svc", .depth = 1024, .mode = SHMQ_SHARED);
+	pid = test_spawn(answers_when_it_goes_on, NULL);
+	await(&stage->at, 1);
+	r = open_requester(bus, "svc");
+	id[0] = ask(r, "first", 300 * MILLISECOND * test_slowdown());
+	await(&stage->at, 2);
+	CHECK_OK(kill(pid, SIGSTOP));
+	id[1] = ask(r, "second", 300 * MILLISECOND * test_slowdown());
+	reply = outcome(r, id[0], SHMQ_TIMED_OUT);
+	CHECK(reply.is_taken);
+	reply = outcome(r, id[1], SHMQ_TIMED_OUT);
+	CHECK(!reply.is_taken);
+	reach(&stage->at, 3);
+	CHECK_OK(kill(pid, SIGCONT));
+	id[0] = ask(r, "third", PATIENCE);
+	reply = outcome(r, id[0], SHMQ_REPLIED);
+	says(&reply, "in time");
+	CHECK_EQ(test_join(pid), 0);
+	CHECK_EQ(asked_stats(r).late, 0);
+	shmq_requester_close(r);
+	await_reply_topics(bus, 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 static int asks_and_hangs(void *arg)
 {
 	shmq_bus *bus = test_bus_open();
