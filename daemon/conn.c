@@ -195,6 +195,16 @@ static void put_error(struct proto_reply *reply, int error, const struct shmq__w
 		reply->fd_count = 0;
 }
 
+/* Such as whoever runs the bus can do something about. */
+static void tell_refusal(struct conn *conn, const struct proto_request *req, int error,
+			 const struct shmq__why *why)
+{
+	if (error == SHMQ_ELIMIT || error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE ||
+	    error == SHMQ_ENONODE || error == SHMQ_EMEMLOCK)
+		events_say(conn->c, SHMQ_SYS_REFUSAL, conn->peer, *req->topic ? req->topic : NULL,
+			   "%s", why->text);
+}
+
 void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 		void (*abandon)(void *pending))
 {
@@ -372,6 +382,7 @@ static void answer(struct exchange *x, struct again *again)
 	if (error && !*x->why.text)
 		shmq__fail(&x->why, error, "%s", shmq_strerror(error));
 	put_error(&x->reply, error, &x->why);
+	tell_refusal(conn, req, error, &x->why);
 	log_debug("%s %s: %s", requests[req->op].name, req->topic, error ? x->why.text : "ok");
 	if (conn->source.ready)
 		send_reply(conn, &x->reply, x->fds, error ? 0 : x->fd_count);
@@ -413,6 +424,8 @@ int conn_answer_later(struct conn_later *later, int error, const struct shmq__wh
 			return 0;
 	}
 	put_error(&later->reply, error, why);
+	if (later->conn)
+		tell_refusal(later->conn, &later->req, error, why);
 	send_reply(conn, &later->reply, fds, error ? 0 : fd_count);
 	return 1;
 }

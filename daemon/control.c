@@ -112,7 +112,7 @@ static int is_idle(const struct control *c)
 	struct peer *p;
 	unsigned own = 0;
 
-	if (c->reg->topic_count || c->jobs)
+	if (c->reg->topic_count > (registry_find(c->reg, EVENTS_TOPIC) != NULL) || c->jobs)
 		return 0;
 	LIST_FOREACH (p, &c->reg->peers, link) {
 		if (*p->rec->name != '$')
@@ -242,6 +242,7 @@ static void link_ready(struct source *source, uint32_t events)
 		c->parent_tries = 0;
 		store_relaxed(&c->reg->head->parent_pid, (uint32_t)msg.pid);
 		log_info("parent %d has taken over", msg.pid);
+		events_say(c, SHMQ_SYS_RECOVERY, NULL, NULL, "parent %d has taken over", msg.pid);
 		tell_of_logs(c);
 	}
 	if (rc != -EAGAIN)
@@ -307,6 +308,7 @@ static void parent_gone(struct control *c)
 	if (c->is_over)
 		return;
 	log_warn("the parent is gone: starting another in %u ms", set_parent_timer(c));
+	events_say(c, SHMQ_SYS_DEATH, NULL, NULL, "the parent of the bus died: starting another");
 }
 
 static void tell_failure(struct control *c, const char *what, const char *text)
@@ -439,6 +441,13 @@ static int adopt(struct control *c)
 			"%llu us",
 			found.topics, found.clients, found.handles, found.arenas, found.discarded,
 			(unsigned long long)((shmq__clock_monotonic_ns() - from) / 1000));
+	if (epoch)
+		events_say(c, SHMQ_SYS_RECOVERY, NULL, NULL,
+			   "a new control worker (pid %d) took over %u topics and %u clients",
+			   (int)getpid(), found.topics, found.clients);
+	for (i = 0; i < c->reg->topic_capacity; i++)
+		if (c->reg->topic[i] && c->reg->topic[i]->rec->log > SHMQ_LOG_NONE)
+			events_watch_logs(c);
 	return 0;
 }
 

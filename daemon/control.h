@@ -13,6 +13,7 @@
  *   watch.c   subscriptions by pattern
  *   settle.c  a topic goes to the node of its first publisher
  *   reload.c  the configuration is another one
+ *   events.c  what happens, as a topic
  *   limits.c  how much one uid may have
  *   reply.c   topics of those who ask
  *   orphan.c  arenas that outlived their publisher
@@ -24,6 +25,7 @@
 #define SHMQ_CONTROL_H
 
 #include "access.h"
+#include "events.h"
 #include "files.h"
 #include "link.h"
 #include "log.h"
@@ -85,6 +87,7 @@ struct control {
 		struct place_answer answer;
 		uint64_t until_ns;
 	} plan;
+	struct events events;
 	int is_over;
 };
 
@@ -226,6 +229,8 @@ int limits_arena(struct exchange *x, uint64_t bytes);
 
 /* Make the topics again that have a log and are not there. */
 void create_revive(struct control *c);
+/* Make a topic that belongs to the bus itself; what becomes of it is in the log. */
+void create_own(struct control *c, const char *topic, const struct shmq_topic_options *o);
 /* Make those of the configuration that are not there. */
 void create_configured(struct control *c);
 /* End the topic: its handles return SHMQ_EENDED, its name is free.  0, or as

@@ -125,7 +125,7 @@ static int find_shape(struct exchange *x, struct shape *s)
 	memset(&ask, 0, sizeof(ask)); /* compared whole */
 	proto_get_options(&x->req->create, &s->o);
 	error = x->conn ? reply_check(x->conn, x->req, &x->why) :
-			  shmq__name_check_topic(x->req->topic, SHMQ__NAME_USER, &x->why);
+			  shmq__name_check_topic(x->req->topic, SHMQ__NAME_BUS, &x->why);
 	if (!error)
 		error = shmq__layout_defaults(&s->o, x->why.text, sizeof(x->why.text));
 	if (error)
@@ -315,6 +315,7 @@ static void finish(struct creation *cr)
 		 *t->rec->note ? "; " : "", t->rec->note);
 	conn_answer_later(&cr->later, 0, NULL, NULL, 0);
 	reply_was_made(cr->c, t);
+	events_topic_made(cr->c, t);
 	free_creation(cr);
 }
 
@@ -596,8 +597,10 @@ struct revival {
 	int is_configured; /* not made again: the configuration names it */
 };
 
-static void say_not_made(const char *topic, int is_configured, const char *text)
+static void say_not_made(struct control *c, const char *topic, int is_configured, const char *text)
 {
+	if (events_is_topic(topic))
+		events_topic_failed(c);
 	if (is_configured)
 		log_error("topic \"%s\" of the configuration could not be made: %s", topic, text);
 	else
@@ -636,7 +639,7 @@ static void try_to_revive(struct revival *r)
 		return;
 	}
 	if (error && error != CONN_LATER)
-		say_not_made(r->req.topic, r->is_configured,
+		say_not_made(r->c, r->req.topic, r->is_configured,
 			     *x.why.text ? x.why.text : shmq_strerror(error));
 	free(r);
 }
@@ -666,7 +669,7 @@ static void revive(struct control *c, const char *topic, const struct proto_opti
 	struct revival *r = calloc(1, sizeof(*r));
 
 	if (!r) {
-		say_not_made(topic, how & CREATION_CONFIGURED, "no memory");
+		say_not_made(c, topic, how & CREATION_CONFIGURED, "no memory");
 		return;
 	}
 	r->c = c;
@@ -687,7 +690,7 @@ static void revive_without(struct creation *cr, int error, const struct shmq__wh
 		revive(cr->c, cr->name, &cr->options,
 		       CREATION_ANEW | (cr->is_configured ? CREATION_CONFIGURED : 0));
 	else
-		say_not_made(cr->name, cr->is_configured,
+		say_not_made(cr->c, cr->name, cr->is_configured,
 			     *why->text ? why->text : shmq_strerror(error));
 }
 
@@ -701,6 +704,14 @@ static int revive_if_missing(void *arg, const char *topic, const struct proto_op
 	else if (t->rec->log > SHMQ_LOG_NONE)
 		link_say(c->link.fd, LINK_LOGS);
 	return 0;
+}
+
+void create_own(struct control *c, const char *topic, const struct shmq_topic_options *o)
+{
+	struct proto_options options;
+
+	proto_put_options(o, &options);
+	revive(c, topic, &options, 0);
 }
 
 void create_configured(struct control *c)
@@ -840,17 +851,20 @@ int create_remove_request(struct exchange *x)
 
 static void relocked(void *arg, struct topic *t, int error, const struct shmq__why *why)
 {
-	(void)arg;
+	struct control *c = arg;
+
 	if (!error)
 		return;
 	t->rec->locked = 0;
 	log_warn("topic \"%s\" is no longer locked in memory: %s", t->rec->name, why->text);
+	events_say(c, SHMQ_SYS_FALLBACK, NULL, t->rec->name, "no longer locked in memory: %s",
+		   why->text);
 }
 
 void create_relock(struct control *c, struct topic *t)
 {
 	if (t->rec->locked)
-		work_lock(c->work, t, WORK_LATER, relocked, NULL);
+		work_lock(c->work, t, WORK_LATER, relocked, c);
 }
 
 void create_relock_all(struct control *c)

@@ -115,6 +115,11 @@ static void bury(struct parting *parting)
 		log_info("%s %s: %u claims voided, %u handles closed, in %" PRIu64 " us",
 			 conn_peer_text(p), parting->how, parting->voided, parting->topics,
 			 (shmq__clock_monotonic_ns() - parting->from_ns) / 1000);
+	if (parting->kind == SHMQ_EVENT_DIED)
+		events_say(c, SHMQ_SYS_RECOVERY, p, NULL,
+			   "%u claims voided, %u handles closed, in %" PRIu64 " us",
+			   parting->voided, parting->topics,
+			   (shmq__clock_monotonic_ns() - parting->from_ns) / 1000);
 	makes_replies = p->makes_replies;
 	stall_forget_peer(c, p);
 	registry_drop_peer(c->reg, p);
@@ -264,6 +269,7 @@ void death_of(struct control *c, struct peer *p, const char *how)
 	struct parting *parting = begin_parting(c, p, SHMQ_EVENT_DIED);
 
 	parting->how = how;
+	events_say(c, SHMQ_SYS_DEATH, p, NULL, "%s", how);
 	begin_part(parting);
 }
 

@@ -279,6 +279,8 @@ void hello_answered(struct exchange *x)
 		return;
 	}
 	log_info("%s %s", conn_peer_text(p), x->reply.hello.resumed ? "is back" : "joined");
+	events_say(x->c, SHMQ_SYS_ATTACH, p, NULL, "%s",
+		   x->reply.hello.resumed ? "is back" : "joined");
 	hello_identify(x->c, p);
 }
 
@@ -287,6 +289,7 @@ int goodbye_request(struct exchange *x)
 	struct peer *p = x->conn->peer;
 
 	log_info("%s left", conn_peer_text(p));
+	events_say(x->c, SHMQ_SYS_DETACH, p, NULL, "left");
 	p->conn = NULL;
 	x->conn->peer = NULL;
 	return death_leave(x, p);

@@ -459,6 +459,20 @@ static int answer_again(struct exchange *x, const struct answer *a, struct handl
 	return 0;
 }
 
+/* The topic of events is there for who may read it, and written by nobody else. */
+static int prepare_events(struct exchange *x)
+{
+	if (!events_is_topic(x->req->topic))
+		return 0;
+	if (x->req->open.role == SHMQ_ROLE_PUBLISHER)
+		return shmq__fail(&x->why, SHMQ_EACCESS,
+				  "\"%s\" is published by the supervisor alone: choose another",
+				  x->req->topic);
+	if (control_may(x->c, x->conn, x->req->topic, ACCESS_SUBSCRIBE, &x->why))
+		return SHMQ_EACCESS;
+	return events_make(x->c);
+}
+
 int open_request(struct exchange *x)
 {
 	struct answer a = { x->conn, x->req, &x->reply, x->fds, &x->fd_count, &x->why };
@@ -470,7 +484,9 @@ int open_request(struct exchange *x)
 
 	if (h)
 		return answer_again(x, &a, h);
-	error = find_topic(x->c, &a, &t);
+	error = prepare_events(x);
+	if (!error)
+		error = find_topic(x->c, &a, &t);
 	if (!error)
 		error = arena_wanted(&a, t, &arena_bytes);
 	if (!error && x->req->open.role == SHMQ_ROLE_PUBLISHER)

@@ -88,10 +88,11 @@ struct topic {
 	TAILQ_ENTRY(topic) recent;
 	LIST_HEAD(topic_handles, handle) handles;
 	LIST_HEAD(topic_orphans, orphan) orphans; /* its arenas without a publisher */
-	void *locked;    /* its rings, locked in memory (work.c), or NULL */
-	void *creation;  /* while CREATING (create.c) */
-	int is_counted;  /* in head->topics_live */
-	int is_settling; /* its pages are under way (settle.c) */
+	void *locked;        /* its rings, locked in memory (work.c), or NULL */
+	void *creation;      /* while CREATING (create.c) */
+	int is_counted;      /* in head->topics_live */
+	unsigned log_alarms; /* that were told (events.c) */
+	int is_settling;     /* its pages are under way (settle.c) */
 };
 
 struct registry {

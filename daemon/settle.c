@@ -14,7 +14,7 @@ struct settling {
 	int node;
 };
 
-static void add_note(struct topic *t, int node, const char *why)
+static void add_note(struct control *c, struct topic *t, int node, const char *why)
 {
 	char *note = t->rec->note;
 	size_t used = strlen(note);
@@ -22,6 +22,7 @@ static void add_note(struct topic *t, int node, const char *why)
 	snprintf(note + used, sizeof(t->rec->note) - used,
 		 "%snot on node %d of its first publisher: %s", used ? "; " : "", node - 1, why);
 	log_info("topic \"%s\": %s", t->rec->name, note + used);
+	events_say(c, SHMQ_SYS_FALLBACK, NULL, t->rec->name, "%s", note + used);
 }
 
 static void settled(struct job *job, int error, const struct place_result *result,
@@ -35,9 +36,9 @@ static void settled(struct job *job, int error, const struct place_result *resul
 	if (!error)
 		t->rec->node_actual = result->node_actual;
 	if (error)
-		add_note(t, s->node, why->text);
+		add_note(c, t, s->node, why->text);
 	else if (result->node_actual != s->node)
-		add_note(t, s->node,
+		add_note(c, t, s->node,
 			 "others have its rings mapped: open the publisher first, or give shmqd "
 			 "CAP_SYS_NICE");
 	t->rec->node_home = s->node;
@@ -110,7 +111,7 @@ int settle_topic(struct exchange *x, struct topic *t)
 	}
 	free(s);
 	/* Who cannot have it does without: a node is no reason not to publish. */
-	add_note(t, node, *why.text ? why.text : shmq_strerror(error));
+	add_note(x->c, t, node, *why.text ? why.text : shmq_strerror(error));
 	t->rec->node_home = node;
 	return 0;
 }
@@ -126,6 +127,9 @@ int settle_plan(struct exchange *x, const struct lay_topic *rec, struct place_as
 		return error;
 	log_info("topic \"%s\": not on node %d of its first publisher: %s", rec->name,
 		 ask->node - 1, x->why.text);
+	events_say(x->c, SHMQ_SYS_FALLBACK, NULL, rec->name,
+		   "an arena is not on node %d of its first publisher: %s", ask->node - 1,
+		   x->why.text);
 	ask->node = SHMQ_NODE_ANY;
 	return create_plan(x, ask, answer);
 }

@@ -68,6 +68,9 @@ static void act(struct control *c, struct stall *s)
 	log_warn("%s is stalled inside its claim of seq %llu of \"%s\" (partition %u): %s",
 		 conn_peer_text(s->owner), (unsigned long long)s->seq, s->topic->rec->name,
 		 s->partition, is_kill ? "killing it" : "others wait for it");
+	events_say(c, SHMQ_SYS_STALL, s->owner, s->topic->rec->name,
+		   "inside its claim of seq %llu (partition %u): %s", (unsigned long long)s->seq,
+		   s->partition, is_kill ? "killing it" : "others wait for it");
 	conn_push(c, s->topic, SHMQ_EVENT_STALLED, SHMQ_ROLE_PUBLISHER, s->owner, NULL);
 	s->is_killed = is_kill;
 	/* Its pidfd will say when it has gone: death_of() voids the claim. */
@@ -188,6 +191,9 @@ static void void_ownerless(struct exchange *x, struct topic *t, uint64_t word)
 					      load_relaxed(&rec->gen));
 	log_warn("a claim of seq %llu of \"%s\" had no owner (id %u): %u slots voided",
 		 (unsigned long long)x->req->report.seq, t->rec->name, owner, voided);
+	events_say(x->c, SHMQ_SYS_RECOVERY, NULL, t->rec->name,
+		   "a claim of seq %llu had no owner: %u slots voided",
+		   (unsigned long long)x->req->report.seq, voided);
 }
 
 static int report_stuck(struct exchange *x, struct topic *t)
@@ -261,6 +267,7 @@ static int report_evict(struct exchange *x, struct topic *t)
 	shmq__topic_ring_all(t->attached);
 	log_info("%s was evicted from \"%s\": it held publishers back", conn_peer_text(h->peer),
 		 t->rec->name);
+	events_say(x->c, SHMQ_SYS_EVICTION, h->peer, t->rec->name, "it held publishers back");
 	conn_push(x->c, t, SHMQ_EVENT_EVICTED, SHMQ_ROLE_SUBSCRIBER, h->peer, NULL);
 	return 0;
 }

@@ -109,6 +109,9 @@ int watch_request(struct exchange *x)
 		error = shmq__fail(&x->why, SHMQ_EPROTO, "watch: unknown flag");
 	if (!error && proto_is_of_watch(x->req->token))
 		error = shmq__fail(&x->why, SHMQ_EPROTO, "watch: token of a handle");
+	if (!error && !w && shmq__name_matches(x->req->topic, EVENTS_TOPIC) &&
+	    !control_may(x->c, x->conn, EVENTS_TOPIC, ACCESS_SUBSCRIBE, &x->why))
+		events_make(x->c);
 	if (!error && !w)
 		error = add(x, &w);
 	if (error)

@@ -202,6 +202,29 @@ enum shmq_event_kind {
 	SHMQ_EVENT_DETACHED,   /* the supervisor went away (topic is "") */
 	SHMQ_EVENT_REATTACHED, /* ... and is back (topic is "") */
 };
+/* What happens on a bus, as messages of a topic that the supervisor publishes: the
+ * message is an object of JSON with at least "event", "type" and "text", its type the
+ * number here, which does not change, its time that of the event.  Who may subscribe
+ * to it is the matter of access rules.  It makes nobody wait, and who reads too slowly
+ * loses messages and is told; it is made when somebody subscribes for the first time,
+ * to begin with the last 64 events before that. */
+#define SHMQ_EVENTS_TOPIC "$sys.events"
+#define SHMQ_SYS_EVENTS(X) \
+	X(ATTACH, 1, "attach")     /* a client joined the bus, or is back */ \
+	X(DETACH, 2, "detach")     /* ... left in order */ \
+	X(DEATH, 3, "death")       /* ... died, or a process of the bus itself */ \
+	X(RECOVERY, 4, "recovery") /* what the dead left is repaired */ \
+	X(EVICTION, 5, "eviction") /* a subscriber held publishers back */ \
+	X(FALLBACK, 6, "fallback") /* a topic has other pages, node or lock than asked for */ \
+	X(STALL, 7, "stall")       /* a publisher stands inside its claim */ \
+	X(DISK, 8, "disk")       /* a log's disk is nearly full, or the log stands; or no more */ \
+	X(REFUSAL, 9, "refusal") /* a request was refused for a limit or for resources */
+enum shmq_sys_event {
+#define SHMQ_SYS_X(name, number, word) SHMQ_SYS_##name = (number),
+	SHMQ_SYS_EVENTS(SHMQ_SYS_X)
+#undef SHMQ_SYS_X
+};
+
 enum shmq_role { SHMQ_ROLE_PUBLISHER = 1, SHMQ_ROLE_SUBSCRIBER };
 
 struct shmq_event {

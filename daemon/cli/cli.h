@@ -76,8 +76,8 @@ struct command {
 };
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
-	cmd_clients, cmd_request, cmd_reply, cmd_top, cmd_trace, cmd_replay, cmd_log, cmd_cursor,
-	cmd_config, cmd_reload, cmd_doctor, cmd_stop, cmd_version;
+	cmd_clients, cmd_events, cmd_request, cmd_reply, cmd_top, cmd_trace, cmd_replay, cmd_log,
+	cmd_cursor, cmd_config, cmd_reload, cmd_doctor, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);
@@ -244,6 +244,8 @@ struct topics {
  * NULL takes all; but those of the bus, which begin with '$', only a pattern that
  * does, too.  0 or an error of the library. */
 int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out);
+/* Add those of the bus itself, unless a pattern says what is wanted. */
+int topics_collect_own(shmq_bus *bus, const char *pattern, struct topics *topics);
 void topics_clear(struct topics *topics);
 json_t *topics_json(const struct shmq_topic_info *topic);
 json_t *topics_json_node(int node);

@@ -2,12 +2,14 @@
 #include "cli.h"
 
 struct ls {
-	int details, json;
+	int details, all, json;
 };
 
 static const struct opt options[] = {
 	{ "long", .letter = 'l', .kind = OPT_SET, OPT_AT(struct ls, details), .value = 1,
 	  .help = "a table with shape, use and memory" },
+	{ "all", .letter = 'a', .kind = OPT_SET, OPT_AT(struct ls, all), .value = 1,
+	  .help = "also topics of the bus itself" },
 	{ "json", .kind = OPT_SET, OPT_AT(struct ls, json), .value = 1,
 	  .help = "print one JSON array, one object per topic" },
 };
@@ -80,6 +82,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (rc != CLI_OK)
 		return rc;
 	rc = topics_collect(cli->bus, argv[first], &topics);
+	if (rc == 0 && ls.all)
+		rc = topics_collect_own(cli->bus, argv[first], &topics);
 	if (rc == 0 && ls.json)
 		print_json(&topics);
 	else if (rc == 0 && ls.details)
@@ -96,6 +100,7 @@ const struct command cmd_ls = {
 	"List the topics",
 	"PATTERN is the start of the names to list or, if it contains *, ? or [, a pattern\n"
 	"for whole names as of the shell.  Topics of the bus itself, as the private ones of\n"
-	"those who ask, begin with $ and are listed by what does, too: shmq ls '$'.\n",
+	"those who ask and $sys.events, begin with $ and are listed with --all, or by what\n"
+	"does so, too: shmq ls '$'.\n",
 	run,
 };

@@ -56,6 +56,26 @@ int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out)
 	return rc;
 }
 
+int topics_collect_own(shmq_bus *bus, const char *pattern, struct topics *topics)
+{
+	struct topics own;
+	size_t i;
+	int rc;
+
+	if (pattern)
+		return 0;
+	rc = topics_collect(bus, "$", &own);
+	for (i = 0; i < own.count; i++) {
+		topics->all =
+			cli_grow(topics->all, topics->count, &topics->room, sizeof(*topics->all));
+		topics->all[topics->count++] = own.all[i];
+	}
+	topics_clear(&own);
+	if (topics->count)
+		qsort(topics->all, topics->count, sizeof(*topics->all), by_name);
+	return rc;
+}
+
 void topics_clear(struct topics *topics)
 {
 	free(topics->all);

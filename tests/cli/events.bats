@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+load helper
+
+@test "events_follows_who_comes_and_goes" {
+	shmq create t -q
+	start log events --json --count 3
+	await '[ "$(shmq stat "\$sys.events" --no-start --json 2>/dev/null | json "\$_->{subscribers}")" = 1 ]'
+	shmq pub t </dev/null
+	shmq pub t </dev/null
+	finish log
+	[ "$(wc -l <log.out)" = 3 ]
+	grep -q '"event":"attach","type":1,.*"name":"shmq \(stat\|pub\)"' log.out
+	json '$_->{time_ns} > 0 && defined $_->{seq} ? "ok" : "no"' <log.out | uniq | grep -qx ok
+}
+
+@test "events_begins_with_what_was_before_it_and_filters" {
+	shmq create t -q
+	run -3 shmq events --from oldest --timeout 0 --kind attach,death
+	[[ ${lines[0]} == 20*Z\ \ attach\ *"shmq create (pid "*"): joined" ]]
+	! grep -q detach <<<"$output"
+	run -0 shmq events --from oldest --kind detach --count 1
+	has "$output" "  detach "
+}
+
+@test "events_are_hidden_unless_asked_for" {
+	shmq create t -q
+	shmq events --from oldest --count 1 >/dev/null
+	[ "$(shmq ls)" = t ]
+	[ "$(shmq ls '*')" = t ]
+	[ "$(shmq ls --all)" = "$(printf '%s\n' '$sys.events' t)" ]
+	[ "$(shmq ls '$sys')" = '$sys.events' ]
+	[ "$(shmq stat --json | json 'scalar @{$_->{topics}}')" = 1 ]
+}
+
+@test "events_refuses_wrong_usage_and_publishers" {
+	run -2 shmq events --kind nonsense
+	run -2 shmq events t
+	run -1 shmq pub '$sys.events' </dev/null
+	[[ $output == *"$"* ]]
+}
+
+@test "an_idle_bus_started_on_demand_ends_although_it_has_events" {
+	"$BIN/shmqd" --bus "$SHMQ_BUS" --on-demand --linger 0.3 3>&-
+	shmq events --no-start --from oldest --count 1 >/dev/null
+	await '! pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"'
+}
