@@ -28,7 +28,7 @@ static int ask(struct shmq_bus *bus, enum proto_op op, const char *name,
 	       const struct shmq_topic_options *options, struct shmq_plan *out)
 {
 	struct shmq__why *why = shmq__bus_why();
-	struct shmq_topic_options asked, o;
+	struct shmq_topic_options asked = { 0 }, o;
 	struct proto_request req;
 	struct proto_reply reply;
 	int error = bus_check(bus);
