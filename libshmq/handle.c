@@ -124,14 +124,15 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 
 void shmq__bus_unlist_handle(struct shmq__handle *h)
 {
-	if (!h->link)
-		return;
+	/* Who is before us in the list may be leaving it, and write to our link. */
 	pthread_mutex_lock(&h->bus->lock);
-	*h->link = h->next;
-	if (h->next)
-		h->next->link = h->link;
+	if (h->link) {
+		*h->link = h->next;
+		if (h->next)
+			h->next->link = h->link;
+		h->link = NULL;
+	}
 	pthread_mutex_unlock(&h->bus->lock);
-	h->link = NULL;
 }
 
 void shmq__bus_close_handle(struct shmq__handle *h)
