@@ -5,6 +5,7 @@
 #include "bell.h"
 #include "clock.h"
 #include "futex.h"
+#include "probe.h"
 
 #include <errno.h>
 
@@ -15,6 +16,7 @@ int shmq__bell_ring(struct lay_bell *bell)
 	if (a == load_relaxed(&bell->served))
 		return 0;
 	add_release(&bell->word, 1); /* W4 */
+	PROBE1(wake, &bell->word);
 	shmq__futex_wake(&bell->word);
 	store_release(&bell->served, a);
 	return 1;
@@ -63,6 +65,7 @@ int shmq__bell_sleep_on(const shmq_au32 *const *word, const uint32_t *expected, 
 
 	if (deadline < until)
 		until = deadline;
+	PROBE2(sleep, word[0], n);
 	rc = n == 1 ? shmq__futex_wait(word[0], expected[0], until) :
 		      shmq__futex_waitv(word, expected, n, until);
 	if (rc == -ENOSYS)

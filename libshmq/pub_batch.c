@@ -5,6 +5,7 @@
 #include "pub.h"
 #include "clock.h"
 #include "mem.h"
+#include "probe.h"
 
 #include <errno.h>
 
@@ -126,6 +127,7 @@ static int publish_atomic(struct shmq_pub *pub, struct shmq_msg *msgs, size_t n)
 		struct pending *q = &pub->pending[i];
 
 		ring_commit(&l->w, lay_slot_at(l->w.mem, &l->w.geo, q->seq), q->seq);
+		PROBE3(publish, l->w.mem, q->seq, q->parcel.bytes);
 		if (q->parcel.flags & SHMQ_MSG_ARENA)
 			shmq__pub_settle_arena(pub, l, q->seq, q->parcel.where.off);
 	}

@@ -3,6 +3,7 @@
  * pub_send: one message of any kind: which lane, what the slot will say, bytes
  * to the arena, claim, header and payload, commit, bell.
  */
+#include "probe.h"
 #include "pub.h"
 #include "clock.h"
 
@@ -186,6 +187,7 @@ int shmq__pub_send_parcel(struct shmq_pub *pub, struct lane *l, const struct par
 		return error;
 	shmq__pub_write_slot(pub, l, *seq, p);
 	ring_commit(&l->w, lay_slot_at(l->w.mem, &l->w.geo, *seq), *seq);
+	PROBE3(publish, l->w.mem, *seq, p->bytes);
 	if (p->flags & SHMQ_MSG_ARENA)
 		shmq__pub_settle_arena(pub, l, *seq, p->where.off);
 	lane_account(l, *seq, p->data_bytes, l->w.geo.mode);

@@ -3,6 +3,7 @@
  * publish: the short ways: a plain message on a topic of one partition, and
  * zero-copy.  What they cannot do is done by pub_send.c.
  */
+#include "probe.h"
 #include "pub.h"
 
 #include <string.h>
@@ -76,6 +77,7 @@ static ALWAYS void commit_slot(struct lane *l, struct lay_slot *s, uint64_t seq,
 			       uint16_t flags, uint16_t type, enum shmq_mode mode)
 {
 	fill_slot(s, LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed, len, flags, type);
+	PROBE3(publish, l->w.mem, seq, len);
 	lane_account(l, seq, len, mode);
 }
 
@@ -199,6 +201,7 @@ static ALWAYS void send_member(struct lay_slot *s, uint64_t word, struct shmq_ms
 	else
 		put_inline(s, m->data, m->len, copy_short);
 	fill_slot(s, word, m->len, 0, m->type);
+	PROBE3(publish, s, seq, m->len);
 	m->seq = seq;
 	m->partition = 0;
 	m->ts_ns = 0;

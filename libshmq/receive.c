@@ -266,6 +266,7 @@ static inline __attribute__((always_inline)) int take_plain(struct shmq_sub *sub
 	msg->len = (uint32_t)rest;
 	msg->type = (uint16_t)(rest >> 48);
 	sub_count(&sub->lane[0], (uint32_t)rest);
+	PROBE3(receive, sub->lane[0].r.mem, sub->lane[0].r.next, msg->len);
 	return 0;
 }
 

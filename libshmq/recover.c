@@ -11,6 +11,7 @@
  *   V6 the bells ring after V4: a void is a commit.
  */
 #include "recover.h"
+#include "probe.h"
 #include "ring.h"
 
 #include <stdlib.h>
@@ -115,6 +116,7 @@ unsigned shmq__recover_claims(struct shmq__topic *t, uint32_t p, unsigned client
 	struct shmq__ring *r = &t->ring[p];
 	unsigned voided = void_claims(t, p, shmq__topic_head(r) - r->geo.depth, client, gen);
 
+	PROBE4(recover, t->id, p, client, voided);
 	shmq__topic_ring_all(t);
 	return voided;
 }

@@ -123,6 +123,7 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 		msg.seq = seq;
 		msg.type = head.type;
 		bytes += head.len;
+		PROBE3(receive, at, seq, msg.len);
 		n++;
 		*stop = handler(arg, &msg);
 		/* it may have given the message back, or gone on by itself */

@@ -22,6 +22,7 @@
 #include "listener.h"
 #include "arena.h"
 #include "park.h"
+#include "probe.h"
 #include "ring.h"
 #include "sub.h"
 
@@ -484,6 +485,7 @@ static inline int sub_hand_out(struct shmq_sub *sub, struct rlane *l, uint64_t w
 	sub->view = l;
 	sub->view_word = sub->gates ? 0 : word;
 	sub_count(l, msg->len);
+	PROBE3(receive, l->r.mem, l->r.next, msg->len);
 	return 0;
 }
 
