@@ -206,7 +206,7 @@ static int prepare_partition(int dir, const struct log_identity *id,
 	if (fd < 0)
 		return -errno;
 	memcpy(owner.log_id, id->log_id, sizeof(owner.log_id));
-	error = shmq__log_recover(fd, &owner, &state, found, &f, why);
+	error = shmq__log_recover(fd, &owner, options->depth, &state, found, &f, why);
 	*next = state.has_next || state.resume ? state.resume : first_seq;
 	if (!error)
 		error = put_ceiling(fd, id, options, state.ceiling_serial, *next);

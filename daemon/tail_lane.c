@@ -182,7 +182,8 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 	l->dir = openat(o->dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	error = l->dir < 0 ? shmq__fail(why, -errno, "opening the log of \"%s\", partition %u: %s",
 					l->name, o->partition, shmq_strerror(-errno)) :
-			     shmq__log_recover(l->dir, &l->owner, &state, found, l, why);
+			     shmq__log_recover(l->dir, &l->owner, l->o.topic->depth, &state, found,
+					       l, why);
 	if (!error)
 		error = open_sub(l, &state, why);
 	if (!error)

@@ -716,6 +716,7 @@ static int repair_partition(struct check *c, const struct shmq_log_reader *log,
 	int dir = open_partition(log, c->partition, why), error;
 	struct log_owner owner;
 	struct log_state state;
+	const struct proto_options *made = (const struct proto_options *)log->id.options;
 	uint64_t *first;
 	unsigned count;
 
@@ -725,7 +726,8 @@ static int repair_partition(struct check *c, const struct shmq_log_reader *log,
 	}
 	if (dir < 0)
 		return dir;
-	error = shmq__log_recover(dir, owner_of(log, c->partition, &owner), &state, found, c, why);
+	error = shmq__log_recover(dir, owner_of(log, c->partition, &owner), made->depth, &state,
+				  found, c, why);
 	out->cut_bytes += state.cut_bytes;
 	if (!error)
 		error = check_indexes(c, log, dir, 1, out);

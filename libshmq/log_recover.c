@@ -21,6 +21,8 @@
 struct recovery {
 	int dir;
 	const struct log_owner *owner;
+	uint64_t depth;
+	int is_unjudged; /* batches that began before the last segment */
 	struct log_state *out;
 	shmq__log_found *found;
 	void *arg;
@@ -196,7 +198,7 @@ struct open_batches {
 	uint64_t max_ts;   /* before it */
 };
 
-/* A batch that began before this segment, or of which a gap told that a part
+/* A batch that began where it was not read, or of which a gap told that a part
  * is missing, is not judged. */
 static void note_member(struct open_batches *o, const struct lay_batch *b, uint64_t seq,
 			uint64_t off, uint64_t max_ts)
@@ -211,17 +213,53 @@ static void note_member(struct open_batches *o, const struct lay_batch *b, uint6
 	o->left += b->count - 1;
 }
 
-/* ---- the last segment ------------------------------------------------ */
-
-/* Go through the segment; out tells where its good part ends.  An atomic batch
- * of which a part is missing is none: no confirmation passed its first member. */
-static int read_segment(struct recovery *r, const struct log_segment *seg)
+static void note_record(struct open_batches *o, const struct log_record *head, const char *body,
+			uint64_t off, uint64_t max_ts)
 {
-	struct log_state *out = r->out;
-	struct open_batches open = { 0 };
-	struct log_record head;
 	struct lay_batch batch;
 	struct shmq_msg msg;
+
+	if (head->kind == LOG_MESSAGE && (head->flags & SHMQ_MSG_BATCH) &&
+	    !shmq__log_decode(head, body, &msg, &batch))
+		note_member(o, &batch, head->seq, off, max_ts);
+	/* Members that were superseded are not there to be counted. */
+	if (head->kind == LOG_GAP ||
+	    (head->kind == LOG_HOLE && (head->flags & LOG_HOLE_SUPERSEDED)))
+		o->left = 0;
+}
+
+/* Those that are open where the segment that begins with `seq` does.  All of one
+ * is within a ring, so no more than that has to be read. */
+static int judge_before(struct recovery *r, uint64_t seq, struct open_batches *o,
+			struct shmq__why *why)
+{
+	struct log_reader *reader;
+	struct log_record head;
+	const char *body;
+	int rc = shmq__log_reader_open(r->dir, r->owner, &reader, why);
+
+	if (!rc)
+		rc = shmq__log_reader_seek(reader, seq - r->depth, why);
+	while (!rc && (rc = shmq__log_reader_next(reader, &seq, &head, &body, why)) == 1) {
+		note_record(o, &head, body, 0, 0);
+		rc = 0;
+	}
+	shmq__log_reader_close(reader);
+	/* Of what is damaged nobody can tell, and readers are told. */
+	if (rc == SHMQ_ECORRUPT)
+		o->left = 0;
+	return rc == SHMQ_ECORRUPT ? 0 : rc;
+}
+
+/* ---- the last segment ------------------------------------------------ */
+
+/* Go through the segment; out tells where its good part ends, *open what batches
+ * are open there. */
+static int read_segment(struct recovery *r, const struct log_segment *seg,
+			struct open_batches *open)
+{
+	struct log_state *out = r->out;
+	struct log_record head;
 	const char *body;
 	uint64_t off = LOG_BLOCK;
 	int rc;
@@ -229,13 +267,9 @@ static int read_segment(struct recovery *r, const struct log_segment *seg)
 	shmq__log_scan_start(&r->scan, seg, off, seg->first_seq);
 	out->max_ts = seg->base_ts;
 	while ((rc = shmq__log_scan_next(&r->scan, &head, &body)) == 1) {
-		if (head.kind == LOG_MESSAGE && (head.flags & SHMQ_MSG_BATCH) &&
-		    !shmq__log_decode(&head, body, &msg, &batch))
-			note_member(&open, &batch, head.seq, off, out->max_ts);
+		note_record(open, &head, body, off, out->max_ts);
 		if (head.kind == LOG_MESSAGE && head.ts > out->max_ts)
 			out->max_ts = head.ts;
-		if (head.kind == LOG_GAP)
-			open.left = 0;
 		off = log_scan_off(&r->scan);
 	}
 	out->off = off;
@@ -250,12 +284,109 @@ static int read_segment(struct recovery *r, const struct log_segment *seg)
 	if (rc == 0 && head.kind == LOG_END) {
 		out->has_segment = 0;
 		out->off += log_record_bytes(0);
-	} else if (open.left) {
-		out->off = open.off;
-		out->next = open.seq;
-		out->max_ts = open.max_ts;
 	}
 	return 0;
+}
+
+/* Find the record `seq` of the segment: the place of it, and the time before it,
+ * are where the log goes on.  0, or SHMQ_ECORRUPT: none begins there. */
+static int find_record(struct recovery *r, const struct log_segment *seg, uint64_t seq)
+{
+	uint64_t from = seq;
+	struct log_index_entry e;
+	struct log_record head;
+	const char *body;
+	int rc = 1;
+
+	shmq__log_scan_start(&r->scan, seg, LOG_BLOCK, seg->first_seq);
+	do {
+		shmq__log_index_find(r->dir, seg, LOG_BY_SEQ, from, &e);
+		shmq__log_scan_move(&r->scan, e.off, e.seq);
+		from = e.seq - 1;
+	} while (e.off > LOG_BLOCK && shmq__log_scan_peek(&r->scan) != 1);
+	while (rc == 1 && seq_diff(r->scan.next, seq) < 0) {
+		rc = shmq__log_scan_next(&r->scan, &head, &body);
+		if (rc == 1 && head.kind == LOG_MESSAGE && head.ts > e.max_ts)
+			e.max_ts = head.ts;
+	}
+	if (rc < 0 || r->scan.next != seq)
+		return rc < 0 ? rc : SHMQ_ECORRUPT;
+	r->out->has_segment = 1;
+	r->out->first_seq = seg->first_seq;
+	r->out->seed = seg->seed;
+	r->out->off = log_scan_off(&r->scan);
+	r->out->next = seq;
+	r->out->max_ts = e.max_ts;
+	return 0;
+}
+
+/* Of a compressed segment, what is before `off` becomes a plain one that can be
+ * gone on with; the whole goes to cut/. */
+static int unzip_before(struct recovery *r, const struct log_segment *seg, uint64_t off)
+{
+	char name[LOG_NAME_BYTES], made[LOG_NAME_BYTES], zip[LOG_NAME_BYTES];
+	uint64_t at = 0;
+	ssize_t n;
+	int fd, error = 0;
+
+	shmq__log_name(seg->first_seq, "log", name);
+	shmq__log_name(seg->first_seq, "log.new", made);
+	shmq__log_name(seg->first_seq, "zst", zip);
+	fd = openat(r->dir, made, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	while (!error && at < off) {
+		n = shmq__log_segment_read(seg, r->copy,
+					   off - at < COPY_BYTES ? off - at : COPY_BYTES, at);
+		error = n > 0 ? shmq__log_write(fd, r->copy, (size_t)n) :
+			n     ? (int)n :
+				SHMQ_ECORRUPT;
+		at += n > 0 ? (uint64_t)n : 0;
+	}
+	if (!error && (fsync(fd) || renameat(r->dir, made, r->dir, name)))
+		error = -errno;
+	close(fd);
+	if (error)
+		return error;
+	r->out->cut_bytes += shmq__log_zip_bytes(seg->zip) - off;
+	error = set_aside(r, zip);
+	return error ? error : shmq__log_index_cut(r->dir, seg, off);
+}
+
+/* A batch that is not whole began with `seq`, before the last of these segments
+ * or in it although that is complete: all from there on goes to cut/, the last
+ * first, so that an end in between leaves what can be judged again. */
+static int cut_before(struct recovery *r, const uint64_t *first, unsigned count, uint64_t seq,
+		      struct shmq__why *why)
+{
+	char name[LOG_NAME_BYTES];
+	struct log_segment seg;
+	struct stat st;
+	unsigned at = count - 1;
+	int error;
+
+	while (at && seq_diff(first[at], seq) > 0)
+		at--;
+	error = shmq__log_segment_open(r->dir, first[at], r->owner, &seg, why);
+	if (!error)
+		error = find_record(r, &seg, seq); /* takes it over */
+	if (error)
+		return error;
+	say(r, "the atomic batch from seq %" PRIu64 " on is not whole: the log ends before it",
+	    seq);
+	for (; !error && count - 1 > at; count--) {
+		shmq__log_segment_name(r->dir, first[count - 1], name);
+		if (!fstatat(r->dir, name, &st, AT_SYMLINK_NOFOLLOW))
+			r->out->cut_bytes += (uint64_t)st.st_size;
+		error = set_aside(r, name);
+		shmq__log_name(first[count - 1], "idx", name);
+		if (!error && unlinkat(r->dir, name, 0) && errno != ENOENT)
+			error = -errno;
+	}
+	if (error)
+		return error;
+	return r->scan.seg.zip ? unzip_before(r, &r->scan.seg, r->out->off) :
+				 cut_at(r, &r->scan.seg, r->out->off);
 }
 
 /* ---- half-made files --------------------------------------------------- */
@@ -307,36 +438,68 @@ static int remove_left_over(const struct recovery *r)
 	return error;
 }
 
+/* The last segment was read.  An atomic batch of which a part is missing is
+ * none: no confirmation passed its first member.  1: look again. */
+static int cut_last(struct recovery *r, const uint64_t *first, unsigned count,
+		    const struct open_batches *open, struct shmq__why *why)
+{
+	struct log_state *out = r->out;
+	int error;
+
+	if (open->left &&
+	    (!out->has_segment || r->scan.seg.zip || seq_diff(open->seq, out->first_seq) < 0)) {
+		error = cut_before(r, first, count, open->seq, why);
+		if (error && (error != SHMQ_ECORRUPT || r->is_unjudged))
+			return error;
+		/* Where it began cannot be found again: better it than all since. */
+		r->is_unjudged |= error == SHMQ_ECORRUPT;
+		return 1;
+	}
+	/* One that was compressed was complete, so only what came behind it can be
+	 * missing.  What is damaged in it readers find. */
+	if (r->scan.seg.zip) {
+		out->has_segment = 0;
+		return 0;
+	}
+	if (open->left) {
+		out->off = open->off;
+		out->next = open->seq;
+		out->max_ts = open->max_ts;
+	}
+	return cut_at(r, &r->scan.seg, out->off);
+}
+
 static int recover_last(struct recovery *r, uint64_t *first, unsigned count, struct shmq__why *why)
 {
+	struct open_batches open = { 0 };
 	struct log_segment seg;
 	char name[LOG_NAME_BYTES];
-	int error;
+	int rc;
 
 	for (; count; count--) {
 		shmq__log_segment_name(r->dir, first[count - 1], name);
-		error = shmq__log_segment_open(r->dir, first[count - 1], r->owner, &seg, why);
+		rc = shmq__log_segment_open(r->dir, first[count - 1], r->owner, &seg, why);
 		/* An older or newer shmq, or another machine, can read it. */
-		if (error && error != SHMQ_ECORRUPT)
-			return error;
-		if (!error)
+		if (rc && rc != SHMQ_ECORRUPT)
+			return rc;
+		if (!rc)
 			break;
 		say(r, "%s", why->text);
-		error = set_aside(r, name);
-		if (error)
-			return shmq__fail(why, error, "moving %s to cut/: %s", name,
-					  shmq_strerror(error));
+		rc = set_aside(r, name);
+		if (rc)
+			return shmq__fail(why, rc, "moving %s to cut/: %s", name,
+					  shmq_strerror(rc));
 	}
 	if (!count)
 		return 0;
-	error = read_segment(r, &seg); /* takes it over */
-	/* One that was compressed was complete, so only what came behind it can be
-	 * missing.  What is damaged in it readers find. */
-	if (!error && r->scan.seg.zip)
-		r->out->has_segment = 0;
-	else if (!error)
-		error = cut_at(r, &r->scan.seg, r->out->off);
-	return error ? shmq__fail(why, error, "recovering %s: %s", name, shmq_strerror(error)) : 0;
+	rc = count > 1 && !r->is_unjudged ? judge_before(r, seg.first_seq, &open, why) : 0;
+	if (rc)
+		shmq__log_segment_close(&seg);
+	else
+		rc = read_segment(r, &seg, &open); /* takes it over */
+	if (!rc)
+		rc = cut_last(r, first, count, &open, why);
+	return rc < 0 ? shmq__fail(why, rc, "recovering %s: %s", name, shmq_strerror(rc)) : rc;
 }
 
 /* No record is there, or not so far as somebody may have seen. */
@@ -361,10 +524,12 @@ static int heed_ceiling(struct recovery *r, struct shmq__why *why)
 	return 0;
 }
 
-int shmq__log_recover(int dir, const struct log_owner *owner, struct log_state *out,
+int shmq__log_recover(int dir, const struct log_owner *owner, uint64_t depth, struct log_state *out,
 		      shmq__log_found *found, void *arg, struct shmq__why *why)
 {
-	struct recovery r = { .dir = dir, .owner = owner, .out = out, .found = found, .arg = arg };
+	struct recovery r = {
+		.dir = dir, .owner = owner, .depth = depth, .out = out, .found = found, .arg = arg
+	};
 	uint64_t *first = NULL;
 	unsigned count = 0;
 	int error;
@@ -376,12 +541,20 @@ int shmq__log_recover(int dir, const struct log_owner *owner, struct log_state *
 		error = -ENOMEM;
 	if (!error)
 		error = remove_left_over(&r);
-	if (!error)
-		error = shmq__log_list(dir, &first, &count);
 	if (error)
 		shmq__fail(why, error, "recovering a log: %s", shmq_strerror(error));
-	else
+	while (!error) {
+		free(first);
+		error = shmq__log_list(dir, &first, &count);
+		if (error) {
+			shmq__fail(why, error, "listing the segments: %s", shmq_strerror(error));
+			break;
+		}
 		error = recover_last(&r, first, count, why);
+		if (error != 1)
+			break;
+		error = 0;
+	}
 	if (!error)
 		error = heed_ceiling(&r, why);
 	shmq__log_scan_fini(&r.scan);

@@ -7,6 +7,10 @@
  * and synced when it was begun.  (A reader finds what is damaged in them,
  * and says so; shmq__log_verify() looks for it.)  The last is kept up to
  * its last good record and cut there; what is cut off goes to cut/.
+ *
+ * An atomic batch is there whole or not at all.  One that is not whole may
+ * have begun a ring before the last segment does: so much before it is read
+ * as well, and the cut is where the batch began.
  */
 #ifndef SHMQ_LOG_RECOVER_H
 #define SHMQ_LOG_RECOVER_H
@@ -31,9 +35,9 @@ struct log_state {
 };
 
 /* Make the partition in directory `dir` fit to be gone on with.  owner: whose it
- * is; a last segment of others is set aside.  0, or -errno and why: then as much
- * has been repaired as could be. */
-int shmq__log_recover(int dir, const struct log_owner *owner, struct log_state *out,
+ * is; a last segment of others is set aside.  depth: of its ring, in slots.  0, or -errno and why:
+ * then as much has been repaired as could be. */
+int shmq__log_recover(int dir, const struct log_owner *owner, uint64_t depth, struct log_state *out,
 		      shmq__log_found *found, void *arg, struct shmq__why *why);
 
 /* The ceiling that counts.  0, SHMQ_EEMPTY (none), SHMQ_ECORRUPT (none that is

@@ -405,7 +405,7 @@ static void recover(int dir, struct log_state *state)
 	struct shmq__why why = { "" };
 	char name[64];
 	size_t i;
-	int error = shmq__log_recover(dir, &logfile_owner, state, NULL, NULL, &why);
+	int error = shmq__log_recover(dir, &logfile_owner, 1024, state, NULL, NULL, &why);
 
 	if (error)
 		FAIL("recovering: %s: %s", shmq_errname(error), why.text);

@@ -218,9 +218,10 @@ static void recover(int dir)
 	struct log_verdict v;
 	struct shmq__why why;
 
-	if (WITHIN(STEPS, shmq__log_recover(dir, &logfile_owner, &once, NULL, NULL, &why)))
+	if (WITHIN(STEPS, shmq__log_recover(dir, &logfile_owner, 1024, &once, NULL, NULL, &why)))
 		return;
-	CHECK_OK(WITHIN(STEPS, shmq__log_recover(dir, &logfile_owner, &twice, NULL, NULL, &why)));
+	CHECK_OK(WITHIN(STEPS,
+			shmq__log_recover(dir, &logfile_owner, 1024, &twice, NULL, NULL, &why)));
 	CHECK_EQ(twice.cut_bytes, 0);
 	once.cut_bytes = 0;
 	CHECK_MEM(&twice, &once, sizeof(once));

@@ -13,6 +13,7 @@
 
 #define FIRST (UINT64_C(0) - 5)
 #define NAME "18446744073709551611" /* FIRST */
+#define DEPTH 16
 #define TS(seq) (1000 + 10 * ((seq)-FIRST))
 
 /* ---- what is said -------------------------------------------------------- */
@@ -44,7 +45,7 @@ static struct log_state recover(int dir, struct said *said)
 	int rc;
 
 	*said = (struct said){ 0 };
-	rc = shmq__log_recover(dir, &logfile_owner, &state, hear, said, &why);
+	rc = shmq__log_recover(dir, &logfile_owner, DEPTH, &state, hear, said, &why);
 	if (rc)
 		FAIL("recovering: %s: %s", shmq_errname(rc), why.text);
 	return state;
@@ -426,11 +427,13 @@ TEST(a_segment_of_another_version_or_byte_order_is_not_touched)
 	f.mem[8] = 2;
 	logfile_sum_header(&f);
 	logfile_write(&f, dir);
-	CHECK_EQ(shmq__log_recover(dir, &logfile_owner, &s, NULL, NULL, &why), SHMQ_EVERSION);
+	CHECK_EQ(shmq__log_recover(dir, &logfile_owner, DEPTH, &s, NULL, NULL, &why),
+		 SHMQ_EVERSION);
 	CHECK(strstr(why.text, NAME ".log has version 2"));
 	memcpy(f.mem, "1gesQMHS", 8);
 	logfile_write(&f, dir);
-	CHECK_EQ(shmq__log_recover(dir, &logfile_owner, &s, NULL, NULL, &why), SHMQ_EVERSION);
+	CHECK_EQ(shmq__log_recover(dir, &logfile_owner, DEPTH, &s, NULL, NULL, &why),
+		 SHMQ_EVERSION);
 	CHECK(strstr(why.text, "byte order"));
 	CHECK_EQ(count_cut(dir), 0);
 	logfile_free(&f);
@@ -514,6 +517,137 @@ TEST(a_batch_of_which_a_gap_has_a_part_is_not_cut)
 	/* Nor one that has begun in the segment before. */
 	CHECK_EQ(RECOVER({ 1, 1, 2 }, { 0 }), 2);
 	CHECK_EQ(RECOVER({ 1, 0, 3 }, { 2, 1, 2 }, { 1, 1, 3 }), 0);
+}
+
+/* ---- ... in several segments -------------------------------------------------- */
+
+enum { MEMBERS = 12 };
+
+/* Two batches that interleave, one before them, one behind. */
+static const struct member spanning[MEMBERS] = {
+	{ 0 },       { 1, 0, 2 }, { 1, 1, 2 }, { 2, 0, 4 }, { 2, 1, 4 }, { 3, 0, 2 },
+	{ 2, 2, 4 }, { 3, 1, 2 }, { 2, 3, 4 }, { 0 },       { 1, 0, 2 }, { 1, 1, 2 },
+};
+
+/* So many records are left: where the log has to end. */
+static unsigned end_of(unsigned left)
+{
+	static const unsigned end[MEMBERS + 1] = { 0, 1, 1, 3, 3, 3, 3, 3, 3, 9, 10, 10, 12 };
+
+	return end[left];
+}
+
+/* A bit for each record before which a segment begins, but for the first. */
+static void put_spanning(int dir, unsigned rolls, unsigned left, int is_zipped, int is_ended)
+{
+	uint64_t first[4] = { 0 };
+	struct logfile f;
+	unsigned i;
+
+	logfile_begin(&f, FIRST, 900);
+	f.index_every = 1;
+	for (i = 0; i < left; i++) {
+		const struct member *m = &spanning[i];
+
+		if (i && rolls & 1u << i) {
+			uint64_t seq = f.seq, ts = f.max_ts;
+
+			logfile_end(&f);
+			if (is_zipped)
+				logfile_write_zip(&f, dir, 4096);
+			else
+				logfile_write(&f, dir);
+			logfile_free(&f);
+			logfile_begin(&f, seq, ts);
+			f.index_every = 1;
+		}
+		if (m->count && !m->index)
+			first[m->batch] = f.seq;
+		if (m->count)
+			logfile_member(&f, first[m->batch], m->index, m->count);
+		else
+			logfile_message(&f, TS(f.seq), 10);
+	}
+	if (is_ended)
+		logfile_end(&f);
+	if (is_ended && is_zipped)
+		logfile_write_zip(&f, dir, 4096);
+	else
+		logfile_write(&f, dir);
+	logfile_free(&f);
+}
+
+static int empty_dir(void)
+{
+	static unsigned n;
+	char name[16];
+	int dir = logfile_dir(), fd;
+
+	snprintf(name, sizeof(name), "d%u", n++);
+	CHECK_EQ(mkdirat(dir, name, 0700), 0);
+	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	close(dir);
+	return fd;
+}
+
+static void recover_spanning(unsigned rolls, unsigned left, unsigned how)
+{
+	unsigned end = end_of(left);
+	int dir = empty_dir();
+	struct log_state s;
+	struct said said;
+
+	put_spanning(dir, rolls, left, how & 1, how & 2);
+	s = recover(dir, &said);
+	CHECK_EQ(s.next, FIRST + end);
+	CHECK_EQ(s.max_ts, end < 10 ? TS(FIRST) : TS(FIRST + 9));
+	if (end == left)
+		CHECK_EQ(said.lines, 0);
+	else
+		CHECK_GE(count_cut(dir), 1);
+	check_twice_is_once(dir, &s);
+	check_readable(dir, FIRST, s.next);
+	close(dir);
+}
+
+TEST_WITHIN(a_batch_in_several_segments_is_there_whole_or_not_at_all, 120)
+{
+	unsigned left, a, n = 0;
+
+	/* Two or three segments; and one for each record. */
+	for (left = 2; left <= MEMBERS; left++) {
+		for (a = 1; a < left; a++, n++)
+			recover_spanning(1u << a | 1u << (a + 3), left, n % 4);
+		recover_spanning(~0u, left, left % 4);
+		recover_spanning(~0u, left, (left + 1) % 4);
+	}
+}
+
+/* Its beginning was cut with all of the ring that may hold it. */
+TEST(what_began_more_than_a_ring_before_the_last_segment_is_not_judged)
+{
+	struct logfile f;
+	struct log_state s;
+	struct said said;
+	int dir = logfile_dir();
+	uint64_t seq;
+
+	logfile_begin(&f, FIRST, 0);
+	logfile_member(&f, FIRST, 0, 2);
+	for (unsigned i = 0; i < DEPTH; i++)
+		logfile_message(&f, TS(f.seq), 10);
+	seq = f.seq;
+	logfile_end(&f);
+	logfile_write(&f, dir);
+	logfile_free(&f);
+	logfile_begin(&f, seq, 0);
+	logfile_message(&f, TS(f.seq), 10);
+	logfile_write(&f, dir);
+	s = recover(dir, &said);
+	CHECK_EQ(s.next, f.seq);
+	CHECK_EQ(said.lines, 0);
+	logfile_free(&f);
+	close(dir);
 }
 
 /* ---- the ceiling ---------------------------------------------------------------- */
@@ -642,7 +776,7 @@ TEST(every_shortage_of_memory_stops_recovery_and_spoils_nothing)
 	for (k = 1;; k++) {
 		logfile_write(&f, dir);
 		scarce_begin(k);
-		rc = shmq__log_recover(dir, &logfile_owner, &s, hear, &said, &why);
+		rc = shmq__log_recover(dir, &logfile_owner, DEPTH, &s, hear, &said, &why);
 		if (!scarce_end())
 			break;
 		CHECK_EQ(rc, -ENOMEM);
