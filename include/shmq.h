@@ -442,8 +442,9 @@ struct shmq_msg {
 	int32_t partition;      /* p r */
 	uint16_t type;          /* p r: the application's own */
 	uint16_t flags;         /* r: SHMQ_MSG_* */
-	uint32_t lost_is_bound; /* r: 1 if `lost` is an upper bound because more
-				   holes were made than the ring remembers */
+	uint32_t lost_is_bound; /* r: 1 if `lost` is an upper bound: more holes
+				   were made than the ring remembers, or what
+				   is missing from a log is not known */
 };
 
 /* ---- publishing ------------------------------------------------------ */

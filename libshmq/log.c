@@ -477,6 +477,7 @@ static int take_record(struct shmq_log_reader *log, const struct log_record *hea
 	if (head->kind == LOG_GAP) {
 		msg->seq = head->seq + count - 1;
 		msg->lost = count;
+		msg->lost_is_bound = (uint32_t)log_gap_is_bound(head);
 		return SHMQ_EOVERRUN;
 	}
 	if (r->to == SHMQ_TO_TIME && head->ts >= r->to_ts_ns)

@@ -101,6 +101,12 @@ _Static_assert(sizeof(struct log_record) == 40, "record");
 #define LOG_GAP_UNKNOWN 2u /* the bus went down: who knows how far it was */
 #define LOG_GAP_DAMAGE 4u  /* found by a reader or a repair, never by a tailer */
 
+/* Its seqs were not all messages, as far as anybody knows. */
+static inline int log_gap_is_bound(const struct log_record *head)
+{
+	return (head->flags & (LOG_GAP_UNKNOWN | LOG_GAP_DAMAGE)) != 0;
+}
+
 /* A message with everything that goes along, and room to spare. */
 #define LOG_BODY_MAX ((UINT64_C(1) << 30) + 256)
 

@@ -18,6 +18,13 @@ void shmq__sub_count_lost(struct rlane *l, uint64_t n, struct shmq_msg *msg)
 	msg->seq = l->r.next;
 }
 
+void shmq__sub_count_bound(struct rlane *l, uint64_t n, struct shmq_msg *msg)
+{
+	shmq__sub_count_lost(l, n, msg);
+	msg->lost_is_bound = 1;
+	store_relaxed(&l->entry->flags, load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
+}
+
 int shmq__sub_pass_corrupt(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	shmq__sub_count_lost(l, 1, msg);
@@ -60,11 +67,10 @@ static int overrun(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 	if (sub->may_replay && shmq__sub_replay_enter(sub, l))
 		return 0;
 	lost = jump(l, &is_bound);
-	shmq__sub_count_lost(l, lost, msg);
-	msg->lost_is_bound = is_bound;
 	if (is_bound)
-		store_relaxed(&l->entry->flags,
-			      load_relaxed(&l->entry->flags) | LAY_ENTRY_LOST_BOUND);
+		shmq__sub_count_bound(l, lost, msg);
+	else
+		shmq__sub_count_lost(l, lost, msg);
 	sub_move_to(sub, l, l->r.next);
 	if (!sub->evicts || l->kept) /* what we copied of a batch comes first */
 		return lost ? SHMQ_EOVERRUN : 0;

@@ -243,6 +243,8 @@ void shmq__sub_show_latency(struct shmq_sub *sub);
 
 /* n messages of lane l were lost: count them, and say so in *msg. */
 void shmq__sub_count_lost(struct rlane *l, uint64_t n, struct shmq_msg *msg);
+/* ... at most n of them. */
+void shmq__sub_count_bound(struct rlane *l, uint64_t n, struct shmq_msg *msg);
 
 /* What is at the cursor of l can't be: it is counted lost, and passed.
  * SHMQ_ECORRUPT. */

@@ -237,7 +237,10 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 	if (head->kind == LOG_GAP) {
 		rp->batch_left = 0;
 		l->r.next = head->seq + head->tag - 1;
-		shmq__sub_count_lost(l, head->tag, msg);
+		if (log_gap_is_bound(head))
+			shmq__sub_count_bound(l, head->tag, msg);
+		else
+			shmq__sub_count_lost(l, head->tag, msg);
 		shmq__sub_replay_step(sub, l, head->seq + head->tag);
 		return SHMQ_EOVERRUN;
 	}
@@ -277,13 +280,13 @@ static int is_given_up(const struct rlane *l)
 	return now - l->replay->stuck_since > GIVE_UP_NS;
 }
 
-/* What was before the log's first record has been removed. */
+/* What was before the log's first record has been removed, holes and all. */
 static int pass_removed(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	uint64_t seq = shmq__log_reader_seq(l->replay->reader);
 	uint64_t n = seq - l->r.next;
 
-	shmq__sub_count_lost(l, n, msg);
+	shmq__sub_count_bound(l, n, msg);
 	shmq__sub_replay_step(sub, l, seq);
 	return SHMQ_EOVERRUN;
 }

@@ -391,6 +391,7 @@ struct format_message {
 	const char *topic;
 	const struct shmq_msg *msg;
 	uint64_t lost;  /* between this and the message before */
+	int is_bound;   /* ... or fewer */
 	uint32_t has;   /* SHMQ_TOPIC_*: what the topic stamps */
 	unsigned flags; /* FORMAT_* */
 };

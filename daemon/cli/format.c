@@ -100,6 +100,8 @@ static void write_json(const struct format_message *message)
 		json_put_bytes(object, "properties", msg->properties, msg->properties_len);
 	json_put_bytes(object, "data", msg->data, msg->len);
 	json_put_u64(object, "lost", message->lost);
+	if (message->is_bound)
+		json_put(object, "lost_is_bound", json_true());
 	json_print(object);
 }
 

@@ -24,6 +24,7 @@ struct dump {
 	struct shmq_log_info info;
 	struct loss loss;
 	uint64_t lost; /* since the last message */
+	int is_bound;  /* ... at most */
 	struct log_progress progress;
 	int code;
 };
@@ -136,8 +137,10 @@ static void print_message(const struct dump *d, const struct shmq_msg *msg)
 
 static void print_gap(const struct shmq_msg *msg)
 {
-	printf("%d/%" PRIu64 "  gap: %" PRIu64 " %s from there on not in the log\n", msg->partition,
-	       msg->seq - msg->lost + 1, msg->lost, units_plural(msg->lost, "seq is", "seqs are"));
+	printf("%d/%" PRIu64 "  gap: %" PRIu64 " %s from there on not in the log%s\n",
+	       msg->partition, msg->seq - msg->lost + 1, msg->lost,
+	       units_plural(msg->lost, "seq is", "seqs are"),
+	       msg->lost_is_bound ? ", messages or not" : "");
 }
 
 /* ---- reading --------------------------------------------------------- */
@@ -148,6 +151,7 @@ static void write_message(struct dump *d, const struct shmq_msg *msg)
 		.topic = d->info.topic,
 		.msg = msg,
 		.lost = d->lost,
+		.is_bound = d->is_bound,
 		.has = d->info.options.flags | SHMQ_TOPIC_TIME,
 	};
 	int rc = 0;
@@ -157,6 +161,7 @@ static void write_message(struct dump *d, const struct shmq_msg *msg)
 	else
 		rc = format_write(d->format, &message);
 	d->lost = 0;
+	d->is_bound = 0;
 	d->bytes += msg->len;
 	if (rc < 0 || ferror(stdout))
 		d->code = out_broken(rc < 0 ? rc : out_flush());
@@ -167,6 +172,7 @@ static void write_message(struct dump *d, const struct shmq_msg *msg)
 static void miss(struct dump *d, const struct shmq_msg *msg)
 {
 	d->lost += msg->lost;
+	d->is_bound |= msg->lost_is_bound != 0;
 	if (d->as_people_like)
 		print_gap(msg);
 	log_progress_hide(&d->progress);

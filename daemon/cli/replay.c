@@ -18,6 +18,7 @@ struct lane {
 	char *buf;
 	size_t buf_bytes;
 	uint64_t lost; /* before msg */
+	int is_bound;  /* ... at most */
 };
 
 struct replay {
@@ -245,6 +246,7 @@ static void look(struct replay *r, struct lane *lane)
 		if (rc == SHMQ_EOVERRUN) {
 			progress_hide(&r->sender);
 			lane->lost += lane->msg.lost;
+			lane->is_bound |= lane->msg.lost_is_bound != 0;
 			loss_add(&r->loss, &lane->msg);
 		}
 	} while (rc == SHMQ_EOVERRUN);
@@ -375,6 +377,7 @@ static int print(struct replay *r, const struct lane *lane)
 	const struct format_message message = { .topic = r->topic,
 						.msg = &lane->msg,
 						.lost = lane->lost,
+						.is_bound = lane->is_bound,
 						.has = r->info.flags,
 						.flags = r->format_flags };
 	int rc = format_write(r->format, &message);
@@ -402,6 +405,7 @@ static void replay_all(struct replay *r)
 		code = r->sender.topic ? publish(r, &lane->msg) : print(r, lane);
 		lane->has_msg = 0;
 		lane->lost = 0;
+		lane->is_bound = 0;
 		if (code != CLI_OK || ferror(stdout) || ++r->done == r->count)
 			end(r, code);
 	}

@@ -26,7 +26,10 @@ struct source {
 	struct shmq_latency latency; /* as of when it was closed, */
 	uint64_t conflated;          /* and this too */
 	struct loss loss;
-	uint64_t *lost_here; /* per partition, since its last message */
+	struct lost {
+		uint64_t count;
+		int is_bound;
+	} * lost_here; /* per partition, since its last message */
 	uint32_t partitions;
 	int stalled;
 	int64_t again_ns; /* stalled, and out of the set until then; else 0 */
@@ -258,8 +261,12 @@ static size_t find_told(struct sub *sub, size_t from)
 
 static void lose(struct source *source, const struct shmq_msg *msg)
 {
+	struct lost none = { 0 }, *lost = &none;
+
 	if ((uint32_t)msg->partition < source->partitions)
-		source->lost_here[msg->partition] += msg->lost;
+		lost = &source->lost_here[msg->partition];
+	lost->count += msg->lost;
+	lost->is_bound |= msg->lost_is_bound != 0;
 	loss_add(&source->loss, msg);
 }
 
@@ -427,7 +434,7 @@ static int ended(const struct sub *sub, const struct source *source)
 
 static void write_message(struct sub *sub, struct source *source, const struct shmq_msg *msg)
 {
-	uint64_t none = 0, *lost = &none;
+	struct lost none = { 0 }, *lost = &none;
 	struct format_message message = {
 		.topic = source->topic,
 		.msg = msg,
@@ -438,8 +445,9 @@ static void write_message(struct sub *sub, struct source *source, const struct s
 
 	if ((uint32_t)msg->partition < source->partitions)
 		lost = &source->lost_here[msg->partition];
-	message.lost = *lost;
-	*lost = 0;
+	message.lost = lost->count;
+	message.is_bound = lost->is_bound;
+	*lost = (struct lost){ 0 };
 	rc = format_write(sub->format, &message);
 	if (rc < 0) {
 		output_failed(sub, rc);

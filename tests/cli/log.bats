@@ -113,6 +113,23 @@ in_data_dir() {
 	[ "$(shmq log dump ./long --json | json 'length $_->{data}')" = 100 ]
 }
 
+@test "log_dump_tells_where_fewer_may_be_missing_than_it_counts" {
+	"$MKLOG" log prices 1 <<-END
+		partition 0 100
+		unknown 5
+		message 1795676400000000000 1 10 AAPL one
+		gap 3
+		message 1795676400000000000 1 10 AAPL two
+	END
+	run -4 --separate-stderr shmq log dump ./log
+	has "${lines[0]}" '0/100  gap: 5 seqs are from there on not in the log, messages or not'
+	[[ ${lines[2]} != *"messages or not" ]]
+	has "$stderr" "lost at most 5"
+	run -4 --separate-stderr shmq log dump ./log --json
+	[ "$(json '$_->{lost}' <<<"$output" | paste -sd' ')" = "5 3" ]
+	[ "$(json '$_->{lost_is_bound} ? 1 : 0' <<<"$output" | paste -sd' ')" = "1 0" ]
+}
+
 @test "log_export_writes_json_with_all_there_is" {
 	make_log log
 	run -4 --separate-stderr shmq log export ./log

@@ -5,7 +5,7 @@
  *
  *   partition P FIRST             what follows is in partition P
  *   message TS TYPE TAG KEY DATA  KEY is - for none; DATA is the rest of the line
- *   hole N, gap N                 so many seqs
+ *   hole N, gap N, unknown N      so many seqs
  *   roll                          begin another segment
  */
 #include "logdir.h"
@@ -45,6 +45,11 @@ static void obey(struct logdir *log, struct logpart *p, char *line)
 		logpart_skip(p, LOG_HOLE, n);
 	else if (!strcmp(word, "gap"))
 		logpart_skip(p, LOG_GAP, n);
+	else if (!strcmp(word, "unknown"))
+		logpart_record(p,
+			       (struct log_record){
+				       .tag = n, .kind = LOG_GAP, .flags = LOG_GAP_UNKNOWN },
+			       NULL, 0);
 	else if (!strcmp(word, "roll"))
 		logpart_roll(p);
 	else if (!strcmp(word, "partition")) {
