@@ -43,7 +43,9 @@ CURSES_CFLAGS  = $(call ask,CURSES_CFLAGS,--cflags ncursesw)
 CURSES_LIBS    = $(call ask,CURSES_LIBS,--libs ncursesw)
 CONFUSE_CFLAGS = $(call ask,CONFUSE_CFLAGS,--cflags libconfuse)
 CONFUSE_LIBS   = $(call ask,CONFUSE_LIBS,--libs libconfuse)
-CLI_LIBS       = $(JANSSON_LIBS) $(CURSES_LIBS) -lm
+HTTP_CFLAGS    = $(call ask,HTTP_CFLAGS,--cflags libmicrohttpd)
+HTTP_LIBS      = $(call ask,HTTP_LIBS,--libs libmicrohttpd)
+CLI_LIBS       = $(HTTP_LIBS) $(JANSSON_LIBS) $(CURSES_LIBS) -lm
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wformat=2 \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wno-unused-parameter \
@@ -124,7 +126,7 @@ all: $(A) $(B)/libshmq.so $(B)/shmqd $(B)/shmq ## libraries, supervisor, command
 
 $(B)/libshmq/%:       INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
 $(B)/daemon/%:        INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS) $(CONFUSE_CFLAGS)
-$(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS)
+$(B)/daemon/cli/%:    INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS) $(HTTP_CFLAGS)
 $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
 # Loops of a few instructions, of limits too, take up to a sixth longer where they
@@ -215,7 +217,7 @@ STEPPED_CLI := $(CLI_O:$(B)/%=$(B)/stepped/%)
 
 $(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
 $(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS) $(CONFUSE_CFLAGS)
-$(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS)
+$(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS) $(HTTP_CFLAGS)
 $(B)/stepped/daemon/cli/main.o: override CPPFLAGS += -Dmain=cli_main -Wno-missing-prototypes
 $(B)/stepped/%.o: %.c Makefile
 	$(call say,CC,$@)mkdir -p $(@D) && $(COMPILE) -fsanitize-coverage=trace-pc -c -o $@ $<

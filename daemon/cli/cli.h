@@ -76,8 +76,8 @@ struct command {
 };
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
-	cmd_clients, cmd_events, cmd_request, cmd_reply, cmd_top, cmd_trace, cmd_replay, cmd_log,
-	cmd_cursor, cmd_config, cmd_reload, cmd_doctor, cmd_stop, cmd_version;
+	cmd_clients, cmd_events, cmd_metrics, cmd_request, cmd_reply, cmd_top, cmd_trace,
+	cmd_replay, cmd_log, cmd_cursor, cmd_config, cmd_reload, cmd_doctor, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
 int cli_open(struct cli *cli);

@@ -26,10 +26,10 @@ const struct opt opts_shared[] = {
 const size_t opts_shared_count = ARRAY_COUNT(opts_shared);
 
 static const struct command *const commands[] = {
-	&cmd_create, &cmd_rm,     &cmd_move,    &cmd_ls,     &cmd_stat,    &cmd_clients,
-	&cmd_top,    &cmd_events, &cmd_pub,     &cmd_sub,    &cmd_request, &cmd_reply,
-	&cmd_trace,  &cmd_replay, &cmd_log,     &cmd_cursor, &cmd_config,  &cmd_reload,
-	&cmd_doctor, &cmd_stop,   &cmd_version,
+	&cmd_create, &cmd_rm,     &cmd_move,    &cmd_ls,      &cmd_stat,   &cmd_clients,
+	&cmd_top,    &cmd_events, &cmd_metrics, &cmd_pub,     &cmd_sub,    &cmd_request,
+	&cmd_reply,  &cmd_trace,  &cmd_replay,  &cmd_log,     &cmd_cursor, &cmd_config,
+	&cmd_reload, &cmd_doctor, &cmd_stop,    &cmd_version,
 };
 
 static const struct {

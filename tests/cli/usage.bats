@@ -13,7 +13,7 @@ load helper
 }
 
 @test "help_of_each_command_begins_with_its_usage" {
-	for command in create rm move ls stat clients pub sub request reply events doctor stop version; do
+	for command in create rm move ls stat clients pub sub request reply events metrics doctor stop version; do
 		run -0 shmq $command --help
 		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
 		run -0 shmq help $command

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * metrics: the numbers of a bus as text for Prometheus.
+ *
+ * A process of its own, a client that reads what stands in shared memory: the
+ * supervisor is not asked, and is not in the way of who asks.
+ */
+#include "top.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CONNECTIONS 16u /* of scrapers at once, */
+#define PATIENCE_S 10u  /* which are given so long */
+
+struct metrics {
+	struct cli *cli;
+	const char *listen;
+};
+
+static const struct opt options[] = {
+	{ "listen", .kind = OPT_TEXT, OPT_AT(struct metrics, listen), .arg = "ADDR",
+	  .help = "serve them over HTTP: 127.0.0.1:PORT, [::1]:PORT or\n"
+		  "unix:PATH; without it they are printed once" },
+};
+
+/* ---- text ---------------------------------------------------------------- */
+
+static void put_label(FILE *out, const char *name, const char *value)
+{
+	fprintf(out, "%s=\"", name);
+	for (; *value; value++)
+		if (*value == '\\' || *value == '"')
+			fprintf(out, "\\%c", *value);
+		else if (*value == '\n')
+			fputs("\\n", out);
+		else if ((unsigned char)*value >= 0x80)
+			fputc('?', out);
+		else
+			fputc(*value, out);
+	fputc('"', out);
+}
+
+static void put_family(FILE *out, const char *name, const char *type, const char *help)
+{
+	fprintf(out, "# HELP shmq_%s %s\n# TYPE shmq_%s %s\n", name, help, name, type);
+}
+
+/* A family's name says what it is: counters end in _total. */
+static const char *type_of(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 6 && !strcmp(name + len - 6, "_total") ? "counter" : "gauge";
+}
+
+static void put_bus(FILE *out, const struct shmq_bus_info *bus)
+{
+	const struct {
+		const char *name, *help;
+		uint64_t value;
+	} all[] = {
+		{ "bus_clients", "Processes attached to the bus.", bus->clients },
+		{ "bus_topics", "Topics of the bus.", bus->topics },
+		{ "bus_memory_bytes", "Shared memory in use.", bus->bytes },
+		{ "bus_worker_starts_total", "Control workers so far.", bus->epoch },
+		{ "bus_start_time_seconds", "When the bus began.", bus->started_ns / 1000000000 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_COUNT(all); i++) {
+		put_family(out, all[i].name, type_of(all[i].name), all[i].help);
+		fprintf(out, "shmq_%s{", all[i].name);
+		put_label(out, "bus", bus->name);
+		fprintf(out, "} %llu\n", (unsigned long long)all[i].value);
+	}
+}
+
+enum { ALL, LOGGED };
+#define VALUE(name, type, expression) \
+	static uint64_t name(const struct type *x) \
+	{ \
+		return (expression); \
+	}
+VALUE(t_messages, top_topic, x->info.head)
+VALUE(t_publishers, top_topic, x->info.publishers)
+VALUE(t_subscribers, top_topic, x->info.subscribers)
+VALUE(t_sleepers, top_topic, x->info.sleepers)
+VALUE(t_ring, top_topic, x->info.ring_bytes)
+VALUE(t_arena, top_topic, x->info.arena_bytes)
+VALUE(t_lag, top_topic, x->holder.slowest.client >= 0 ? x->holder.lag : 0)
+VALUE(t_held, top_topic, x->holder.holds_back != 0)
+VALUE(t_lost, top_topic, x->info.stats.lost)
+VALUE(t_dropped, top_topic, x->info.stats.dropped)
+VALUE(t_evictions, top_topic, x->info.stats.evictions)
+VALUE(t_behind, top_topic, x->log_behind)
+VALUE(t_unsynced, top_topic, x->log_unsynced)
+VALUE(t_stands, top_topic, x->log_error != 0)
+VALUE(p_count, top_peer, x->info.count)
+VALUE(p_bytes, top_peer, x->info.bytes)
+VALUE(p_lost, top_peer, x->info.lost)
+VALUE(p_lag, top_peer, x->info.lag)
+VALUE(p_waits, top_peer, x->info.waits)
+VALUE(p_memory, top_peer, x->info.arena_bytes + x->info.page_bytes)
+
+static const struct {
+	const char *name, *help;
+	uint64_t (*value)(const struct top_topic *topic);
+	int which;
+} of_topics[] = {
+	{ "topic_messages_total", "Messages published, holes included.", t_messages, ALL },
+	{ "topic_publishers", "Publishers that have it open.", t_publishers, ALL },
+	{ "topic_subscribers", "Subscribers that have it open.", t_subscribers, ALL },
+	{ "topic_sleepers", "Subscribers asleep.", t_sleepers, ALL },
+	{ "topic_ring_bytes", "Shared memory of its rings.", t_ring, ALL },
+	{ "topic_arena_bytes", "Shared memory of its publishers' arenas.", t_arena, ALL },
+	{ "topic_lag_messages", "How far the slowest gating subscriber is behind.", t_lag, ALL },
+	{ "topic_held_back", "1 while publishers wait for it.", t_held, ALL },
+	{ "topic_lost_total", "Messages that subscribers lost.", t_lost, ALL },
+	{ "topic_dropped_total", "Messages that publishers dropped.", t_dropped, ALL },
+	{ "topic_evictions_total", "Subscribers evicted.", t_evictions, ALL },
+	{ "log_behind_messages", "Messages that are not in the log's files yet.", t_behind,
+	  LOGGED },
+	{ "log_unsynced_messages", "Messages in the files that a power cut could take.", t_unsynced,
+	  LOGGED },
+	{ "log_stands", "1 while the log does not go on.", t_stands, LOGGED },
+};
+
+static const struct {
+	const char *name, *help;
+	enum shmq_role role;
+	uint64_t (*value)(const struct top_peer *peer);
+} of_peers[] = {
+	{ "publisher_sent_total", "Messages sent.", SHMQ_ROLE_PUBLISHER, p_count },
+	{ "publisher_sent_bytes_total", "Bytes sent.", SHMQ_ROLE_PUBLISHER, p_bytes },
+	{ "publisher_dropped_total", "Messages dropped.", SHMQ_ROLE_PUBLISHER, p_lost },
+	{ "publisher_waits_total", "Times it was held back.", SHMQ_ROLE_PUBLISHER, p_waits },
+	{ "publisher_memory_bytes", "Its arena and entries.", SHMQ_ROLE_PUBLISHER, p_memory },
+	{ "subscriber_received_total", "Messages received.", SHMQ_ROLE_SUBSCRIBER, p_count },
+	{ "subscriber_lost_total", "Messages lost.", SHMQ_ROLE_SUBSCRIBER, p_lost },
+	{ "subscriber_lag_messages", "Messages it is behind.", SHMQ_ROLE_SUBSCRIBER, p_lag },
+	{ "subscriber_sleeps_total", "Times it slept.", SHMQ_ROLE_SUBSCRIBER, p_waits },
+};
+
+static void put_topics(FILE *out, const struct top_look *look, size_t f)
+{
+	size_t i;
+
+	put_family(out, of_topics[f].name, type_of(of_topics[f].name), of_topics[f].help);
+	for (i = 0; i < look->topic_count; i++) {
+		const struct top_topic *topic = &look->topics[i];
+
+		if (topic->info.ended ||
+		    (of_topics[f].which == LOGGED && topic->info.log <= SHMQ_LOG_NONE))
+			continue;
+		fprintf(out, "shmq_%s{", of_topics[f].name);
+		put_label(out, "bus", look->bus.name);
+		fputc(',', out);
+		put_label(out, "topic", topic->info.name);
+		fprintf(out, "} %llu\n", (unsigned long long)of_topics[f].value(topic));
+	}
+}
+
+/* One process may have a topic open more than once: when it did so tells its
+ * handles apart. */
+static void put_peers(FILE *out, const struct top_look *look, size_t f)
+{
+	size_t i;
+
+	put_family(out, of_peers[f].name, type_of(of_peers[f].name), of_peers[f].help);
+	for (i = 0; i < look->peer_count; i++) {
+		const struct top_peer *peer = &look->peers[i];
+
+		if (peer->info.role != of_peers[f].role)
+			continue;
+		fprintf(out, "shmq_%s{", of_peers[f].name);
+		put_label(out, "bus", look->bus.name);
+		fputc(',', out);
+		put_label(out, "topic", look->topics[peer->topic].info.name);
+		fputc(',', out);
+		put_label(out, "name", peer->info.client_name);
+		fprintf(out, ",client=\"%u\",pid=\"%d\",opened=\"%llu\"} %llu\n",
+			peer->info.client_id, (int)peer->info.pid,
+			(unsigned long long)peer->info.opened_ns,
+			(unsigned long long)of_peers[f].value(peer));
+	}
+}
+
+/* 0 or an error of the library. */
+static int put_all(shmq_bus *bus, FILE *out)
+{
+	struct top_look look;
+	int rc = top_look(bus, &look);
+	size_t f;
+
+	if (rc == 0) {
+		put_bus(out, &look.bus);
+		for (f = 0; f < ARRAY_COUNT(of_topics); f++)
+			put_topics(out, &look, f);
+		for (f = 0; f < ARRAY_COUNT(of_peers); f++)
+			put_peers(out, &look, f);
+	}
+	top_look_clear(&look);
+	return rc;
+}
+
+/* ---- over HTTP ------------------------------------------------------------ */
+
+static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status, char *text,
+			     size_t bytes)
+{
+	struct MHD_Response *response =
+		MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE);
+	enum MHD_Result rc;
+
+	if (!response) {
+		free(text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, "Content-Type",
+				"text/plain; version=0.0.4; charset=utf-8");
+	rc = MHD_queue_response(connection, status, response);
+	MHD_destroy_response(response);
+	return rc;
+}
+
+static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, const char *url,
+			      const char *method, const char *version, const char *data,
+			      size_t *data_bytes, void **state)
+{
+	struct metrics *m = arg;
+	char *text = NULL;
+	size_t bytes = 0;
+	unsigned status = 200;
+	FILE *out;
+	int rc;
+
+	(void)version, (void)data;
+	if (!*state) { /* only the headers have come */
+		*state = m;
+		return MHD_YES;
+	}
+	*data_bytes = 0;
+	out = open_memstream(&text, &bytes);
+	if (!out)
+		return MHD_NO;
+	if (strcmp(method, "GET") != 0) {
+		status = 405;
+		fputs("only GET is answered\n", out);
+	} else if (strcmp(url, "/metrics") != 0) {
+		status = 404;
+		fputs("see /metrics\n", out);
+	} else if ((rc = put_all(m->cli->bus, out)) != 0) {
+		status = 503;
+		fprintf(out, "looking at the bus: %s\n", shmq_strerror(rc));
+	}
+	fclose(out);
+	return reply(connection, status, text, bytes);
+}
+
+static int is_loopback(const struct sockaddr *address)
+{
+	const struct sockaddr_in *v4 = (const void *)address;
+	const struct sockaddr_in6 *v6 = (const void *)address;
+
+	return address->sa_family == AF_INET ? ntohl(v4->sin_addr.s_addr) >> 24 == 127 :
+					       IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
+/* Prints where; a socket or -errno. */
+static int listen_tcp(const char *text)
+{
+	char host[64], port[16] = "";
+	const char *colon = strrchr(text, ':');
+	size_t brackets = text[0] == '[';
+	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+				  .ai_socktype = SOCK_STREAM };
+	struct addrinfo *found;
+	struct sockaddr_storage got;
+	socklen_t len = sizeof(got);
+	int sock, one = 1, rc = 0;
+
+	if (!colon || (size_t)(colon - text) >= sizeof(host) || !colon[1])
+		opts_fail(&cmd_metrics, "--listen takes 127.0.0.1:PORT, [::1]:PORT or unix:PATH");
+	snprintf(host, sizeof(host), "%.*s", (int)((size_t)(colon - text) - 2 * brackets),
+		 text + brackets);
+	if (getaddrinfo(host, colon + 1, &hints, &found))
+		opts_fail(&cmd_metrics, "--listen takes 127.0.0.1:PORT, [::1]:PORT or unix:PATH");
+	if (!is_loopback(found->ai_addr))
+		opts_fail(&cmd_metrics, "--listen takes addresses of this machine only "
+					"(hint: 127.0.0.1:PORT, or a proxy before it)");
+	sock = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (sock >= 0)
+		setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (sock < 0 || bind(sock, found->ai_addr, found->ai_addrlen) || listen(sock, 16) ||
+	    getsockname(sock, (struct sockaddr *)&got, &len))
+		rc = -errno;
+	freeaddrinfo(found);
+	if (rc == 0) {
+		getnameinfo((struct sockaddr *)&got, len, NULL, 0, port, sizeof(port),
+			    NI_NUMERICSERV);
+		printf(brackets ? "http://[%s]:%s/metrics\n" : "http://%s:%s/metrics\n", host,
+		       port);
+		return sock;
+	}
+	if (sock >= 0)
+		close(sock);
+	return rc;
+}
+
+/* One that was left by a process that died is taken over; nothing else is. */
+static int listen_unix(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int sock, rc = 0;
+	struct stat st;
+	mode_t mask;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return -errno;
+	if (!lstat(path, &st) && S_ISSOCK(st.st_mode) &&
+	    connect(sock, (struct sockaddr *)&address, sizeof(address)) && errno == ECONNREFUSED)
+		unlink(path);
+	mask = umask(0177);
+	if (bind(sock, (struct sockaddr *)&address, sizeof(address)) || listen(sock, 16))
+		rc = -errno;
+	umask(mask);
+	if (rc == 0) {
+		printf("unix:%s\n", path);
+		return sock;
+	}
+	close(sock);
+	return rc;
+}
+
+static int serve(struct metrics *m)
+{
+	int is_unix = !strncmp(m->listen, "unix:", 5);
+	int sock = is_unix ? listen_unix(m->listen + 5) : listen_tcp(m->listen);
+	struct MHD_Daemon *server;
+	sigset_t all, old;
+
+	if (sock < 0)
+		return out_fail(NULL, sock, "listening at", m->listen,
+				"another process may be there; choose another address");
+	sig_catch();
+	/* Signals are for this thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	server = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL,
+				  answer, m, MHD_OPTION_LISTEN_SOCKET, sock,
+				  MHD_OPTION_CONNECTION_TIMEOUT, PATIENCE_S,
+				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS, MHD_OPTION_END);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!server) {
+		close(sock);
+		return out_fail(NULL, -EMFILE, "serving at", m->listen, NULL);
+	}
+	out_flush();
+	while (!sig_stopped())
+		sig_sleep_until(cli_now_ns() + INT64_C(3600000000000));
+	MHD_stop_daemon(server);
+	if (is_unix)
+		unlink(m->listen + 5);
+	return CLI_OK;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct metrics m = { .cli = cli };
+	const struct opt_group groups[] = {
+		{ "Options", options, ARRAY_COUNT(options), &m },
+		{ "Options of all commands", opts_shared, opts_shared_count, cli },
+	};
+	int first = opts_parse(&cmd_metrics, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
+	int code, rc;
+
+	if (argc > first)
+		opts_fail(&cmd_metrics, "metrics takes options only, not \"%s\"", argv[first]);
+	code = cli_open(cli);
+	if (code != CLI_OK)
+		return code;
+	if (m.listen)
+		return serve(&m);
+	rc = put_all(cli->bus, stdout);
+	return rc ? out_fail(cli, rc, "looking at bus", shmq_bus_name(cli->bus), NULL) : CLI_OK;
+}
+
+const struct command cmd_metrics = {
+	"metrics",
+	"[OPTION]...",
+	"The bus in numbers, as text for Prometheus, once or over HTTP",
+	"Reads shared memory in a process of its own: neither the supervisor nor anybody\n"
+	"else waits for who asks.  Prints where it listens, and ends by a signal.\n",
+	run,
+};

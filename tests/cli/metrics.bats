@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+load helper
+
+# What promtool would say: each family is announced, once, and whole; each line is a
+# name, labels and a number; no two lines have the same labels.
+check_format() {
+	perl -ne '
+		if (/^# HELP (\w+) .+\.$/) { $help{$1}++ and die "HELP $1 twice"; next }
+		if (/^# TYPE (\w+) (counter|gauge)$/) {
+			$type{$1}++ and die "TYPE $1 twice";
+			$help{$1} or die "$1 without HELP";
+			($now, $kind) = ($1, $2);
+			next;
+		}
+		/^(\w+)\{((?:\w+="(?:[^"\\\n]|\\[\\"n])*",?)+)\} (\d+)$/ or die "not a sample: $_";
+		my ($name, $labels) = ($1, $2);
+		$name eq $now or die "$name outside of its family";
+		($name =~ /_total$/) == ($kind eq "counter") or die "$name is a $kind";
+		$seen{"$name $labels"}++ and die "twice: $name $labels";
+		END { keys %type > 20 or die "few families" }' "$1"
+}
+
+value() { # FILE FAMILY LABELS: of the line that has them
+	sed -n "s/^shmq_$2{.*$3.*} //p" "$1"
+}
+
+fetch() { # URL, or unix:PATH
+	case $1 in
+	unix:*) python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1][5:])
+s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+print(b"".join(iter(lambda: s.recv(65536), b"")).decode().split("\r\n\r\n", 1)[1], end="")' "$1" ;;
+	*) python3 -c '
+import sys, urllib.request
+r = urllib.request.urlopen(sys.argv[1], timeout=30)
+assert r.headers["Content-Type"].startswith("text/plain; version=0.0.4"), r.headers
+print(r.read().decode(), end="")' "$1" ;;
+	esac
+}
+
+@test "metrics_are_well_formed_and_right" {
+	shmq create t -q
+	shmq create 'durable' --log block -q
+	start reader sub t --name 'a"b\c'
+	await '[ "$(subscribers t)" = 1 ]'
+	seq 100 | shmq pub t
+	await '[ "$(wc -l <reader.out)" = 100 ]'
+	shmq metrics >text
+	check_format text
+	[ "$(value text topic_messages_total 'topic="t"')" = 100 ]
+	[ "$(value text topic_subscribers 'topic="t"')" = 1 ]
+	[ "$(value text topic_ring_bytes 'topic="t"')" -gt 0 ]
+	[ "$(value text topic_lost_total 'topic="t"')" = 0 ]
+	[ "$(value text subscriber_received_total 'topic="t".*name="a')" = 100 ]
+	grep -qF 'name="a?b\\c",client=' text
+	[ "$(value text log_stands 'topic="durable"')" = 0 ]
+	[ -z "$(value text log_stands 'topic="t"')" ]
+	[ "$(value text bus_worker_starts_total bus)" = 1 ]
+}
+
+@test "metrics_are_served_and_a_scraper_that_hangs_is_in_nobodys_way" {
+	shmq create t -q
+	start server metrics --listen 127.0.0.1:0
+	await '[ -s server.out ]'
+	python3 -c '
+import socket, sys, time
+port = int(sys.argv[1])
+kept = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+kept[0].sendall(b"GET /metrics HTTP/1.1\r\nHost:")
+open("hanging", "w").close()
+time.sleep(60)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
+	STARTED+=($!)
+	await '[ -e hanging ]'
+	fetch "$(cat server.out)" >text
+	check_format text
+	shmq create other -q
+	fetch "$(cat server.out)" | grep -q 'topic="other"'
+	run -1 fetch "$(sed 's/metrics$/else/' server.out)"
+	has "$output" 404
+	kill "$(pid_of server)"
+	finish server
+}
+
+@test "metrics_go_on_while_the_supervisor_is_away" {
+	shmq create t -q
+	start server metrics --listen "unix:$DIR/metrics.sock"
+	await '[ -s server.out ]'
+	[ "$(stat -c %a metrics.sock)" = 600 ]
+	kill -STOP $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR" | grep -vx "$(pid_of server)")
+	fetch "unix:$DIR/metrics.sock" >text
+	kill -CONT $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR")
+	check_format text
+	[ "$(value text topic_messages_total 'topic="t"')" = 0 ]
+	kill "$(pid_of server)"
+	finish server
+	[ ! -e metrics.sock ]
+}
+
+@test "metrics_listen_to_this_machine_only" {
+	for address in 0.0.0.0:0 192.0.2.1:9 '[::]:0' 9464 localhost: nonsense; do
+		run -2 shmq metrics --listen "$address"
+	done
+	run -2 shmq metrics t
+}
