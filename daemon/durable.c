@@ -146,7 +146,7 @@ uint64_t durable_ceiling_room(enum shmq_log log, uint64_t depth)
 }
 
 /* Before anybody can be given a seq. */
-static int put_ceiling(int dir, const struct log_identity *id, const struct proto_options *options,
+static int put_ceiling(int dir, const struct log_owner *owner, const struct proto_options *options,
 		       uint64_t serial, uint64_t next)
 {
 	struct tail_io_options how = { .buffer_count = 2,
@@ -158,7 +158,7 @@ static int put_ceiling(int dir, const struct log_identity *id, const struct prot
 
 	if (error)
 		return error;
-	error = tail_ceiling_open(io, dir, id->log_id, serial, &ceiling);
+	error = tail_ceiling_open(io, dir, owner, serial, &ceiling);
 	if (!error) {
 		tail_ceiling_set(ceiling,
 				 next + durable_ceiling_room((enum shmq_log)options->log,
@@ -209,7 +209,7 @@ static int prepare_partition(int dir, const struct log_identity *id,
 	error = shmq__log_recover(fd, &owner, options->depth, &state, found, &f, why);
 	*next = state.has_next || state.resume ? state.resume : first_seq;
 	if (!error)
-		error = put_ceiling(fd, id, options, state.ceiling_serial, *next);
+		error = put_ceiling(fd, &owner, options, state.ceiling_serial, *next);
 	close(fd);
 	return error;
 }

@@ -16,6 +16,7 @@ struct tail_ceiling {
 	int is_busy;   /* `block` is on its way */
 	int is_wanted; /* `wanted` is to follow it */
 	uint64_t synced;
+	uint32_t partition;
 	struct log_ceiling wanted;
 	union {
 		struct log_ceiling ceiling;
@@ -29,7 +30,8 @@ static void write_wanted(struct tail_ceiling *c)
 {
 	c->is_wanted = 0;
 	c->is_busy = 1;
-	c->wanted.checksum = shmq__log_sum(0, &c->wanted, offsetof(struct log_ceiling, checksum));
+	c->wanted.checksum =
+		shmq__log_sum(c->partition, &c->wanted, offsetof(struct log_ceiling, checksum));
 	c->block.ceiling = c->wanted;
 	tail_io_write_sync(c->io, &c->op, c->fd, &c->block, LOG_BLOCK,
 			   c->wanted.serial % 2 * LOG_BLOCK);
@@ -51,7 +53,7 @@ static void on_done(struct tail_op *op, int error)
 	}
 }
 
-int tail_ceiling_open(struct tail_io *io, int dir, const uint8_t log_id[16], uint64_t serial,
+int tail_ceiling_open(struct tail_io *io, int dir, const struct log_owner *owner, uint64_t serial,
 		      struct tail_ceiling **out)
 {
 	struct tail_ceiling *c = calloc(1, sizeof(*c));
@@ -63,7 +65,8 @@ int tail_ceiling_open(struct tail_io *io, int dir, const uint8_t log_id[16], uin
 	c->op.done = on_done;
 	c->wanted.magic = LOG_MAGIC_CEILING;
 	c->wanted.serial = serial + 1;
-	memcpy(c->wanted.log_id, log_id, sizeof(c->wanted.log_id));
+	c->partition = owner->partition;
+	memcpy(c->wanted.log_id, owner->log_id, sizeof(c->wanted.log_id));
 	c->fd = openat(dir, "ceiling", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (c->fd < 0 || fsync(dir)) {
 		error = -errno;

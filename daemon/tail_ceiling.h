@@ -6,13 +6,14 @@
 #ifndef SHMQ_TAIL_CEILING_H
 #define SHMQ_TAIL_CEILING_H
 
+#include "log_segment.h"
 #include "tail_io.h"
 
 struct tail_ceiling;
 
 /* In the directory `dir`, which is synced if the file is new.  `serial` is the
  * one that counted when it was read last, 0 if there was none. */
-int tail_ceiling_open(struct tail_io *io, int dir, const uint8_t log_id[16], uint64_t serial,
+int tail_ceiling_open(struct tail_io *io, int dir, const struct log_owner *owner, uint64_t serial,
 		      struct tail_ceiling **out);
 
 /* When it is idle. */

@@ -47,6 +47,7 @@ static int resume_segment(struct tail_writer *w, const struct tail_resume *resum
 
 static int prepare(struct tail_writer *w, const struct tail_resume *resume)
 {
+	struct log_owner owner = { .partition = w->layout.partition };
 	unsigned count = tail_io_buffer_count(w->io), i;
 	int error;
 
@@ -62,7 +63,8 @@ static int prepare(struct tail_writer *w, const struct tail_resume *resume)
 		return -ENOMEM;
 	for (i = 0; i < count; i++)
 		TAILQ_INSERT_TAIL(&w->spare, &w->all[i], link);
-	error = tail_ceiling_open(w->io, w->layout.dir, w->layout.log_id, resume->ceiling_serial,
+	memcpy(owner.log_id, w->layout.log_id, sizeof(owner.log_id));
+	error = tail_ceiling_open(w->io, w->layout.dir, &owner, resume->ceiling_serial,
 				  &w->ceiling);
 	if (error || !resume->off)
 		return error;

@@ -176,7 +176,8 @@ struct log_ceiling {
 	uint64_t seq;
 	uint8_t log_id[16];
 	uint32_t is_clean; /* 1: stopped in order; seq is the next one to give */
-	uint32_t checksum; /* low half of XXH3 of all before it */
+	uint32_t checksum; /* low half of XXH3, the partition being the seed, of all
+			      before it: in another partition it is none */
 };
 _Static_assert(sizeof(struct log_ceiling) == 48, "ceiling");
 

@@ -507,12 +507,13 @@ static int heed_ceiling(struct recovery *r, struct shmq__why *why)
 {
 	struct log_state *out = r->out;
 	struct log_ceiling c;
-	int error = shmq__log_ceiling_read(r->dir, r->owner->log_id, &c);
+	int error = shmq__log_ceiling_read(r->dir, r->owner, &c);
 
 	out->resume = out->has_next ? out->next : 0;
 	out->ceiling_serial = error ? 0 : c.serial;
 	if (error == SHMQ_ECORRUPT)
-		say(r, "ceiling is damaged: seqs that were given out last may be given again");
+		say(r,
+		    "ceiling is damaged, or of another partition or log: seqs that were given out last may be given again");
 	else if (error && error != SHMQ_EEMPTY)
 		return shmq__fail(why, error, "reading ceiling: %s", shmq_strerror(error));
 	if (error || (out->has_next && seq_diff(c.seq, out->next) <= 0))
@@ -563,7 +564,7 @@ int shmq__log_recover(int dir, const struct log_owner *owner, uint64_t depth, st
 	return error;
 }
 
-int shmq__log_ceiling_read(int dir, const uint8_t log_id[16], struct log_ceiling *out)
+int shmq__log_ceiling_read(int dir, const struct log_owner *owner, struct log_ceiling *out)
 {
 	struct log_ceiling c;
 	/* A pipe has nothing to read, and is not waited for. */
@@ -577,8 +578,9 @@ int shmq__log_ceiling_read(int dir, const uint8_t log_id[16], struct log_ceiling
 	for (i = 0; i < 2; i++) {
 		if (pread(fd, &c, sizeof(c), (off_t)i * LOG_BLOCK) != (ssize_t)sizeof(c) ||
 		    c.magic != LOG_MAGIC_CEILING ||
-		    c.checksum != shmq__log_sum(0, &c, offsetof(struct log_ceiling, checksum)) ||
-		    memcmp(c.log_id, log_id, sizeof(c.log_id)) != 0)
+		    c.checksum != shmq__log_sum(owner->partition, &c,
+						offsetof(struct log_ceiling, checksum)) ||
+		    memcmp(c.log_id, owner->log_id, sizeof(c.log_id)) != 0)
 			continue;
 		if (!found || c.serial > out->serial)
 			*out = c;

@@ -41,8 +41,8 @@ int shmq__log_recover(int dir, const struct log_owner *owner, uint64_t depth, st
 		      shmq__log_found *found, void *arg, struct shmq__why *why);
 
 /* The ceiling that counts.  0, SHMQ_EEMPTY (none), SHMQ_ECORRUPT (none that is
- * whole or of this log), -errno. */
-int shmq__log_ceiling_read(int dir, const uint8_t log_id[16], struct log_ceiling *out);
+ * whole and of this partition of this log), -errno. */
+int shmq__log_ceiling_read(int dir, const struct log_owner *owner, struct log_ceiling *out);
 
 struct log_verdict {
 	uint64_t segments, records, bytes;

@@ -1345,7 +1345,7 @@ static struct log_ceiling read_ceiling(struct log *log, int block)
 	if (pread(fd, &c, sizeof(c), block * LOG_BLOCK) == sizeof(c) && c.magic) {
 		CHECK_EQ(c.magic, LOG_MAGIC_CEILING);
 		CHECK_MEM(c.log_id, LOG_ID, 16);
-		CHECK_EQ(c.checksum, shmq__log_sum(0, &c, 44));
+		CHECK_EQ(c.checksum, shmq__log_sum(log->layout.partition, &c, 44));
 	}
 	close(fd);
 	return c;

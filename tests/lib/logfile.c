@@ -345,7 +345,7 @@ void logfile_ceiling(int dir, unsigned block, uint64_t serial, uint64_t seq, uin
 	put8(mem, 16, seq);
 	put(mem, 24, logfile_owner.log_id, 16);
 	put4(mem, 40, is_clean);
-	put4(mem, 44, sum(0, mem, 44));
+	put4(mem, 44, sum(logfile_owner.partition, mem, 44));
 	CHECK_GE(fd, 0);
 	CHECK_EQ(pwrite(fd, mem, BLOCK, (off_t)block * BLOCK), BLOCK);
 	close(fd);

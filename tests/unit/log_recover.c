@@ -668,7 +668,7 @@ TEST(no_seq_below_an_unclean_ceiling_is_given_again)
 	struct said said;
 	int dir = logfile_dir();
 
-	CHECK_EQ(shmq__log_ceiling_read(dir, logfile_owner.log_id, &c), SHMQ_EEMPTY);
+	CHECK_EQ(shmq__log_ceiling_read(dir, &logfile_owner, &c), SHMQ_EEMPTY);
 	logfile_ceiling(dir, 0, 2, 100, 0);
 	CHECK_EQ(resume_at(dir, &said), 100); /* before any record */
 	logfile_write(&f, dir);
@@ -676,7 +676,7 @@ TEST(no_seq_below_an_unclean_ceiling_is_given_again)
 	CHECK_EQ(said.lines, 0);
 	logfile_ceiling(dir, 1, 3, FIRST + RECORDS - 2, 0); /* across the wrap */
 	CHECK_EQ(resume_at(dir, &said), FIRST + RECORDS);
-	CHECK_OK(shmq__log_ceiling_read(dir, logfile_owner.log_id, &c));
+	CHECK_OK(shmq__log_ceiling_read(dir, &logfile_owner, &c));
 	CHECK_EQ(c.serial, 3);
 	CHECK_EQ(c.seq, FIRST + RECORDS - 2);
 	logfile_free(&f);
@@ -713,7 +713,7 @@ TEST(the_newer_of_two_ceilings_counts_and_the_other_one_if_it_is_torn)
 		for (i = 0; i < 48; i++) {
 			logfile_ceiling(dir, block, 9, 900, i % 2);
 			logfile_ceiling(dir, !block, 8, 800, 0);
-			CHECK_OK(shmq__log_ceiling_read(dir, logfile_owner.log_id, &c));
+			CHECK_OK(shmq__log_ceiling_read(dir, &logfile_owner, &c));
 			CHECK_EQ(c.serial, 9);
 			CHECK_EQ(c.seq, 900);
 			CHECK_EQ(c.is_clean, i % 2);
@@ -721,11 +721,10 @@ TEST(the_newer_of_two_ceilings_counts_and_the_other_one_if_it_is_torn)
 			CHECK_EQ(pread(fd, &byte, 1, block * LOG_BLOCK + i), 1);
 			byte ^= (char)(1 << i % 8);
 			CHECK_EQ(pwrite(fd, &byte, 1, block * LOG_BLOCK + i), 1);
-			CHECK_OK(shmq__log_ceiling_read(dir, logfile_owner.log_id, &c));
+			CHECK_OK(shmq__log_ceiling_read(dir, &logfile_owner, &c));
 			CHECK_EQ(c.seq, 800);
 			CHECK_EQ(pwrite(fd, "x", 1, !block * LOG_BLOCK + i), 1);
-			CHECK_EQ(shmq__log_ceiling_read(dir, logfile_owner.log_id, &c),
-				 SHMQ_ECORRUPT);
+			CHECK_EQ(shmq__log_ceiling_read(dir, &logfile_owner, &c), SHMQ_ECORRUPT);
 			close(fd);
 		}
 	}
@@ -734,7 +733,7 @@ TEST(the_newer_of_two_ceilings_counts_and_the_other_one_if_it_is_torn)
 	close(dir);
 }
 
-TEST(a_ceiling_that_is_no_file_or_of_another_log_counts_for_nothing)
+TEST(a_ceiling_that_is_no_file_or_of_another_log_or_partition_counts_for_nothing)
 {
 	struct log_owner other = logfile_owner;
 	struct log_ceiling c;
@@ -744,7 +743,11 @@ TEST(a_ceiling_that_is_no_file_or_of_another_log_counts_for_nothing)
 
 	logfile_ceiling(dir, 0, 1, 100, 0);
 	other.log_id[0]++;
-	CHECK_EQ(shmq__log_ceiling_read(dir, other.log_id, &c), SHMQ_ECORRUPT);
+	CHECK_EQ(shmq__log_ceiling_read(dir, &other, &c), SHMQ_ECORRUPT);
+	other = logfile_owner;
+	other.partition--;
+	CHECK_EQ(shmq__log_ceiling_read(dir, &other, &c), SHMQ_ECORRUPT);
+	CHECK_OK(shmq__log_ceiling_read(dir, &logfile_owner, &c));
 	for (how = 0; how < 4; how++) {
 		CHECK_EQ(unlinkat(dir, "ceiling", how == 2 ? AT_REMOVEDIR : 0), 0);
 		if (how == 0)
@@ -755,7 +758,7 @@ TEST(a_ceiling_that_is_no_file_or_of_another_log_counts_for_nothing)
 			CHECK_EQ(symlinkat("nowhere", dir, "ceiling"), 0);
 		else
 			logfile_put(dir, "ceiling", "SHMQcel1", 8);
-		CHECK_EQ(shmq__log_ceiling_read(dir, logfile_owner.log_id, &c), SHMQ_ECORRUPT);
+		CHECK_EQ(shmq__log_ceiling_read(dir, &logfile_owner, &c), SHMQ_ECORRUPT);
 		CHECK_EQ(resume_at(dir, &said), 0);
 		check_said(&said, "ceiling is damaged");
 	}
