@@ -18,6 +18,7 @@
 #include "files.h"
 #include "options.h"
 #include "parent.h"
+#include "privilege.h"
 #include "ready.h"
 #include "service.h"
 #include "tailer.h"
@@ -126,6 +127,11 @@ int main(int argc, char **argv)
 	prctl(PR_SET_NAME, "shmqd"); /* not after how it was executed */
 	if (o.fd >= 0)
 		fcntl(o.fd, F_SETFD, FD_CLOEXEC);
+	/* One that starts has yet to find its files and log. */
+	if (o.role != ROLE_START)
+		privilege_shed(o.role == ROLE_CONTROL ? PRIVILEGE_CONTROL :
+			       o.role == ROLE_TAILER  ? PRIVILEGE_TAILER :
+							PRIVILEGE_PARENT);
 	switch (o.role) {
 	case ROLE_CONTROL:
 		return control_run(&o);

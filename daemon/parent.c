@@ -17,6 +17,7 @@
 #include "gather.h"
 #include "link.h"
 #include "manifest.h"
+#include "privilege.h"
 #include "proc.h"
 #include "ready.h"
 #include "service.h"
@@ -696,6 +697,9 @@ int parent_run(struct options *o, int ready_fd)
 	rc = o->role == ROLE_PARENT ? take_over(&p) : begin(&p);
 	if (rc >= 0)
 		return rc;
+	rc = privilege_shed(PRIVILEGE_PARENT);
+	if (rc)
+		log_warn("giving up privileges: %s: going on with them", strerror(-rc));
 	if (service_watchdog_ns())
 		p.watchdog_due = shmq__clock_monotonic_ns();
 	rc = supervise(&p);

@@ -17,6 +17,7 @@
 
 #include "bounds.h"
 #include "place.h"
+#include "privilege.h"
 #include "shmem.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -80,6 +81,7 @@ static void become_disposable(const struct populate *job, pid_t parent)
 	sigset_t none;
 	int sig, fd;
 
+	privilege_shed(PRIVILEGE_MEMORY);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
