@@ -418,7 +418,7 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 		.pages = t->rec->pages_asked == SHMQ_PAGES_4K ? SHMQ_PAGES_4K : SHMQ_PAGES_AUTO,
 		.lock = SHMQ_LOCK_NEVER,
 	};
-	struct place_answer where;
+	struct place_answer where = { 0 };
 	struct registry_range range;
 	unsigned slab;
 	int error = limits_arena(x, bytes);

@@ -26,10 +26,8 @@ static void name_item(const struct config_item *item, char *out, size_t bytes)
 		snprintf(out, bytes, "%s \"%s\": %s", item->section, item->title, item->key);
 }
 
-static const char *effect(const struct config_item *from, const struct config_item *to)
+static const char *effect(const struct config_item *item)
 {
-	const struct config_item *item = to ? to : from;
-
 	if (config_is_for_start(item))
 		return " (when the bus is started next)";
 	if (!strcmp(item->section, "topic"))
@@ -40,12 +38,13 @@ static const char *effect(const struct config_item *from, const struct config_it
 static void tell(void *arg, const struct config_item *from, const struct config_item *to)
 {
 	struct told *told = arg;
+	const struct config_item *item = to ? to : from;
 	char name[SHMQ_NAME_MAX + 64], line[1024];
 	size_t n;
 
-	name_item(to ? to : from, name, sizeof(name));
+	name_item(item, name, sizeof(name));
 	snprintf(line, sizeof(line), "%s: %.200s -> %.200s%s", name, from ? from->value : "not set",
-		 to ? to->value : "not set", effect(from, to));
+		 to ? to->value : "not set", effect(item));
 	log_info("configuration: %s", line);
 	n = strlen(line);
 	/* Whole lines, and a mark where more would follow. */
