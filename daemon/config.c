@@ -700,14 +700,14 @@ unsigned config_compare(const struct config *from, const struct config *to, conf
 
 	for (i = 0; from && i < from->item_count; i++)
 		if (!find_item(to, &from->item[i])) {
-			change(arg, &from->item[i], NULL);
+			change(arg, &from->item[i], from->item[i].value, NULL);
 			n++;
 		}
 	for (i = 0; to && i < to->item_count; i++) {
 		other = find_item(from, &to->item[i]);
 		if (other && !strcmp(other->value, to->item[i].value))
 			continue;
-		change(arg, other, &to->item[i]);
+		change(arg, &to->item[i], other ? other->value : NULL, to->item[i].value);
 		n++;
 	}
 	return n;

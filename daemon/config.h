@@ -77,10 +77,10 @@ void config_free(struct config *config);
  * before is. */
 int config_put(const struct config *config, const char *path);
 
-/* What differs between two, either of which may be NULL: `from` or `to` is NULL
- * where a setting is not there.  Returns how many. */
-typedef void (*config_change)(void *arg, const struct config_item *from,
-			      const struct config_item *to);
+/* What differs between two, either of which may be NULL: from which value to which,
+ * NULL where the setting is not there.  Returns how many. */
+typedef void (*config_change)(void *arg, const struct config_item *item, const char *from,
+			      const char *to);
 unsigned config_compare(const struct config *from, const struct config *to, config_change change,
 			void *arg);
 /* Whether a change of it has to wait for the next start of the bus. */

@@ -410,18 +410,19 @@ static void read_force(const struct options *o, struct config **out)
 			shmq_strerror(error));
 }
 
-static void print_item(const char *sign, const struct config_item *item)
+static void print_item(const char *sign, const struct config_item *item, const char *value)
 {
-	printf("%s%s\t%s\t%s\t%s\n", sign, item->section, item->title, item->key, item->value);
+	printf("%s%s\t%s\t%s\t%s\n", sign, item->section, item->title, item->key, value);
 }
 
-static void print_change(void *arg, const struct config_item *from, const struct config_item *to)
+static void print_change(void *arg, const struct config_item *item, const char *from,
+			 const char *to)
 {
 	(void)arg;
 	if (from)
-		print_item("-\t", from);
+		print_item("-\t", item, from);
 	if (to)
-		print_item(config_is_for_start(to) ? "+start\t" : "+\t", to);
+		print_item(config_is_for_start(item) ? "+start\t" : "+\t", item, to);
 }
 
 static int list(const struct options *o, const char *which)
@@ -445,7 +446,7 @@ static int list(const struct options *o, const char *which)
 		config_compare(force, file, print_change, NULL);
 	else
 		for (i = 0; shown && i < shown->item_count; i++)
-			print_item("", &shown->item[i]);
+			print_item("", &shown->item[i], shown->item[i].value);
 	config_free(file);
 	config_free(force);
 	return fflush(stdout) ? EXIT_FAILED : EXIT_OK;

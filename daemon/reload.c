@@ -35,16 +35,15 @@ static const char *effect(const struct config_item *item)
 	return "";
 }
 
-static void tell(void *arg, const struct config_item *from, const struct config_item *to)
+static void tell(void *arg, const struct config_item *item, const char *from, const char *to)
 {
 	struct told *told = arg;
-	const struct config_item *item = to ? to : from;
 	char name[SHMQ_NAME_MAX + 64], line[1024];
 	size_t n;
 
 	name_item(item, name, sizeof(name));
-	snprintf(line, sizeof(line), "%s: %.200s -> %.200s%s", name, from ? from->value : "not set",
-		 to ? to->value : "not set", effect(item));
+	snprintf(line, sizeof(line), "%s: %.200s -> %.200s%s", name, from ? from : "not set",
+		 to ? to : "not set", effect(item));
 	log_info("configuration: %s", line);
 	n = strlen(line);
 	/* Whole lines, and a mark where more would follow. */

@@ -188,13 +188,13 @@ TEST(limits_are_of_the_uid_else_of_everyone_but_the_owner)
 
 static char changes[1024];
 
-static void note_change(void *arg, const struct config_item *from, const struct config_item *to)
+static void note_change(void *arg, const struct config_item *item, const char *from, const char *to)
 {
 	size_t used = strlen(changes);
 
 	(void)arg;
-	snprintf(changes + used, sizeof(changes) - used, "%s:%s>%s;", (to ? to : from)->key,
-		 from ? from->value : "", to ? to->value : "");
+	snprintf(changes + used, sizeof(changes) - used, "%s:%s>%s;", item->key, from ? from : "",
+		 to ? to : "");
 }
 
 TEST(what_differs_is_told)

@@ -27,10 +27,10 @@ static void say(void *arg, const char *text)
 	mistakes++;
 }
 
-static void differ(void *arg, const struct config_item *from, const struct config_item *to)
+static void differ(void *arg, const struct config_item *item, const char *from, const char *to)
 {
 	(void)arg;
-	FAIL("%s differs from itself", (from ? from : to)->key);
+	FAIL("%s differs from itself: %s, %s", item->key, from ? from : "", to ? to : "");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
