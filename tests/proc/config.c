@@ -15,15 +15,19 @@ enum { GUEST = 4711, ROUNDS = 12 };
 
 static char path[256];
 
+/* At once: a worker may be about to read it. */
 static void write_config(const char *text)
 {
+	char fresh[300];
 	FILE *out;
 
 	snprintf(path, sizeof(path), "%s/bus.conf", test_tmpdir());
-	out = fopen(path, "w");
+	snprintf(fresh, sizeof(fresh), "%s.new", path);
+	out = fopen(fresh, "w");
 	CHECK(out);
 	CHECK_GE(fputs(text, out), 0);
 	CHECK_OK(fclose(out));
+	CHECK_OK(rename(fresh, path));
 }
 
 static pid_t begin(const char *text)
@@ -141,7 +145,7 @@ TEST(a_uid_has_no_more_topics_than_it_may)
 	begin_limited("limits \"everyone\" { topics = 2 }\n");
 	guest = test_spawn(try_topics, NULL);
 	await(stage, 1);
-	CHECK_EQ(test_bus_kill("control"), 1);
+	CHECK_GE(test_bus_kill("control"), 1); /* a child that populates is another */
 	reach(stage, 2);
 	CHECK_EQ(test_join(guest), 0);
 	test_bus_stop();
