@@ -33,7 +33,8 @@ static_link() {
 		"$root/lib/libshmq.a" $(pkg-config --static --libs shmq | sed 's/-lshmq//') && "$dir/s"
 }
 all_can_read() { [ -z "$(find "$dir/stage" -type f ! -perm -444)" ]; }
-units() { grep -q '^ExecStart=/usr/bin/shmqd' "$root/lib/systemd/system/shmqd@.service" && [ -s "$root/lib/systemd/user/shmqd@.service" ]; }
+units() { grep -q '^ExecStart=/usr/bin/shmqd' "$root/lib/systemd/system/shmqd@.service" && [ -s "$root/lib/systemd/user/shmqd@.service" ] &&
+	grep -q '^ExecStart=/usr/bin/shmq .* metrics --listen' "$root/lib/systemd/system/shmq-metrics@.service"; }
 # What it says of users and documentation that a machine without shmq lacks is no fault of the units.
 verified() {
 	command -v systemd-analyze >/dev/null || { echo '# no systemd-analyze' && return; }
