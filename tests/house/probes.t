@@ -4,7 +4,7 @@
 header=$(printf '#include <sys/sdt.h>\n' | ${CC:-cc} -E - >/dev/null 2>&1 && echo yes)
 library=$SHMQ_BUILD/libshmq.so
 notes=$(readelf -n "$library" 2>/dev/null)
-echo "1..8"
+echo "1..9"
 n=0 failed=0
 
 result() { # code, name, reason for which it is skipped
@@ -41,6 +41,9 @@ trace() { # prints how often publish was passed
 }
 tracer=$why
 [ "$tracer" ] || command -v bpftrace >/dev/null || tracer="no bpftrace"
+[ "$tracer" ] || [ "$(bpftrace -l "usdt:$library:shmq:*" 2>/dev/null | wc -l)" = 5 ]
+result $? "a_tracer_lists_all_of_them" "$tracer"
+[ "$tracer" ] || [ -e /sys/kernel/tracing/uprobe_events ] || tracer="this kernel has no uprobes"
 [ "$tracer" ] || bpftrace -e 'BEGIN { exit(); }' >/dev/null 2>&1 || tracer="this machine lets nobody trace"
 [ "$tracer" ] || trace | grep -q '@: [1-9]'
 result $? "a_tracer_sees_messages" "$tracer"
