@@ -45,6 +45,8 @@ static const char help[] =
 	"  --linger SECONDS     how long it must be empty for that (default: 5)\n"
 	"  --log FILE           log there (default: <bus>.log in the runtime directory)\n"
 	"  --log-level LEVEL    error, warn, info or debug (default: info)\n"
+	"  --sandbox WHICH      the filter of system calls: auto where the kernel has one,\n"
+	"                       off, or require to fail without (default: auto)\n"
 	"  --topology SPEC      decide placement for another machine: an hwloc XML file,\n"
 	"                       or synthetic: and an hwloc description (tests)\n"
 	"  --first-seq N        number of the first message of new topics (tests)\n"
@@ -68,6 +70,7 @@ enum long_option {
 	OPT_LINGER,
 	OPT_LOG,
 	OPT_LEVEL,
+	OPT_SANDBOX,
 	OPT_TOPOLOGY,
 	OPT_FIRST_SEQ,
 	OPT_ALLOW,
@@ -92,6 +95,7 @@ static const struct option long_options[] = {
 	{ "linger", required_argument, NULL, OPT_LINGER },
 	{ "log", required_argument, NULL, OPT_LOG },
 	{ "log-level", required_argument, NULL, OPT_LEVEL },
+	{ "sandbox", required_argument, NULL, OPT_SANDBOX },
 	{ "topology", required_argument, NULL, OPT_TOPOLOGY },
 	{ "first-seq", required_argument, NULL, OPT_FIRST_SEQ },
 	{ "allow", required_argument, NULL, OPT_ALLOW },
@@ -115,6 +119,19 @@ static int misuse(const char *what, const char *value)
 {
 	fprintf(stderr, "shmqd: %s: \"%s\": see shmqd --help\n", what, value);
 	return EXIT_USAGE;
+}
+
+static int parse_sandbox(const char *text, enum sandbox *out)
+{
+	static const char *const names[] = { "auto", "off", "require" };
+	unsigned i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(text, names[i])) {
+			*out = (enum sandbox)i;
+			return -1;
+		}
+	return misuse("--sandbox wants auto, off or require", text);
 }
 
 static int parse_linger(const char *text, int64_t *out)
@@ -215,6 +232,8 @@ static int parse_one(int opt, const char *value, struct options *o, struct given
 			return misuse("--log-level", value);
 		o->said.level = (int)level + 1;
 		return -1;
+	case OPT_SANDBOX:
+		return parse_sandbox(value, &o->sandbox);
 	case OPT_TOPOLOGY:
 		o->topology = value;
 		return -1;

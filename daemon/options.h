@@ -30,6 +30,7 @@ struct options {
 	char bus[SHMQ_BUS_NAME_MAX + 1];
 	char dir[108]; /* resolved */
 	int foreground, on_demand;
+	enum sandbox { SANDBOX_AUTO, SANDBOX_OFF, SANDBOX_REQUIRE } sandbox;
 	int is_activated; /* the socket is a service manager's, which stays */
 	int64_t linger_ns;
 	const char *log;

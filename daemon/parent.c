@@ -20,6 +20,7 @@
 #include "privilege.h"
 #include "proc.h"
 #include "ready.h"
+#include "sandbox.h"
 #include "service.h"
 #include "upgrade.h"
 
@@ -213,7 +214,8 @@ static void describe_end(const struct worker *w, char *text, size_t bytes)
 	if (waitpid(w->pid, &status, WNOHANG) != w->pid)
 		snprintf(text, bytes, "ended");
 	else if (WIFSIGNALED(status))
-		snprintf(text, bytes, "was killed by signal %d", WTERMSIG(status));
+		snprintf(text, bytes, "was killed by signal %d%s", WTERMSIG(status),
+			 WTERMSIG(status) == SIGSYS ? " (SIGSYS: a call the sandbox refuses)" : "");
 	else
 		snprintf(text, bytes, "exited with %d", WEXITSTATUS(status));
 }
@@ -557,12 +559,34 @@ static void renew_store(const struct parent *p)
 			service_store(i, p->slab[i].fd);
 }
 
+/* -1, or the exit code. */
+static int enter_sandbox(struct parent *p)
+{
+	char text[SHMQ_ERROR_TEXT_MAX];
+	int error = p->o->sandbox == SANDBOX_OFF ? 0 : sandbox_enter();
+
+	if (!error)
+		return -1;
+	if (p->o->sandbox != SANDBOX_REQUIRE) {
+		log_warn("no filter of system calls here (%s): going on without", strerror(-error));
+		return -1;
+	}
+	snprintf(text, sizeof(text),
+		 "filtering system calls: %s: allow seccomp here, or start without "
+		 "--sandbox require",
+		 strerror(-error));
+	return say_start_failed(p, EXIT_FAILED, text);
+}
+
 static int begin(struct parent *p)
 {
 	struct shmq__why why = { "" };
 	char text[SHMQ_ERROR_TEXT_MAX];
 	int rc = take_lock(p);
 
+	if (rc >= 0)
+		return rc;
+	rc = enter_sandbox(p);
 	if (rc >= 0)
 		return rc;
 	if (!p->o->foreground && !p->o->log)
