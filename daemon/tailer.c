@@ -33,6 +33,10 @@
 /* How long a new topic waits for us at most, and a parent that stops.  To look costs a
  * load and a call. */
 #define LOOK_NS UINT64_C(50000000)
+/* ... and once nothing has come for a while: each look ends a sleep, and to begin one
+ * anew takes as long as there are lanes. */
+#define LOOK_IDLE_NS UINT64_C(400000000)
+#define IDLE_NS UINT64_C(3000000000)
 #define IO_WAIT_NS INT64_C(500000)
 /* Publishers that have just sent send again soon.  Until then nobody is to wake
  * us: that takes them longer than the message.  So we look again after a while,
@@ -78,9 +82,10 @@ struct tailer {
 	uint32_t change; /* of the registry when we looked at its topics */
 	int is_to_look;  /* ... whether it has changed or not */
 	uint64_t look_ns;
-	int is_stuck;  /* a lane has no buffer, or its disk is full */
-	int is_fed;    /* a lane had something when it was looked at last */
-	int is_rushed; /* ... so much of a ring that we should hurry */
+	uint64_t fed_ns; /* when something was there last, or a topic came or went */
+	int is_stuck;    /* a lane has no buffer, or its disk is full */
+	int is_fed;      /* a lane had something when it was looked at last */
+	int is_rushed;   /* ... so much of a ring that we should hurry */
 	uint64_t spin_until_ns;
 	int is_stopping; /* the bus ends: read all there is */
 	int is_over;     /* the parent is gone */
@@ -355,6 +360,7 @@ static void look_at_topics(struct tailer *t)
 		return;
 	t->change = change;
 	t->is_to_look = 0;
+	t->fed_ns = shmq__clock_monotonic_ns();
 	drop_removed(t);
 	shmq_topic_each(t->bus, consider, t);
 	tail_keep_sweep(t->keep);
@@ -366,7 +372,7 @@ static void look_around(struct tailer *t, uint64_t now)
 		return;
 	read_link(t);
 	look_at_topics(t);
-	t->look_ns = now + LOOK_NS;
+	t->look_ns = now + (now < t->fed_ns + IDLE_NS ? LOOK_NS : LOOK_IDLE_NS);
 }
 
 static void wait_for_more(struct tailer *t, uint64_t due)
@@ -405,6 +411,8 @@ static void run(struct tailer *t)
 	while (!t->is_over && !(t->is_stopping && LIST_EMPTY(&t->tails))) {
 		look_around(t, shmq__clock_monotonic_ns());
 		more = pump_all(t);
+		if (t->is_fed || t->is_stuck)
+			t->fed_ns = shmq__clock_monotonic_ns();
 		due = tend_all(t);
 		if (more)
 			tail_io_reap(t->io, 0);

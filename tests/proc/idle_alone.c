@@ -11,7 +11,22 @@
 
 enum { PROCESSES = 20, SUBSCRIBERS = 5, WINDOW_S = 10 };
 
-/* Nanoseconds that all threads of a process have run so far. */
+/* Nanoseconds that a thread of a process has run so far. */
+static uint64_t thread_ns(pid_t pid, const char *thread)
+{
+	unsigned long long ns;
+	char path[300];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/schedstat", (int)pid, thread);
+	file = fopen(path, "re");
+	if (!file || fscanf(file, "%llu", &ns) != 1)
+		SKIP("this kernel does not account run time (%s)", path);
+	fclose(file);
+	return ns;
+}
+
+/* ... that all of them have. */
 static uint64_t run_ns(pid_t pid)
 {
 	char path[300];
@@ -23,20 +38,9 @@ static uint64_t run_ns(pid_t pid)
 	dir = opendir(path);
 	if (!dir)
 		FAIL("%s: %s", path, strerror(errno));
-	while ((entry = readdir(dir))) {
-		unsigned long long ns;
-		FILE *file;
-
-		if (entry->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/schedstat", (int)pid,
-			 entry->d_name);
-		file = fopen(path, "re");
-		if (!file || fscanf(file, "%llu", &ns) != 1)
-			SKIP("this kernel does not account run time (%s)", path);
-		fclose(file);
-		sum += ns;
-	}
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			sum += thread_ns(pid, entry->d_name);
 	closedir(dir);
 	return sum;
 }
@@ -131,6 +135,48 @@ TEST_WITHIN(one_hundred_sleepers_and_a_blocked_publisher_take_a_thousandth_of_a_
 	CHECK_LE(sum, (uint64_t)window / 1000 * (uint64_t)test_slowdown());
 	for (int i = 0; i < PROCESSES + 1; i++)
 		CHECK_EQ(test_kill_wait(pid[i], SIGKILL), 128 + SIGKILL);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int take_own(void *arg, const struct shmq_client_info *client)
+{
+	if (client->is_own)
+		*(pid_t *)arg = client->pid;
+	return 0;
+}
+
+TEST_WITHIN(the_tailer_of_a_hundred_topics_that_stand_still_takes_a_thousandth_of_a_processor, 60)
+{
+	enum { TOPICS = 100, STILL_MS = 4000, LOOK_MS = 3000 };
+	char thread[16];
+	uint64_t before, ran;
+	int64_t from, window;
+	shmq_bus *bus;
+	pid_t tailer = 0;
+
+	test_bus_start();
+	bus = test_bus_open();
+	for (unsigned i = 0; i < TOPICS; i++) {
+		char topic[8];
+
+		snprintf(topic, sizeof(topic), "t%u", i);
+		create(bus, topic, .depth = 1024, .slot_bytes = 64, .log = SHMQ_LOG_BLOCK,
+		       .segment_bytes = 1 << 20);
+	}
+	test_sleep_ms(STILL_MS); /* so long it looks out for more */
+	CHECK_OK(shmq_client_each(bus, take_own, &tailer));
+	CHECK_GT(tailer, 0);
+	/* Not those of its ring: the kernel ends them when they are idle. */
+	snprintf(thread, sizeof(thread), "%d", (int)tailer);
+	before = thread_ns(tailer, thread);
+	from = test_now_ns();
+	test_sleep_ms(LOOK_MS);
+	window = test_now_ns() - from;
+	ran = thread_ns(tailer, thread) - before;
+	NOTE("%.3f ms in %.1f s: %.4f %%", (double)ran / 1e6, (double)window / 1e9,
+	     100 * (double)ran / (double)window);
+	CHECK_LE(ran, (uint64_t)window / 1000 * (uint64_t)test_slowdown());
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
