@@ -192,6 +192,58 @@ TEST(a_cursor_keeps_what_it_needs_only_where_it_is_asked_to_and_else_is_told)
 	test_bus_stop();
 }
 
+static int is_compacted(void *arg)
+{
+	(void)arg;
+	return test_bus_log_has("superseded messages were dropped");
+}
+
+/* All are of one key, so that but for the cursor one of them would be left. */
+TEST(what_is_superseded_goes_before_a_cursor_and_not_behind_it)
+{
+	enum { COUNT = 30000, STORED = 1000 };
+	char buf[BYTES];
+	struct shmq_msg out = { .data = buf, .len = BYTES, .key = "k", .key_len = 1 }, msg;
+	uint64_t n, next = 0;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .segment_bytes = 1 << 20,
+	       .flags = SHMQ_TOPIC_RETAIN_KEYS | SHMQ_TOPIC_RETAIN_CURSORS);
+	pub = open_pub(bus, "t");
+	for (n = 0; n < COUNT; n++) {
+		fill(buf, sizeof(buf), n);
+		CHECK_OK(shmq_publish_msg(pub, &out));
+		if (n + 1 != STORED)
+			continue;
+		CHECK_OK(shmq_pub_wait_confirm(pub, 0, n, SHMQ_WRITTEN, PATIENCE));
+		sub = open_stored(bus);
+		expect(sub, 0, STORED);
+		CHECK_OK(shmq_sub_store_cursor(sub));
+		shmq_sub_close(sub);
+	}
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, COUNT - 1, SHMQ_WRITTEN, PATIENCE));
+	if (!test_wait_until(is_compacted, NULL, 60000))
+		FAIL("nothing is dropped");
+	sub = open_stored(bus);
+	expect(sub, STORED, COUNT);
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	shmq_sub_close(sub);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	for (n = 0; next < COUNT; n++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		next = msg.seq + 1;
+	}
+	CHECK_GE(n, COUNT - STORED);
+	CHECK_LT(n, COUNT - STORED / 2);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- partitions ------------------------------------------------------------ */
 
 TEST(each_partition_goes_on_where_it_was_and_one_may_be_read_alone)
