@@ -113,6 +113,7 @@ static const struct option long_options[] = {
 #define GUESTS 16u
 #define LINGER_NS INT64_C(5000000000)
 
+static const char *const sandbox_names[] = { "auto", "off", "require" };
 static const char *const role_names[] = { "start", "parent", "control", "tailer", "trial" };
 
 static int misuse(const char *what, const char *value)
@@ -123,11 +124,10 @@ static int misuse(const char *what, const char *value)
 
 static int parse_sandbox(const char *text, enum sandbox *out)
 {
-	static const char *const names[] = { "auto", "off", "require" };
 	unsigned i;
 
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (!strcmp(text, names[i])) {
+	for (i = 0; i < sizeof(sandbox_names) / sizeof(sandbox_names[0]); i++)
+		if (!strcmp(text, sandbox_names[i])) {
 			*out = (enum sandbox)i;
 			return -1;
 		}
@@ -558,6 +558,8 @@ static int become(const struct options *o, enum role role, int fd, int program)
 		SAY("--guests", guests);
 	if (o->topology)
 		SAY("--topology", o->topology);
+	if (o->sandbox)
+		SAY("--sandbox", sandbox_names[o->sandbox]);
 	if (o->on_demand)
 		said[count++] = "--on-demand";
 	if (o->is_activated)

@@ -15,6 +15,12 @@
  * or not in this kernel; or -errno. */
 int sandbox_enter(void);
 
+/* By landlock: files are made, written, renamed and removed below these directories
+ * alone, each of which may be missing: then what leads there counts.  0; -ENOSYS: not
+ * in this kernel, or not so that files can be renamed between directories; or
+ * -errno. */
+int sandbox_limit_writes(const char *const *directories, unsigned count);
+
 /* Number of calls refused, and each of them. */
 unsigned sandbox_count(void);
 int sandbox_call(unsigned i);

@@ -27,6 +27,7 @@
 #include "shmem.h"
 #include "sub.h"
 #include "tail_lane.h"
+#include "sandbox.h"
 
 #define LOCK_TIMEOUT_NS INT64_C(10000000000)
 #define BUS_TIMEOUT_NS INT64_C(10000000000)
@@ -452,6 +453,17 @@ static int join_bus(struct tailer *t)
 	return shmq_waitset_create(t->bus, &t->set);
 }
 
+/* It reads what publishers wrote and writes the logs, and nothing else.  Not so the
+ * other workers, which read of clients in /proc what landlock would deny them. */
+static void limit_writes(const struct tailer *t)
+{
+	const char *const directories[] = { t->dir, "/dev" };
+	int error = t->o->sandbox == SANDBOX_OFF ? 0 : sandbox_limit_writes(directories, 2);
+
+	if (error)
+		log_info("no limit on where this process writes (landlock: %s)", strerror(-error));
+}
+
 int tailer_run(const struct options *o)
 {
 	static struct tailer tailer;
@@ -485,6 +497,7 @@ int tailer_run(const struct options *o)
 			  *why.text ? why.text : shmq_strerror(t->lock_fd));
 		return EXIT_FAILED;
 	}
+	limit_writes(t);
 	error = tail_io_create(&(struct tail_io_options){ 0 }, &t->io);
 	if (!error)
 		error = tail_keep_create(t->dir, &t->keep);

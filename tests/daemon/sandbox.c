@@ -8,6 +8,7 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -15,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -52,6 +55,60 @@ TEST(who_makes_a_call_that_is_refused_is_killed_by_sigsys)
 	status = end_of_call(0x40000000 + SYS_getpid);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
 #endif
+}
+
+/* In a child that may write below the directory `own` and one that is not there yet. */
+static int write_around(void *arg)
+{
+	const char *dir = test_tmpdir();
+	char own[256], missing[256], path[300], other[300];
+	const char *const may[] = { own, missing };
+	int fd;
+
+	(void)arg;
+	snprintf(own, sizeof(own), "%s/own", dir);
+	snprintf(missing, sizeof(missing), "%s/own/logs/bus", dir);
+	CHECK_OK(mkdir(own, 0700));
+	if (sandbox_limit_writes(may, 2) == -ENOSYS)
+		return 99;
+	snprintf(path, sizeof(path), "%s/logs", own);
+	CHECK_OK(mkdir(path, 0700));
+	CHECK_OK(mkdir(missing, 0700));
+	snprintf(path, sizeof(path), "%s/file", own);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	CHECK_GE(fd, 0);
+	close(fd);
+	snprintf(other, sizeof(other), "%s/file", missing);
+	CHECK_OK(rename(path, other));
+	CHECK_OK(truncate(other, 10));
+	CHECK_OK(unlink(other));
+	snprintf(path, sizeof(path), "%s/file", dir);
+	CHECK_LT(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 0);
+	CHECK_EQ(errno, EACCES);
+	CHECK_LT(mkdir(path, 0700), 0);
+	CHECK_LT(open("/dev/null", O_WRONLY | O_CLOEXEC), 0);
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	CHECK_GE(fd, 0);
+	close(fd);
+	/* Memory is no file. */
+	fd = memfd_create("any", MFD_CLOEXEC);
+	CHECK_OK(ftruncate(fd, 4096));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	CHECK_GE(open(path, O_RDWR | O_CLOEXEC), 0);
+	_exit(0);
+}
+
+TEST(files_are_written_below_what_is_named_and_nowhere_else)
+{
+	int code;
+
+#ifdef SHMQ_SANITIZE
+	SKIP("sanitizers write reports anywhere");
+#endif
+	code = test_join(test_spawn(write_around, NULL));
+	if (code == 99)
+		SKIP("no landlock here");
+	CHECK_EQ(code, 0);
 }
 
 /* Of the process that serves and its parent: 0 no filter, 2 one. */
