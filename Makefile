@@ -463,7 +463,7 @@ deb: build/.deps-doc build/.deps-deb dist ## Debian packages of that source, che
 	@cd build/deb && ls *.deb
 
 check-deb: deb ## install those packages in a new root of Debian 12 and run the demonstration there (root)
-	@tests/root/run build/deb
+	@tests/packages/run build/deb
 
 clean: ## remove build/
 	rm -rf build
