@@ -107,12 +107,14 @@ static void ask_to_reload(struct parent *p)
 static void reloaded(struct parent *p, uint32_t which)
 {
 	struct config *config = NULL;
+	int error;
 
 	if (which)
 		p->reloaded = which;
 	if (p->reloaded == p->reloads)
 		service_notify("READY=1");
-	if (config_read(p->files.conf, &config, NULL, NULL) && config)
+	error = config_read(p->files.conf, &config, NULL, NULL);
+	if (error && error != -ENOENT) /* the one before stands */
 		return;
 	if (options_apply(p->o, config))
 		config_free(config);
