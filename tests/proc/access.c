@@ -694,6 +694,7 @@ TEST_WITHIN(a_bus_with_hundreds_of_slabs_lives_through_deaths, 120)
 	CHECK_EQ(test_bus_kill("control"), 1);
 	make(bus, "after", SHMQ_BLOCK);
 	CHECK_EQ(test_bus_kill("parent"), 1);
+	test_bus_await_killed();
 	await_event(bus, SHMQ_EVENT_REATTACHED, 0);
 	CHECK(test_wait_until(has_parent, NULL, 20000));
 	make(bus, "then", SHMQ_BLOCK);

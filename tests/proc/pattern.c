@@ -101,6 +101,7 @@ static void run(const char *const *roles, unsigned count, unsigned deaths)
 		creates[i] = test_spawn(creator, &me[i]);
 	for (i = 0; i < deaths; i++) {
 		test_sleep_ms(KILL_MS);
+		test_bus_await_killed(); /* who is still dying is no worker to go on with */
 		/* A parent that dies with its worker leaves nobody to go on. */
 		CHECK(test_wait_until(accepts, NULL, 20000));
 		killed += (unsigned)test_bus_kill(roles[i % count]);
