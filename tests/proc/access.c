@@ -614,7 +614,7 @@ TEST(a_guest_lives_through_the_deaths_of_the_supervisor)
 	for (i = 1; i <= 3; i++) {
 		await(stage, 2 * i - 1);
 		if (i == 2)
-			CHECK_EQ(test_bus_kill("control"), 1);
+			CHECK_GE(test_bus_kill("control"), 1);
 		if (i == 3) {
 			CHECK_GE(test_bus_kill(NULL), 1);
 			test_bus_restart("--allow", "md.# publish,subscribe uid:4711", "--allow",
@@ -662,7 +662,7 @@ TEST(who_became_another_uid_does_not_come_back_as_who_it_was)
 	make(bus, "md.a", SHMQ_BLOCK);
 	child = test_spawn(owner_becomes_guest, NULL);
 	await(stage, 1);
-	CHECK_EQ(test_bus_kill("control"), 1);
+	CHECK_GE(test_bus_kill("control"), 1);
 	reach(stage, 2);
 	CHECK_EQ(test_join(child), 0);
 	shmq_bus_close(bus);
@@ -691,9 +691,9 @@ TEST_WITHIN(a_bus_with_hundreds_of_slabs_lives_through_deaths, 120)
 		pub = open_pub(bus, name);
 		send(pub, 'x', LARGE);
 	}
-	CHECK_EQ(test_bus_kill("control"), 1);
+	CHECK_GE(test_bus_kill("control"), 1);
 	make(bus, "after", SHMQ_BLOCK);
-	CHECK_EQ(test_bus_kill("parent"), 1);
+	CHECK_GE(test_bus_kill("parent"), 1);
 	test_bus_await_killed();
 	await_event(bus, SHMQ_EVENT_REATTACHED, 0);
 	CHECK(test_wait_until(has_parent, NULL, 20000));

@@ -103,7 +103,7 @@ TEST(a_cursor_survives_the_reader_the_supervisor_and_all_of_the_bus)
 	sub = open_stored(bus);
 	expect(sub, r->to / 2, r->to);
 	CHECK_OK(shmq_sub_store_cursor(sub));
-	CHECK_EQ(test_bus_kill("control"), 1);
+	CHECK_GE(test_bus_kill("control"), 1);
 	expect(sub, r->to, 4 * DEPTH);
 	CHECK_OK(shmq_sub_store_cursor(sub));
 	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 5 * DEPTH - 1, SHMQ_SYNCED, PATIENCE));

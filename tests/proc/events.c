@@ -235,7 +235,7 @@ TEST(events_go_on_where_they_were_when_the_supervisor_dies)
 		await_sys(sub, SHMQ_SYS_RECOVERY, "a new control worker");
 		await_sys(sub, SHMQ_SYS_ATTACH, "is back");
 	}
-	CHECK_EQ(test_bus_kill("parent"), 1);
+	CHECK_GE(test_bus_kill("parent"), 1);
 	await_sys(sub, SHMQ_SYS_DEATH, "the parent of the bus died");
 	await_sys(sub, SHMQ_SYS_RECOVERY, "has taken over");
 	CHECK_EQ(sub_stats(sub).lost, 0);

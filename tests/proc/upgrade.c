@@ -204,10 +204,10 @@ TEST_WITHIN(a_parent_goes_on_as_what_is_on_disk_and_nothing_is_lost, 120)
 		check_client(&newer, bus);
 	}
 	/* A worker that dies is replaced, and so is the parent, by the same. */
-	CHECK_EQ(test_bus_kill("control"), 1);
+	CHECK_GE(test_bus_kill("control"), 1);
 	traffic_await_reattached(t, COUNT(next) + 1);
 	CHECK_EQ(test_bus_parent_pid(bus), parent);
-	CHECK_EQ(test_bus_kill("parent"), 1);
+	CHECK_GE(test_bus_kill("parent"), 1);
 	await_log("took over bus");
 	traffic_await_flow(t);
 	while ((parent = test_bus_parent_pid(bus)) == 0)
