@@ -119,7 +119,7 @@ static void check_kept(pid_t pid, uint64_t effective, uint64_t permitted)
 
 struct search {
 	shmq_bus *bus;
-	pid_t parent, not, found;
+	pid_t parent, other, found;
 	const char *role;
 };
 
@@ -129,12 +129,12 @@ static int has_worker(void *arg)
 
 	s->parent = test_bus_parent_pid(s->bus);
 	s->found = s->parent ? worker(s->parent, s->role) : 0;
-	return s->found && s->found != s->not ;
+	return s->found && s->found != s->other;
 }
 
-static pid_t await_worker(shmq_bus *bus, const char *role, pid_t not )
+static pid_t await_worker(shmq_bus *bus, const char *role, pid_t other)
 {
-	struct search s = { .bus = bus, .not = not, .role = role };
+	struct search s = { .bus = bus, .other = other, .role = role };
 
 	if (!test_wait_until(has_worker, &s, PATIENCE_MS))
 		FAIL("no %s worker came", role);
@@ -146,7 +146,7 @@ static int has_adopted(void *arg)
 {
 	const struct search *s = arg;
 
-	return test_bus_worker_pid(s->bus) == s->not ;
+	return test_bus_worker_pid(s->bus) == s->other;
 }
 
 static int has_other_parent(void *arg)
@@ -154,7 +154,7 @@ static int has_other_parent(void *arg)
 	const struct search *s = arg;
 	pid_t pid = test_bus_parent_pid(s->bus);
 
-	return pid && pid != s->not ;
+	return pid && pid != s->other;
 }
 
 TEST(each_process_keeps_what_it_needs_and_its_successors_too)
@@ -175,12 +175,12 @@ TEST(each_process_keeps_what_it_needs_and_its_successors_too)
 	check_kept(tailer, 0, CONTROL);
 	/* By the parent that has nothing in force. */
 	CHECK_OK(kill(control, SIGKILL));
-	s = (struct search){ .bus = bus, .not = await_worker(bus, "control", control) };
-	check_kept(s.not, CONTROL, CONTROL);
+	s = (struct search){ .bus = bus, .other = await_worker(bus, "control", control) };
+	check_kept(s.other, CONTROL, CONTROL);
 	if (!test_wait_until(has_adopted, &s, PATIENCE_MS))
 		FAIL("no other worker served");
 	/* By the worker. */
-	s.not = test_bus_parent_pid(bus);
+	s.other = test_bus_parent_pid(bus);
 	CHECK_GE(test_bus_kill("parent"), 1);
 	if (!test_wait_until(has_other_parent, &s, PATIENCE_MS))
 		FAIL("no other parent came");
