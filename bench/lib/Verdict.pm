@@ -136,12 +136,22 @@ sub verdict {
 	return $ahead > $behind ? 'ahead' : 'behind';
 }
 
-# Nothing is better than a limit, so if shmq is, something else was measured.
+# Nothing is better than a limit: if shmq is, something else was measured, and
+# in the tail, where even a limit waits for the machine, a peer of whom the rounds
+# do not show that the limit is ahead was measured by the machine's interruptions.
 sub judge_limits {
-	for my $w (grep { $_->{stat} =~ /^(rate|p50)$/ && $_->{of}{shmq} && $_->{of}{limit} } @_) {
-		my $times = median(advantages($w->{of}{shmq}, $w->{of}{limit}));
-		distrust($w->{name}, sprintf 'shmq is %.2f times as good as the limit, which then is none', $times)
-			if $times > 1.05;
+	for my $w (grep { $_->{of}{limit} } @_) {
+		my ($stat, $limit, %of) = ($w->{stat}, $w->{of}{limit}, %{ $w->{of} });
+		if ($stat =~ /^(rate|p50)$/) {
+			my $times = defined $of{shmq} ? median(advantages($of{shmq}, $limit)) : 0;
+			distrust($w->{name}, sprintf 'shmq is %.2f times as good as the limit, which then is none', $times)
+				if $times > 1.05;
+			next;
+		}
+		for my $who (grep { /^peer/ } sort keys %of) {
+			distrust($of{$who}, 'the limit is not ahead of it: it is the machine that was measured')
+				if verdict(advantages($limit, $of{$who})) ne 'ahead';
+		}
 	}
 	return;
 }

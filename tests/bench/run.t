@@ -118,6 +118,10 @@ figure rtt.spin.64.peer.near.p50 215 ns
 rounds rtt.spin.64.p50 210 210 220 220 230 230 260
 rounds rtt.spin.64.peer.near.p50 215 215 215 - 225 225 225
 rounds rtt.spin.64.peer.slow.p50 2.1 2.1 2.2 2.2 2.3 2.3 2.6
+figure rtt.spin.64.p99 300 ns
+figure rtt.spin.64.limit.p99 290 ns
+figure rtt.spin.64.peer.lucky.p99 280 ns
+figure rtt.spin.64.peer.slow.p99 3 us
 figure rtt.spin.64.vs_limit 1.1 ratio
 curve rtt.spin.64 50 220
 curve rtt.spin.64 99.9 900
@@ -136,7 +140,7 @@ END
 	idle => "figure idle.cpu_percent 0.05 %\n",
 );
 
-print "1..64\n";
+print "1..67\n";
 
 # ---- everything runs -------------------------------------------------------
 machine();
@@ -166,7 +170,10 @@ check('a_distrust_is_kept', doubted('stream.1p1c.64', 'in the way'));
 check('a_distrusted_ratio_is_not_trusted', !ratio('stream.1p1c.64.vs_limit')->{trusted});
 check('another_ratio_is_trusted', ratio('rtt.spin.64.vs_limit')->{trusted});
 check('the_reason_stands_beside_the_target', $text =~ /stream\.1p1c\.64\.vs_limit.*the ring is in the way/);
-check('nothing_else_is_doubted', @{ $json->{distrust} // [] } == 1, map { $_->{reason} } @{ $json->{distrust} // [] });
+check('a_tail_before_the_limit_is_the_machine', doubted('rtt.spin.64.peer.lucky.p99', 'not ahead of it'));
+check('who_was_before_it_is_not_trusted', !versus('rtt.spin.64.peer.lucky.p99')->{trusted});
+check('a_tail_behind_the_limit_is_trusted', versus('rtt.spin.64.peer.slow.p99')->{trusted});
+check('nothing_else_is_doubted', @{ $json->{distrust} // [] } == 2, map { $_->{reason} } @{ $json->{distrust} // [] });
 check('the_text_names_the_peer_ahead', $text =~ /`rtt\.spin\.64\.p50`: fast has 110 ns, shmq 220 ns/);
 check('the_text_names_the_absent_peer', $text =~ /absent: gone \(not built\)/);
 check('what_a_peer_cannot_do_is_said_below_its_table', $text =~ /^- small: carries too little\.$/m);
