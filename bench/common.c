@@ -524,7 +524,7 @@ shmq_bus *bench_open(void)
 	return bench_open_named(bench.bus);
 }
 
-pid_t bench_start_supervisor(int cpu)
+pid_t bench_start_supervisor(const char *bus, int cpu)
 {
 	const char *program = getenv("SHMQ_DAEMON");
 	pid_t pid = fork();
@@ -537,7 +537,7 @@ pid_t bench_start_supervisor(int cpu)
 		bench_pin(cpu);
 		/* Nobody is to wait for the end of our output because of it. */
 		dup2(STDERR_FILENO, STDOUT_FILENO);
-		execlp(program ? program : "shmqd", "shmqd", "--bus", bench.bus, "--foreground",
+		execlp(program ? program : "shmqd", "shmqd", "--bus", bus, "--foreground",
 		       "--log-level", "error", (char *)NULL);
 		bench_fail("starting shmqd: %s", strerror(errno));
 	}
@@ -545,17 +545,22 @@ pid_t bench_start_supervisor(int cpu)
 	return pid;
 }
 
-shmq_bus *bench_open_started(void)
+shmq_bus *bench_open_started_named(const char *name)
 {
 	struct shmq_bus_options o = { .size = sizeof(o), .start = SHMQ_START_NEVER };
 	uint64_t until = bench_now() + START_NS;
 	shmq_bus *bus;
 	int rc;
 
-	while ((rc = shmq_bus_open(bench.bus, &o, &bus)) && bench_now() < until)
+	while ((rc = shmq_bus_open(name, &o, &bus)) && bench_now() < until)
 		usleep(1000);
 	BENCH_OK(rc);
 	return bus;
+}
+
+shmq_bus *bench_open_started(void)
+{
+	return bench_open_started_named(bench.bus);
 }
 
 static int by_u64(const void *a, const void *b)

@@ -109,11 +109,12 @@ shmq_bus *bench_open(void);
 /* Another private bus: every name is one, and bench_end() stops it too. */
 shmq_bus *bench_open_named(const char *name);
 
-/* A supervisor of that bus that stays on one processor, as those that are
+/* A supervisor of a bus that stays on one processor, as those that are
  * started on demand do not: its process group, in which all of it is.  Whoever
  * opens the bus then waits until it serves. */
-pid_t bench_start_supervisor(int cpu);
+pid_t bench_start_supervisor(const char *bus, int cpu);
 shmq_bus *bench_open_started(void);
+shmq_bus *bench_open_started_named(const char *name);
 
 uint64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
 

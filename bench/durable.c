@@ -116,7 +116,7 @@ uint64_t durable_amount(uint64_t bytes)
 
 void durable_start(void)
 {
-	supervisor = bench_start_supervisor(DURABLE_OTHERS);
+	supervisor = bench_start_supervisor(bench.bus, DURABLE_OTHERS);
 }
 
 /* Nobody is left of it. */

@@ -17,7 +17,8 @@ static const char question[] =
 	"the other and all at once, ten times a second?  It publishes 200 thousand messages a\n"
 	"second on a processor that the supervisor and the reader do not use, into a ring that\n"
 	"holds more than a second of them; a publish takes from when it is due until it is done.\n"
-	"At full speed it is shown that nothing is lost.";
+	"Compared with windows in which nobody is killed, and in which a bus that has nothing to\n"
+	"do with it is (`elsewhere`).  At full speed it is shown that nothing is lost.";
 
 #define TOPIC "outage"
 #define BYTES 64u
@@ -25,16 +26,19 @@ static const char question[] =
 #define PER_SECOND 2e5
 #define KILL_NS UINT64_C(100000000)
 
-/* A window is disturbed or not, and each round has one of both. */
-enum { CALM, DISTURBED, KINDS };
+/* Each round has a window of each kind.  What the publisher notices of another
+ * bus that is killed as often is what the machine makes of it: processes that
+ * begin and end beside it, on the other processor. */
+enum { CALM, DISTURBED, ELSEWHERE, KINDS };
 #define WINDOWS_MAX (BENCH_ROUNDS_MAX * KINDS)
 
-static const char *const kind_name[KINDS] = { "outage.undisturbed", "outage.disturbed" };
+static const char *const kind_name[KINDS] = { "outage.undisturbed", "outage.disturbed",
+					      "outage.elsewhere" };
 
 /* Shared by the processes of the run. */
 struct run {
 	struct histogram seen[WINDOWS_MAX]; /* ticks */
-	_Atomic pid_t group;                /* of the supervisor that was started last */
+	_Atomic pid_t group[2];             /* of the supervisor started last, of either bus */
 	_Atomic unsigned kills, reattached;
 	double rate;
 };
@@ -84,17 +88,35 @@ static const size_t victims[] = {
 };
 #define VICTIMS (sizeof(victims) / sizeof(victims[0]))
 
-static void start_supervisor(void)
+/* Who is killed: the bus of the run, or the other one. */
+static struct target {
+	char bus[64];
+	unsigned turn;
+	shmq_bus *view; /* the keeper's */
+} target[2];
+
+static _Atomic pid_t *group_of(const struct target *t)
 {
-	atomic_store(&run->group, bench_start_supervisor(1));
+	return &run->group[t - target];
 }
 
-static void kill_all(void)
+static void start_supervisor(const struct target *t)
 {
-	pid_t group = atomic_load(&run->group);
+	atomic_store(group_of(t), bench_start_supervisor(t->bus, 1));
+}
+
+static void kill_all(const struct target *t)
+{
+	pid_t group = atomic_load(group_of(t));
 
 	if (group > 0)
 		kill(-group, SIGKILL);
+}
+
+static void kill_both(void)
+{
+	kill_all(&target[0]);
+	kill_all(&target[1]);
 }
 
 /* What a killed supervisor left to us, and that none went by itself. */
@@ -109,35 +131,34 @@ static void reap_killed(void)
 }
 
 /* As a service manager does before it starts the next. */
-static void await_the_dead(void)
+static void await_the_dead(const struct target *t)
 {
 	do {
 		reap_killed();
 		usleep(100);
-	} while (!kill(-atomic_load(&run->group), 0));
+	} while (!kill(-atomic_load(group_of(t)), 0));
 }
 
-/* The next of them, and after the last all at once. */
-static void kill_next(shmq_bus *bus)
+/* The next of them, and after the last all at once: how many were there. */
+static unsigned kill_next(struct target *t)
 {
-	static unsigned turn;
-	unsigned which = turn++ % (VICTIMS + 1);
+	unsigned which = t->turn++ % (VICTIMS + 1);
 	struct shmq_bus_info info;
 	pid_t pid;
+	int killed;
 
 	if (which == VICTIMS) {
-		kill_all();
-		await_the_dead();
-		start_supervisor();
-		atomic_fetch_add(&run->kills, 1);
-		return;
+		kill_all(t);
+		await_the_dead(t);
+		start_supervisor(t);
+		return 1;
 	}
-	BENCH_OK(shmq_bus_get_info(bus, &info));
+	BENCH_OK(shmq_bus_get_info(t->view, &info));
 	memcpy(&pid, (const char *)&info + victims[which], sizeof(pid));
 	/* It may be that of one that is gone. */
-	if (pid > 0 && getpgid(pid) == atomic_load(&run->group) && !kill(pid, SIGKILL))
-		atomic_fetch_add(&run->kills, 1);
+	killed = pid > 0 && getpgid(pid) == atomic_load(group_of(t)) && !kill(pid, SIGKILL);
 	reap_killed();
+	return killed;
 }
 
 static void sleep_until(uint64_t at)
@@ -150,23 +171,27 @@ static void sleep_until(uint64_t at)
 static void keeper(void *arg)
 {
 	unsigned w, all = windows() + 1;
-	shmq_bus *bus = bench_open_started();
 
+	target[0].view = bench_open_started_named(target[0].bus);
+	target[1].view = bench_open_started_named(target[1].bus);
 	for (w = 0; w < all; w++) {
-		int disturb = w == all - 1 || w % KINDS == DISTURBED;
+		unsigned kind = w == all - 1 ? DISTURBED : w % KINDS;
+		struct target *t = &target[kind == ELSEWHERE];
 		uint64_t next = bench_now();
 
 		bench_await_stage(ready_for(w));
-		shmq_bus_close(bench_open_started()); /* it serves */
+		shmq_bus_close(bench_open_started_named(target[0].bus)); /* it serves */
+		shmq_bus_close(bench_open_started_named(target[1].bus));
 		bench_say_stage(go_of(w));
-		while (disturb && atomic_load(&bench_shared->stage) == go_of(w)) {
-			kill_next(bus);
+		while (kind != CALM && atomic_load(&bench_shared->stage) == go_of(w)) {
+			atomic_fetch_add(&run->kills, kill_next(t));
 			while (next <= bench_now())
 				next += KILL_NS;
 			sleep_until(next);
 		}
 	}
-	shmq_bus_close(bus);
+	shmq_bus_close(target[0].view);
+	shmq_bus_close(target[1].view);
 }
 
 /* ---- messages ---------------------------------------------------------------------- */
@@ -301,6 +326,8 @@ static void report(void)
 		histogram_print(&all[kind], kind_name[kind], bench_tick_ns);
 	bench_ratio("outage.publish_p999.vs_undisturbed", "outage.disturbed.p999",
 		    "outage.undisturbed.p999");
+	bench_ratio("outage.publish_p999.vs_elsewhere", "outage.disturbed.p999",
+		    "outage.elsewhere.p999");
 	bench_note("outage.full_speed.rate", "M/s", run->rate);
 	bench_note("outage.kills", "times", atomic_load(&run->kills));
 	bench_note("outage.reattached", "times", atomic_load(&run->reattached));
@@ -315,17 +342,22 @@ int main(int argc, char **argv)
 				     { subscriber, NULL, 1 },
 				     { publisher, NULL, 1 } };
 	shmq_bus *bus;
+	unsigned i;
 
 	bench_init(argc, argv, BENCH_BUS, question);
 	run = mmap(NULL, sizeof(*run), PROT_READ | PROT_WRITE,
 		   MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (run == MAP_FAILED)
 		bench_fail("no memory for the histograms");
-	atexit(kill_all);
-	start_supervisor();
-	bus = bench_open_started();
-	BENCH_OK(shmq_topic_create(bus, TOPIC, &o, NULL));
-	shmq_bus_close(bus);
+	atexit(kill_both);
+	for (i = 0; i < 2; i++) {
+		snprintf(target[i].bus, sizeof(target[i].bus), "%s%s", bench.bus,
+			 i ? "-other" : "");
+		start_supervisor(&target[i]);
+		bus = bench_open_started_named(target[i].bus);
+		BENCH_OK(shmq_topic_create(bus, TOPIC, &o, NULL));
+		shmq_bus_close(bus);
+	}
 	bench_run(proc, sizeof(proc) / sizeof(proc[0]));
 	bench_busy("outage", 2);
 	report();

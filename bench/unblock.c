@@ -269,7 +269,7 @@ int main(int argc, char **argv)
 	unsigned r, k;
 
 	bench_init(argc, argv, BENCH_BUS, question);
-	bench_start_supervisor(0); /* who dies there makes room for it */
+	bench_start_supervisor(bench.bus, 0); /* who dies there makes room for it */
 	bus = bench_open_started();
 	BENCH_OK(shmq_topic_create(bus, TOPIC, &o, NULL));
 	BENCH_OK(shmq_pub_open(bus, TOPIC, NULL, &pub));
