@@ -453,6 +453,22 @@ static int join_bus(struct tailer *t)
 	return shmq_waitset_create(t->bus, &t->set);
 }
 
+/* Settled when the bus began: a configuration that was taken since, or a start that
+ * brought the bus back, may name another directory. */
+static int find_dir(struct tailer *t)
+{
+	const struct lay_registry *head;
+	void *mem;
+	int error = shmq__shmem_map(t->registry_fd, 0, LAY_REGISTRY_BYTES, PROT_READ, &mem);
+
+	if (error)
+		return error;
+	head = mem;
+	snprintf(t->dir, sizeof(t->dir), "%.*s", (int)sizeof(head->data_dir) - 1, head->data_dir);
+	shmq__shmem_unmap(mem, LAY_REGISTRY_BYTES);
+	return *t->dir ? 0 : -ENOENT;
+}
+
 /* It reads what publishers wrote and writes the logs, and nothing else.  Not so the
  * other workers, which read of clients in /proc what landlock would deny them. */
 static void limit_writes(const struct tailer *t)
@@ -468,7 +484,6 @@ int tailer_run(const struct options *o)
 {
 	static struct tailer tailer;
 	struct tailer *t = &tailer;
-	struct shmq__why why = { "" };
 	struct link_msg start;
 	int listen_fd = -1, lock_fd = -1, error;
 	unsigned i;
@@ -490,11 +505,10 @@ int tailer_run(const struct options *o)
 		log_error("starting: %s", strerror(-error));
 		return EXIT_FAILED;
 	}
-	error = durable_bus_dir(o->data_dir, o->bus, t->dir, sizeof(t->dir), &why);
+	error = find_dir(t);
 	t->lock_fd = error ? error : lock_dir(t);
 	if (t->lock_fd < 0) {
-		log_error("locking the logs in %s: %s", t->dir,
-			  *why.text ? why.text : shmq_strerror(t->lock_fd));
+		log_error("locking the logs in %s: %s", t->dir, shmq_strerror(t->lock_fd));
 		return EXIT_FAILED;
 	}
 	limit_writes(t);

@@ -212,6 +212,45 @@ TEST(a_second_bus_with_the_data_directory_of_a_first_is_refused_by_name)
 	test_bus_stop();
 }
 
+static const char *write_config(const char *data_dir)
+{
+	static char path[PATH_MAX];
+	FILE *out;
+
+	snprintf(path, sizeof(path), "%s/bus.conf", test_tmpdir());
+	out = fopen(path, "w");
+	CHECK(out);
+	fprintf(out, "data-dir = \"%s/%s\"\n", test_tmpdir(), data_dir);
+	CHECK_OK(fclose(out));
+	return path;
+}
+
+TEST(a_data_directory_that_a_reload_names_is_for_the_next_start)
+{
+	char other[PATH_MAX];
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	test_bus_prepare();
+	CHECK_OK(unsetenv("SHMQ_DATA_DIR"));
+	test_bus_restart("--config", write_config("first"));
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	pub = open_pub(bus, "t");
+	publish(pub, 0, 10);
+	await_written(bus, "t", 10);
+	write_config("second");
+	CHECK_EQ(shmq_bus_reload(bus, NULL, 0), 1);
+	CHECK_EQ(test_bus_kill("tailer"), 1);
+	publish(pub, 10, 20);
+	await_written(bus, "t", 20);
+	snprintf(other, sizeof(other), "%s/second", test_tmpdir());
+	CHECK_EQ(access(other, F_OK), -1);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(seqs_wrap_in_a_log_as_they_do_in_its_ring)
 {
 	uint64_t base = (uint64_t)0 - 20000, to = 100000;
