@@ -7,6 +7,7 @@
 
 #include "give.h"
 #include "proc.h"
+#include "tailer.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* since Linux 6.5 */
@@ -155,6 +156,8 @@ static int add_client(struct exchange *x, struct caller *who, struct peer **out)
 		.uid = x->conn->who.uid,
 		.nonce = x->req->hello.nonce,
 		.name = x->req->hello.name,
+		.is_of_bus =
+			access_is_owner(&x->conn->who) && !strcmp(x->req->hello.name, TAILER_NAME),
 	};
 	int error = limits_join(x);
 

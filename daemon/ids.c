@@ -99,6 +99,8 @@ int registry_add_peer(struct registry *r, const struct registry_client *client, 
 	registry_set_identity(p, 0, 0);
 	store_relaxed(&rec->nonce, client->nonce);
 	put_name(rec->name, sizeof(rec->name), client->name);
+	if (*rec->name == '$' && !client->is_of_bus)
+		*rec->name = '?';
 	store_release(&rec->state, LAY_CLIENT_LIVE);
 	if (id >= load_relaxed(&r->head->client_count))
 		store_release(&r->head->client_count, id + 1);

@@ -260,6 +260,7 @@ struct registry_client {
 	unsigned entries; /* slab */
 	uint64_t nonce;
 	const char *name;
+	int is_of_bus; /* its name may begin with '$', by which others know it */
 };
 /* Which slab has the entries of that uid: root is as good as the owner.  The
  * owner's, if none is that uid's. */

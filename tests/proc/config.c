@@ -179,13 +179,18 @@ TEST(a_uid_has_no_more_bytes_than_it_may_in_rings_and_arenas)
 
 static int try_clients(void *arg)
 {
-	const struct shmq_bus_options *options = BUS_OPTIONS(.start = SHMQ_START_NEVER);
+	const struct shmq_bus_options *options = BUS_OPTIONS(.start = SHMQ_START_NEVER),
+				      *posing = BUS_OPTIONS(.start = SHMQ_START_NEVER,
+							    .client_name = "$tailer");
 	shmq_bus *first, *second;
 
 	(void)arg;
 	become_guest();
 	CHECK_OK(shmq_bus_open(test_bus_name(), options, &first));
 	CHECK_ERROR(shmq_bus_open(test_bus_name(), options, &second), SHMQ_ELIMIT);
+	shmq_bus_close(first);
+	CHECK_OK(shmq_bus_open(test_bus_name(), posing, &first));
+	CHECK_ERROR(shmq_bus_open(test_bus_name(), posing, &second), SHMQ_ELIMIT);
 	shmq_bus_close(first);
 	CHECK_OK(shmq_bus_open(test_bus_name(), options, &second));
 	shmq_bus_close(second);

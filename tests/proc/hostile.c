@@ -1073,3 +1073,25 @@ TEST(a_subscriber_whose_cursor_is_noise_keeps_no_publisher_from_publishing)
 	check_up();
 	test_bus_stop();
 }
+
+/* Such are not counted where it is asked who is there. */
+TEST(a_client_that_takes_a_name_of_the_bus_is_a_client)
+{
+	struct shmq_topic_info info;
+	shmq_bus *bus, *posing;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	CHECK_OK(shmq_bus_open(test_bus_name(), BUS_OPTIONS(.client_name = "$posing"), &posing));
+	sub = open_sub(posing, "t");
+	CHECK_OK(shmq_topic_get_info(bus, "t", &info));
+	CHECK_EQ(info.subscribers, 1);
+	CHECK_ERROR(shmq_topic_remove(bus, "t", 0), SHMQ_EINUSE);
+	CHECK_ERROR(shmq_bus_stop(bus, 0), SHMQ_EINUSE);
+	shmq_sub_close(sub);
+	shmq_bus_close(posing);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
