@@ -19,6 +19,7 @@
 #include "durable.h"
 #include "futex.h"
 #include "log.h"
+#include "log_batch.h"
 #include "log_recover.h"
 #include "sub.h"
 
@@ -29,11 +30,6 @@
 #define CLOCK_EVERY 64u /* messages: reading the clock takes longer than one */
 #define BATCH_BYTES (UINT64_C(1) << 20)
 #define RETRY_NS UINT64_C(1000000000)
-/* A batch of which not all members are appended yet. */
-struct open_batch {
-	uint64_t first_seq;
-	uint32_t left;
-};
 
 struct tail_lane {
 	struct tail_lane_options o;
@@ -54,8 +50,7 @@ struct tail_lane {
 	size_t copy_bytes;
 	int ended; /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
 
-	struct open_batch *batch;
-	unsigned batches, batch_capacity;
+	struct log_batches batches; /* of which not all members are appended yet */
 
 	uint64_t bytes;         /* appended so far */
 	uint64_t flushed_bytes; /* of them, asked to be written */
@@ -210,6 +205,12 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 
 /* ---- appending ------------------------------------------------------- */
 
+/* Half an atomic batch is none, so no mark may stand in the midst of one. */
+static void hold(struct tail_lane *l)
+{
+	tail_writer_hold(l->writer, l->batches.left ? &l->batches.seq : NULL);
+}
+
 static int append(struct tail_lane *l, const struct log_record *head, const struct iovec *piece,
 		  int count)
 {
@@ -249,6 +250,8 @@ static int append_missing(struct tail_lane *l, uint64_t to)
 	error = append(l, &head, NULL, 0);
 	if (error)
 		return error;
+	l->batches.left = 0; /* recovery does not judge what a gap has a part of */
+	hold(l);
 	l->lost -= lost;
 	if (!l->lost)
 		l->gap_flags = 0;
@@ -257,31 +260,6 @@ static int append_missing(struct tail_lane *l, uint64_t to)
 		 l->name, l->o.partition, lost, head.seq,
 		 head.flags & LOG_GAP_UNKNOWN ? "the bus went down, or had no tailer" :
 						"the disk was too slow for them");
-	return 0;
-}
-
-static int note_member(struct tail_lane *l, const struct lay_batch *b)
-{
-	struct open_batch *more;
-	unsigned i;
-
-	for (i = 0; i < l->batches; i++)
-		if (l->batch[i].first_seq == b->first_seq)
-			break;
-	if (i == l->batches) {
-		if (i == l->batch_capacity) {
-			l->batch_capacity = i ? 2 * i : 8;
-			more = realloc(l->batch, l->batch_capacity * sizeof(*more));
-			if (!more) {
-				l->batch_capacity = i;
-				return -ENOMEM;
-			}
-			l->batch = more;
-		}
-		l->batch[l->batches++] = (struct open_batch){ b->first_seq, b->count };
-	}
-	if (!--l->batch[i].left)
-		l->batch[i] = l->batch[--l->batches];
 	return 0;
 }
 
@@ -359,18 +337,19 @@ static int append_message(struct tail_lane *l)
 			tail_writer_take_back(l->writer);
 		return error;
 	}
-	if (m->flags & SHMQ_MSG_BATCH)
-		error = note_member(l, &batch);
-	tail_writer_hold(l->writer, l->batches != 0);
 	/* It may have been written over while it was copied. */
-	if (l->is_copied || !shmq_view_check(l->sub, m))
-		return error;
-	l->lost++;
-	if (!tail_writer_take_back(l->writer)) {
-		l->next = m->seq;
-		l->bytes -= log_record_bytes(bytes);
+	if (!l->is_copied && shmq_view_check(l->sub, m)) {
+		l->lost++;
+		if (!tail_writer_take_back(l->writer)) {
+			l->next = m->seq;
+			l->bytes -= log_record_bytes(bytes);
+		}
+		return 0;
 	}
-	return error;
+	if (m->flags & SHMQ_MSG_BATCH)
+		log_batches_note(&l->batches, &batch, m->seq);
+	hold(l);
+	return 0;
 }
 
 /* 1: `msg` is in hand; 0: nothing is there; else why there will be no more. */
@@ -487,34 +466,27 @@ static void raise_ceiling(struct tail_lane *l)
 	tail_writer_set_ceiling(l->writer, l->ceiling);
 }
 
-/* All of a batch is there once its first member is.  One that is not whole a ring
- * later never was one: its publisher is mad, and nobody waits for that. */
-static void drop_false_batches(struct tail_lane *l)
+/* One that is not whole by now never was one, and nobody waits for it. */
+static void drop_false_batches(struct tail_lane *l, uint64_t now)
 {
-	unsigned i = 0;
-
-	while (i < l->batches) {
-		if (l->next - l->batch[i].first_seq < l->o.topic->depth)
-			i++;
-		else
-			l->batch[i] = l->batch[--l->batches];
-	}
+	if (!l->batches.left)
+		return;
+	log_batches_expire(&l->batches, l->next, l->o.topic->depth);
+	if (l->batches.left)
+		return;
+	hold(l);
+	l->first_ns = l->unsynced_ns = now; /* what waited for it waits no more */
 }
 
-/* A publisher may go a ring past `written`: not where no ceiling is yet.  And
- * half an atomic batch is none. */
+/* A publisher may go a ring past `written`: not where no ceiling is yet. */
 static uint64_t limit_written(const struct tail_lane *l, const struct tail_marks *m)
 {
 	uint64_t written = m->written, depth = l->o.topic->depth;
-	unsigned i;
 
 	if (l->o.topic->log == SHMQ_LOG_BLOCK && !m->ceiling)
 		return load_relaxed(&l->o.part->log_written);
 	if (l->o.topic->log == SHMQ_LOG_BLOCK && seq_diff(written, m->ceiling - depth) > 0)
 		written = m->ceiling - depth;
-	for (i = 0; i < l->batches; i++)
-		if (seq_diff(l->batch[i].first_seq, written) < 0)
-			written = l->batch[i].first_seq;
 	return written;
 }
 
@@ -562,7 +534,7 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 	} else {
 		l->retry_ns = 0;
 	}
-	drop_false_batches(l);
+	drop_false_batches(l, now);
 	raise_ceiling(l);
 	flush(l, &m, now);
 	tell(l, &m);
@@ -590,7 +562,7 @@ int tail_lane_close(struct tail_lane *l)
 		m = tail_writer_marks(l->writer);
 		error = tail_writer_close(l->writer, is_end ? TAIL_CLOSE_CLEAN : TAIL_CLOSE_OPEN);
 		if (!error) {
-			m.written = m.synced = m.next_seq;
+			m.written = m.synced = l->batches.left ? l->batches.seq : m.next_seq;
 			if (is_end)
 				m.ceiling = m.next_seq + l->o.topic->depth;
 			m.error = m.sync_error = 0;
@@ -601,7 +573,6 @@ int tail_lane_close(struct tail_lane *l)
 	shmq_sub_close(l->sub);
 	if (l->dir >= 0)
 		close(l->dir);
-	free(l->batch);
 	free(l->copy);
 	free(l);
 	return error;

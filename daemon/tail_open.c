@@ -125,6 +125,7 @@ int tail_writer_close(struct tail_writer *w, enum tail_close how)
 	/* A header too, even if nothing follows it. */
 	if (w->run)
 		tail_run_end(w);
+	w->is_held = 0;
 	tail_writer_flush(w, TAIL_SYNC);
 	wait_until_idle(w);
 	error = w->error ? w->error : w->sync_error;

@@ -26,9 +26,10 @@ struct run {
 	int overlaps;  /* its first block is the last one of the run before */
 	char *mem;
 	size_t used;
-	uint64_t number;  /* one more than that of the run before */
-	uint64_t off;     /* of mem[0] in the file: a multiple of LOG_BLOCK */
-	uint64_t end_seq; /* every seq below is in this run or before it */
+	uint64_t number;    /* one more than that of the run before */
+	uint64_t off;       /* of mem[0] in the file: a multiple of LOG_BLOCK */
+	uint64_t end_seq;   /* every seq below is in this run or before it */
+	uint64_t whole_seq; /* ... and not in the midst of what is held */
 	TAILQ_ENTRY(run) link;
 };
 
@@ -54,7 +55,8 @@ struct tail_writer {
 	uint64_t sync_seq, sync_last; /* ... synced: the first, the last to be wanted */
 	int error, make_error, sync_error;
 	int is_naming;
-	int is_held;      /* no new segment for now */
+	int is_held; /* marks stay before held_seq, no new segment for now */
+	uint64_t held_seq;
 	unsigned syncing; /* segments whose sync is under way */
 
 	/* A record that its run has no room for.  The run that it begins in is
@@ -84,6 +86,12 @@ struct tail_writer {
 static inline uint64_t least(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
+}
+
+/* As far as what is appended is whole. */
+static inline uint64_t tail_writer_whole(const struct tail_writer *w)
+{
+	return w->is_held ? w->held_seq : w->next_seq;
 }
 
 /* ---- tail_run ------------------------------------------------------------ */

@@ -40,6 +40,7 @@ void tail_run_end(struct tail_writer *w)
 	w->rest_bytes = run->used % LOG_BLOCK;
 	memcpy(w->rest, run->mem + run->used - w->rest_bytes, w->rest_bytes);
 	run->end_seq = w->ended_seq = w->next_seq;
+	run->whole_seq = tail_writer_whole(w);
 	run->state = RUN_FULL;
 	w->unsent++;
 	w->run = NULL;
@@ -85,7 +86,7 @@ static void send_run(struct tail_writer *w, struct run *run)
 	run->has_sync = takes_sync_along(w, run);
 	w->unsent--;
 	if (run->has_sync) {
-		tail_sync_begin(w, s, run->end_seq, run->number, s->run_count - 1);
+		tail_sync_begin(w, s, run->whole_seq, run->number, s->run_count - 1);
 		tail_io_write_sync(w->io, &run->op, s->fd, run->mem, bytes, run->off);
 	} else {
 		/* One that was held comes behind its successors. */
@@ -154,12 +155,15 @@ void tail_run_settle(struct tail_writer *w)
 			continue;
 		}
 		if (!before) {
-			w->written = run->end_seq;
+			w->written = run->whole_seq;
 			w->written_run = run->number;
 		}
 		tail_index_flush(run->segment->index);
 		tail_run_drop(w, run);
 	}
+	/* It may have become whole by what came behind it, or by being let go. */
+	if (TAILQ_EMPTY(&w->runs))
+		w->written = tail_writer_whole(w);
 	tail_sync_raise(w);
 	tail_run_send(w);
 	tail_sync_start(w);

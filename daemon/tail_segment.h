@@ -47,7 +47,7 @@ struct tail_segment {
 	 * last one that syncs cover, will cover. */
 	uint64_t unsynced_run, synced_run, syncing_run;
 	int is_ended;     /* another one follows; */
-	uint64_t end_seq; /* it begins with that */
+	uint64_t end_seq; /* what is before that is whole without it */
 	uint64_t end_off;
 };
 

@@ -150,6 +150,7 @@ static int make_segment(struct tail_writer *w)
 	w->make_error = tail_segment_create(&w->layout, w->next_seq, w->max_ts, w->rest, &s);
 	if (w->make_error)
 		return w->make_error;
+	s->synced_seq = tail_writer_whole(w);
 	w->rest_bytes = w->off = LOG_BLOCK;
 	if (w->layout.began)
 		w->layout.began(w->layout.arg, s->first_seq, w->max_ts);
@@ -165,7 +166,7 @@ static int end_segment(struct tail_writer *w)
 	if (error)
 		return error;
 	tail_run_end(w);
-	w->segment->end_seq = w->next_seq;
+	w->segment->end_seq = tail_writer_whole(w);
 	w->segment->is_ended = 1;
 	w->segment->end_off = w->off;
 	w->segment = NULL;
@@ -251,9 +252,11 @@ int tail_writer_take_back(struct tail_writer *w)
 	return 0;
 }
 
-void tail_writer_hold(struct tail_writer *w, int on)
+void tail_writer_hold(struct tail_writer *w, const uint64_t *seq)
 {
-	w->is_held = !!on;
+	w->is_held = seq != NULL;
+	if (seq)
+		w->held_seq = *seq;
 }
 
 void tail_writer_flush(struct tail_writer *w, enum tail_flush how)

@@ -59,10 +59,12 @@ int tail_writer_open(struct tail_io *io, const struct tail_layout *layout,
 int tail_writer_append(struct tail_writer *w, const struct log_record *head,
 		       const struct iovec *piece, int count);
 
-/* Begin no other segment before the next tail_writer_hold(w, 0), unless this one
- * is twice as large as it should be: what recovery judges together, as an atomic
- * batch, is best in one. */
-void tail_writer_hold(struct tail_writer *w, int on);
+/* What is appended from *seq on, the seq of the last record or of one before it, is
+ * there whole or not at all, as recovery judges atomic batches: until
+ * tail_writer_hold(w, NULL) the marks stay before it, and no other segment begins
+ * unless this one is twice as large as it should be.  To be called behind each
+ * record of it, before anything else. */
+void tail_writer_hold(struct tail_writer *w, const uint64_t *seq);
 
 /* Take the last record back, for a copy that turns out to be of something that
  * was overwritten meanwhile, or give one up that got -EAGAIN: 0, and its seq

@@ -14,6 +14,7 @@
 
 #include "clock.h"
 #include "layout.h"
+#include "log_batch.h"
 #include "log_reader.h"
 
 #define COPY_BYTES ((size_t)1 << 20)
@@ -189,43 +190,34 @@ static int cut_at(struct recovery *r, const struct log_segment *seg, uint64_t of
 
 /* ---- atomic batches -------------------------------------------------- */
 
-/* Where a log may be cut without tearing a batch: not while one is open.
- * Those that interleave are open together, from the first member of the first
- * to the last of the last. */
+/* What is open, and where the log goes on without it. */
 struct open_batches {
-	uint64_t left;     /* members that are still to come, of all */
-	uint64_t seq, off; /* of the first member of the first */
-	uint64_t max_ts;   /* before it */
+	struct log_batches batches;
+	uint64_t off;    /* of the first member of the first */
+	uint64_t max_ts; /* before it */
 };
 
 /* A batch that began where it was not read, or of which a gap told that a part
  * is missing, is not judged. */
-static void note_member(struct open_batches *o, const struct lay_batch *b, uint64_t seq,
-			uint64_t off, uint64_t max_ts)
-{
-	if (b->index) {
-		if (o->left && seq_diff(b->first_seq, o->seq) >= 0)
-			o->left--;
-		return;
-	}
-	if (!o->left)
-		*o = (struct open_batches){ .seq = seq, .off = off, .max_ts = max_ts };
-	o->left += b->count - 1;
-}
-
-static void note_record(struct open_batches *o, const struct log_record *head, const char *body,
-			uint64_t off, uint64_t max_ts)
+static void note_record(const struct recovery *r, struct open_batches *o,
+			const struct log_record *head, const char *body, uint64_t off,
+			uint64_t max_ts)
 {
 	struct lay_batch batch;
 	struct shmq_msg msg;
 
+	log_batches_expire(&o->batches, head->seq, r->depth);
+	if (!o->batches.left) {
+		o->off = off;
+		o->max_ts = max_ts;
+	}
 	if (head->kind == LOG_MESSAGE && (head->flags & SHMQ_MSG_BATCH) &&
 	    !shmq__log_decode(head, body, &msg, &batch))
-		note_member(o, &batch, head->seq, off, max_ts);
+		log_batches_note(&o->batches, &batch, head->seq);
 	/* Members that were superseded are not there to be counted. */
 	if (head->kind == LOG_GAP ||
 	    (head->kind == LOG_HOLE && (head->flags & LOG_HOLE_SUPERSEDED)))
-		o->left = 0;
+		o->batches.left = 0;
 }
 
 /* Those that are open where the segment that begins with `seq` does.  All of one
@@ -241,13 +233,13 @@ static int judge_before(struct recovery *r, uint64_t seq, struct open_batches *o
 	if (!rc)
 		rc = shmq__log_reader_seek(reader, seq - r->depth, why);
 	while (!rc && (rc = shmq__log_reader_next(reader, &seq, &head, &body, why)) == 1) {
-		note_record(o, &head, body, 0, 0);
+		note_record(r, o, &head, body, 0, 0);
 		rc = 0;
 	}
 	shmq__log_reader_close(reader);
 	/* Of what is damaged nobody can tell, and readers are told. */
 	if (rc == SHMQ_ECORRUPT)
-		o->left = 0;
+		o->batches.left = 0;
 	return rc == SHMQ_ECORRUPT ? 0 : rc;
 }
 
@@ -267,11 +259,12 @@ static int read_segment(struct recovery *r, const struct log_segment *seg,
 	shmq__log_scan_start(&r->scan, seg, off, seg->first_seq);
 	out->max_ts = seg->base_ts;
 	while ((rc = shmq__log_scan_next(&r->scan, &head, &body)) == 1) {
-		note_record(open, &head, body, off, out->max_ts);
+		note_record(r, open, &head, body, off, out->max_ts);
 		if (head.kind == LOG_MESSAGE && head.ts > out->max_ts)
 			out->max_ts = head.ts;
 		off = log_scan_off(&r->scan);
 	}
+	log_batches_expire(&open->batches, r->scan.next, r->depth);
 	out->off = off;
 	out->next = r->scan.next;
 	out->has_segment = 1;
@@ -446,9 +439,9 @@ static int cut_last(struct recovery *r, const uint64_t *first, unsigned count,
 	struct log_state *out = r->out;
 	int error;
 
-	if (open->left &&
-	    (!out->has_segment || r->scan.seg.zip || seq_diff(open->seq, out->first_seq) < 0)) {
-		error = cut_before(r, first, count, open->seq, why);
+	if (open->batches.left && (!out->has_segment || r->scan.seg.zip ||
+				   seq_diff(open->batches.seq, out->first_seq) < 0)) {
+		error = cut_before(r, first, count, open->batches.seq, why);
 		if (error && (error != SHMQ_ECORRUPT || r->is_unjudged))
 			return error;
 		/* Where it began cannot be found again: better it than all since. */
@@ -461,9 +454,9 @@ static int cut_last(struct recovery *r, const uint64_t *first, unsigned count,
 		out->has_segment = 0;
 		return 0;
 	}
-	if (open->left) {
+	if (open->batches.left) {
 		out->off = open->off;
-		out->next = open->seq;
+		out->next = open->batches.seq;
 		out->max_ts = open->max_ts;
 	}
 	return cut_at(r, &r->scan.seg, out->off);

@@ -20,6 +20,7 @@
  *      tailer, which stores it when they are in the file.
  */
 #include "clock.h"
+#include "log_batch.h"
 #include "log_identity.h"
 #include "log_reader.h"
 #include "sub_priv.h"
@@ -41,10 +42,8 @@ struct replay {
 	int has_msg;
 	uint64_t from_ts; /* 0, or what is older is passed */
 	unsigned records;
-	/* Atomic batches of which a part was read: where the first of them began,
-	 * and how many members are still to come, of all. */
-	uint64_t batch_seq, batch_left;
-	uint64_t stuck_since; /* nothing comes of a topic that ended: monotonic, or 0 */
+	struct log_batches batches; /* atomic, of which a part was read */
+	uint64_t stuck_since;       /* nothing comes of a topic that ended: monotonic, or 0 */
 };
 
 static uint64_t written(const struct rlane *l)
@@ -132,7 +131,7 @@ static int enter_log(struct shmq_sub *sub, struct rlane *l, struct shmq__why *wh
 	if (error)
 		return error;
 	l->replay->has_msg = 0;
-	l->replay->batch_left = 0;
+	l->replay->batches.left = 0;
 	l->replay->stuck_since = 0;
 	l->in_log = 1;
 	sub_judge(sub);
@@ -187,11 +186,9 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 	uint64_t depth = l->r.geo.depth;
 	int64_t behind;
 
-	/* All of a batch is there once its first member is. */
-	if (l->r.next - l->replay->batch_seq >= depth)
-		l->replay->batch_left = 0;
+	log_batches_expire(&l->replay->batches, l->r.next, depth);
 	/* The ring does not say how old a message is. */
-	if (l->replay->batch_left || l->replay->from_ts)
+	if (l->replay->batches.left || l->replay->from_ts)
 		return 0;
 	if (sub->gates)
 		return seq_diff(l->r.next, l->start) >= 0;
@@ -202,24 +199,6 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 }
 
 /* ---- looking --------------------------------------------------------- */
-
-/* A member of an atomic batch comes.  One that began before we did is not
- * ours: 0. */
-static int note_member(struct rlane *l, const struct lay_batch *b)
-{
-	struct replay *rp = l->replay;
-
-	if (!b->index) {
-		if (!rp->batch_left)
-			rp->batch_seq = l->r.next;
-		rp->batch_left += b->count - 1;
-		return 1;
-	}
-	if (!rp->batch_left || seq_diff(b->first_seq, rp->batch_seq) < 0)
-		return 0;
-	rp->batch_left--;
-	return 1;
-}
 
 /* A record that is no message, or a message: 0 and *msg, SHMQ_EOVERRUN, or
  * SHMQ_EEMPTY: look at the next. */
@@ -235,7 +214,7 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		return SHMQ_EEMPTY;
 	}
 	if (head->kind == LOG_GAP) {
-		rp->batch_left = 0;
+		rp->batches.left = 0;
 		l->r.next = head->seq + head->tag - 1;
 		if (log_gap_is_bound(head))
 			shmq__sub_count_bound(l, head->tag, msg);
@@ -255,7 +234,8 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		shmq__sub_replay_step(sub, l, head->seq + 1);
 		return SHMQ_ECORRUPT;
 	}
-	if ((m.flags & SHMQ_MSG_BATCH) && !note_member(l, &batch)) {
+	/* One that began before we did is not ours. */
+	if ((m.flags & SHMQ_MSG_BATCH) && !log_batches_note(&rp->batches, &batch, head->seq)) {
 		shmq__sub_replay_step(sub, l, head->seq + 1);
 		return SHMQ_EEMPTY;
 	}
@@ -320,7 +300,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	}
 	for (;;) {
 		limit = written(l);
-		if (sub->gates && !rp->batch_left && seq_diff(limit, l->start) > 0)
+		if (sub->gates && !rp->batches.left && seq_diff(limit, l->start) > 0)
 			limit = l->start;
 		if ((++rp->records % LOOK_EVERY == 0 || seq_diff(l->r.next, limit) >= 0) &&
 		    is_in_ring(sub, l)) {

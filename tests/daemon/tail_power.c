@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "helpers.h"
+#include "log_batch.h"
 #include "log_reader.h"
 #include "log_recover.h"
 #include "logfile.h"
@@ -61,6 +62,9 @@ static struct {
 	unsigned names;
 	struct change change[OPS_MAX]; /* since */
 	unsigned changes;
+	/* What is promised at any moment; NULL: by nobody. */
+	const struct tail_writer *writer;
+	uint64_t *told;
 } disk;
 
 static char *read_fd(int fd, size_t *bytes)
@@ -199,8 +203,21 @@ static void lose_power(void)
 	_exit(0);
 }
 
+/* What is synced; and, if all that is written survives, what is written. */
+static void note_marks(void)
+{
+	struct tail_marks marks = tail_writer_marks(disk.writer);
+
+	CHECK(!marks.error && !marks.sync_error);
+	CHECK_LE(marks.synced, marks.written);
+	disk.told[0] = marks.synced;
+	disk.told[1] = disk.seed == 1 ? marks.written : marks.synced;
+}
+
 static void step(void)
 {
+	if (disk.is_on && disk.writer)
+		note_marks();
 	if (disk.is_on && ++disk.steps == disk.last_step)
 		lose_power();
 }
@@ -339,7 +356,7 @@ int unlinkat(int dir, const char *name, int flags)
 
 /* ---- at every step of it ------------------------------------------------- */
 
-enum { SEEDS = 5 };
+enum { SEEDS = 5, NO_STEP = 99 /* exit code: there was no such step */ };
 
 struct run {
 	void (*prepare)(int dir);
@@ -361,7 +378,7 @@ static int act(void *arg)
 	r->prepare(dir);
 	power_on(dir, r->step, r->seed);
 	r->act(dir, r->told);
-	return 1; /* there was no such step */
+	return NO_STEP;
 }
 
 static void clear(const char *name)
@@ -393,7 +410,7 @@ static void lose_power_at_every_step(struct run r)
 			close(dir);
 			clear("after");
 		}
-	CHECK_EQ(end, 1);
+	CHECK_EQ(end, NO_STEP);
 	CHECK_GT(r.step, 10);
 	NOTE("%u steps", r.step - 2);
 	munmap(r.told, 4096);
@@ -738,4 +755,153 @@ TEST_WITHIN(what_was_said_to_be_synced_is_there_and_no_seq_is_given_twice, 240)
 {
 	lose_power_at_every_step((struct run){
 		.prepare = put_nothing, .act = write_some, .check = check_what_was_told });
+}
+
+/* ---- atomic batches -------------------------------------------------------- */
+
+enum { BATCHED = 32 };
+
+/* Messages, and batches of which two interleave; larger than a segment, some. */
+static struct lay_batch member_of(uint64_t seq, struct lay_batch open[2])
+{
+	struct lay_batch *b = &open[mix(seq) % 2], m = { 0 };
+
+	if (b->index == b->count) {
+		if (mix(seq) % 5 == 0 || seq + 16 > FIRST + BATCHED)
+			b = &open[!(mix(seq) % 2)];
+		if (b->index == b->count && seq + 16 > FIRST + BATCHED)
+			return m;
+		if (b->index == b->count)
+			*b = (struct lay_batch){ seq, 0, (uint32_t)(1 + mix(seq + 1) % 7) };
+	}
+	m = *b;
+	b->index++;
+	return m;
+}
+
+struct spans {
+	const struct log_batches *batches;
+	unsigned count; /* segments that begin inside one */
+};
+
+static void note_span(void *arg, uint64_t first_seq, uint64_t base_ts)
+{
+	struct spans *s = arg;
+
+	(void)first_seq;
+	(void)base_ts;
+	s->count += s->batches->left != 0;
+}
+
+static void append_member(struct tail_io *io, struct tail_writer *w, uint64_t seq,
+			  const struct lay_batch *b)
+{
+	char body[4000];
+	struct log_record head = { .body_bytes = (uint32_t)(mix(seq) % sizeof(body)),
+				   .seq = seq,
+				   .ts = seq,
+				   .flags = SHMQ_MSG_BATCH,
+				   .kind = LOG_MESSAGE };
+	struct iovec piece[2] = { { (void *)(uintptr_t)b, sizeof(*b) }, { body, head.body_bytes } };
+	int rc;
+
+	fill(body, head.body_bytes, seq);
+	head.body_bytes += (uint32_t)sizeof(*b);
+	while ((rc = tail_writer_append(w, &head, piece, 2)) == -EAGAIN)
+		tail_io_reap(io, SHMQ_FOREVER);
+	CHECK_OK(rc);
+}
+
+static void write_batches(int dir, uint64_t *told)
+{
+	struct tail_io_options o = { 3, 8192, TAIL_IO_PLAIN };
+	struct log_batches batches = { 0 };
+	struct spans spans = { &batches, 0 };
+	struct lay_batch open[2] = { 0 }, m;
+	struct tail_layout layout = { .dir = dir,
+				      .partition = logfile_owner.partition,
+				      .segment_bytes = 2 * LOG_BLOCK,
+				      .direct = TAIL_DIRECT_NO,
+				      .began = note_span,
+				      .arg = &spans };
+	struct tail_resume anew = { .next_seq = FIRST };
+	struct tail_writer *w;
+	struct tail_io *io;
+	uint64_t seq;
+
+	memcpy(layout.log_id, logfile_owner.log_id, sizeof(layout.log_id));
+	strcpy(layout.topic, "prices");
+	CHECK_OK(tail_io_create(&o, &io));
+	CHECK_OK(tail_writer_open(io, &layout, &anew, &w));
+	disk.told = told;
+	disk.writer = w;
+	for (seq = FIRST; seq < FIRST + BATCHED; seq++) {
+		m = member_of(seq, open);
+		if (m.count) {
+			append_member(io, w, seq, &m);
+			log_batches_note(&batches, &m, seq);
+		} else {
+			append(io, w, seq);
+		}
+		tail_writer_hold(w, batches.left ? &batches.seq : NULL);
+		if (mix(seq + 2) % 4 == 0)
+			tail_writer_flush(w, mix(seq) % 2 ? TAIL_SYNC : TAIL_WRITE);
+		tail_io_reap(io, 0);
+	}
+	disk.writer = NULL;
+	CHECK_EQ(batches.left, 0);
+	CHECK_GE(spans.count, 2);
+	CHECK_OK(tail_writer_close(w, TAIL_CLOSE_OPEN));
+	tail_io_destroy(io);
+}
+
+static void check_batches(int dir, const uint64_t *told)
+{
+	struct lay_batch want[BATCHED], open[2] = { 0 }, b;
+	struct log_reader *r;
+	struct log_state state;
+	struct log_record head;
+	struct shmq_msg msg;
+	const char *body;
+	uint64_t next = FIRST, left = 0;
+
+	for (uint64_t seq = FIRST; seq < FIRST + BATCHED; seq++)
+		want[seq - FIRST] = member_of(seq, open);
+	recover(dir, &state);
+	if (told[0] > FIRST || told[1] > FIRST) {
+		CHECK_GE(state.next, told[0]);
+		CHECK_GE(state.next, told[1]);
+	}
+	if (!state.has_next)
+		return;
+	r = open_reader(dir);
+	while (shmq__log_reader_next(r, &state.next, &head, &body, NULL) == 1) {
+		/* Of segments before the last a part may be gone, and nobody was told
+		 * that it was synced. */
+		if (head.kind != LOG_MESSAGE) {
+			CHECK_EQ(head.kind, LOG_GAP);
+			CHECK_GE(head.seq, told[0]);
+			next = head.seq + head.tag;
+			left = UINT64_MAX;
+			continue;
+		}
+		CHECK_EQ(head.seq, next++);
+		if (!want[head.seq - FIRST].count)
+			continue;
+		CHECK_OK(shmq__log_decode(&head, body, &msg, &b));
+		CHECK_MEM(&b, &want[head.seq - FIRST], sizeof(b));
+		CHECK(is_filled(msg.data, msg.len, head.seq));
+		if (left != UINT64_MAX)
+			left += b.index ? -UINT64_C(1) : b.count - 1;
+	}
+	CHECK_EQ(next, state.next);
+	CHECK(!left || left == UINT64_MAX);
+	shmq__log_reader_close(r);
+}
+
+TEST_WITHIN(an_atomic_batch_is_whole_or_gone_whenever_the_power_goes_and_marks_are_never_inside,
+	    240)
+{
+	lose_power_at_every_step((struct run){
+		.prepare = put_nothing, .act = write_batches, .check = check_batches });
 }

@@ -4,8 +4,11 @@
  * worker, the parent and the tailer, alone and together, and of everything.
  * What was published is in the log once, in its order.
  */
+#include "log_reader.h"
 #include "logged.h"
 #include "raw.h"
+
+#include <fcntl.h>
 
 /* ---- publishers that die ------------------------------------------------- */
 
@@ -211,6 +214,76 @@ TEST_WITHIN(of_an_atomic_batch_all_or_none_survives_the_death_of_everything, 60)
 		shmq_bus_close(bus);
 	}
 	test_bus_restart();
+	test_bus_stop();
+}
+
+/* Its file has message `seq`. */
+static void await_in_file(uint64_t seq)
+{
+	char path[PATH_MAX];
+	int64_t deadline = test_now_ns() + PATIENCE;
+	struct log_reader *reader;
+	struct log_record head = { 0 };
+	struct shmq__why why = { "" };
+	const char *body;
+	int dir;
+
+	snprintf(path, sizeof(path), "%s/t/0", test_bus_data());
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK_GE(dir, 0);
+	do {
+		CHECK_LT(test_now_ns(), deadline);
+		test_sleep_ms(1);
+		CHECK_OK(shmq__log_reader_open(dir, NULL, &reader, &why));
+		while (head.seq != seq &&
+		       shmq__log_reader_next(reader, NULL, &head, &body, &why) == 1)
+			;
+		shmq__log_reader_close(reader);
+	} while (head.seq != seq);
+	close(dir);
+}
+
+/* Of 1 to 4 the odd ones are a batch, and the even ones. */
+TEST(nothing_of_a_batch_is_written_before_one_that_interleaves_with_it_is_whole)
+{
+	struct lay_batch batch[2] = { { 1, 0, 2 }, { 2, 0, 2 } };
+	char buf[BYTES];
+	struct raw raw;
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .mode = SHMQ_SHARED,
+	       .log = SHMQ_LOG_BLOCK);
+	raw_open(&raw, bus, "t");
+	for (uint64_t seq = 0; seq < 5; seq++) {
+		struct lay_batch *b = &batch[(seq + 1) % 2];
+
+		CHECK_EQ(raw_claim(&raw), seq);
+		fill(buf, BYTES, seq);
+		raw_write(&raw, seq, buf, BYTES, seq ? b : NULL);
+		b->index += seq > 0;
+	}
+	raw_commit(&raw, 0);
+	raw_commit(&raw, 3);
+	raw_commit(&raw, 1);
+	raw_commit(&raw, 2);
+	raw_ring(&raw);
+	await_in_file(3);
+	/* All that recovery keeps. */
+	CHECK_EQ(written(bus, "t"), 1);
+	CHECK_EQ(test_bus_kill("tailer"), 1);
+	await_said("no good record at offset");
+	CHECK_EQ(written(bus, "t"), 1);
+	raw_commit(&raw, 4);
+	raw_ring(&raw);
+	await_written(bus, "t", 5);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	expect(sub, 0, 0, 5);
+	shmq_sub_close(sub);
+	raw_close(&raw);
+	shmq_bus_close(bus);
 	test_bus_stop();
 }
 
