@@ -361,6 +361,8 @@ static int receive(struct tail_lane *l)
 		return 1;
 	if (rc == SHMQ_EOVERRUN || rc == SHMQ_ECORRUPT) {
 		l->lost += l->msg.lost;
+		if (l->msg.lost_is_bound)
+			l->gap_flags |= LOG_GAP_OVERRUN | LOG_GAP_BOUND;
 		return 2;
 	}
 	/* A stalled publisher is the supervisor's business; what comes behind it

@@ -5,8 +5,8 @@
  * Reads the ring as a subscriber for which publishers do not wait; where
  * they are to wait for the log they wait for the mark that tells what is in
  * its files.  Every seq goes into the log: messages as records, holes as
- * holes, and what a log that may gap has missed as a gap, all of them
- * counted exactly.
+ * holes, and what a log that may gap has missed as a gap, which says whether
+ * its count is exact.
  */
 #ifndef SHMQ_TAIL_LANE_H
 #define SHMQ_TAIL_LANE_H

@@ -100,11 +100,12 @@ _Static_assert(sizeof(struct log_record) == 40, "record");
 #define LOG_GAP_OVERRUN 1u /* the tailer was too slow for a log that may gap */
 #define LOG_GAP_UNKNOWN 2u /* the bus went down: who knows how far it was */
 #define LOG_GAP_DAMAGE 4u  /* found by a reader or a repair, never by a tailer */
+#define LOG_GAP_BOUND 8u   /* beside OVERRUN: there were more holes than the ring remembers */
 
 /* Its seqs were not all messages, as far as anybody knows. */
 static inline int log_gap_is_bound(const struct log_record *head)
 {
-	return (head->flags & (LOG_GAP_UNKNOWN | LOG_GAP_DAMAGE)) != 0;
+	return (head->flags & (LOG_GAP_UNKNOWN | LOG_GAP_DAMAGE | LOG_GAP_BOUND)) != 0;
 }
 
 /* A message with everything that goes along, and room to spare. */

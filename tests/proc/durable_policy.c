@@ -4,6 +4,7 @@
  * who goes on, and what is told.
  */
 #include "logged.h"
+#include "raw.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -92,6 +93,72 @@ TEST(publishers_pass_a_stopped_tailer_where_the_log_may_have_gaps_and_each_is_to
 		CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EEMPTY);
 		shmq_sub_close(sub);
 	}
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* Holes and messages in turn, more of each than the ring remembers of holes. */
+static uint64_t make_holes(shmq_bus *bus)
+{
+	struct raw raw;
+	uint64_t sent = 0, seq;
+	char buf[BYTES];
+
+	raw_open(&raw, bus, "t");
+	raw.w.limit = raw.w.next + 4 * DEPTH;
+	for (seq = 0; seq < 2 * DEPTH; seq++) {
+		uint64_t at = raw_claim(&raw);
+
+		fill(buf, BYTES, at);
+		raw_write(&raw, at, buf, BYTES, NULL);
+		if (seq % 2)
+			raw_commit(&raw, at);
+		else
+			CHECK_EQ(shmq__ring_void(raw.w.mem, &raw.w.geo, at,
+						 LAY_CTRL(lay_lap(&raw.w.geo, at), raw.w.owner,
+							  LAY_CLAIMED)),
+				 1);
+		sent += seq % 2;
+	}
+	raw_ring(&raw);
+	raw_close(&raw);
+	return sent;
+}
+
+TEST(a_gap_with_more_holes_than_the_ring_remembers_is_told_as_a_bound)
+{
+	uint64_t sent, got = 0, next = 10, lost;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .log = SHMQ_LOG_GAP);
+	pub = open_pub(bus, "t");
+	publish(pub, 0, 10);
+	await_written(bus, "t", 10);
+	CHECK_EQ(test_bus_signal("tailer", SIGSTOP), 1);
+	sent = make_holes(bus);
+	publish(pub, 10 + 2 * DEPTH, 10 + 2 * DEPTH + 100);
+	CHECK_EQ(test_bus_signal("tailer", SIGCONT), 1);
+	await_written(bus, "t", 10 + 2 * DEPTH + 100);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	expect(sub, 0, 0, 10);
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_EOVERRUN);
+	CHECK_EQ(msg.lost_is_bound, 1);
+	lost = msg.lost;
+	while (next < 10 + 2 * DEPTH + 99) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK(is_filled(msg.data, BYTES, msg.seq));
+		next = msg.seq;
+		got++;
+	}
+	CHECK_GE(got + lost, sent + 100);
+	CHECK_EQ(sub_stats(sub).lost_is_bound, 1);
+	shmq_sub_close(sub);
 	shmq_pub_close(pub);
 	shmq_bus_close(bus);
 	test_bus_stop();

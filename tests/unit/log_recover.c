@@ -650,6 +650,37 @@ TEST(what_began_more_than_a_ring_before_the_last_segment_is_not_judged)
 	close(dir);
 }
 
+/* No header of a mad publisher costs what came behind it. */
+TEST(what_is_not_whole_a_ring_later_is_no_batch)
+{
+	struct logfile f;
+	struct log_state s;
+	struct said said;
+	uint64_t end;
+	int dir = logfile_dir();
+
+	logfile_begin(&f, FIRST, 0);
+	logfile_member(&f, FIRST, 0, UINT32_MAX);
+	for (unsigned i = 0; i < DEPTH - 2; i++)
+		logfile_message(&f, TS(f.seq), 10);
+	logfile_write(&f, dir);
+	s = recover(dir, &said);
+	CHECK_EQ(s.next, FIRST);
+	logfile_message(&f, TS(f.seq), 10);
+	logfile_write(&f, dir);
+	s = recover(dir, &said);
+	CHECK_EQ(s.next, FIRST + DEPTH);
+	/* Behind it others are judged again. */
+	logfile_member(&f, f.seq, 0, 2);
+	end = f.seq;
+	logfile_message(&f, TS(f.seq), 10);
+	logfile_write(&f, dir);
+	s = recover(dir, &said);
+	CHECK_EQ(s.next, end - 1);
+	logfile_free(&f);
+	close(dir);
+}
+
 /* ---- the ceiling ---------------------------------------------------------------- */
 
 static uint64_t resume_at(int dir, struct said *said)

@@ -89,12 +89,13 @@ TEST(holes_are_passed_and_gaps_are_told_once_and_counted)
 
 TEST(a_gap_of_which_nobody_knows_how_many_were_messages_is_a_bound)
 {
-	static const uint16_t flags[] = { LOG_GAP_OVERRUN, LOG_GAP_UNKNOWN, LOG_GAP_DAMAGE };
+	static const uint16_t flags[] = { LOG_GAP_OVERRUN, LOG_GAP_UNKNOWN, LOG_GAP_DAMAGE,
+					  LOG_GAP_OVERRUN | LOG_GAP_BOUND };
 	struct past past;
 	struct scene c = set_up_with_log(&past);
 	struct shmq_msg msg;
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < COUNT(flags); i++) {
 		logpart_record(&past.part,
 			       (struct log_record){ .tag = 10, .kind = LOG_GAP, .flags = flags[i] },
 			       NULL, 0);
@@ -103,7 +104,7 @@ TEST(a_gap_of_which_nobody_knows_how_many_were_messages_is_a_bound)
 	for (unsigned n = 33; n < IN_LOG; n++)
 		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
 	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < COUNT(flags); i++) {
 		CHECK_ERROR(shmq_receive(c.sub, &msg, SHMQ_NOWAIT), SHMQ_EOVERRUN);
 		CHECK_EQ(msg.lost, 10);
 		CHECK_EQ(msg.lost_is_bound, i > 0);
