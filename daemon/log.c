@@ -18,16 +18,32 @@
 #define SECOND_NS UINT64_C(1000000000)
 
 static const char *const names[] = { "error", "warn", "info", "debug" };
+static const int priority[] = { 3, 4, 6, 7 }; /* of syslog(3) */
 
 /* A process has one log. */
 static const char *role = "shmqd";
 static enum log_level verbosity = LOG_INFO;
 static unsigned dropped;
+static int to_journal;
+
+/* systemd.exec(5): then the journal adds the time, and takes a priority. */
+static int is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	char ours[64];
+	struct stat st;
+
+	if (!stream || fstat(STDERR_FILENO, &st))
+		return 0;
+	snprintf(ours, sizeof(ours), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	return !strcmp(stream, ours);
+}
 
 void log_open(const char *who, enum log_level level)
 {
 	role = who;
 	verbosity = level;
+	to_journal = is_journal();
 }
 
 int log_parse_level(const char *text, enum log_level *out)
@@ -54,6 +70,8 @@ static size_t put_prefix(char *line, enum log_level level)
 	struct tm tm;
 	char stamp[32];
 
+	if (to_journal)
+		return (size_t)snprintf(line, LINE_BYTES, "<%d>%s: ", priority[level], role);
 	gmtime_r(&seconds, &tm);
 	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
 	return (size_t)snprintf(line, LINE_BYTES, "%s.%03uZ %s %s: ", stamp,

@@ -41,7 +41,7 @@ verified() {
 	for unit in "$root"/lib/systemd/system/shmqd@.service "$root"/lib/systemd/system/shmqd@.socket; do
 		cp "$unit" "$dir/$(basename "$unit" | sed 's/@/@x/')"
 	done
-	sed -i "s|=/usr/bin/shmqd|=$root/bin/shmqd|" "$dir"/shmqd@x.service
+	sed -i "s|=/usr/bin/shmq|=$root/bin/shmq|" "$dir"/shmqd@x.service
 	systemd-analyze verify --man=no "$dir/shmqd@x.service" "$dir/shmqd@x.socket" 2>&1 | grep shmqd@x >&2
 	! systemd-analyze verify --man=no "$dir/shmqd@x.service" "$dir/shmqd@x.socket" 2>&1 | grep -q 'shmqd@x'
 }

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 
@@ -23,8 +24,9 @@ static struct manager {
 		char name[32];
 	} kept[KEPT_MAX];
 	int kept_count;
-	int listen_fd; /* -1 none */
-	pid_t pid;     /* of the supervisor */
+	int listen_fd;  /* -1 none */
+	int journal_fd; /* where standard error goes, as to the journal; -1 elsewhere */
+	pid_t pid;      /* of the supervisor */
 } m;
 
 static struct sockaddr_un address_of(const char *path)
@@ -41,7 +43,7 @@ static void begin(void)
 	struct sockaddr_un address;
 
 	test_bus_prepare();
-	m = (struct manager){ .listen_fd = -1 };
+	m = (struct manager){ .listen_fd = -1, .journal_fd = -1 };
 	snprintf(m.path, sizeof(m.path), "%s/notify", test_bus_dir());
 	address = address_of(m.path);
 	m.sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -110,7 +112,7 @@ static void await_words(const char *wanted)
 /* As a service manager does: the descriptors from 3 on, named. */
 static void start(const char *watchdog_us)
 {
-	char names[KEPT_MAX * 32] = "", number[16], log[160];
+	char names[KEPT_MAX * 32] = "", number[16], stream[64];
 	int i, n = 0, fds[KEPT_MAX + 1];
 
 	fflush(NULL);
@@ -128,13 +130,22 @@ static void start(const char *watchdog_us)
 			 n ? ":" : "");
 		fds[n++] = fcntl(m.listen_fd, F_DUPFD, 100);
 	}
+	if (m.journal_fd >= 0)
+		dup2(m.journal_fd, STDERR_FILENO);
 	for (i = 0; i < n; i++)
 		dup2(fds[i], 3 + i);
 	syscall(SYS_close_range, 3 + n, ~0U, 0);
 	snprintf(number, sizeof(number), "%d", (int)getpid());
-	snprintf(log, sizeof(log), "%s.log", m.path);
 	setenv("NOTIFY_SOCKET", m.path, 1);
 	setenv("LISTEN_PID", number, 1);
+	if (m.journal_fd >= 0) {
+		struct stat st;
+
+		fstat(STDERR_FILENO, &st);
+		snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)st.st_dev,
+			 (uintmax_t)st.st_ino);
+		setenv("JOURNAL_STREAM", stream, 1);
+	}
 	if (watchdog_us) {
 		setenv("WATCHDOG_PID", number, 1);
 		setenv("WATCHDOG_USEC", watchdog_us, 1);
@@ -177,6 +188,30 @@ TEST(it_is_told_of_the_start_the_reload_and_the_end)
 	await_words("READY=1");
 	CHECK_EQ(end(SIGTERM), 0);
 	await_words("STOPPING=1");
+	leave();
+}
+
+TEST(the_journal_hears_priorities_and_adds_the_time_itself)
+{
+	char text[4096], *line, *rest;
+	int pipes[2], n = 0;
+	ssize_t got, all = 0;
+
+	begin();
+	CHECK_OK(pipe2(pipes, O_CLOEXEC));
+	m.journal_fd = pipes[1];
+	start(NULL);
+	close(pipes[1]);
+	await_words("READY=1");
+	CHECK_EQ(end(SIGTERM), 0);
+	while ((got = read(pipes[0], text + all, sizeof(text) - 1 - (size_t)all)) > 0)
+		all += got;
+	text[all] = 0;
+	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), n++)
+		CHECK(!strncmp(line, "<6>control: ", 12) || !strncmp(line, "<6>parent: ", 11));
+	CHECK_GT(n, 0);
+	close(pipes[0]);
+	m.journal_fd = -1;
 	leave();
 }
 
