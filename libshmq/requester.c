@@ -8,6 +8,7 @@
  * be seen by then, so once nothing is left to be read their outcome is told.
  */
 #include "clock.h"
+#include "notify.h"
 #include "pub.h"
 #include "reply.h"
 #include "sub_priv.h"
@@ -87,12 +88,15 @@ static void tell(struct shmq_requester *r, struct asked *a, enum shmq_outcome ou
 	a->id = 0;
 }
 
-/* Without the bell of a message there is none to look at. */
+/* Without the bell of a message there is none to look at; and there may be more of
+ * the kind, which no message tells the descriptor of. */
 static void tell_without(struct shmq_requester *r, struct asked *a, enum shmq_outcome outcome,
 			 struct shmq_reply *out)
 {
 	memset(&out->msg, 0, sizeof(out->msg));
 	tell(r, a, outcome, out);
+	if (r->sub->notify)
+		shmq__notify_raise(r->sub->notify);
 }
 
 static int tell_expired(struct shmq_requester *r, struct shmq_reply *out)

@@ -17,12 +17,17 @@
 #define ARENA_REPLIES 16u
 #define ARENA_BYTES_MIN (UINT64_C(64) << 10)
 
-/* Who reads is given that long to make room; who did not is not waited for again
- * before it has. */
-#define PATIENCE_NS INT64_C(10000000)
+/* Who reads is given so many naps to make room; who did not is not waited for
+ * again before it has. */
+#define NAPS 10u
+#define NAP_NS INT64_C(1000000)
 
+/* All of its private topic's name is what it is known by: an id alone, which anybody
+ * may say, would lead answers to one uid or topic to another. */
 struct partner {
 	uint64_t id; /* of the requester; they are in this order */
+	uint32_t uid;
+	const char *topic; /* where it asks */
 	shmq_pub *pub;
 	int is_slow;
 };
@@ -38,7 +43,7 @@ struct shmq_responder {
 
 /* ---- those who asked ------------------------------------------------- */
 
-/* Where it is, or would be. */
+/* Where the first of that id is, or would be. */
 static unsigned place_of(const struct shmq_responder *r, uint64_t id)
 {
 	unsigned low = 0, high = r->count;
@@ -54,11 +59,15 @@ static unsigned place_of(const struct shmq_responder *r, uint64_t id)
 	return low;
 }
 
-static struct partner *find(const struct shmq_responder *r, uint64_t id)
+static struct partner *find(const struct shmq_responder *r, const struct shmq_request *q)
 {
-	unsigned at = place_of(r, id);
+	unsigned at;
 
-	return at < r->count && r->partner[at].id == id ? &r->partner[at] : NULL;
+	for (at = place_of(r, q->requester); at < r->count && r->partner[at].id == q->requester;
+	     at++)
+		if (r->partner[at].uid == q->uid && !strcmp(r->partner[at].topic, q->topic))
+			return &r->partner[at];
+	return NULL;
 }
 
 static void drop(struct shmq_responder *r, struct partner *p)
@@ -77,15 +86,12 @@ static void drop_ended(struct shmq_responder *r)
 			drop(r, &r->partner[i]);
 }
 
-static uint64_t arena_bytes(struct shmq_responder *r, const char *name)
+static uint64_t arena_bytes(const struct shmq_topic_info *info)
 {
-	struct shmq_topic_info info;
-	uint64_t bytes;
+	uint64_t bytes = info->max_message_bytes * ARENA_REPLIES;
 
-	if (shmq_topic_get_info(r->h.bus, name, &info) ||
-	    info.max_message_bytes <= info.inline_bytes)
+	if (info->max_message_bytes <= info->inline_bytes)
 		return 0;
-	bytes = info.max_message_bytes * ARENA_REPLIES;
 	return bytes > ARENA_BYTES_MIN ? bytes : ARENA_BYTES_MIN;
 }
 
@@ -94,11 +100,12 @@ static int meet(struct shmq_responder *r, const struct shmq_request *q, struct p
 	const struct shmq__name_reply reply = { q->uid, q->requester, q->topic };
 	struct shmq_pub_options how = { .size = sizeof(how), .flags = SHMQ_DONTWAIT };
 	char name[SHMQ_NAME_MAX + 1];
-	struct partner p = { .id = q->requester };
+	struct partner p = { .id = q->requester, .uid = q->uid };
+	struct shmq_topic_info info;
 	unsigned at;
 	int error;
 
-	*out = find(r, q->requester);
+	*out = find(r, q);
 	if (*out)
 		return 0;
 	drop_ended(r);
@@ -114,13 +121,20 @@ static int meet(struct shmq_responder *r, const struct shmq_request *q, struct p
 	}
 	if (error)
 		return error;
-	how.arena_bytes = arena_bytes(r, name);
-	error = shmq_pub_open(r->h.bus, name, &how, &p.pub);
+	/* It was there before the request: what the registry does not have any more
+	 * is not asked for, which would take as long as the supervisor is away, for
+	 * each request that a dead one has left. */
+	error = shmq_topic_get_info(r->h.bus, name, &info);
+	if (!error) {
+		how.arena_bytes = arena_bytes(&info);
+		error = shmq_pub_open(r->h.bus, name, &how, &p.pub);
+	}
 	if (error)
 		return error == SHMQ_ENOTOPIC ? SHMQ_EPEERDEAD : error;
 	/* It is closed by us, before it would be by the bus. */
 	shmq__bus_unlist_handle(&r->h);
 	shmq__bus_move_handle(&r->h, &r->h);
+	p.topic = p.pub->h.topic->rec->name + strlen(name) - strlen(q->topic);
 	at = place_of(r, p.id);
 	memmove(&r->partner[at + 1], &r->partner[at], (r->count - at) * sizeof(p));
 	r->partner[at] = p;
@@ -143,6 +157,7 @@ static int send(struct shmq_responder *r, const struct shmq_request *q, struct p
 	struct shmq_msg whole;
 	struct iovec iov;
 	struct lane *l;
+	unsigned naps;
 	int error = shmq__reply_put(&r->scratch, &head, sizeof(head), msg, &whole);
 
 	if (!error)
@@ -154,8 +169,11 @@ static int send(struct shmq_responder *r, const struct shmq_request *q, struct p
 	whole.partition = 0;
 	iov = (struct iovec){ .iov_base = (void *)(uintptr_t)whole.data, .iov_len = whole.len };
 	error = shmq__pub_send(p->pub, &whole, &iov, 1, bell, &l);
-	if (error == SHMQ_EFULL && !p->is_slow && !shmq_flush(p->pub, PATIENCE_NS))
+	/* Some room will do: it need not have read all. */
+	for (naps = p->is_slow ? 0 : NAPS; error == SHMQ_EFULL && naps; naps--) {
+		shmq_flush(p->pub, NAP_NS);
 		error = shmq__pub_send(p->pub, &whole, &iov, 1, bell, &l);
+	}
 	p->is_slow = error == SHMQ_EFULL;
 	/* Whoever has read the answer may be gone by now: it was there when that was
 	 * sent. */
@@ -180,7 +198,7 @@ static void count(struct shmq_responder *r, uint32_t magic, int error)
 static int answer(struct shmq_responder *r, const struct shmq_request *q, uint32_t magic,
 		  const struct shmq_msg *msg)
 {
-	struct partner *p = find(r, q->requester);
+	struct partner *p = find(r, q);
 	int error = sub_check(r->sub);
 
 	if (error || q->error)

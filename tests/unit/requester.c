@@ -406,6 +406,37 @@ TEST(its_descriptor_is_readable_when_there_is_an_outcome)
 	tear_down();
 }
 
+/* Level-triggered, one call each time it is readable. */
+TEST(its_descriptor_is_readable_as_long_as_there_are_outcomes)
+{
+	enum { MANY = 5 };
+	struct pollfd p = { .events = POLLIN };
+	struct shmq_reply reply;
+	shmq_requester *r;
+	shmq_responder *s;
+	int i, told = 0, rc;
+
+	set_up();
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	CHECK_GE(p.fd = shmq_requester_fd(r), 0);
+	for (i = 0; i < MANY; i++) {
+		ask(r, "x", PATIENCE);
+		hear(s, "x");
+	}
+	shmq_responder_close(s);
+	while (told < MANY && poll(&p, 1, 60000) == 1) {
+		rc = shmq_requester_next(r, &reply, SHMQ_NOWAIT);
+		CHECK(!rc || rc == SHMQ_EEMPTY);
+		if (!rc)
+			CHECK_EQ(reply.outcome, SHMQ_GONE);
+		told += !rc;
+	}
+	CHECK_EQ(told, MANY);
+	shmq_requester_close(r);
+	tear_down();
+}
+
 TEST(options_and_names_are_checked)
 {
 	char name[SHMQ_NAME_MAX + 1];

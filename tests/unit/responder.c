@@ -6,6 +6,7 @@
 #include "reply.h"
 
 #include <poll.h>
+#include <pthread.h>
 
 static shmq_bus *bus, *other;
 
@@ -204,6 +205,154 @@ TEST(one_that_has_a_pattern_answers_each_where_it_was_asked)
 		says(&reply, names[i]);
 		shmq_requester_close(r[i]);
 	}
+	shmq_responder_close(s);
+	tear_down();
+}
+
+static int read_private(void *arg, const struct shmq_topic_info *topic)
+{
+	return shmq__name_read_reply(topic->name, arg);
+}
+
+static void ask_as(const char *topic, uint64_t requester)
+{
+	struct reply_request head = { .magic = REPLY_REQUEST,
+				      .uid = geteuid(),
+				      .requester = requester,
+				      .id = 1,
+				      .deadline_ns = UINT64_MAX };
+	struct shmq_msg msg = { .properties = &head, .properties_len = sizeof(head) };
+	shmq_pub *pub = open_pub(bus, topic);
+
+	CHECK_OK(shmq_publish_msg(pub, &msg));
+	shmq_pub_close(pub);
+}
+
+static void make_private(const char *name)
+{
+	struct proto_request req;
+	struct proto_reply reply;
+
+	shmq__bus_prepare(bus, &req, PROTO_CREATE, name);
+	req.create = (struct proto_options){ .depth = 1024, .mode = SHMQ_SHARED };
+	CHECK_OK(shmq__bus_request(bus, &req, &reply, NULL));
+}
+
+/* Ids stand in the names of topics, which all may read: who asked first by that of
+ * another, on another topic of a pattern's, would have its answers. */
+TEST(answers_do_not_go_where_a_requester_of_the_same_id_asked)
+{
+	struct shmq__name_reply private;
+	char name[SHMQ_NAME_MAX + 1];
+	struct shmq_reply reply;
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	shmq_sub *spy;
+	uint64_t id;
+
+	set_up();
+	create(bus, "rpc.a", .depth = 1024, .mode = SHMQ_SHARED);
+	create(bus, "rpc.b", .depth = 1024, .mode = SHMQ_SHARED);
+	s = open_responder(other, "rpc.*");
+	r = open_requester(bus, "rpc.a");
+	CHECK_EQ(shmq_topic_each(bus, read_private, &private), 1);
+	private.topic = "rpc.b";
+	CHECK_OK(shmq__name_make_reply(&private, name));
+	make_private(name);
+	spy = open_sub(bus, name);
+	ask_as("rpc.b", private.id);
+	CHECK_OK(shmq_responder_receive(s, &q, PATIENCE));
+	CHECK_OK(q.error);
+	id = ask(r, "x", PATIENCE);
+	q = hear(s, "x");
+	CHECK_EQ(q.requester, private.id);
+	answer(s, &q, "for a alone");
+	reply = outcome(r, id, SHMQ_REPLIED);
+	says(&reply, "for a alone");
+	CHECK_EQ(answered_stats(s).requesters, 2);
+	CHECK_EQ(topic_info(bus, name).head, 1); /* that it was taken */
+	shmq_sub_close(spy);
+	shmq_requester_close(r);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+/* Its supervisor is not asked for what the registry does not have. */
+TEST(what_the_dead_have_asked_is_told_while_the_supervisor_hangs)
+{
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	pid_t worker;
+	int i;
+
+	set_up();
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	for (i = 0; i < 20; i++)
+		ask(r, "x", PATIENCE);
+	shmq_requester_close(r);
+	await_reply_topics(bus, 0);
+	worker = test_bus_worker_pid(bus);
+	CHECK_OK(kill(worker, SIGSTOP));
+	for (i = 0; i < 20; i++) {
+		q = hear(s, "x");
+		CHECK_EQ(q.error, SHMQ_EPEERDEAD);
+	}
+	CHECK_OK(kill(worker, SIGCONT));
+	shmq_responder_close(s);
+	tear_down();
+}
+
+struct slow {
+	shmq_requester *r;
+	_Atomic int stop;
+	_Atomic unsigned reads;
+};
+
+static void *read_slowly(void *arg)
+{
+	struct slow *slow = arg;
+	struct shmq_reply reply;
+
+	while (!atomic_load(&slow->stop)) {
+		if (!shmq_requester_next(slow->r, &reply, SHMQ_NOWAIT))
+			atomic_fetch_add(&slow->reads, 1);
+		test_sleep_ms(1);
+	}
+	return NULL;
+}
+
+/* It has read a few of a full ring, not all: there is room. */
+TEST(who_reads_its_answers_slowly_is_sent_them)
+{
+	enum { MEETINGS = 20 };
+	struct slow slow = { 0 };
+	struct shmq_msg msg = text("y");
+	unsigned full = 0, sent = 0;
+	struct shmq_request q;
+	pthread_t reader;
+	shmq_responder *s;
+
+	set_up();
+	slow.r = open_requester(bus, "svc", .open_max = 1);
+	s = open_responder(other, "svc");
+	ask(slow.r, "x", PATIENCE);
+	q = hear(s, "x");
+	CHECK_EQ(pthread_create(&reader, NULL, read_slowly, &slow), 0);
+	while (full + sent < MEETINGS) {
+		unsigned before = atomic_load(&slow.reads), reads;
+		int rc = shmq_responder_reply(s, &q, &msg);
+
+		reads = atomic_load(&slow.reads) - before;
+		full += rc == SHMQ_EFULL && reads >= 3; /* else there was no time for it */
+		sent += !rc && reads;
+	}
+	atomic_store(&slow.stop, 1);
+	CHECK_EQ(pthread_join(reader, NULL), 0);
+	CHECK_LT(full, MEETINGS / 2);
+	shmq_requester_close(slow.r);
 	shmq_responder_close(s);
 	tear_down();
 }
