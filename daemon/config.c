@@ -21,6 +21,7 @@
 #include "name.h"
 
 #define CONFIG_BYTES_MAX (16u << 20)
+#define MISTAKES_MAX 100u /* that are said: each is looked for in the text */
 /* The parser takes the end of the file for that of all sections: what stands behind
  * the text has to be read as a setting of the file. */
 #define END "_end"
@@ -67,6 +68,11 @@ static struct reader {
 	unsigned mistakes;
 	unsigned rules; /* of the list, checked so far */
 	int error;      /* no memory */
+	/* Which settings were said, by their places in the tables: of the file, of
+	 * defaults, and of the section that is being read. */
+	uint64_t said_here, said_bus, said_defaults;
+	const cfg_t *section;
+	char *first_rule;
 } * reader;
 
 static const char *line_at(int number)
@@ -98,15 +104,24 @@ static void mistake(int line, unsigned column, const char *format, ...)
 static void mistake(int line, unsigned column, const char *format, ...)
 {
 	char text[1024];
-	int used = snprintf(text, sizeof(text), "%.400s:%d:%u: ", reader->name, line, column);
+	int used;
 	va_list ap;
 
+	if (reader->mistakes == MISTAKES_MAX)
+		return;
+	used = snprintf(text, sizeof(text), "%.400s:%d:%u: ", reader->name, line, column);
 	va_start(ap, format);
 	vsnprintf(text + used, sizeof(text) - (size_t)used, format, ap);
 	va_end(ap);
 	reader->mistakes++;
 	if (reader->say)
 		reader->say(reader->arg, text);
+}
+
+/* There is no use in reading on. */
+static int is_full(void)
+{
+	return reader->error || reader->mistakes == MISTAKES_MAX;
 }
 
 /* Levenshtein's distance, of short words. */
@@ -204,27 +219,31 @@ static void add_item(const char *section, const char *title, const char *key, co
 		(struct config_item){ copy(section), copy(title), copy(key), copy(value) };
 }
 
-static int is_said(const char *section, const char *title, const char *key)
+/* Whether that setting, of that place in its table, was said before. */
+static int is_said(const cfg_t *section, const char *name, size_t place)
 {
-	const struct config *c = reader->config;
-	unsigned i;
+	uint64_t *said = !*name                    ? &reader->said_bus :
+			 !strcmp(name, "defaults") ? &reader->said_defaults :
+						     &reader->said_here;
+	int was = 0;
 
-	for (i = 0; i < c->item_count; i++)
-		if (!strcmp(c->item[i].section, section) && !strcmp(c->item[i].title, title) &&
-		    !strcmp(c->item[i].key, key))
-			return 1;
-	return 0;
+	if (said == &reader->said_here && reader->section != section) {
+		reader->section = section;
+		*said = 0;
+	}
+	was = *said >> place & 1;
+	*said |= UINT64_C(1) << place;
+	return was;
 }
 
+/* The one whose section is being read, which was added last if it was. */
 static struct config_topic *topic_of(const char *name)
 {
 	struct config *c = reader->config;
 	struct config_topic *more;
-	unsigned i;
 
-	for (i = 0; i < c->topic_count; i++)
-		if (!strcmp(c->topic[i].name, name))
-			return &c->topic[i];
+	if (c->topic_count && !strcmp(c->topic[c->topic_count - 1].name, name))
+		return &c->topic[c->topic_count - 1];
 	more = grow(c->topic, c->topic_count, sizeof(*more));
 	if (!more)
 		return NULL;
@@ -238,15 +257,13 @@ static struct config_topic *topic_of(const char *name)
 	return more;
 }
 
-static struct config_limits *limits_of(const char *title)
+static struct config_limit *limit_of(const char *title)
 {
 	struct config *c = reader->config;
 	struct config_limit *more;
-	unsigned i;
 
-	for (i = 0; i < c->limit_count; i++)
-		if (!strcmp(c->limit[i].title, title))
-			return &c->limit[i].limits;
+	if (c->limit_count && !strcmp(c->limit[c->limit_count - 1].title, title))
+		return &c->limit[c->limit_count - 1];
 	more = grow(c->limit, c->limit_count, sizeof(*more));
 	if (!more)
 		return NULL;
@@ -256,15 +273,17 @@ static struct config_limits *limits_of(const char *title)
 	if (!more->title)
 		return NULL;
 	c->limit_count++;
-	return &more->limits;
+	return more;
 }
 
 /* Which table a section has, and what it fills. */
 static const struct opt *find_option(const char *section, const char *title, const char *key,
-				     void **into)
+				     void **into, size_t *place)
 {
 	const struct opt *table = bus_options;
 	size_t count = ARRAY_COUNT(bus_options), i;
+	struct config_topic *topic;
+	struct config_limit *limit;
 
 	*into = reader->config;
 	if (!strcmp(section, "defaults")) {
@@ -274,15 +293,19 @@ static const struct opt *find_option(const char *section, const char *title, con
 	} else if (!strcmp(section, "topic")) {
 		table = shape_options;
 		count = shape_option_count;
-		*into = &topic_of(title)->options;
+		topic = topic_of(title);
+		*into = topic ? &topic->options : NULL;
 	} else if (!strcmp(section, "limits")) {
 		table = limit_options;
 		count = ARRAY_COUNT(limit_options);
-		*into = limits_of(title);
+		limit = limit_of(title);
+		*into = limit ? &limit->limits : NULL;
 	}
 	for (i = 0; i < count; i++)
-		if (!strcmp(table[i].name, key))
+		if (!strcmp(table[i].name, key)) {
+			*place = i;
 			return &table[i];
+		}
 	return NULL;
 }
 
@@ -322,42 +345,62 @@ static int is_plain(const char *text)
 	return 1;
 }
 
+/* Called for each rule of the list, and once more at its end. */
+static int check_rules(cfg_t *root, cfg_opt_t *list)
+{
+	unsigned count = cfg_opt_size(list);
+	const char *first = cfg_opt_getnstr(list, 0), *text;
+	struct shmq__why told = { "" };
+	int line = root->line;
+
+	/* In the place of a list before this one. */
+	if (count < reader->rules ||
+	    (reader->first_rule && strcmp(reader->first_rule, first) != 0)) {
+		mistake(line, column_of(line, list->name),
+			"allow is set already: more rules are added by +=");
+		return -1;
+	}
+	if (count == reader->rules)
+		return reader->error;
+	if (!reader->first_rule)
+		reader->first_rule = copy(first);
+	reader->rules = count;
+	text = cfg_opt_getnstr(list, count - 1);
+	if (!is_plain(text))
+		mistake(line, 1, "allow has a control character in it");
+	else if (add_rule(text, &told))
+		mistake(line, column_of(line, text), "%s", told.text);
+	else
+		add_item("", "", "allow", text);
+	return is_full() ? -1 : 0;
+}
+
 /* Called for each value as it is read. */
 static int check_value(cfg_t *section, cfg_opt_t *opt)
 {
-	const char *text = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+	const char *text = cfg_opt_getnstr(opt, 0);
 	const char *name = strcmp(section->name, "root") != 0 ? section->name : "";
 	const char *title = section->title ? section->title : "";
-	int is_rule = !*name && !strcmp(opt->name, "allow"), line = section->line;
+	int line = section->line;
 	char why[VALUE_WHY_BYTES] = "";
 	const struct opt *option;
-	struct shmq__why told = { "" };
+	size_t place = 0;
 	void *into;
 
-	if (reader->error || !text)
+	if (is_full() || !text)
 		return -1;
 	if (!is_plain(text)) {
 		mistake(line, 1, "%s has a control character in it", opt->name);
 		return 0;
 	}
-	if (is_rule) {
-		if (reader->rules == cfg_opt_size(opt)) /* called once more at its end */
-			return 0;
-		reader->rules = cfg_opt_size(opt);
-		if (add_rule(text, &told))
-			mistake(line, column_of(line, text), "%s", told.text);
-		else
-			add_item("", "", "allow", text);
-		return 0;
-	}
-	if (is_said(name, title, opt->name)) {
+	option = find_option(name, title, opt->name, &into, &place);
+	if (!option || !into || reader->error)
+		return -1;
+	if (is_said(section, name, place)) {
 		mistake(line, column_of(line, opt->name), "%s is set already%s%s", opt->name,
 			*name ? " in this " : "", name);
 		return 0;
 	}
-	option = find_option(name, title, opt->name, &into);
-	if (!option || !into || reader->error)
-		return -1;
 	if (option->kind == OPT_TEXT && *text != '/')
 		snprintf(why, sizeof(why), "takes an absolute path, not \"%.64s\"", text);
 	else if (option->kind == OPT_TEXT) {
@@ -378,61 +421,85 @@ static int check_value(cfg_t *section, cfg_opt_t *opt)
 static void find_title(const char *title, int *line, unsigned *column)
 {
 	char quoted[SHMQ_NAME_MAX + 3];
-	const char *at;
-	int n;
+	const char *text = reader->config->text, *found, *at;
 
 	snprintf(quoted, sizeof(quoted), "\"%.*s\"", SHMQ_NAME_MAX, title);
+	found = strstr(text, quoted);
 	*line = 1;
-	*column = 1;
-	for (n = 1; (at = line_at(n)) != NULL; n++)
-		if (column_of(n, quoted) > 1) {
-			*line = n;
-			*column = column_of(n, quoted);
-			return;
-		}
+	for (at = text; found && (at = memchr(text, '\n', (size_t)(found - text))); text = at + 1)
+		++*line;
+	*column = found ? (unsigned)(found - text) + 1 : 1;
 }
 
+/* Of a section that is wrong as a whole. */
+static void wrong_section(const char *what, const char *title, const char *text)
+{
+	unsigned column;
+	int line;
+
+	find_title(title, &line, &column);
+	mistake(line, column, "%s%s", what, text);
+}
+
+/* Topics in which something is set are there already, in the order of the file;
+ * likewise limits. */
 static void check_topics(cfg_t *root)
 {
-	unsigned i, count = cfg_size(root, "topic");
+	unsigned i, set = 0, sets = reader->config->topic_count, count = cfg_size(root, "topic");
 	struct shmq__why why = { "" };
 
-	for (i = 0; i < count && !reader->error; i++) {
+	for (i = 0; i < count && !is_full(); i++) {
 		const char *name = cfg_title(cfg_getnsec(root, "topic", i));
-		struct config_topic *topic = topic_of(name);
 		struct shmq_topic_options options;
-		unsigned column;
-		int line;
+		struct config_topic *topic;
+		char what[SHMQ_NAME_MAX + 16];
 
+		if (set < sets && !strcmp(reader->config->topic[set].name, name))
+			topic = &reader->config->topic[set++];
+		else
+			topic = topic_of(name);
 		if (!topic)
 			return;
 		options = topic->options;
-		find_title(name, &line, &column);
+		snprintf(what, sizeof(what), "topic \"%.*s\": ", SHMQ_NAME_MAX, name);
 		if (shmq__name_check_topic(name, SHMQ__NAME_USER, &why) ||
 		    shmq__layout_defaults(&options, why.text, sizeof(why.text)))
-			mistake(line, column, "topic \"%s\": %s", name, why.text);
+			wrong_section(what, name, why.text);
 	}
+}
+
+static int limits_somebody(const struct config_limit *limit)
+{
+	const struct config_limit *other = reader->config->limit;
+	unsigned i;
+
+	for (i = 0; i < reader->config->limit_count; i++, other++)
+		if (other != limit && other->is_checked &&
+		    other->is_everyone == limit->is_everyone && other->uid == limit->uid)
+			return 1;
+	return 0;
 }
 
 static void check_limits(cfg_t *root)
 {
-	unsigned i, count = cfg_size(root, "limits");
+	unsigned i, set = 0, sets = reader->config->limit_count, count = cfg_size(root, "limits");
 	struct shmq__why why = { "" };
 
-	for (i = 0; i < count && !reader->error; i++) {
+	for (i = 0; i < count && !is_full(); i++) {
 		const char *title = cfg_title(cfg_getnsec(root, "limits", i));
 		struct config_limit *limit;
-		unsigned column;
-		int line;
 
-		if (!limits_of(title))
+		if (set < sets && !strcmp(reader->config->limit[set].title, title))
+			limit = &reader->config->limit[set++];
+		else
+			limit = limit_of(title);
+		if (!limit)
 			return;
-		limit = &reader->config->limit[reader->config->limit_count - 1];
-		while (strcmp(limit->title, title))
-			limit--;
-		find_title(title, &line, &column);
 		if (access_read_user(title, &limit->uid, &limit->is_everyone, &why))
-			mistake(line, column, "limits: %s", why.text);
+			wrong_section("limits: ", title, why.text);
+		else if (limits_somebody(limit))
+			wrong_section("limits: ", title, "that uid has some already");
+		limit->is_checked = 1;
 	}
 }
 
@@ -468,6 +535,38 @@ static void watch_table(cfg_t *root, const char *section, const struct opt *tabl
 		snprintf(path, sizeof(path), "%s%s%s", section, *section ? "|" : "", table[i].name);
 		cfg_set_validate_func(root, path, check_value);
 	}
+}
+
+static int is_rule(const struct config_item *item)
+{
+	return !*item->section && !strcmp(item->key, "allow");
+}
+
+/* By what names a setting; a rule is named by all of it. */
+static int compare_items(const void *a, const void *b)
+{
+	const struct config_item *x = *(struct config_item *const *)a,
+				 *y = *(struct config_item *const *)b;
+	int rc = strcmp(x->section, y->section);
+
+	if (!rc)
+		rc = strcmp(x->title, y->title);
+	if (!rc)
+		rc = strcmp(x->key, y->key);
+	return rc || !is_rule(x) ? rc : strcmp(x->value, y->value);
+}
+
+static int sort_items(struct config *c)
+{
+	unsigned i;
+
+	c->sorted = calloc(c->item_count + 1, sizeof(struct config_item *));
+	if (!c->sorted)
+		return -ENOMEM;
+	for (i = 0; i < c->item_count; i++)
+		c->sorted[i] = &c->item[i];
+	qsort(c->sorted, c->item_count, sizeof(struct config_item *), compare_items);
+	return 0;
 }
 
 static int read_text(cfg_t *root)
@@ -532,7 +631,7 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	if (!error) {
 		cfg_set_error_function(root, complain);
 		watch_table(root, "", bus_options, ARRAY_COUNT(bus_options));
-		cfg_set_validate_func(root, "allow", check_value);
+		cfg_set_validate_func(root, "allow", check_rules);
 		watch_table(root, "defaults", shape_options, shape_option_count);
 		watch_table(root, "topic", shape_options, shape_option_count);
 		watch_table(root, "limits", limit_options, ARRAY_COUNT(limit_options));
@@ -540,7 +639,10 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	}
 	if (root)
 		cfg_free(root);
+	free(state.first_rule);
 	reader = NULL;
+	if (!error)
+		error = sort_items(state.config);
 	if (error)
 		config_free(state.config);
 	else
@@ -548,20 +650,41 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	return error;
 }
 
+static int check_owner(const char *path, const struct stat *st, config_say say, void *arg)
+{
+	char text[512];
+
+	if ((!st->st_uid || st->st_uid == geteuid()) && !(st->st_mode & S_IWOTH))
+		return 0;
+	snprintf(text, sizeof(text),
+		 "%.300s: uid %u%s can change it, and uid %u runs this bus: chown and chmod it, or "
+		 "name it by --config",
+		 path, (unsigned)st->st_uid, st->st_mode & S_IWOTH ? " and everybody" : "",
+		 (unsigned)geteuid());
+	if (say)
+		say(arg, text);
+	return SHMQ_EOPTION;
+}
+
 /* A file that is being written is read again by whoever asked. */
-static int read_file(const char *path, char **text, size_t *bytes)
+static int read_file(const char *path, enum config_whose whose, char **text, size_t *bytes,
+		     config_say say, void *arg)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat st;
 	ssize_t n = 0;
 	size_t used = 0;
+	int error;
 
 	*text = NULL;
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+	error = fstat(fd, &st) || !S_ISREG(st.st_mode) ? -EINVAL :
+		whose == CONFIG_OWN                    ? check_owner(path, &st, say, arg) :
+							 0;
+	if (error) {
 		close(fd);
-		return -EINVAL;
+		return error;
 	}
 	if ((uint64_t)st.st_size <= CONFIG_BYTES_MAX)
 		*text = malloc((size_t)st.st_size + 1);
@@ -576,11 +699,12 @@ static int read_file(const char *path, char **text, size_t *bytes)
 	return (int)n;
 }
 
-int config_read(const char *path, struct config **out, config_say say, void *arg)
+int config_read(const char *path, enum config_whose whose, struct config **out, config_say say,
+		void *arg)
 {
 	char *text;
 	size_t bytes = 0;
-	int error = read_file(path, &text, &bytes);
+	int error = read_file(path, whose, &text, &bytes, say, arg);
 
 	*out = NULL;
 	if (!error)
@@ -608,6 +732,7 @@ void config_free(struct config *c)
 	for (i = 0; i < c->limit_count; i++)
 		free(c->limit[i].title);
 	free(c->item);
+	free(c->sorted);
 	free(c->allow);
 	free(c->topic);
 	free(c->limit);
@@ -621,7 +746,7 @@ void config_free(struct config *c)
 
 int config_find(const char *dir, const char *bus, char *path, size_t bytes)
 {
-	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	const char *config = secure_getenv("XDG_CONFIG_HOME"), *home = secure_getenv("HOME");
 	const struct passwd *user;
 	int n;
 
@@ -675,21 +800,13 @@ int config_put(const struct config *c, const char *path)
 
 /* ---- two of them ----------------------------------------------------- */
 
-static int is_rule(const struct config_item *item)
-{
-	return !*item->section && !strcmp(item->key, "allow");
-}
-
 static const struct config_item *find_item(const struct config *c, const struct config_item *like)
 {
-	unsigned i;
+	struct config_item **found = c ? bsearch(&like, c->sorted, c->item_count,
+						 sizeof(struct config_item *), compare_items) :
+					 NULL;
 
-	for (i = 0; c && i < c->item_count; i++)
-		if (!strcmp(c->item[i].section, like->section) &&
-		    !strcmp(c->item[i].title, like->title) && !strcmp(c->item[i].key, like->key) &&
-		    (!is_rule(like) || !strcmp(c->item[i].value, like->value)))
-			return &c->item[i];
-	return NULL;
+	return found ? *found : NULL;
 }
 
 unsigned config_compare(const struct config *from, const struct config *to, config_change change,

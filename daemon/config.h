@@ -35,7 +35,7 @@ struct config_limits {
 struct config_limit {
 	char *title; /* as written */
 	uint32_t uid;
-	int is_everyone;
+	int is_everyone, is_checked;
 	struct config_limits limits;
 };
 
@@ -53,7 +53,8 @@ struct config {
 	unsigned topic_count;
 	struct config_limit *limit;
 	unsigned limit_count;
-	struct config_item *item;
+	struct config_item *item; /* in the order of the file; and by name */
+	struct config_item **sorted;
 	unsigned item_count;
 };
 
@@ -65,9 +66,14 @@ int config_find(const char *dir, const char *bus, char *path, size_t bytes);
 /* Each mistake as "FILE:LINE:COLUMN: what and what to do". */
 typedef void (*config_say)(void *arg, const char *text);
 
+/* Whose a file may be: one that was found by what the environment says is taken only
+ * if nobody but who runs this process, or root, can have written it. */
+enum config_whose { CONFIG_ANYBODYS, CONFIG_OWN };
+
 /* Read and check it all.  0 (*out is the caller's to free), SHMQ_EOPTION with
- * every mistake said that could be found, -errno if it cannot be read. */
-int config_read(const char *path, struct config **out, config_say say, void *arg);
+ * every mistake said that could be found, a hundred at most, -errno if it cannot be read. */
+int config_read(const char *path, enum config_whose whose, struct config **out, config_say say,
+		void *arg);
 /* The same of text that is not from a file; `name` stands for its path. */
 int config_parse(const char *name, const char *text, size_t bytes, struct config **out,
 		 config_say say, void *arg);

@@ -317,7 +317,7 @@ static int resolve_data_dir(struct options *o)
 {
 	static char found[PATH_MAX];
 	char here[PATH_MAX];
-	const char *env = getenv("SHMQ_DATA_DIR");
+	const char *env = secure_getenv("SHMQ_DATA_DIR");
 
 	if (!o->said.data_dir && env && *env)
 		o->said.data_dir = env;
@@ -382,10 +382,14 @@ static int find_config(struct options *o, const char *given)
 	if (given && !strcmp(given, "none"))
 		return -1;
 	o->config_is_named = given != NULL;
+	/* What is in /etc is the administrator's to give away. */
+	o->config_whose = given || !strcmp(o->dir, "/run/shmq") ? CONFIG_ANYBODYS : CONFIG_OWN;
 	if (!given)
 		return config_find(o->dir, o->bus, o->config_path, sizeof(o->config_path)) ?
 			       misuse("the configuration's path is too long for bus", o->bus) :
 			       -1;
+	if (strlen(given) >= sizeof(full))
+		return misuse("--config is too long", given);
 	if (*given == '/')
 		snprintf(full, sizeof(full), "%s", given);
 	else if (!realpath(given, full)) {
@@ -393,15 +397,15 @@ static int find_config(struct options *o, const char *given)
 			strerror(errno));
 		return EXIT_USAGE;
 	}
-	if (strlen(full) >= sizeof(o->config_path))
-		return misuse("--config is too long", given);
+	_Static_assert(sizeof(full) <= sizeof(o->config_path), "paths");
 	memcpy(o->config_path, full, strlen(full) + 1);
 	return -1;
 }
 
 static int read_file(const struct options *o, struct config **out)
 {
-	int error = *o->config_path ? config_read(o->config_path, out, say, NULL) : -ENOENT;
+	int error = *o->config_path ? config_read(o->config_path, o->config_whose, out, say, NULL) :
+				      -ENOENT;
 
 	if (error == -ENOENT && !o->config_is_named) {
 		*out = NULL;
@@ -423,7 +427,7 @@ static void read_force(const struct options *o, struct config **out)
 	int error;
 
 	files_name(&files, o->dir, o->bus);
-	error = config_read(files.conf, out, say, NULL);
+	error = config_read(files.conf, CONFIG_ANYBODYS, out, say, NULL);
 	if (error && error != -ENOENT)
 		fprintf(stderr, "shmqd: reading %s: %s: going on without\n", files.conf,
 			shmq_strerror(error));

@@ -36,7 +36,8 @@ struct options {
 	const char *log;
 	const char *program; /* absolute: what an upgrade executes */
 	enum log_level level;
-	char config_path[256]; /* of the file, "" if there is to be none */
+	char config_path[4096]; /* of the file, "" if there is to be none */
+	enum config_whose config_whose;
 	int config_is_named;   /* by --config: then it has to be there */
 	struct config *config; /* of the file (START), or in force; NULL none */
 	struct {               /* what the command line said, which counts more */

@@ -113,7 +113,7 @@ static void reloaded(struct parent *p, uint32_t which)
 		p->reloaded = which;
 	if (p->reloaded == p->reloads)
 		service_notify("READY=1");
-	error = config_read(p->files.conf, &config, NULL, NULL);
+	error = config_read(p->files.conf, CONFIG_ANYBODYS, &config, NULL, NULL);
 	if (error && error != -ENOENT) /* the one before stands */
 		return;
 	if (options_apply(p->o, config))

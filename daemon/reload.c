@@ -89,7 +89,7 @@ static int read_config(const struct control *c, struct config **out, struct shmq
 	if (!*path)
 		return shmq__fail(why, SHMQ_EOPTION,
 				  "this bus has no configuration (shmqd --config none)");
-	error = config_read(path, out, say, &mistakes);
+	error = config_read(path, c->o->config_whose, out, say, &mistakes);
 	if (error == -ENOENT && !c->o->config_is_named)
 		return 0; /* nothing is said then */
 	if (error && error != SHMQ_EOPTION)

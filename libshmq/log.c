@@ -37,8 +37,8 @@ struct shmq_log_reader {
 
 static int data_dir_of(const char *given, char *out, size_t bytes, struct shmq__why *why)
 {
-	const char *env = getenv("SHMQ_DATA_DIR"), *state = getenv("XDG_STATE_HOME"),
-		   *home = getenv("HOME");
+	const char *env = secure_getenv("SHMQ_DATA_DIR"), *state = secure_getenv("XDG_STATE_HOME"),
+		   *home = secure_getenv("HOME");
 
 	if (!given && env && *env)
 		given = env;

@@ -233,7 +233,8 @@ static int check_dir(const char *path, enum choice choice, struct shmq__why *why
 int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, size_t bytes,
 			   struct shmq__why *why)
 {
-	const char *env = getenv("SHMQ_RUNTIME_DIR"), *xdg = getenv("XDG_RUNTIME_DIR");
+	const char *env = secure_getenv("SHMQ_RUNTIME_DIR"),
+		   *xdg = secure_getenv("XDG_RUNTIME_DIR");
 	enum choice choice = CHOSEN;
 	int n;
 

@@ -30,7 +30,7 @@ static int can_run(const char *dir, const char *rest, char *out, size_t bytes)
 static const char *find_daemon(const struct shmq_bus *bus, char *out, size_t bytes)
 {
 	static const char *const near[] = { "/shmqd", "/../shmqd", "/../bin/shmqd" };
-	const char *env = getenv("SHMQ_DAEMON");
+	const char *env = secure_getenv("SHMQ_DAEMON");
 	char dir[2][4096] = { "", "" };
 	Dl_info info;
 	ssize_t n;

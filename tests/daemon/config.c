@@ -8,7 +8,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char said[4096];
@@ -104,6 +106,88 @@ TEST(each_mistake_has_its_line_and_column)
 	CHECK(!parse("= = ="));
 }
 
+TEST(rules_are_given_once_and_added_to)
+{
+	struct config *c = good("allow = { \"x publish uid:1\" }\nallow += { \"y publish uid:1\", "
+				"\"z publish uid:1\" }\nallow += \"q publish uid:1\"\n");
+
+	CHECK_EQ(c->allow_count, 4);
+	CHECK_STR(c->allow[3], "q publish uid:1");
+	config_free(c);
+	c = good("allow = { }\n");
+	CHECK_EQ(c->allow_count, 0);
+	config_free(c);
+	is_refused("allow = { \"x publish uid:1\" }\nallow = { \"y publish uid:1\" }\n",
+		   "f:2:1: allow is set already: more rules are added by +=\n");
+	is_refused("allow = { \"x publish uid:1\", \"y publish uid:1\" }\nallow = { \"x publish "
+		   "uid:1\" }\n",
+		   "f:2:1: allow is set already: more rules are added by +=\n");
+	is_refused("limits \"uid:0\" { topics = 1 }\nlimits \"user:root\" { }\n",
+		   "f:2:8: limits: that uid has some already\n");
+}
+
+static void count_mistake(void *arg, const char *text)
+{
+	(void)text;
+	++*(unsigned *)arg;
+}
+
+/* Squares of so many lines would take minutes. */
+TEST(a_large_file_is_read_and_compared_line_by_line)
+{
+	enum { TOPICS = 5000 };
+	char *text = NULL, *wrong = NULL;
+	size_t bytes = 0, wrong_bytes = 0;
+	FILE *out = open_memstream(&text, &bytes),
+	     *wrong_out = open_memstream(&wrong, &wrong_bytes);
+	struct config *a, *b;
+	unsigned i, mistakes = 0;
+
+	for (i = 0; i < TOPICS; i++) {
+		fprintf(out,
+			"topic \"t.%u\" {\n\tdepth = 2k\n\tshared = yes\n}\ntopic \"e.%u\" { }\n",
+			i, i);
+		fprintf(wrong_out, "topic \"t..%u\" {\n\tdepth = 1k\n}\n", i);
+	}
+	CHECK_OK(fclose(out));
+	CHECK_OK(fclose(wrong_out));
+	CHECK_OK(config_parse("f", text, bytes, &a, say, NULL));
+	CHECK_OK(config_parse("f", text, bytes, &b, say, NULL));
+	CHECK_EQ(a->topic_count, 2 * TOPICS);
+	CHECK_EQ(a->topic[TOPICS - 1].options.depth, 2048);
+	CHECK_EQ(config_compare(a, b, NULL, NULL), 0);
+	CHECK_EQ(config_parse("f", wrong, wrong_bytes, &b, count_mistake, &mistakes), SHMQ_EOPTION);
+	CHECK_EQ(mistakes, 100);
+	config_free(a);
+	free(text);
+	free(wrong);
+}
+
+TEST(a_file_that_another_uid_can_change_is_taken_by_name_alone)
+{
+	struct config *c;
+	char path[256];
+	FILE *out;
+
+	snprintf(path, sizeof(path), "%s/theirs", test_tmpdir());
+	out = fopen(path, "w");
+	CHECK(out);
+	CHECK_OK(fclose(out));
+	CHECK_OK(config_read(path, CONFIG_OWN, &c, say, NULL));
+	config_free(c);
+	CHECK_OK(chmod(path, 0666));
+	said[0] = 0;
+	CHECK_EQ(config_read(path, CONFIG_OWN, &c, say, NULL), SHMQ_EOPTION);
+	CHECK(strstr(said, "theirs: uid ") && strstr(said, " and everybody can change it"));
+	CHECK_OK(config_read(path, CONFIG_ANYBODYS, &c, say, NULL));
+	config_free(c);
+	if (geteuid() == 0) {
+		CHECK_OK(chmod(path, 0644));
+		CHECK_OK(chown(path, 4711, 4711));
+		CHECK_EQ(config_read(path, CONFIG_OWN, &c, say, NULL), SHMQ_EOPTION);
+	}
+}
+
 TEST(text_that_is_none_is_refused)
 {
 	static const char zero[] = "guests = 2\0\n";
@@ -121,9 +205,9 @@ TEST(what_is_no_file_is_refused)
 	char path[256];
 
 	snprintf(path, sizeof(path), "%s/none", test_tmpdir());
-	CHECK_EQ(config_read(path, &c, say, NULL), -ENOENT);
-	CHECK_EQ(config_read(test_tmpdir(), &c, say, NULL), -EINVAL);
-	CHECK_EQ(config_read("/dev/zero", &c, say, NULL), -EINVAL);
+	CHECK_EQ(config_read(path, CONFIG_OWN, &c, say, NULL), -ENOENT);
+	CHECK_EQ(config_read(test_tmpdir(), CONFIG_OWN, &c, say, NULL), -EINVAL);
+	CHECK_EQ(config_read("/dev/zero", CONFIG_OWN, &c, say, NULL), -EINVAL);
 }
 
 /* ---- defaults ---------------------------------------------------------- */
@@ -223,9 +307,9 @@ TEST(what_is_in_force_is_the_whole_text_or_gone)
 	snprintf(path, sizeof(path), "%s/bus.conf", test_tmpdir());
 	CHECK_OK(config_put(NULL, path));
 	CHECK_OK(config_put(a, path));
-	CHECK_OK(config_read(path, &b, say, NULL));
+	CHECK_OK(config_read(path, CONFIG_OWN, &b, say, NULL));
 	CHECK_STR(b->text, a->text);
 	CHECK_OK(config_put(NULL, path));
-	CHECK_EQ(config_read(path, &b, say, NULL), -ENOENT);
+	CHECK_EQ(config_read(path, CONFIG_OWN, &b, say, NULL), -ENOENT);
 	config_free(a);
 }

@@ -230,6 +230,51 @@ TEST(only_who_administers_the_bus_reloads)
 	test_bus_stop();
 }
 
+/* ---- where it is ------------------------------------------------------- */
+
+struct listing {
+	int fd; /* what it printed */
+	uid_t uid;
+};
+
+/* As a set-user-ID program does, if its caller's uid is another. */
+static int list_as(void *arg)
+{
+	const struct listing *l = arg;
+
+	CHECK_OK(setresuid(l->uid, (uid_t)-1, (uid_t)-1));
+	CHECK_EQ(dup2(l->fd, STDOUT_FILENO), STDOUT_FILENO);
+	execl(test_bus_daemon(), "shmqd", "--config-list", "file", "--bus", test_bus_name(),
+	      "--runtime-dir", test_bus_dir(), (char *)NULL);
+	return 127;
+}
+
+TEST(the_environment_of_another_uid_names_no_configuration)
+{
+	char text[64], file[300];
+	struct listing own = { memfd_create("own", 0), 0 },
+		       other = { memfd_create("other", 0), GUEST };
+	FILE *out;
+
+	if (geteuid() != 0)
+		SKIP("only root can be two users");
+	test_bus_prepare();
+	snprintf(file, sizeof(file), "%s/shmq", test_bus_dir()); /* in $XDG_CONFIG_HOME */
+	CHECK_OK(mkdir(file, 0700));
+	snprintf(file, sizeof(file), "%s/shmq/%s.conf", test_bus_dir(), test_bus_name());
+	out = fopen(file, "w");
+	CHECK(out);
+	CHECK_GE(fputs("linger = 77s\n", out), 0);
+	CHECK_OK(fclose(out));
+	CHECK_EQ(test_join(test_spawn(list_as, &own)), 0);
+	CHECK_EQ(test_join(test_spawn(list_as, &other)), 0);
+	CHECK_EQ(pread(own.fd, text, sizeof(text), 0), strlen("\t\tlinger\t77s\n"));
+	CHECK_MEM(text, "\t\tlinger\t77s\n", strlen("\t\tlinger\t77s\n"));
+	CHECK_EQ(pread(other.fd, text, sizeof(text), 0), 0);
+	close(own.fd);
+	close(other.fd);
+}
+
 /* ---- deaths ------------------------------------------------------------ */
 
 static char wanted[64];
