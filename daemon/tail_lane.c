@@ -48,7 +48,8 @@ struct tail_lane {
 	int is_copied; /* it points to `copy`: it might be written over */
 	char *copy;
 	size_t copy_bytes;
-	int ended; /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
+	int ended;   /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
+	int is_left; /* no publisher is there any more, and all they sent was read */
 
 	struct log_batches batches; /* of which not all members are appended yet */
 
@@ -370,6 +371,29 @@ static int receive(struct tail_lane *l)
 	return rc == SHMQ_EEMPTY || rc == SHMQ_ESTALLED ? 0 : rc;
 }
 
+/* A publisher that is still there learns of the end by what it commits behind it.
+ * Readers of the ring may get that, though its publisher is told that it was not
+ * sent and nobody looks for it here: such seqs are holes, never to be given again.
+ * How many there may be is known: who waits for the log goes a ring past it, and
+ * nobody past the ceiling. */
+static int append_unread(struct tail_lane *l)
+{
+	struct log_record head = { .seq = l->next, .tag = l->o.topic->depth, .kind = LOG_HOLE };
+
+	if (l->o.topic->log != SHMQ_LOG_BLOCK)
+		head.tag = durable_ceiling_room(l->o.topic->log, l->o.topic->depth);
+	return append(l, &head, NULL, 0);
+}
+
+/* Whoever has gone has sent all that he sends: then there is one more look. */
+static int is_settled(struct tail_lane *l)
+{
+	if (l->is_left || shmq__sub_publishers(l->sub))
+		return 1;
+	l->is_left = 1;
+	return 0;
+}
+
 int tail_lane_pump(struct tail_lane *l)
 {
 	unsigned n;
@@ -381,13 +405,15 @@ int tail_lane_pump(struct tail_lane *l)
 		if (n % CLOCK_EVERY == 0)
 			l->now_ts = shmq__clock_realtime_ns();
 		rc = l->has_msg ? 1 : receive(l);
-		if (rc == 2)
+		if (rc == 2 || (rc == SHMQ_EENDED && !is_settled(l)))
 			continue;
 		if (rc != 1) {
 			/* Holes at the end are passed by now, and nobody may be
 			 * kept waiting for them. */
 			if (seq_diff(shmq__sub_cursor(l->sub), l->next) > 0 &&
 			    append_missing(l, shmq__sub_cursor(l->sub)))
+				return -EAGAIN;
+			if (rc == SHMQ_EENDED && !l->is_left && append_unread(l))
 				return -EAGAIN;
 			if (rc == SHMQ_EENDED || rc == SHMQ_EMOVED)
 				l->ended = rc;

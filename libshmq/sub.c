@@ -121,6 +121,11 @@ uint64_t shmq__sub_cursor(const struct shmq_sub *sub)
 	return sub->lane[0].r.next;
 }
 
+uint32_t shmq__sub_publishers(const struct shmq_sub *sub)
+{
+	return load_acquire(&sub->h.topic->rec->publishers);
+}
+
 void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out)
 {
 	const struct rlane *l = &sub->lane[0];

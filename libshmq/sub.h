@@ -46,6 +46,8 @@ void shmq__waitset_change(struct shmq_waitset *set);
 /* For the tailer, whose subscribers have one partition each.  The seq it will
  * look at next; what is before it was handed out, lost or void. */
 uint64_t shmq__sub_cursor(const struct shmq_sub *sub);
+/* How many publish to its topic; of those that do not any more all is in the ring. */
+uint32_t shmq__sub_publishers(const struct shmq_sub *sub);
 
 /* The message handed out last is a member of an atomic batch: which, and how
  * many there are. */
