@@ -107,7 +107,7 @@ TEST(a_cursor_survives_the_reader_the_supervisor_and_all_of_the_bus)
 	expect(sub, r->to, 4 * DEPTH);
 	CHECK_OK(shmq_sub_store_cursor(sub));
 	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 5 * DEPTH - 1, SHMQ_SYNCED, PATIENCE));
-	CHECK(test_bus_kill(NULL) >= 3);
+	CHECK_GE(test_bus_kill(NULL), 2); /* the control worker may still be started */
 	shmq_bus_close(bus);
 	test_bus_restart();
 	bus = test_bus_open();
