@@ -96,14 +96,16 @@ static void send_run(struct tail_writer *w, struct run *run)
 	}
 }
 
-/* A run that shares a block with the one
- * before waits until that is written, and fills meanwhile. */
+/* A run that shares a block with the one before waits until that is written, and
+ * fills meanwhile.  One of a new segment waits until all before are complete and
+ * synced: recovery looks at the last segment there is, so nothing may be missing
+ * before that, whoever is killed and whatever a loss of power leaves. */
 void tail_run_send(struct tail_writer *w)
 {
 	struct run *run, *before = NULL;
 
 	for (run = TAILQ_FIRST(&w->runs); run && !w->error; run = TAILQ_NEXT(run, link)) {
-		int must_wait = run == w->big.held ||
+		int must_wait = run == w->big.held || run->segment != TAILQ_FIRST(&w->segments) ||
 				(run->overlaps && before && before->number + 1 == run->number &&
 				 before->state != RUN_DONE);
 
