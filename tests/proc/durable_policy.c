@@ -415,9 +415,9 @@ TEST_WITHIN(segments_go_when_there_are_too_many_bytes_and_readers_are_told, 60)
 	expect(slow, 0, 0, 10);
 	for (n = 1000; n < 100000; n += DEPTH)
 		publish(pub, n, n + DEPTH);
-	while (!(first = partition_info(bus, "t", 0).log_first))
-		test_sleep_ms(1);
-	CHECK_LE(segments("t"), 5);
+	/* Some of it may still be written when the keeper looks for the first time. */
+	while (!(first = partition_info(bus, "t", 0).log_first) || segments("t") > 5)
+		test_sleep_ms(10);
 	/* It stands in a segment that is no more, and reads that to its end. */
 	for (uint64_t i = 10;; i++) {
 		int rc = shmq_receive(slow, &msg, PATIENCE);
