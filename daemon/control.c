@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,39 @@
 /* For the tailer to come to every topic with a log, before the bus ends. */
 #define STOP_WAIT_NS (UINT64_C(10000) * MILLISECOND_NS)
 #define STOP_LOOK_NS (5 * MILLISECOND_NS)
+
+/* ---- the door -------------------------------------------------------- */
+
+/* Somebody removed the runtime directory.  Its files are made again, unless another
+ * bus has taken the name meanwhile: its lock comes first. */
+static void make_door_again(struct control *c)
+{
+	struct link_msg door = { .kind = LINK_LISTEN }, held = { .kind = LINK_LOCK };
+	int lock, sock, error, is_open = c->listen.ready != NULL;
+
+	if (!access(c->files.sock, F_OK) || c->o->is_activated || c->link.fd < 0)
+		return;
+	if (mkdir(c->o->dir, 0700) && errno != EEXIST)
+		return;
+	lock = files_lock(c->files.lock, 0);
+	if (lock < 0)
+		return;
+	sock = files_listen(&c->files, c->files.sock,
+			    access_has_rules(c->o->access) ? FILES_EVERYBODY : FILES_OWNER);
+	if (sock >= 0) {
+		error = link_send(c->link.fd, &held, lock);
+		if (!error)
+			error = link_send(c->link.fd, &door, sock);
+		log_warn("%s was removed: made again%s%s", c->files.sock, error ? ": " : "",
+			 error ? strerror(-error) : "");
+		loop_remove(c->loop, &c->listen);
+		dup3(sock, c->listen.fd, O_CLOEXEC);
+		close(sock);
+		if (is_open)
+			loop_add(c->loop, &c->listen, c->listen.fd, EPOLLIN, conn_accept);
+	}
+	close(lock);
+}
 
 /* ---- the end --------------------------------------------------------- */
 
@@ -76,6 +110,7 @@ void control_stop(struct control *c, const char *by)
 	if (!c->stop_ns)
 		c->stop_ns = now;
 	if (has_unread_log(c) && now - c->stop_ns < STOP_WAIT_NS) {
+		make_door_again(c); /* for a tailer that comes */
 		if (by != c->stop_by)
 			snprintf(c->stop_by, sizeof(c->stop_by), "%s", by);
 		loop_set_timer(c->loop, &c->stop_timer, now + STOP_LOOK_NS, stop_again);
@@ -406,8 +441,9 @@ static int open_bus(struct control *c)
 }
 
 /* Make ours what the last worker had: who is still there first, so that
- * nobody waits for a dead one longer than must be. */
-static int adopt(struct control *c)
+ * nobody waits for a dead one longer than must be.  The parent is who started us,
+ * which getppid() does not say once it is dead. */
+static int adopt(struct control *c, uint32_t parent)
 {
 	struct lay_registry *head = c->reg->head;
 	struct registry_found found;
@@ -416,7 +452,7 @@ static int adopt(struct control *c)
 	int error;
 
 	store_relaxed(&head->control_pid, (uint32_t)getpid());
-	store_relaxed(&head->parent_pid, (uint32_t)getppid());
+	store_relaxed(&head->parent_pid, parent);
 	store_relaxed(&head->epoch, epoch + 1);
 	error = registry_adopt(c->reg, &found);
 	if (error) {
@@ -487,6 +523,7 @@ static int serve(struct control *c)
 		tell_failure(c, "serving", strerror(-error));
 		return EXIT_FAILED;
 	}
+	make_door_again(c);
 	conn_has_spare(c);
 	log_info("serving bus \"%s\" at %s", c->o->bus, c->files.sock);
 	link_send(c->link.fd, &ready, -1);
@@ -538,6 +575,6 @@ int control_run(struct options *o)
 	if (!error)
 		error = work_create(c->loop, c->reg, &c->work);
 	if (!error)
-		error = adopt(c);
+		error = adopt(c, (uint32_t)start.pid);
 	return error ? EXIT_FAILED : serve(c);
 }

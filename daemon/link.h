@@ -10,6 +10,8 @@
  *       LOCK fd, then the same
  *   worker to parent:
  *       SLAB fd        made a slab; goes on after ACK
+ *       LOCK fd, LISTEN fd
+ *                      the runtime directory was gone: these are in the new one
  *       READY          clients are being served
  *       LOGS           there are topics for a tailer, so run one
  *       STOPPING       the bus is over: end too

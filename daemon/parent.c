@@ -2,6 +2,7 @@
 #include "parent.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,7 +28,7 @@
 #define MILLISECOND_NS INT64_C(1000000)
 #define SECOND_NS INT64_C(1000000000)
 #define START_TIMEOUT_NS (5 * SECOND_NS)
-#define STOP_TIMEOUT_NS (5 * SECOND_NS)
+#define STOP_TIMEOUT_NS (15 * SECOND_NS) /* more than it waits for a tailer */
 #define TAIL_TIMEOUT_NS (60 * SECOND_NS) /* for what is still to be written */
 /* What an orphaned worker is given to show that it holds its lock. */
 #define SURVIVOR_TIMEOUT_NS (100 * MILLISECOND_NS)
@@ -234,6 +235,13 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		write_manifest(p);
 		link_send(p->control.link_fd,
 			  &(struct link_msg){ .kind = LINK_ACK, .slab = msg->slab }, -1);
+		break;
+	case LINK_LOCK:
+	case LINK_LISTEN:
+		if (fd < 0)
+			break;
+		dup3(fd, msg->kind == LINK_LOCK ? p->lock_fd : p->listen_fd, O_CLOEXEC);
+		write_manifest(p);
 		break;
 	case LINK_READY:
 		p->nonce = msg->nonce;

@@ -99,9 +99,11 @@ pause() {
 	pid=$(shmq stat --json | json '$_->{bus}{parent_pid}')
 	worker=$(shmq stat --json | json '$_->{bus}{daemon_pid}')
 	rm -r "$SHMQ_RUNTIME_DIR"
+	touch "$SHMQ_RUNTIME_DIR" # else it would be made again
 	kill -KILL "$worker"
 	await '[ "$(grep -c "starting another" "$DIR/log")" -ge 5 ]'
 	kill -KILL "$pid"
+	rm "$SHMQ_RUNTIME_DIR"
 	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
 	[ "$(pause 4)" -ge 90 ]
 	grep -q 'worker .*: starting another in 1000 ms' "$DIR/log"
@@ -112,9 +114,11 @@ pause() {
 	pid=$(shmq stat --json | json '$_->{bus}{parent_pid}')
 	worker=$(shmq stat --json | json '$_->{bus}{daemon_pid}')
 	rm -r "$SHMQ_RUNTIME_DIR"
+	touch "$SHMQ_RUNTIME_DIR" # else it would be made again
 	kill -KILL "$pid"
 	await '[ "$(grep -c "starting another" "$DIR/log")" -ge 5 ]'
 	kill "$worker"
+	rm "$SHMQ_RUNTIME_DIR"
 	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
 	[ "$(pause 4)" -ge 900 ]
 	grep -q 'parent is gone: starting another in 1000 ms' "$DIR/log"

@@ -135,7 +135,7 @@ static void count_mistake(void *arg, const char *text)
 /* Squares of so many lines would take minutes. */
 TEST(a_large_file_is_read_and_compared_line_by_line)
 {
-	enum { TOPICS = 5000 };
+	enum { TOPICS = 2000 };
 	char *text = NULL, *wrong = NULL;
 	size_t bytes = 0, wrong_bytes = 0;
 	FILE *out = open_memstream(&text, &bytes),

@@ -8,6 +8,7 @@
 #include "traffic.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 
 enum { DEPTH = 1024 };
@@ -131,6 +132,68 @@ TEST(a_killed_parent_is_replaced_by_its_worker)
 	traffic_stop(t); /* who never was detached */
 	CHECK_EQ(atomic_load(&t->reattached[0]), 0);
 	CHECK_EQ(atomic_load(&t->reattached[1]), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int is_supervisor(pid_t pid)
+{
+	char path[64], comm[16] = "";
+	FILE *in;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	in = fopen(path, "r");
+	if (!in || !fgets(comm, sizeof(comm), in))
+		comm[0] = 0;
+	if (in)
+		fclose(in);
+	return !strcmp(comm, "shmqd\n");
+}
+
+static int has_next_worker(void *arg)
+{
+	const pid_t *pids = arg; /* parent, worker */
+	char path[64];
+	int pid = 0;
+	FILE *in;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pids[0], (int)pids[0]);
+	in = fopen(path, "r");
+	CHECK(in);
+	if (fscanf(in, "%d", &pid) != 1)
+		pid = 0;
+	fclose(in);
+	return pid && pid != pids[1];
+}
+
+TEST(a_parent_that_dies_while_its_worker_begins_is_never_told_to_be_another_process)
+{
+	struct wish adopted;
+	char path[PATH_MAX];
+	shmq_bus *bus;
+	pid_t pids[2], parent, now;
+	int lock;
+
+	parent = test_bus_start();
+	bus = test_bus_open();
+	pids[0] = parent;
+	pids[1] = test_bus_worker_pid(bus);
+	adopted = (struct wish){ bus, epoch_of(bus) + 1 };
+	snprintf(path, sizeof(path), "%s/%s.control", test_bus_dir(), test_bus_name());
+	CHECK_OK(kill(parent, SIGSTOP));
+	CHECK_OK(kill(pids[1], SIGKILL));
+	lock = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK_GE(lock, 0);
+	CHECK_OK(flock(lock, LOCK_EX)); /* which the worker needs to go on */
+	CHECK_OK(kill(parent, SIGCONT));
+	CHECK(test_wait_until(has_next_worker, pids, 30000));
+	CHECK_EQ(test_kill_wait(parent, SIGKILL), 128 + SIGKILL);
+	close(lock);
+	do {
+		now = test_bus_parent_pid(bus);
+		if (now && now != parent && !is_supervisor(now))
+			FAIL("%d is not the parent", (int)now);
+	} while (!now || now == parent || !has_epoch(&adopted));
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
@@ -651,6 +714,73 @@ TEST(on_sigterm_the_bus_ends_by_name)
 	CHECK_ERROR(shmq_topic_create(bus, "u", NULL, NULL), SHMQ_ENODAEMON);
 	CHECK_ERROR(shmq_sub_open(bus, "t", NULL, &sub), SHMQ_ENODAEMON);
 	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int is_accepting(void *arg)
+{
+	(void)arg;
+	return test_bus_accepts();
+}
+
+/* Whoever removed it: a worker that starts, or one that ends the bus and needs another
+ * to come, makes it again. */
+TEST(a_bus_whose_directory_is_removed_heals_and_ends_by_name)
+{
+	struct shmq_msg msg;
+	shmq_bus *bus, *other;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t parent;
+
+	parent = test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	pub = open_pub(bus, "t");
+	sub = open_sub(bus, "t");
+	test_remove_tree(test_bus_dir());
+	CHECK_GE(test_bus_kill("control"), 1);
+	CHECK(test_wait_until(is_accepting, NULL, 60000));
+	other = test_bus_open();
+	CHECK_EQ(topic_info(other, "t").subscribers, 1);
+	shmq_bus_close(other);
+	CHECK_OK(shmq_publish(pub, "last", 4));
+	CHECK_OK(kill(parent, SIGTERM));
+	CHECK_EQ(test_join(parent), 0);
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_EENDED);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(a_log_whose_tailer_needs_a_directory_that_was_removed_is_written_to_its_end)
+{
+	struct shmq_msg msg;
+	shmq_log_reader *log;
+	char path[PATH_MAX];
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t parent;
+
+	parent = test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .segment_bytes = 1 << 20);
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(pub, "first", 5));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	test_remove_tree(test_bus_dir());
+	CHECK_EQ(test_bus_kill("tailer"), 1);
+	test_bus_await_killed();
+	CHECK_OK(shmq_publish(pub, "last", 4));
+	CHECK_OK(kill(parent, SIGTERM));
+	CHECK_EQ(test_join(parent), 0);
+	shmq_bus_close(bus);
+	snprintf(path, sizeof(path), "%s/t", test_bus_data());
+	CHECK_OK(shmq_log_open(path, &log));
+	CHECK_OK(shmq_log_next(log, &msg));
+	CHECK_OK(shmq_log_next(log, &msg));
+	CHECK_MEM(msg.data, "last", 4);
+	shmq_log_close(log);
 	test_bus_stop();
 }
 
