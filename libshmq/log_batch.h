@@ -12,8 +12,7 @@
 #ifndef SHMQ_LOG_BATCH_H
 #define SHMQ_LOG_BATCH_H
 
-#include "atomics.h"
-#include "layout.h"
+#include "log_reader.h"
 
 struct log_batches {
 	uint64_t left; /* members that are still to come, of all; 0: none is open */
@@ -39,6 +38,23 @@ static inline int log_batches_note(struct log_batches *o, const struct lay_batch
 static inline void log_batches_expire(struct log_batches *o, uint64_t next, uint64_t depth)
 {
 	if (next - o->seq >= depth)
+		o->left = 0;
+}
+
+/* A record passes, which may be of a member.  What a gap has a part of is not
+ * judged, and what was superseded is not there to be counted. */
+static inline void log_batches_pass(struct log_batches *o, uint64_t depth,
+				    const struct log_record *head, const char *body)
+{
+	struct lay_batch batch;
+	struct shmq_msg msg;
+
+	log_batches_expire(o, head->seq, depth);
+	if (head->kind == LOG_MESSAGE && (head->flags & SHMQ_MSG_BATCH) &&
+	    !shmq__log_decode(head, body, &msg, &batch))
+		log_batches_note(o, &batch, head->seq);
+	if (head->kind == LOG_GAP ||
+	    (head->kind == LOG_HOLE && (head->flags & LOG_HOLE_SUPERSEDED)))
 		o->left = 0;
 }
 

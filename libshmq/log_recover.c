@@ -203,21 +203,12 @@ static void note_record(const struct recovery *r, struct open_batches *o,
 			const struct log_record *head, const char *body, uint64_t off,
 			uint64_t max_ts)
 {
-	struct lay_batch batch;
-	struct shmq_msg msg;
-
 	log_batches_expire(&o->batches, head->seq, r->depth);
 	if (!o->batches.left) {
 		o->off = off;
 		o->max_ts = max_ts;
 	}
-	if (head->kind == LOG_MESSAGE && (head->flags & SHMQ_MSG_BATCH) &&
-	    !shmq__log_decode(head, body, &msg, &batch))
-		log_batches_note(&o->batches, &batch, head->seq);
-	/* Members that were superseded are not there to be counted. */
-	if (head->kind == LOG_GAP ||
-	    (head->kind == LOG_HOLE && (head->flags & LOG_HOLE_SUPERSEDED)))
-		o->batches.left = 0;
+	log_batches_pass(&o->batches, r->depth, head, body);
 }
 
 /* Those that are open where the segment that begins with `seq` does.  All of one

@@ -43,6 +43,7 @@ struct replay {
 	uint64_t from_ts; /* 0, or what is older is passed */
 	unsigned records;
 	struct log_batches batches; /* atomic, of which a part was read */
+	int is_unjudged;            /* and which are open at a stored cursor is not known yet */
 	uint64_t stuck_since;       /* nothing comes of a topic that ended: monotonic, or 0 */
 };
 
@@ -188,7 +189,7 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 
 	log_batches_expire(&l->replay->batches, l->r.next, depth);
 	/* The ring does not say how old a message is. */
-	if (l->replay->batches.left || l->replay->from_ts)
+	if (l->replay->batches.left || l->replay->is_unjudged || l->replay->from_ts)
 		return 0;
 	if (sub->gates)
 		return seq_diff(l->r.next, l->start) >= 0;
@@ -271,6 +272,30 @@ static int pass_removed(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *
 	return SHMQ_EOVERRUN;
 }
 
+/* A cursor may have been stored in the midst of atomic batches, the rest of which is
+ * to come: which are open there is seen once the log has come so far. */
+static int judge_start(struct rlane *l, struct shmq__why *why)
+{
+	struct replay *rp = l->replay;
+	uint64_t depth = l->r.geo.depth, limit = l->r.next;
+	struct log_record head;
+	const char *body;
+	int rc;
+
+	if (seq_diff(written(l), limit) < 0)
+		return 0;
+	rp->is_unjudged = 0;
+	rc = shmq__log_reader_seek(rp->reader, limit - depth, why);
+	while (!rc && (rc = shmq__log_reader_next(rp->reader, &limit, &head, &body, why)) == 1) {
+		log_batches_pass(&rp->batches, depth, &head, body);
+		rc = 0;
+	}
+	/* Of what is damaged nobody can tell, and that was told. */
+	if (rc == SHMQ_ECORRUPT)
+		rp->batches.left = 0;
+	return rc && rc != SHMQ_ECORRUPT ? rc : shmq__log_reader_seek(rp->reader, limit, why);
+}
+
 /* For shmq_bus_error(): the caller of a receive. */
 static int explain(int error, const struct shmq__why *why)
 {
@@ -292,6 +317,11 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 		return sub_hand_out(sub, l, 0, msg);
 	}
 	rp->has_msg = 0;
+	if (unlikely(rp->is_unjudged)) {
+		rc = judge_start(l, &why);
+		if (rc || rp->is_unjudged)
+			return rc ? explain(rc, &why) : SHMQ_EEMPTY;
+	}
 	/* Copied members of a batch were handed out meanwhile. */
 	if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) < 0) {
 		rc = shmq__log_reader_seek(rp->reader, l->r.next, &why);
@@ -389,6 +419,9 @@ static int start_lane(struct shmq_sub *sub, struct rlane *l, const struct shmq_s
 			return error;
 	}
 	error = enter_log(sub, l, why);
+	l->replay->is_unjudged = o->from == SHMQ_FROM_CURSOR;
+	if (!error && l->replay->is_unjudged)
+		error = judge_start(l, why);
 	shmq__sub_replay_step(sub, l, l->r.next);
 	return error;
 }

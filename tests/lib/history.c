@@ -46,6 +46,7 @@ int history_read(const void *data, size_t bytes, uint64_t *who, uint64_t *n)
 /* That a message has a seq. */
 struct fact {
 	uint64_t seq, who, n;
+	uint64_t ts; /* 0: nobody knows */
 };
 
 struct check {
@@ -95,9 +96,9 @@ static const struct history_publisher *find_publisher(const struct history *h, u
 	return NULL;
 }
 
-static void add_fact(struct check *c, uint32_t partition, uint64_t seq, uint64_t who, uint64_t n)
+static void add_fact(struct check *c, uint32_t partition, struct fact f)
 {
-	c->order[partition][c->count[partition]++] = (struct fact){ seq, who, n };
+	c->order[partition][c->count[partition]++] = f;
 }
 
 static int check_receipt(struct check *c, size_t s, const struct history_receipt *r)
@@ -134,7 +135,8 @@ static int gather(struct check *c)
 
 			c->open_unseen += send->state == HISTORY_OPEN;
 			if (send->state == HISTORY_SENT)
-				add_fact(c, send->partition, send->seq, h->publisher[s].who, i);
+				add_fact(c, send->partition,
+					 (struct fact){ send->seq, h->publisher[s].who, i, 0 });
 		}
 	for (s = 0; s < h->subscribers; s++)
 		for (i = 0; i < h->subscriber[s].count; i++) {
@@ -146,7 +148,7 @@ static int gather(struct check *c)
 				continue;
 			if (check_receipt(c, s, r))
 				return 1;
-			add_fact(c, r->partition, r->seq, r->who, r->n);
+			add_fact(c, r->partition, (struct fact){ r->seq, r->who, r->n, r->ts });
 		}
 	return 0;
 }
@@ -168,6 +170,10 @@ static int unite(struct check *c, uint32_t p)
 				"message %llu of %llu to another",
 				U(f[i].seq), p, U(f[i].n), U(f[i].who), U(f[n - 1].n),
 				U(f[n - 1].who));
+		else if (f[i].ts && f[n - 1].ts && f[i].ts != f[n - 1].ts)
+			return refuse(c, "seq %llu of partition %u has two times", U(f[i].seq), p);
+		else if (f[i].ts)
+			f[n - 1].ts = f[i].ts;
 	}
 	c->count[p] = n;
 	return 0;
@@ -253,11 +259,26 @@ static uint64_t first_of_batch(const struct check *c, uint32_t p, const struct f
 	return send[n].state == HISTORY_SENT ? send[n].seq : f->seq;
 }
 
+/* The first seq that a subscriber is to get.  One that starts at a time may be told
+ * of a gap before the first message of that time: none is known to be in that. */
+static uint64_t start_of(const struct check *c, size_t s, uint32_t p)
+{
+	const struct history_subscriber *sub = &c->h->subscriber[s];
+	size_t i;
+
+	if (!sub->from_ts)
+		return sub->start[p];
+	for (i = 0; i < c->count[p]; i++)
+		if (c->order[p][i].ts >= sub->from_ts)
+			return c->order[p][i].seq;
+	return sub->end[p];
+}
+
 /* How many in [from, to) a subscriber is to get: the rest of a batch that began
  * before it joined is not for it. */
 static uint64_t count_due(const struct check *c, size_t s, uint32_t p, uint64_t from, uint64_t to)
 {
-	uint64_t start = c->h->subscriber[s].start[p], due = 0;
+	uint64_t start = start_of(c, s, p), due = 0;
 	size_t i, end = rank(c, p, to);
 
 	for (i = rank(c, p, from); i < end; i++)
@@ -296,7 +317,7 @@ static int check_subscriber(struct check *c, size_t s)
 	size_t i;
 
 	for (p = 0; p < c->h->partitions; p++)
-		gap[p].from = sub->start[p];
+		gap[p] = (struct gap){ .from = start_of(c, s, p), .is_bound = !!sub->from_ts };
 	for (i = 0; i < sub->count; i++) {
 		const struct history_receipt *r = &sub->receipt[i];
 		struct gap *g = &gap[r->partition];

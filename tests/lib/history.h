@@ -15,6 +15,7 @@
  *   where it joined to where it stopped but for what it was told is lost:
  *   received + lost = committed, neither more nor less
  *   of an atomic batch it gets all or none
+ *   who starts at a time starts with the first message of that time or later
  */
 #ifndef HISTORY_H
 #define HISTORY_H
@@ -52,14 +53,16 @@ struct history_receipt {
 	uint64_t lost;     /* 0: it is a message */
 	uint64_t seq, who, n;
 	uint64_t sum; /* of all its bytes */
+	uint64_t ts;  /* where the topic has times */
 };
 
 struct history_subscriber {
 	const struct history_receipt *receipt;
 	size_t count;
-	uint64_t start[HISTORY_PARTITIONS]; /* the first seq that it is to get */
-	uint64_t end[HISTORY_PARTITIONS];   /* the seq after the last */
-	int lived;                          /* until then; else it was killed before */
+	uint64_t start[HISTORY_PARTITIONS]; /* the first seq that it is to get, */
+	uint64_t from_ts; /* ... of the first message of that time or later on; or 0 */
+	uint64_t end[HISTORY_PARTITIONS]; /* the seq after the last */
+	int lived;                        /* until then; else it was killed before */
 };
 
 struct history {
