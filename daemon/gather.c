@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +32,7 @@ struct gather {
 	struct pollfd poll[2 + CALLERS]; /* signals, the socket, callers */
 	unsigned callers, stored;
 	struct log_limit refuse_limit;
+	int is_to_reload;         /* SIGHUP came */
 	struct shmq__why foreign; /* why this build cannot serve the bus; "" if it can */
 };
 
@@ -214,6 +217,21 @@ static void take_stored(struct gather *g)
 	}
 }
 
+/* Of the parent's signals two end a start. */
+static int is_to_stop(struct gather *g)
+{
+	struct signalfd_siginfo info;
+
+	while (read(g->poll[0].fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+			return 1;
+		g->is_to_reload |= info.ssi_signo == SIGHUP;
+		if (info.ssi_signo == SIGUSR2)
+			log_warn("SIGUSR2: bus \"%s\" is not served yet", g->o->bus);
+	}
+	return 0;
+}
+
 /* 1, 0, -ECANCELED or SHMQ_EVERSION. */
 static int listen_to_clients(struct gather *g)
 {
@@ -223,7 +241,7 @@ static int listen_to_clients(struct gather *g)
 	while (!is_complete(g, ALL_SLABS) && !*g->foreign.text && shmq__clock_left(deadline)) {
 		if (poll(g->poll, 2 + g->callers, shmq__clock_left_ms(deadline)) < 0)
 			continue;
-		if (g->poll[0].revents)
+		if (g->poll[0].revents && is_to_stop(g))
 			return -ECANCELED;
 		for (i = 2 + g->callers; i-- > 2;)
 			if (g->poll[i].revents)
@@ -293,6 +311,8 @@ int gather_run(const struct files *f, const struct options *o, int signal_fd,
 	take_stored(&g);
 	rc = listen_to_clients(&g);
 	unlink(f->back);
+	if (g.is_to_reload) /* is heard again, when there is somebody to do it */
+		kill(getpid(), SIGHUP);
 	while (g.callers)
 		drop_caller(&g, 2);
 	if (g.poll[1].fd >= 0)

@@ -275,9 +275,9 @@ static int parse_one(int opt, const char *value, struct options *o, struct given
 /* A relative directory would mean another one after daemonising. */
 static int resolve_dir(struct options *o, const char *given)
 {
-	enum shmq__name_dir how = o->role == ROLE_START || o->role == ROLE_CONTROL ?
-					  SHMQ__NAME_DIR_CREATE :
-					  SHMQ__NAME_DIR_FIND;
+	enum shmq__name_dir how = o->role == ROLE_TAILER || o->role == ROLE_TRIAL ?
+					  SHMQ__NAME_DIR_FIND :
+					  SHMQ__NAME_DIR_CREATE;
 	struct shmq__why why = { "" };
 	char found[sizeof(o->dir)], full[PATH_MAX];
 	int error = shmq__name_runtime_dir(given, how, found, sizeof(found), &why);

@@ -33,6 +33,8 @@
 /* What an orphaned worker is given to show that it holds its lock. */
 #define SURVIVOR_TIMEOUT_NS (100 * MILLISECOND_NS)
 #define START_TRIES 5
+/* After that long a worker that has not come to serve hangs. */
+#define ADOPT_PATIENCE_NS (uint64_t)(300 * SECOND_NS)
 
 struct worker {
 	const char *name;
@@ -60,7 +62,9 @@ struct parent {
 	 * is done. */
 	uint32_t reloads, reloaded;
 	uint64_t watchdog_due; /* when a service manager is to hear of us, 0 never */
+	uint64_t owes_due;     /* and of what it could not take yet */
 	int is_pinged;         /* the control worker has not answered */
+	int is_served;         /* it has said that it serves */
 	int stop;              /* asked to end the bus */
 	int ended;             /* the control worker has ended it */
 	uint64_t stop_deadline;
@@ -134,6 +138,13 @@ static void tell_ready(const struct parent *p)
 	service_notify(words);
 }
 
+/* One that takes over thousands of topics answers nothing meanwhile. */
+static int is_late(const struct parent *p, uint64_t now)
+{
+	return p->was_ready && p->control.pid && !p->is_served &&
+	       now > p->control.spawned_ns + ADOPT_PATIENCE_NS;
+}
+
 /* It is well if the control worker is, or is about to be another one. */
 static void feed_watchdog(struct parent *p)
 {
@@ -142,7 +153,7 @@ static void feed_watchdog(struct parent *p)
 	if (!p->watchdog_due || now < p->watchdog_due)
 		return;
 	p->watchdog_due = now + (uint64_t)service_watchdog_ns() / 2;
-	if (p->is_pinged && p->control.pid && p->was_ready) {
+	if (p->is_pinged || is_late(p, now)) {
 		log_error("the control worker (pid %d) has not answered since the last look: the "
 			  "service manager's watchdog is not told that all is well",
 			  (int)p->control.pid);
@@ -150,7 +161,7 @@ static void feed_watchdog(struct parent *p)
 	}
 	service_notify("WATCHDOG=1");
 	p->is_pinged =
-		p->was_ready && p->control.link_fd >= 0 && !link_say(p->control.link_fd, LINK_PING);
+		p->is_served && p->control.link_fd >= 0 && !link_say(p->control.link_fd, LINK_PING);
 }
 
 /* Without it a bus that nobody survives is lost. */
@@ -245,7 +256,7 @@ static void worker_message(struct parent *p, const struct link_msg *msg, int fd)
 		break;
 	case LINK_READY:
 		p->nonce = msg->nonce;
-		p->was_ready = 1;
+		p->was_ready = p->is_served = 1;
 		write_manifest(p);
 		ready_report(&p->ready_fd, EXIT_OK, NULL);
 		tell_ready(p);
@@ -307,7 +318,7 @@ static void worker_died(struct parent *p, struct worker *w)
 	close_fd(&w->link_fd);
 	close_fd(&w->fd);
 	if (w == &p->control)
-		p->is_pinged = 0;
+		p->is_pinged = p->is_served = 0;
 	w->retry_ns = w->spawned_ns; /* one that did not come to waiting */
 	choose_delay(w);
 	if (!p->ended && p->was_ready && !p->stop)
@@ -371,6 +382,8 @@ static void upgrade(struct parent *p)
 		return;
 	}
 	log_info("shmqd %s goes on as %s", shmq_version(), p->o->program);
+	if (p->reloaded != p->reloads) /* it stays pending, whoever goes on */
+		kill(getpid(), SIGHUP);
 	end_worker(&p->control);
 	end_worker(&p->tailer);
 	error = upgrade_go(&u, program);
@@ -412,6 +425,8 @@ static int poll_timeout(const struct parent *p)
 		due = p->stop_deadline;
 	if (p->watchdog_due && p->watchdog_due < due)
 		due = p->watchdog_due;
+	if (p->owes_due && p->owes_due < due)
+		due = p->owes_due;
 	return shmq__clock_left_ms(due);
 }
 
@@ -481,6 +496,7 @@ static int supervise(struct parent *p)
 		keep_running(p, &p->control);
 		keep_running(p, &p->tailer);
 		feed_watchdog(p);
+		p->owes_due = service_catch_up() ? shmq__clock_deadline(50 * MILLISECOND_NS) : 0;
 		wait_and_handle(p);
 	}
 }
@@ -633,6 +649,7 @@ static int resume(struct parent *p)
 	close_fd(&p->control.fd);
 	close_fd(&p->control.link_fd);
 	write_manifest(p);
+	renew_store(p); /* it may lack what came last */
 	log_info("bus \"%s\" goes on under shmqd %s", p->o->bus, shmq_version());
 	return -1;
 }
@@ -670,6 +687,7 @@ static int take_over(struct parent *p)
 		close_fd(&p->control.link_fd);
 	}
 	write_manifest(p);
+	p->is_served = p->control.pid != 0;
 	if (p->control.pid)
 		link_say(p->control.link_fd, LINK_READY);
 	log_info("took over bus \"%s\" as its parent%s", p->o->bus,

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -87,6 +89,7 @@ static int is_socket_at(int fd, const char *path)
 
 int service_socket(const char *path, struct shmq__why *why)
 {
+	struct stat st;
 	unsigned i;
 	int fd;
 
@@ -94,6 +97,11 @@ int service_socket(const char *path, struct shmq__why *why)
 		fd = passed[i].fd;
 		if (fd < 0 || passed[i].slab >= 0)
 			continue;
+		if (fstat(fd, &st) || !S_ISSOCK(st.st_mode)) { /* of another build's, perhaps */
+			passed[i].fd = -1;
+			close(fd);
+			continue;
+		}
 		if (!is_socket_at(fd, path))
 			return shmq__fail(
 				why, SHMQ_EOPTION,
@@ -123,7 +131,8 @@ int service_next_slab(unsigned *id)
 	return -1;
 }
 
-static void tell(const char *words, int fd)
+/* 0, or -errno. */
+static int send_words(const char *words, int fd)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -134,10 +143,10 @@ static void tell(const char *words, int fd)
 	struct iovec text = { (void *)(uintptr_t)words, strlen(words) };
 	struct msghdr msg = { .msg_name = &address, .msg_iov = &text, .msg_iovlen = 1 };
 	size_t length = path ? strlen(path) : 0;
-	int sock;
+	int sock, error;
 
 	if (length < 2 || length >= sizeof(address.sun_path) || (*path != '/' && *path != '@'))
-		return;
+		return 0;
 	memcpy(address.sun_path, path, length);
 	if (*path == '@')
 		address.sun_path[0] = 0;
@@ -152,9 +161,43 @@ static void tell(const char *words, int fd)
 	}
 	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
-		return;
-	sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		return -errno;
+	error = sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 	close(sock);
+	return error;
+}
+
+/* Its socket takes so many datagrams and no more until it reads them. */
+struct owed {
+	STAILQ_ENTRY(owed) link;
+	int fd; /* of the parent's for good, or -1 */
+	char words[];
+};
+static STAILQ_HEAD(, owed) owed = STAILQ_HEAD_INITIALIZER(owed);
+
+int service_catch_up(void)
+{
+	struct owed *o;
+
+	while ((o = STAILQ_FIRST(&owed)) && send_words(o->words, o->fd) != -EAGAIN) {
+		STAILQ_REMOVE_HEAD(&owed, link);
+		free(o);
+	}
+	return o != NULL;
+}
+
+static void tell(const char *words, int fd)
+{
+	struct owed *o;
+
+	if (!service_catch_up() && send_words(words, fd) != -EAGAIN)
+		return;
+	o = malloc(sizeof(*o) + strlen(words) + 1);
+	if (!o)
+		return;
+	o->fd = fd;
+	strcpy(o->words, words);
+	STAILQ_INSERT_TAIL(&owed, o, link);
 }
 
 void service_notify(const char *words)

@@ -295,6 +295,40 @@ static int is_in_force(void *arg)
 	return !strcmp(text, wanted);
 }
 
+/* The parent has heard that the worker serves. */
+static int knows_nonce(void *arg)
+{
+	char file[256], line[256];
+	int is_known = 0;
+	FILE *in;
+
+	(void)arg;
+	snprintf(file, sizeof(file), "%s/%s.manifest", test_bus_dir(), test_bus_name());
+	in = fopen(file, "r");
+	if (!in)
+		return 0;
+	while (fgets(line, sizeof(line), in))
+		is_known |= !strncmp(line, "nonce ", 6) && strspn(line + 6, "0") < 16;
+	fclose(in);
+	return is_known;
+}
+
+TEST(a_reload_that_an_upgrade_comes_in_the_way_of_is_done_after_it)
+{
+	pid_t parent = begin("linger = 1000s\n");
+	shmq_bus *bus = test_bus_open();
+
+	CHECK(test_wait_until(knows_nonce, NULL, 30000));
+	snprintf(wanted, sizeof(wanted), "linger = 1001s\n");
+	write_config(wanted);
+	CHECK_OK(kill(test_bus_worker_pid(bus), SIGSTOP)); /* and none of its children */
+	CHECK_OK(kill(parent, SIGHUP));
+	CHECK_OK(kill(parent, SIGUSR2));
+	CHECK(test_wait_until(is_in_force, NULL, 30000));
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST_WITHIN(a_reload_that_loses_its_worker_is_done_by_the_next, 120)
 {
 	shmq_bus *bus;

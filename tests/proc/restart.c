@@ -291,6 +291,29 @@ TEST(offers_that_the_manifest_does_not_know_are_refused_by_name)
 	test_bus_stop();
 }
 
+TEST(a_start_that_waits_for_offers_is_not_ended_by_a_reload)
+{
+	shmq_bus *bus;
+	pid_t pid;
+	int sock;
+
+	test_bus_start();
+	bus = open_with(.serve = SHMQ_SERVE_CALLER);
+	create(bus, "t", .depth = DEPTH);
+	test_bus_kill(NULL);
+	pid = test_bus_launch();
+	sock = connect_back(); /* it listens */
+	CHECK_OK(kill(pid, SIGHUP));
+	CHECK_OK(kill(pid, SIGUSR2));
+	close(sock);
+	for (int i = 0; i < 1000 && !shmq_bus_reattach_count(bus); i++)
+		shmq_bus_serve(bus, 10 * MILLISECOND);
+	CHECK_EQ(shmq_bus_reattach_count(bus), 1);
+	CHECK_EQ(topic_info(bus, "t").depth, DEPTH);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(a_bus_that_comes_back_in_part_only_is_lost_by_name)
 {
 	struct proto_request req;

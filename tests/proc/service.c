@@ -5,7 +5,10 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -264,6 +267,44 @@ TEST(another_socket_is_refused_by_name)
 	leave();
 }
 
+/* It takes one datagram at a time, and is slow. */
+TEST(a_manager_that_is_slow_is_told_all_of_it)
+{
+	int fd, tries = 0;
+
+	if (unshare(CLONE_NEWNET))
+		SKIP("it takes a network namespace to make a socket take less");
+	fd = open("/proc/sys/net/unix/max_dgram_qlen", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		SKIP("max_dgram_qlen cannot be written");
+	close(fd);
+	begin();
+	start(NULL);
+	while (!test_bus_accepts() && tries++ < 60000)
+		test_sleep_ms(1);
+	shmq_bus_close(test_bus_open()); /* all slabs are there */
+	await_words("READY=1");
+	CHECK_GT(m.kept_count, 3);
+	CHECK_EQ(end(SIGTERM), 0);
+	leave();
+}
+
+TEST(what_it_kept_that_is_no_slab_is_in_nobodys_way)
+{
+	begin();
+	m.kept[0].fd = memfd_create("other", MFD_CLOEXEC);
+	snprintf(m.kept[0].name, sizeof(m.kept[0].name), "slab-9999");
+	m.kept[1].fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	snprintf(m.kept[1].name, sizeof(m.kept[1].name), "stored");
+	m.kept[2].fd = memfd_create("other", MFD_CLOEXEC);
+	snprintf(m.kept[2].name, sizeof(m.kept[2].name), "slab-0");
+	m.kept_count = 3;
+	start(NULL);
+	await_words("READY=1");
+	CHECK_EQ(end(SIGTERM), 0);
+	leave();
+}
+
 /* All of it dies, and no client holds anything: the store has it. */
 TEST(what_it_keeps_brings_the_bus_back)
 {
@@ -318,6 +359,30 @@ TEST(its_watchdog_hears_of_a_worker_that_is_well_and_not_of_one_that_hangs)
 	CHECK_LT(i, 3);
 	CHECK_EQ(test_bus_signal("control", SIGCONT), 1);
 	await_words("WATCHDOG=1");
+	CHECK_EQ(end(SIGTERM), 0);
+	leave();
+}
+
+TEST(its_watchdog_waits_for_a_worker_that_takes_over)
+{
+	char path[PATH_MAX];
+	int lock, i;
+
+	begin();
+	snprintf(path, sizeof(path), "%s/%s.control", test_bus_dir(), test_bus_name());
+	start("400000");
+	await_words("READY=1");
+	/* What the next worker needs to go on. */
+	CHECK_OK(kill(m.pid, SIGSTOP));
+	lock = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK_GE(lock, 0);
+	CHECK_GE(test_bus_signal("control", SIGKILL), 1);
+	CHECK_OK(flock(lock, LOCK_EX));
+	CHECK_OK(kill(m.pid, SIGCONT));
+	for (i = 0; i < 8; i++)
+		await_words("WATCHDOG=1");
+	close(lock);
+	await_words("READY=1");
 	CHECK_EQ(end(SIGTERM), 0);
 	leave();
 }
