@@ -5,10 +5,26 @@
  * of the old ones.
  *
  * The rings are populated first, while the old ones are still in use.  Then,
- * in one go: the old ones say MOVED; the new ones begin where those end;
- * the new record becomes LIVE, the old one ENDED.  A worker killed on the
- * way leaves the old topic alone (registry_attach() takes MOVED back) or two
- * LIVE ones, of which adoption ends the older.
+ * in one go:
+ *   V1 the old ones say MOVING: publishers are refused from then on
+ *   V2 the new ones begin where those end, and the old ones say where
+ *   V3 the new record becomes LIVE
+ *   V4 the old rings say MOVED, the old record ENDED: subscribers are told
+ *
+ * V3 decides.  A worker killed before it leaves the old topic to go on
+ * (registry_attach() takes MOVING back), of which subscribers have heard nothing:
+ * were they told before, they would leave rings that are written on, and where they
+ * come back, or a pattern's does not, miss that.  Publishers were refused and come
+ * back.  After V3 there are two LIVE topics, of which adoption ends the older, and
+ * that makes V4 good (end_older(), shmq__topic_end()).
+ *
+ * What a publisher is refused it has committed before it looked, and who reads the
+ * old ring sees it.  If it did that after V2 looked for the end it has a seq that the
+ * new ring gives to another message: so subscribers are told where that begins, not
+ * to go on behind what they have read.  A log must not have it: the tailer looks at
+ * the state after it has read.  As V2's look, after the fence of V1, did not see
+ * what was committed, whoever sees that sees V1, too, and waits for V4 or for V1 to
+ * be taken back (shmq__sub_is_sent()).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -61,6 +77,7 @@ static void begin_rings(struct move *m, const struct topic *old, const struct to
 		const struct lay_partition *was = old->attached->ring[p].part;
 
 		part[p].base_seq = shmq__topic_head(&old->attached->ring[p]);
+		store_relaxed(&old->attached->ring[p].mem->moved_seq, part[p].base_seq);
 		/* The tailer reads the old rings to their ends first. */
 		store_relaxed(&part[p].log_written, load_relaxed(&was->log_written));
 		store_relaxed(&part[p].log_synced, load_relaxed(&was->log_synced));
@@ -73,6 +90,7 @@ static void begin_rings(struct move *m, const struct topic *old, const struct to
 
 static void end_old(struct control *c, struct topic *old, const struct peer *by)
 {
+	shmq__topic_close_rings(old->attached, LAY_RING_MOVED); /* V4 */
 	store_release(&old->rec->state, LAY_TOPIC_ENDED);
 	registry_forget_name(c->reg, old);
 	shmq__topic_announce(old->rec);
@@ -110,13 +128,13 @@ static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
 		goto out;
 	/* A publisher that commits after this returns SHMQ_EMOVED; what others
 	 * committed before counts in the head. */
-	shmq__topic_close_rings(old->attached, LAY_RING_MOVED);
-	begin_rings(m, old, fresh, &geo, mem);
+	shmq__topic_refuse(old->attached, LAY_RING_MOVING); /* V1 */
+	begin_rings(m, old, fresh, &geo, mem);              /* V2 */
 	if (m->range.is_warm)
 		fresh->rec->node_actual = create_read_node(mem, m->range.bytes);
 	registry_unmap(r, &m->range, mem);
-	watch_seat(m->c, fresh); /* the old rings are closed: memory is not waited for */
-	registry_publish_topic(r, fresh);
+	watch_seat(m->c, fresh);          /* publishers are refused: memory is not waited for */
+	registry_publish_topic(r, fresh); /* V3 */
 	log_info("topic \"%s\" moved to fresh rings%s%s", m->name, by ? " by " : "",
 		 by ? conn_peer_text(by) : "");
 	end_old(m->c, old, by);

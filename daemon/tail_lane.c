@@ -353,6 +353,15 @@ static int append_message(struct tail_lane *l)
 	return 0;
 }
 
+/* The message in hand belongs into the log: 1; 0: that is not known yet; SHMQ_EMOVED:
+ * the topic has moved, and nobody sent it. */
+static int is_sent(const struct tail_lane *l)
+{
+	int rc = shmq__sub_is_sent(l->sub);
+
+	return rc == SHMQ_EEMPTY ? 0 : rc ? rc : SHMQ_EMOVED;
+}
+
 /* 1: `msg` is in hand; 0: nothing is there; else why there will be no more. */
 static int receive(struct tail_lane *l)
 {
@@ -394,6 +403,15 @@ static int is_settled(struct tail_lane *l)
 	return 0;
 }
 
+/* Those at the end are passed by now, and nobody may be kept waiting for them.  What is
+ * behind the end of rings that were moved is the next ones' business. */
+static int append_holes(struct tail_lane *l, int rc)
+{
+	uint64_t to = rc == SHMQ_EMOVED ? shmq__sub_moved_seq(l->sub) : shmq__sub_cursor(l->sub);
+
+	return seq_diff(to, l->next) > 0 ? append_missing(l, to) : 0;
+}
+
 int tail_lane_pump(struct tail_lane *l)
 {
 	unsigned n;
@@ -407,11 +425,14 @@ int tail_lane_pump(struct tail_lane *l)
 		rc = l->has_msg ? 1 : receive(l);
 		if (rc == 2 || (rc == SHMQ_EENDED && !is_settled(l)))
 			continue;
+		if (rc == 1) {
+			l->has_msg = 1;
+			rc = is_sent(l);
+			if (!rc)
+				return 0;
+		}
 		if (rc != 1) {
-			/* Holes at the end are passed by now, and nobody may be
-			 * kept waiting for them. */
-			if (seq_diff(shmq__sub_cursor(l->sub), l->next) > 0 &&
-			    append_missing(l, shmq__sub_cursor(l->sub)))
+			if (append_holes(l, rc))
 				return -EAGAIN;
 			if (rc == SHMQ_EENDED && !l->is_left && append_unread(l))
 				return -EAGAIN;
@@ -419,7 +440,6 @@ int tail_lane_pump(struct tail_lane *l)
 				l->ended = rc;
 			return rc;
 		}
-		l->has_msg = 1;
 		rc = append_message(l);
 		if (rc)
 			return -EAGAIN; /* with an error if the marks say so */

@@ -404,13 +404,15 @@ int shmq_topic_remove(shmq_bus *bus, const char *name, unsigned flags);
  * others cannot pass it.  The name leads to the new rings, which begin in
  * each partition with the seq after the last one that was taken in the old.
  * Handles on the old ones return SHMQ_EMOVED: publishers at their next call
- * or the one they are in, and that message is not in the new rings;
- * subscribers once they have read what stood before the stalled claim.  What
- * stood behind it they do not get: it is the distance between two seqs.
- * Open again, subscribers with SHMQ_FROM_SEQ after the last seq they read: a
- * worker that dies midway may leave the old rings in place.  The old memory goes with its last
- * handle.  Nothing needs to be stalled for it.  Any client may ask; blocks while memory is
- * populated.  On failure nothing has changed.  Errors: SHMQ_ENAME, SHMQ_ENOTOPIC, SHMQ_ENOMEMORY,
+ * or the one they are in, and that message is not in the new rings, though
+ * who reads the old ones may get it; subscribers once the new rings are there and
+ * they have read the old ones, where a claim that stays open for a second is passed.
+ * Open again, subscribers with SHMQ_FROM_SEQ and the seq that SHMQ_EMOVED came with:
+ * there the new ring begins.  A worker that dies midway may leave the old rings in
+ * place: then publishers alone were told, and find those when they open again.  The
+ * old memory goes with its last handle.  Nothing needs to be stalled for it.  Any
+ * client may ask; blocks while memory is populated.  On failure nothing else has
+ * changed.  Errors: SHMQ_ENAME, SHMQ_ENOTOPIC, SHMQ_ENOMEMORY,
  * SHMQ_ENOHUGE, SHMQ_ENONODE, SHMQ_EMEMLOCK, SHMQ_ELIMIT, SHMQ_EDAEMON, SHMQ_ENODAEMON. */
 int shmq_topic_move(shmq_bus *bus, const char *name);
 
@@ -634,9 +636,9 @@ const char *shmq_sub_topic(const shmq_sub *sub);
  * the bytes may be overwritten while they are looked at: copy, or finish and
  * then ask shmq_view_check().  Returns 0; SHMQ_EEMPTY (no wait) or
  * SHMQ_ETIMEOUT; SHMQ_EOVERRUN once per loss, with msg->lost, then goes on;
- * SHMQ_EEVICTED (final: open anew), SHMQ_EENDED, SHMQ_ESTALLED, SHMQ_EMOVED,
- * SHMQ_ECORRUPT (the message is counted lost),
- * SHMQ_EFORKED. */
+ * SHMQ_EEVICTED (final: open anew), SHMQ_EENDED, SHMQ_ESTALLED, SHMQ_EMOVED
+ * (final; of one partition, msg->seq is where its new ring begins),
+ * SHMQ_ECORRUPT (the message is counted lost), SHMQ_EFORKED. */
 int shmq_receive(shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns);
 
 /* 0 if the view handed out last was whole until now, else SHMQ_EOVERRUN: then

@@ -189,9 +189,10 @@ struct lay_ring {
 	uint64_t depth;
 	uint64_t base_seq; /* first seq of this ring */
 	uint32_t slot_bytes;
-	shmq_au32 state; /* enum lay_ring_state; supervisor sets, all read
-			    after commit and before sleeping */
-	uint8_t pad0[128 - 48];
+	shmq_au32 state;     /* enum lay_ring_state; supervisor sets, all read
+				after commit and before sleeping */
+	shmq_au64 moved_seq; /* first seq of the ring after it; supervisor, before MOVED */
+	uint8_t pad0[128 - 56];
 
 	shmq_au64 tail_hint; /* a seq at or before the first unclaimed one;
 				publishers store it now and then */

@@ -53,6 +53,12 @@ uint32_t shmq__sub_publishers(const struct shmq_sub *sub);
  * many there are. */
 void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out);
 
+/* Whether the message handed out last stands before the end of the old rings of a topic
+ * that moved: 1, 0: its publisher was refused; SHMQ_EEMPTY: that is not settled yet. */
+int shmq__sub_is_sent(const struct shmq_sub *sub);
+/* After SHMQ_EMOVED: where the rings that came after begin, at most its cursor. */
+uint64_t shmq__sub_moved_seq(const struct shmq_sub *sub);
+
 /* Publishers wait for the log, so nothing it reads can change under it, and
  * they are woken by shmq__sub_ring_credit() alone: not for each message that
  * is read, for none of which they can go on. */

@@ -106,6 +106,34 @@ static int is_closed(const struct rlane *l)
 	return lay_ring_is_closed(state_of(l));
 }
 
+static uint64_t said_moved_seq(const struct rlane *l)
+{
+	return load_relaxed(&((struct lay_ring *)(uintptr_t)l->r.mem)->moved_seq);
+}
+
+/* What the ring says, or where we are if that can't be or is to come. */
+static uint64_t moved_seq(const struct rlane *l)
+{
+	uint64_t seq = said_moved_seq(l), base = l->r.mem->base_seq;
+
+	return seq - base <= l->r.next - base ? seq : l->r.next;
+}
+
+uint64_t shmq__sub_moved_seq(const struct shmq_sub *sub)
+{
+	return moved_seq(&sub->lane[0]);
+}
+
+int shmq__sub_is_sent(const struct shmq_sub *sub)
+{
+	const struct rlane *l = &sub->lane[0];
+	uint32_t state = state_of(l);
+
+	if (!lay_ring_is_left(state))
+		return 1;
+	return is_closed(l) ? seq_diff(l->r.next, said_moved_seq(l)) < 0 : SHMQ_EEMPTY;
+}
+
 /* With stall = report, or in a ring that ended or was left, the time comes when
  * l's open claim at seq is passed, or said. */
 static int is_stalled(const struct rlane *l, uint64_t seq)
@@ -303,9 +331,13 @@ int shmq__sub_end_of_stream(struct shmq_sub *sub, struct shmq_msg *msg)
 		return SHMQ_EEMPTY;
 	sub->stands_at_claim = sub->gave_up = 0;
 	rc = shmq__sub_look(sub, msg); /* N7 */
-	return rc == SHMQ_EEMPTY && !sub->stands_at_claim && !sub->gave_up && !waits_for_log(sub) ?
-		       end :
-		       rc;
+	if (rc != SHMQ_EEMPTY || sub->stands_at_claim || sub->gave_up || waits_for_log(sub))
+		return rc;
+	if (end == SHMQ_EMOVED) {
+		msg->seq = moved_seq(&sub->lane[0]);
+		msg->partition = (int32_t)sub->lane[0].partition;
+	}
+	return end;
 }
 
 int shmq__sub_look_once(struct shmq_sub *sub, struct shmq_msg *msg)

@@ -22,14 +22,15 @@
  *   publisher                supervisor                 reader
  *   N1 commit (release)      N3 ENDING (relaxed)        N6 sees ENDED (acquire)
  *      light or full fence   N4 full fence, membarrier  N7 looks once more
- *   N2 state (relaxed)       N5 ENDED (relaxed)
+ *   N2 state (relaxed)       N5 ENDED (release)
  *
  *      What N1 commits and N2 does not refuse, N7 sees.  A publisher with the
  *      light fence passes a barrier in N4: before N2, then N2 sees ENDING; else
  *      after N1, which N5 then comes after.  One with the full fence has it
  *      between N1 and N2, in one order with that of N4: either N2 sees ENDING,
- *      or whoever reads N5 sees N1.  N4 is the release of N5.  Without N3 and
- *      N4, N1 could stand in the publisher's store buffer, with N2 done, when
+ *      or whoever reads N5 sees N1.  N4 would be release enough for that; N5 is
+ *      one for where a ring that moved says that the next begins (daemon/move.c).
+ *      Without N3 and N4, N1 could stand in the publisher's store buffer, with N2 done, when
  *      N7 comes.
  *      All rings are at N3 before N4, and at N4 before any is at N5: one N2
  *      does for commits to several rings, and the N6 of one for N7 at all.
@@ -348,9 +349,8 @@ void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, unsigned from
 	m->start = lowest;
 }
 
-void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
+void shmq__topic_refuse(struct shmq__topic *t, enum lay_ring_state soon)
 {
-	enum lay_ring_state soon = state == LAY_RING_MOVED ? LAY_RING_MOVING : LAY_RING_ENDING;
 	uint32_t p;
 
 	for (p = 0; p < t->geo.partitions; p++)
@@ -358,8 +358,14 @@ void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
 			store_relaxed(&t->ring[p].mem->state, soon); /* N3 */
 	fence_full();
 	shmq__membarrier(); /* N4 */
+}
+
+void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
+{
+	uint32_t p;
+
 	for (p = t->geo.partitions; p-- > 0;)
-		store_relaxed(&t->ring[p].mem->state,
+		store_release(&t->ring[p].mem->state,
 			      lay_ring_is_left(load_relaxed(&t->ring[p].mem->state)) ?
 				      LAY_RING_MOVED :
 				      state); /* N5 */
@@ -368,6 +374,7 @@ void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
 void shmq__topic_end(struct shmq__topic *t)
 {
 	store_release(&t->rec->state, LAY_TOPIC_ENDED);
+	shmq__topic_refuse(t, LAY_RING_ENDING);
 	shmq__topic_close_rings(t, LAY_RING_ENDED);
 	shmq__topic_announce(t->rec);
 	shmq__topic_ring_all(t);

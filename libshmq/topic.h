@@ -130,10 +130,14 @@ void shmq__topic_announce(struct lay_topic *rec);
 void shmq__topic_join(struct shmq__topic *topic, struct lay_member *member, unsigned from,
 		      uint64_t seq);
 
-/* Every ring gets that state, ENDED or MOVED, but one that was left for another
- * says MOVED.  Whatever publishers were not refused is there by then: for that,
- * all processes pass a barrier.  The first partition is the last: subscribers of
- * all look at that alone, and then once more for what is left in each. */
+/* Every ring gets that state, ENDING or MOVING, unless it has one already: publishers
+ * are refused.  Whatever was not refused is there when it returns: for that, all
+ * processes pass a barrier. */
+void shmq__topic_refuse(struct shmq__topic *topic, enum lay_ring_state soon);
+
+/* After that: every ring gets that state, ENDED or MOVED, but one that was left for
+ * another says MOVED.  The first partition is the last: subscribers of all look at
+ * that alone, and then once more for what is left in each. */
 void shmq__topic_close_rings(struct shmq__topic *topic, enum lay_ring_state state);
 
 /* End the topic: record and every ring's state, then all bells. */

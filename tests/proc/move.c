@@ -194,6 +194,49 @@ TEST(a_moved_exclusive_topic_is_free_for_another_and_asleep_subscribers_are_told
 	test_bus_stop();
 }
 
+/* A publisher that is told so has committed all the same, behind what went before,
+ * and a subscriber reads that.  In the new rings its seq is another's. */
+TEST(what_was_refused_hides_nothing_of_the_fresh_rings)
+{
+	struct shmq_msg msg;
+	shmq_pub *old, *fresh;
+	uint64_t next = 0;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	int rc;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED);
+	sub = open_sub(bus, "t");
+	old = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(old, "0", 1));
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	CHECK_ERROR(shmq_publish(old, "refused", 7), SHMQ_EMOVED);
+	CHECK_ERROR(shmq_publish(old, "again", 5), SHMQ_EMOVED);
+	fresh = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(fresh, "1", 1));
+	CHECK_OK(shmq_publish(fresh, "2", 1));
+	while (!(rc = shmq_receive(sub, &msg, PATIENCE)))
+		if (msg.len == 1)
+			CHECK_EQ(*(const char *)msg.data, '0');
+	CHECK_ERROR(rc, SHMQ_EMOVED);
+	CHECK_EQ(msg.seq, 1); /* where the fresh ones begin */
+	CHECK_EQ(msg.partition, 0);
+	next = msg.seq;
+	CHECK_ERROR(shmq_receive(sub, &msg, SHMQ_NOWAIT), SHMQ_EMOVED);
+	CHECK_EQ(msg.seq, next);
+	shmq_sub_close(sub);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_SEQ, .seq = next);
+	for (; next < 3; next++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.seq, next);
+		CHECK_EQ(*(const char *)msg.data, (char)('0' + next));
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- under traffic ------------------------------------------------------------ */
 
 struct traffic {
@@ -246,10 +289,9 @@ static int receive_traffic(void *arg)
 		if (rc == SHMQ_ETIMEOUT)
 			continue;
 		if (rc == SHMQ_EMOVED) {
+			CHECK_LE(msg.seq, next_seq);
 			shmq_sub_close(sub);
-			/* Not the oldest: a worker that dies midway leaves the
-			 * old ring in place, where that was read before. */
-			sub = open_sub(bus, "t", .from = SHMQ_FROM_SEQ, .seq = next_seq);
+			sub = open_sub(bus, "t", .from = SHMQ_FROM_SEQ, .seq = msg.seq);
 			atomic_fetch_add(&t->moves, 1);
 			continue;
 		}

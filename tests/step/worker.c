@@ -269,15 +269,45 @@ static void check_nothing_stays(int claims_stay)
 	CHECK_EQ(taken_of_slabs(), 0);
 }
 
+/* Whose rings say that it moved: a reader may have left them by now, and would miss
+ * all that they are given yet. */
+static unsigned note_moved(uint64_t id[64])
+{
+	unsigned n = 0, i;
+
+	for (i = 0; i < watch.count; i++) {
+		const struct lay_ring *ring = (const void *)copy[i];
+
+		if (watch.range[i].kind == WATCH_RING &&
+		    load_relaxed(&((struct lay_ring *)(uintptr_t)ring)->state) == LAY_RING_MOVED)
+			id[n++] = ring->topic_id;
+	}
+	return n;
+}
+
+static void check_moved(const uint64_t *id, unsigned n)
+{
+	uint32_t i;
+
+	while (n--)
+		for (i = 0; i < c.reg->topic_capacity; i++)
+			if (c.reg->topic[i] && c.reg->topic[i]->rec->id == id[n])
+				CHECK_EQ(load_relaxed(&c.reg->topic[i]->rec->state),
+					 LAY_TOPIC_ENDED);
+}
+
 static void succeed(const struct scene *scene)
 {
 	struct registry_found found;
-	unsigned i;
+	uint64_t moved[64];
+	unsigned i, n;
 
 	for (i = 0; i < watch.count; i++)
 		memcpy(copy[i], watch.range[i].seen, watch.range[i].bytes);
+	n = note_moved(moved);
 	begin_above();
 	found = adopt();
+	check_moved(moved, n);
 	CHECK_LE(found.discarded, scene->allowed & MAY_DISCARD ? 1 : 0);
 	for (i = 0; i < c.reg->topic_capacity; i++)
 		if (c.reg->topic[i])

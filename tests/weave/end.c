@@ -172,6 +172,8 @@ static void receive_before_end(void *arg)
 		left--;
 	} while (rc != end);
 	tally->got = r.got;
+	if (end == SHMQ_EMOVED)
+		WANT_EQ(shmq__sub_moved_seq(r.sub), tally->head);
 }
 
 static void end_now(void *arg)
@@ -182,8 +184,10 @@ static void end_now(void *arg)
 /* As daemon/move.c has it. */
 static void move_now(void *arg)
 {
-	shmq__topic_close_rings(world->topic, LAY_RING_MOVED);
+	shmq__topic_refuse(world->topic, LAY_RING_MOVING);
 	tally->head = shmq__topic_head(&world->topic->ring[0]);
+	store_relaxed(&world->ring->moved_seq, tally->head);
+	shmq__topic_close_rings(world->topic, LAY_RING_MOVED);
 	store_release(&world->rec->state, LAY_TOPIC_ENDED);
 	shmq__topic_announce(world->rec);
 	shmq__topic_ring_all(world->topic);
