@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,13 +111,28 @@ static int explain_failure(const struct shmq_bus *bus, const char *path, int sai
 	return shmq__fail(why, SHMQ_ENODAEMON, "%s failed to start: %s", path, reason);
 }
 
+/* The owner of the directory, whose bus it is: what root left there would keep
+ * him out.  0 it is us. */
+static uid_t other_owner(const struct shmq_bus *bus)
+{
+	struct stat st;
+
+	return stat(bus->dir, &st) || st.st_uid == geteuid() ? 0 : st.st_uid;
+}
+
 int shmq__start_daemon(struct shmq_bus *bus, struct shmq__why *why)
 {
 	char found[4096 + 32];
 	const char *path = find_daemon(bus, found, sizeof(found));
 	int status = 0, said[2] = { -1, -1 }, error;
+	uid_t owner = other_owner(bus);
 	pid_t pid;
 
+	if (owner)
+		return shmq__fail(why, SHMQ_ENODAEMON,
+				  "%s belongs to uid %u, who has to start it: if it is a service, "
+				  "systemctl start shmqd@%s",
+				  bus->dir, (unsigned)owner, bus->name);
 	/* Not waited for: a daemon may keep its end. */
 	if (pipe2(said, O_CLOEXEC | O_NONBLOCK))
 		said[0] = said[1] = -1;
@@ -170,7 +186,7 @@ void shmq__start_again(struct shmq_bus *bus)
 	char found[4096 + 32];
 	uint64_t now = shmq__clock_monotonic_ns();
 
-	if (bus->start != SHMQ_START_ON_DEMAND || now < bus->next_start_ns)
+	if (bus->start != SHMQ_START_ON_DEMAND || now < bus->next_start_ns || other_owner(bus))
 		return;
 	shmq__start_reap(bus, 0);
 	if (bus->starter || is_locked(bus, "lock") || is_locked(bus, "control") > 0)

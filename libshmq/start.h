@@ -9,7 +9,8 @@
 #include "bus.h"
 
 /* Start it and wait until its socket accepts; not waited for where the
- * program reaps its children itself.  0 or SHMQ_ENODAEMON. */
+ * program reaps its children itself.  Only in a runtime directory of the caller's
+ * own.  0 or SHMQ_ENODAEMON. */
 int shmq__start_daemon(struct shmq_bus *bus, struct shmq__why *why);
 
 /* Our supervisor has gone.  Of one that ended in order no lock is left,

@@ -91,6 +91,20 @@ TEST(what_keeps_a_supervisor_from_starting_is_named)
 	CHECK_EQ(test_fd_count(), before);
 }
 
+TEST(root_starts_none_in_the_directory_of_another)
+{
+	shmq_bus *bus;
+
+	if (geteuid() != 0)
+		SKIP("not root");
+	install_shmqd("exit 0");
+	CHECK_EQ(chown(test_tmpdir(), 1, 1), 0);
+	CHECK_ERROR(open_on_demand(NULL, &bus), SHMQ_ENODAEMON);
+	check_says("belongs to uid 1, who has to start it");
+	CHECK_EQ(count_starts(NULL), 0);
+	CHECK_EQ(chown(test_tmpdir(), 0, 0), 0);
+}
+
 TEST(a_supervisor_that_says_it_started_but_does_not_listen_is_given_its_time)
 {
 	shmq_bus *bus;
