@@ -462,7 +462,7 @@ deb: build/.deps-doc build/.deps-deb dist ## Debian packages of that source, che
 	@lintian --fail-on error,warning --tag-display-limit 0 build/deb/*.changes
 	@cd build/deb && ls *.deb
 
-check-deb: deb ## install those packages in a new root of Debian 12 and run the demonstration there (root)
+check-deb: deb ## install those packages in a new root of Debian 12, run the demonstration and the units there (root)
 	@tests/packages/run build/deb
 
 clean: ## remove build/
