@@ -199,6 +199,8 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 	if (seq_diff(shmq__sub_cursor(l->sub), l->next) > 0) {
 		l->lost = shmq__sub_cursor(l->sub) - l->next;
 		l->gap_flags = LOG_GAP_UNKNOWN;
+		if (o->topic->log != SHMQ_LOG_BLOCK)
+			shmq__sub_miss_from(l->sub, l->next);
 	}
 	*out = l;
 	return 0;

@@ -182,6 +182,12 @@ static int make_segment_room(struct tail_writer *w, uint64_t bytes)
 	uint64_t most = w->layout.segment_bytes << w->is_held;
 
 	if (w->segment && w->off > LOG_BLOCK && w->off + bytes + HEAD_BYTES > most) {
+		/* One that may not be written yet is the last: readers pass one file
+		 * without a header, and not two. */
+		if (w->segment != TAILQ_FIRST(&w->segments)) {
+			tail_run_send(w);
+			return -EAGAIN;
+		}
 		error = end_segment(w);
 		if (error)
 			return error;

@@ -49,11 +49,18 @@ static void enter(struct log_reader *r, const struct log_segment *seg, uint64_t 
 	posix_fadvise(seg->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
+/* -ENOENT: it is not there any more, or, the last one, was begun anew since it was
+ * listed. */
 static int open_at(const struct log_reader *r, unsigned at, struct log_segment *seg,
 		   struct shmq__why *why)
 {
-	return shmq__log_segment_open(r->dir, r->first[at], r->has_owner ? &r->owner : NULL, seg,
-				      why);
+	int error = shmq__log_segment_open(r->dir, r->first[at], r->has_owner ? &r->owner : NULL,
+					   seg, why);
+
+	if (error == SHMQ_ECORRUPT && at + 1 == r->count &&
+	    !shmq__log_segment_has_begun(r->dir, r->first[at]))
+		return -ENOENT;
+	return error;
 }
 
 /* The first from `at` on that is one; what retention has just removed, or what

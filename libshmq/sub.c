@@ -121,6 +121,11 @@ uint64_t shmq__sub_cursor(const struct shmq_sub *sub)
 	return sub->lane[0].r.next;
 }
 
+void shmq__sub_miss_from(struct shmq_sub *sub, uint64_t seq)
+{
+	sub->lane[0].start = seq;
+}
+
 uint32_t shmq__sub_publishers(const struct shmq_sub *sub)
 {
 	return load_acquire(&sub->h.topic->rec->publishers);

@@ -46,6 +46,9 @@ void shmq__waitset_change(struct shmq_waitset *set);
 /* For the tailer, whose subscribers have one partition each.  The seq it will
  * look at next; what is before it was handed out, lost or void. */
 uint64_t shmq__sub_cursor(const struct shmq_sub *sub);
+/* It is to have all from `seq` on: what of a batch since then is not to be had whole is
+ * lost, and not one that it has come into the midst of.  Publishers must not wait for it. */
+void shmq__sub_miss_from(struct shmq_sub *sub, uint64_t seq);
 /* How many publish to its topic; of those that do not any more all is in the ring. */
 uint32_t shmq__sub_publishers(const struct shmq_sub *sub);
 

@@ -41,6 +41,7 @@ struct replay {
 	struct shmq_msg msg; /* handed out last, valid if has_msg */
 	int has_msg;
 	uint64_t from_ts; /* 0, or what is older is passed */
+	uint64_t began;   /* a batch that began before that is not ours */
 	unsigned records;
 	struct log_batches batches; /* atomic, of which a part was read */
 	int is_unjudged;            /* and which are open at a stored cursor is not known yet */
@@ -105,6 +106,8 @@ static int open_reader(struct shmq_sub *sub, struct rlane *l, struct shmq__why *
 	if (dir < 0)
 		return dir;
 	l->replay = calloc(1, sizeof(*l->replay));
+	if (l->replay)
+		l->replay->began = l->start;
 	error = l->replay ? shmq__log_reader_open(dir, &owner, &l->replay->reader, why) : -ENOMEM;
 	close(dir);
 	if (error)
@@ -228,6 +231,8 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		shmq__sub_replay_step(sub, l, head->seq + 1);
 		return SHMQ_EEMPTY;
 	}
+	if (rp->from_ts)
+		rp->began = head->seq;
 	rp->from_ts = 0;
 	l->r.next = head->seq;
 	if (shmq__log_decode(head, body, &m, &batch)) {
@@ -235,10 +240,14 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		shmq__sub_replay_step(sub, l, head->seq + 1);
 		return SHMQ_ECORRUPT;
 	}
-	/* One that began before we did is not ours. */
+	/* Of one that began since, what came before it is lost, and so is this. */
 	if ((m.flags & SHMQ_MSG_BATCH) && !log_batches_note(&rp->batches, &batch, head->seq)) {
+		int is_lost = seq_diff(batch.first_seq, rp->began) >= 0;
+
+		if (is_lost)
+			shmq__sub_count_lost(l, 1, msg);
 		shmq__sub_replay_step(sub, l, head->seq + 1);
-		return SHMQ_EEMPTY;
+		return is_lost ? SHMQ_EOVERRUN : SHMQ_EEMPTY;
 	}
 	m.partition = (int32_t)l->partition;
 	rp->msg = m;
@@ -418,6 +427,7 @@ static int start_lane(struct shmq_sub *sub, struct rlane *l, const struct shmq_s
 		if (error)
 			return error;
 	}
+	l->replay->began = l->r.next;
 	error = enter_log(sub, l, why);
 	l->replay->is_unjudged = o->from == SHMQ_FROM_CURSOR;
 	if (!error && l->replay->is_unjudged)

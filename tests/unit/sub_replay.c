@@ -114,6 +114,46 @@ TEST(a_gap_of_which_nobody_knows_how_many_were_messages_is_a_bound)
 	end(&c, &past);
 }
 
+static void write_member(struct past *past, uint64_t first_seq, uint32_t index, uint32_t count)
+{
+	struct lay_batch batch = { first_seq, index, count };
+	struct iovec piece = { &batch, sizeof(batch) };
+
+	logpart_record(&past->part,
+		       (struct log_record){ .kind = LOG_MESSAGE, .flags = SHMQ_MSG_BATCH }, &piece,
+		       1);
+}
+
+TEST(of_a_batch_whose_beginning_is_in_a_gap_the_rest_is_lost_and_of_one_that_began_before_passed)
+{
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+	struct shmq_msg msg;
+	unsigned n;
+
+	for (n = 0; n < 10; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
+	for (n = 0; n < 4; n++)
+		write_member(&past, 10, n, 4);
+	logpart_skip(&past.part, LOG_GAP, 3);
+	write_member(&past, 15, 2, 4);
+	write_member(&past, 15, 3, 4);
+	for (n = 19; n < IN_LOG; n++)
+		logpart_message(&past.part, &(struct shmq_msg){ .data = "x", .len = 1 });
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_SEQ, .seq = 12);
+	CHECK_ERROR(shmq_receive(c.sub, &msg, SHMQ_NOWAIT), SHMQ_EOVERRUN);
+	CHECK_EQ(msg.seq, 16);
+	CHECK_EQ(msg.lost, 3);
+	for (n = 17; n < 19; n++) {
+		CHECK_ERROR(shmq_receive(c.sub, &msg, SHMQ_NOWAIT), SHMQ_EOVERRUN);
+		CHECK_EQ(msg.seq, n);
+		CHECK_EQ(msg.lost, 1);
+	}
+	expect(c.sub, 19, IN_LOG);
+	CHECK_EQ(sub_stats(c.sub).lost, 5);
+	end(&c, &past);
+}
+
 TEST(no_more_is_read_than_the_tailer_says_is_written)
 {
 	struct past past;
