@@ -624,6 +624,11 @@ static void try_to_revive(struct revival *r)
 	struct shape s;
 	int error;
 
+	/* Somebody else may have made it while this one waited. */
+	if (registry_find(r->c->reg, r->req.topic)) {
+		free(r);
+		return;
+	}
 	x.is_last = !work_freeing(r->c->work, WORK_ALL_PAGES);
 	error = find_shape(&x, &s);
 	if (!error) {

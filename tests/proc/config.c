@@ -82,6 +82,35 @@ TEST(a_reload_makes_new_topics_and_a_mistake_changes_nothing)
 	test_bus_stop();
 }
 
+/* The topic waits for memory of its own, as others may have it, which the parent has to
+ * hold first. */
+TEST(a_topic_that_two_reloads_want_is_made_once)
+{
+	struct shmq_bus_info info;
+	shmq_bus *bus;
+	pid_t parent;
+
+	parent = begin(GUEST_RULE);
+	bus = test_bus_open();
+	write_config("allow = { \"# create,publish,subscribe uid:4711\", "
+		     "\"late subscribe uid:4712\" }\ntopic \"late\" { depth = 1k }\n");
+	CHECK_OK(kill(parent, SIGSTOP));
+	CHECK_EQ(shmq_bus_reload(bus, NULL, 0), 2);
+	CHECK_EQ(shmq_bus_reload(bus, NULL, 0), 0);
+	CHECK_ERROR(shmq_topic_get_info(bus, "late", &(struct shmq_topic_info){ 0 }),
+		    SHMQ_ENOTOPIC);
+	CHECK_OK(kill(parent, SIGCONT));
+	CHECK(test_wait_until(has_topic, bus, 20000));
+	create(bus, "next"); /* after which the second one would have been made, too */
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	CHECK_EQ(info.topics, 2);
+	CHECK_OK(shmq_topic_remove(bus, "late", 0));
+	CHECK_ERROR(shmq_topic_get_info(bus, "late", &(struct shmq_topic_info){ 0 }),
+		    SHMQ_ENOTOPIC);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(first_rules_need_a_start)
 {
 	shmq_bus *bus;
