@@ -776,25 +776,22 @@ static int write_all(int fd, const char *text, size_t bytes)
 	return 0;
 }
 
-int config_put(const struct config *c, const char *path)
+int config_put(const struct config *c, const char *path, const char *scratch)
 {
-	char fresh[256];
 	int fd, error;
 
 	if (!c)
 		return unlink(path) && errno != ENOENT ? -errno : 0;
-	if (snprintf(fresh, sizeof(fresh), "%s.%d", path, (int)getpid()) >= (int)sizeof(fresh))
-		return -ENAMETOOLONG;
-	unlink(fresh);
-	fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	unlink(scratch);
+	fd = open(scratch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	error = write_all(fd, c->text, c->text_bytes);
 	close(fd);
-	if (!error && rename(fresh, path))
+	if (!error && rename(scratch, path))
 		error = -errno;
 	if (error)
-		unlink(fresh);
+		unlink(scratch);
 	return error;
 }
 

@@ -79,9 +79,9 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 		 config_say say, void *arg);
 void config_free(struct config *config);
 
-/* Put the copy of it in force, or remove it (NULL).  0 or -errno: then the one
- * before is. */
-int config_put(const struct config *config, const char *path);
+/* Put the copy of it in force, or remove it (NULL); it is written as `scratch` first, a
+ * name of this process's own.  0 or -errno: then the one before is. */
+int config_put(const struct config *config, const char *path, const char *scratch);
 
 /* What differs between two, either of which may be NULL: from which value to which,
  * NULL where the setting is not there.  Returns how many. */

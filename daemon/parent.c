@@ -624,7 +624,7 @@ static int begin(struct parent *p)
 	if (rc >= 0)
 		return rc;
 	renew_store(p);
-	rc = config_put(p->o->config, p->files.conf);
+	rc = config_put(p->o->config, p->files.conf, p->files.scratch);
 	if (rc) {
 		snprintf(text, sizeof(text), "writing %s: %s", p->files.conf, strerror(-rc));
 		return say_start_failed(p, EXIT_FAILED, text);

@@ -102,7 +102,7 @@ static int take(struct control *c, struct config *config, struct told *told, str
 {
 	struct config *before = c->o->config;
 	unsigned guests = c->o->guests, changes;
-	int error = config_put(config, c->files.conf);
+	int error = config_put(config, c->files.conf, c->files.scratch);
 
 	if (error)
 		return shmq__fail(why, SHMQ_ELIMIT, "writing %s: %s", c->files.conf,
@@ -110,7 +110,7 @@ static int take(struct control *c, struct config *config, struct told *told, str
 	changes = config_compare(before, config, tell, told);
 	error = options_apply(c->o, config);
 	if (error) {
-		config_put(before, c->files.conf);
+		config_put(before, c->files.conf, c->files.scratch);
 		return shmq__fail(why, -ENOMEM, "no memory for the rules");
 	}
 	/* As they were when the bus was started. */

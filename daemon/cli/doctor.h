@@ -24,12 +24,12 @@ enum level {
 struct finding {
 	const char *check;
 	enum level level;
-	char what[256], costs[192], fix[320];
-	/* Where it is safe to do: write `value` into the file `path`, or what `repair` does. */
-	char path[256];
+	char what[256], costs[192], fix[448];
+	/* Where it is safe to do: write `value` into the file `path`, or what `repair` does
+	 * in the directory `path`. */
+	char path[256], name[64];
 	const char *value;
 	int (*repair)(const struct finding *); /* 0 or -errno */
-	mode_t mode;
 	int is_fixed;
 };
 

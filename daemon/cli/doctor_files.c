@@ -14,7 +14,37 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define BUS_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+
 /* ---- who is behind the files of a bus ---------------------------------- */
+
+/* Never by a path that its owner may turn into another meanwhile. */
+static int open_dir(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* A service manager that listens there starts the bus when somebody connects: so
+ * nobody does.  In another network namespace it is not seen. */
+static int is_listened_at(const char *path)
+{
+	char line[512];
+	FILE *in = fopen("/proc/net/unix", "re");
+	unsigned flags;
+	int at = 0, found = 0;
+
+	while (in && !found && fgets(line, sizeof(line), in)) {
+		line[strcspn(line, "\n")] = 0;
+		at = 0;
+		found = sscanf(line, "%*s %*s %*s %x %*s %*s %*s %n", &flags, &at) == 1 && at &&
+			flags & 0x10000 && !strcmp(line + at, path);
+	}
+	if (in)
+		fclose(in);
+	return found;
+}
 
 static int answers(const char *path)
 {
@@ -35,20 +65,34 @@ static int answers(const char *path)
 }
 
 /* The lock, -ENOENT where there is none, or -EWOULDBLOCK. */
-static int lock(const char *dir, const char *bus, const char *suffix, int how)
+static int lock(int dir, const char *bus, const char *suffix, int how)
 {
-	char path[256];
+	char name[256];
+	struct stat held, named;
 	int fd, rc;
 
-	snprintf(path, sizeof(path), "%s/%s%s", dir, bus, suffix);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	snprintf(name, sizeof(name), "%s%s", bus, suffix);
+	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -errno;
 	rc = flock(fd, how | LOCK_NB) ? -errno : 0;
+	/* Who ends a bus removes its locks: another one may have made its own since. */
+	if (!rc && (fstat(fd, &held) || fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) ||
+		    held.st_ino != named.st_ino))
+		rc = -EWOULDBLOCK;
 	if (!rc)
 		return fd;
 	close(fd);
 	return rc;
+}
+
+static int is_held(int dir, const char *bus, const char *suffix)
+{
+	int fd = lock(dir, bus, suffix, LOCK_SH);
+
+	if (fd >= 0)
+		close(fd);
+	return fd < 0 && fd != -ENOENT;
 }
 
 /* Clients that have its memory mapped give it to the next supervisor, which
@@ -88,76 +132,91 @@ out:
 	return found;
 }
 
-enum state { STATE_ALIVE, STATE_HELD, STATE_STALE };
+enum state { STATE_ALIVE, STATE_AWAITED, STATE_HELD, STATE_STALE };
 
-static enum state state_of(const char *dir, const char *bus)
+static enum state state_of(const char *path, int dir, const char *bus)
 {
-	static const char *const locks[] = { ".lock", ".control" };
-	char path[256];
-	size_t i;
-	int fd;
+	char sock[256];
 
-	snprintf(path, sizeof(path), "%s/%s.sock", dir, bus);
-	if (answers(path))
+	snprintf(sock, sizeof(sock), "%s/%s.sock", path, bus);
+	if (is_held(dir, bus, ".lock") || is_held(dir, bus, ".control"))
 		return STATE_ALIVE;
-	for (i = 0; i < ARRAY_COUNT(locks); i++) {
-		fd = lock(dir, bus, locks[i], LOCK_SH);
-		if (fd < 0 && fd != -ENOENT)
-			return STATE_ALIVE;
-		if (fd >= 0)
-			close(fd);
-	}
-	return is_mapped(dir, bus) ? STATE_HELD : STATE_STALE;
+	if (is_listened_at(sock))
+		return STATE_AWAITED;
+	if (answers(sock))
+		return STATE_ALIVE;
+	return is_mapped(path, bus) ? STATE_HELD : STATE_STALE;
 }
 
 /* ---- repairs ----------------------------------------------------------- */
 
 /* As the last of a bus leaves: the lock goes last, and with it the right to
- * remove the others. */
+ * remove the others.  What was found is looked at again, now that nobody else can
+ * start it. */
 static int remove_bus(const struct finding *f)
 {
-	static const char *const rest[] = { ".sock", ".back", ".manifest", ".control" };
-	const char *bus = strrchr(f->path, '/') + 1;
-	char dir[256], path[512];
+	static const char *const rest[] = { ".sock", ".back",    ".manifest",
+					    ".conf", ".control", ".lock" };
+	int dir = open_dir(f->path), held, rc = 0;
+	char name[256];
 	size_t i;
-	int held;
 
-	snprintf(dir, sizeof(dir), "%.*s", (int)(bus - f->path - 1), f->path);
-	snprintf(path, sizeof(path), "%s.lock", f->path);
-	held = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (dir < 0)
+		return dir;
+	snprintf(name, sizeof(name), "%s.lock", f->name);
+	held = openat(dir, name, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (held < 0)
-		return -errno;
-	close(held);
-	held = lock(dir, bus, ".lock", LOCK_EX);
-	if (held < 0)
-		return held;
-	for (i = 0; i < ARRAY_COUNT(rest); i++) {
-		snprintf(path, sizeof(path), "%s%s", f->path, rest[i]);
-		unlink(path);
+		rc = -errno;
+	else
+		close(held);
+	held = rc ? rc : lock(dir, f->name, ".lock", LOCK_EX);
+	if (held >= 0 && (is_held(dir, f->name, ".control") || is_mapped(f->path, f->name)))
+		rc = -EBUSY;
+	for (i = 0; held >= 0 && !rc && i < ARRAY_COUNT(rest); i++) {
+		snprintf(name, sizeof(name), "%s%s", f->name, rest[i]);
+		unlinkat(dir, name, 0);
 	}
-	snprintf(path, sizeof(path), "%s.lock", f->path);
-	unlink(path);
-	close(held);
-	return 0;
+	if (held >= 0)
+		close(held);
+	close(dir);
+	return held < 0 ? held : rc;
 }
 
 static int remove_file(const struct finding *f)
 {
-	return unlink(f->path) ? -errno : 0;
+	int dir = open_dir(f->path), rc;
+
+	if (dir < 0)
+		return dir;
+	rc = unlinkat(dir, f->name, 0) ? -errno : 0;
+	close(dir);
+	return rc;
 }
 
-static int set_mode(const struct finding *f)
+static int close_to_others(const struct finding *f)
 {
-	return chmod(f->path, f->mode) ? -errno : 0;
+	int dir = open_dir(f->path), rc;
+	struct stat st;
+
+	if (dir < 0)
+		return dir;
+	rc = fstat(dir, &st) || fchmod(dir, st.st_mode & 07777 & ~(mode_t)(S_IWGRP | S_IWOTH)) ?
+		     -errno :
+		     0;
+	close(dir);
+	return rc;
 }
 
 /* ---- checks ------------------------------------------------------------ */
 
-static void check_bus(struct doctor *d, const char *bus)
+static void check_bus(struct doctor *d, int dir, const char *bus)
 {
 	struct finding *f;
 
-	switch (state_of(d->runtime, bus)) {
+	switch (state_of(d->runtime, dir, bus)) {
+	case STATE_AWAITED:
+		doctor_add(d, "files", LEVEL_OK, "bus \"%s\" starts when somebody connects", bus);
+		return;
 	case STATE_ALIVE:
 		doctor_add(d, "files", LEVEL_OK, "bus \"%s\" is there", bus);
 		return;
@@ -171,22 +230,24 @@ static void check_bus(struct doctor *d, const char *bus)
 		f = doctor_add(d, "files", LEVEL_WARN, "bus \"%s\" died and left its files in %s",
 			       bus, d->runtime);
 		doctor_costs(f, "its next start waits two seconds for clients that are not there");
-		doctor_fix(f, "cd %s && rm -f %s.sock %s.back %s.manifest %s.control %s.lock",
-			   d->runtime, bus, bus, bus, bus, bus);
-		snprintf(f->path, sizeof(f->path), "%s/%s", d->runtime, bus);
+		doctor_fix(f,
+			   "cd %s && rm -f %s.sock %s.back %s.manifest %s.conf %s.control %s.lock",
+			   d->runtime, bus, bus, bus, bus, bus, bus);
+		snprintf(f->path, sizeof(f->path), "%s", d->runtime);
+		snprintf(f->name, sizeof(f->name), "%s", bus);
 		f->repair = remove_bus;
 	}
 }
 
-static int is_first_of(const char *dir, const char *bus, const char *suffix,
-		       const char *const *suffixes, size_t count)
+static int is_first_of(int dir, const char *bus, const char *suffix, const char *const *suffixes,
+		       size_t count)
 {
-	char path[512];
+	char name[256];
 	size_t i;
 
 	for (i = 0; i < count && strcmp(suffixes[i], suffix) != 0; i++) {
-		snprintf(path, sizeof(path), "%s/%s%s", dir, bus, suffixes[i]);
-		if (!access(path, F_OK))
+		snprintf(name, sizeof(name), "%s%s", bus, suffixes[i]);
+		if (!faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW))
 			return 0;
 	}
 	return 1;
@@ -205,11 +266,12 @@ static void check_scratch(struct doctor *d, const char *name)
 		       d->runtime);
 	doctor_costs(f, "nothing but its place");
 	doctor_fix(f, "rm %s/%s", d->runtime, name);
-	snprintf(f->path, sizeof(f->path), "%s/%s", d->runtime, name);
+	snprintf(f->path, sizeof(f->path), "%s", d->runtime);
+	snprintf(f->name, sizeof(f->name), "%s", name);
 	f->repair = remove_file;
 }
 
-static void check_entry(struct doctor *d, const char *name)
+static void check_entry(struct doctor *d, int dir, const char *name)
 {
 	static const char *const suffixes[] = { ".lock", ".sock", ".control", ".manifest",
 						".back" };
@@ -222,10 +284,12 @@ static void check_entry(struct doctor *d, const char *name)
 	if (!dot || dot == name || (size_t)(dot - name) >= sizeof(bus))
 		return;
 	snprintf(bus, sizeof(bus), "%.*s", (int)(dot - name), name);
+	if (bus[strspn(bus, BUS_CHARACTERS)]) /* no bus can have that name */
+		return;
 	for (i = 0; i < ARRAY_COUNT(suffixes); i++)
 		if (!strcmp(dot, suffixes[i]) &&
-		    is_first_of(d->runtime, bus, dot, suffixes, ARRAY_COUNT(suffixes)))
-			check_bus(d, bus);
+		    is_first_of(dir, bus, dot, suffixes, ARRAY_COUNT(suffixes)))
+			check_bus(d, dir, bus);
 }
 
 static int check_directory(struct doctor *d)
@@ -256,8 +320,7 @@ static int check_directory(struct doctor *d)
 		doctor_costs(f, "the bus is refused, as anybody could pose as its supervisor");
 		doctor_fix(f, "chmod go-w %s", d->runtime);
 		snprintf(f->path, sizeof(f->path), "%s", d->runtime);
-		f->mode = st.st_mode & 07777 & ~(mode_t)(S_IWGRP | S_IWOTH);
-		f->repair = set_mode;
+		f->repair = close_to_others;
 		return 0;
 	}
 	doctor_add(d, "permissions", LEVEL_OK, "nobody else may write in %s", d->runtime);
@@ -267,15 +330,19 @@ static int check_directory(struct doctor *d)
 void doctor_files(struct doctor *d)
 {
 	struct dirent **entries;
-	int count, i;
+	int count, i, dir;
 
 	if (check_directory(d))
 		return;
+	dir = open_dir(d->runtime);
+	if (dir < 0)
+		return;
 	count = scandir(d->runtime, &entries, NULL, alphasort);
 	for (i = 0; i < count; i++) {
-		check_entry(d, entries[i]->d_name);
+		check_entry(d, dir, entries[i]->d_name);
 		free(entries[i]);
 	}
 	if (count >= 0)
 		free(entries);
+	close(dir);
 }

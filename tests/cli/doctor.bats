@@ -198,8 +198,10 @@ mends() { # FILE VALUE
 @test "doctor_removes_what_a_dead_bus_left_and_nothing_else" {
 	local pid
 	machine
+	mkdir -p "$XDG_CONFIG_HOME/shmq"
+	echo 'linger = 60s' >"$XDG_CONFIG_HOME/shmq/$SHMQ_BUS.conf"
 	shmq create t -q
-	shmq stat --json >stat
+	[ -e "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.conf" ]
 	: >"$SHMQ_RUNTIME_DIR/mine.txt"
 	: >"$SHMQ_RUNTIME_DIR/.999999999"
 	for pid in $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"); do kill -STOP $pid; done
@@ -212,6 +214,27 @@ mends() { # FILE VALUE
 	run -0 doctor --fix
 	[ "$(find "$SHMQ_RUNTIME_DIR" -type f -o -type s | grep -v '\.log$')" = "$SHMQ_RUNTIME_DIR/mine.txt" ]
 	run -0 doctor
+}
+
+@test "doctor_does_not_start_what_a_service_manager_would" {
+	machine
+	: >"$SHMQ_RUNTIME_DIR/no;bus.lock"
+	python3 -c '
+import socket, subprocess, sys
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.bind(sys.argv[1])
+sock.listen()
+status = subprocess.run(sys.argv[2:]).returncode
+sock.setblocking(False)
+try:
+    sock.accept()
+    sys.exit("it connected")
+except BlockingIOError:
+    sys.exit(status)
+' "$SHMQ_RUNTIME_DIR/asked.sock" "$BIN/shmq" doctor --root "$DIR/m" --all --fix >said
+	has "$(<said)" 'bus "asked" starts when somebody connects'
+	[[ "$(<said)" != *"no;bus"* ]]
+	[ -e "$SHMQ_RUNTIME_DIR/asked.sock" ]
 }
 
 @test "doctor_keeps_what_clients_of_a_dead_supervisor_hold" {

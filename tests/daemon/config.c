@@ -302,14 +302,17 @@ TEST(what_differs_is_told)
 TEST(what_is_in_force_is_the_whole_text_or_gone)
 {
 	struct config *a = good("guests = 2 # as written\n"), *b;
-	char path[256];
+	char path[256], scratch[256];
 
 	snprintf(path, sizeof(path), "%s/bus.conf", test_tmpdir());
-	CHECK_OK(config_put(NULL, path));
-	CHECK_OK(config_put(a, path));
+	snprintf(scratch, sizeof(scratch), "%s/.1", test_tmpdir());
+	CHECK_OK(config_put(NULL, path, scratch));
+	CHECK_OK(config_put(a, path, scratch));
 	CHECK_OK(config_read(path, CONFIG_OWN, &b, say, NULL));
 	CHECK_STR(b->text, a->text);
-	CHECK_OK(config_put(NULL, path));
+	config_free(b);
+	CHECK_EQ(access(scratch, F_OK), -1);
+	CHECK_OK(config_put(NULL, path, scratch));
 	CHECK_EQ(config_read(path, CONFIG_OWN, &b, say, NULL), -ENOENT);
 	config_free(a);
 }
