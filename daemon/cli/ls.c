@@ -98,7 +98,8 @@ const struct command cmd_ls = {
 	"ls",
 	"[PATTERN] [OPTION]...",
 	"List the topics",
-	"PATTERN is the start of the names to list or, if it contains *, ? or [, a pattern\n"
+	"PATTERN is the start of the names to list; a pattern as sub takes them, where * is\n"
+	"one word and # any number of words; or, if *, ? or [ stand inside words, a pattern\n"
 	"for whole names as of the shell.  Topics of the bus itself, as the private ones of\n"
 	"those who ask and $sys.events, begin with $ and are listed with --all, or by what\n"
 	"does so, too: shmq ls '$'.\n",

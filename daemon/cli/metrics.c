@@ -151,6 +151,12 @@ static const struct {
 	{ "subscriber_sleeps_total", "Times it slept.", SHMQ_ROLE_SUBSCRIBER, p_waits },
 };
 
+/* Each request of a shell would make series of its own, of no use once it is over. */
+static int is_private(const struct top_topic *topic)
+{
+	return !strncmp(topic->info.name, "$reply.", strlen("$reply."));
+}
+
 static void put_topics(FILE *out, const struct top_look *look, size_t f)
 {
 	size_t i;
@@ -159,7 +165,7 @@ static void put_topics(FILE *out, const struct top_look *look, size_t f)
 	for (i = 0; i < look->topic_count; i++) {
 		const struct top_topic *topic = &look->topics[i];
 
-		if (topic->info.ended ||
+		if (topic->info.ended || is_private(topic) ||
 		    (of_topics[f].which == LOGGED && topic->info.log <= SHMQ_LOG_NONE))
 			continue;
 		fprintf(out, "shmq_%s{", of_topics[f].name);
@@ -180,7 +186,7 @@ static void put_peers(FILE *out, const struct top_look *look, size_t f)
 	for (i = 0; i < look->peer_count; i++) {
 		const struct top_peer *peer = &look->peers[i];
 
-		if (peer->info.role != of_peers[f].role)
+		if (peer->info.role != of_peers[f].role || is_private(&look->topics[peer->topic]))
 			continue;
 		fprintf(out, "shmq_%s{", of_peers[f].name);
 		put_label(out, "bus", look->bus.name);

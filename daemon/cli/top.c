@@ -32,6 +32,8 @@ static const struct opt options[] = {
 	  .help = "smallest first" },
 	{ "filter", .letter = 'f', .kind = OPT_TEXT, AT(words.filter), .arg = "TEXT",
 	  .help = "only what has TEXT in its name" },
+	{ "all", .letter = 'a', .kind = OPT_SET, AT(top.order.all), .value = 1,
+	  .help = "also topics of the bus itself" },
 	{ "once", .letter = '1', .kind = OPT_SET, AT(top.once), .value = 1,
 	  .help = "print one report, for a script; rates are of one\ninterval" },
 	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(top.count), .arg = "N", .min = 1,
@@ -94,7 +96,9 @@ static void print_json(const struct top *top, const struct top_look *before,
 	json_put_u64(object, "bytes", now->bus.bytes);
 	json_put(object, "seconds", json_real((double)(now->at_ns - before->at_ns) / 1e9));
 	for (view = top_views; view->columns; view++) {
-		struct top_order order = { .column = view->sorted_by, .filter = top->order.filter };
+		struct top_order order = { .column = view->sorted_by,
+					   .filter = top->order.filter,
+					   .all = top->order.all };
 
 		json_put(object, view->name,
 			 json_view(view, before, now, NULL,
@@ -223,7 +227,8 @@ const struct command cmd_top = {
 	"Watch topics, processes and logs: rates, lags, latencies, memory",
 	"On a terminal: t, p and l show topics, processes and logs; the arrows choose a row\n"
 	"and Enter looks into it, Backspace leads back; < and > choose the column to sort by,\n"
-	"r turns the order, / filters by name, Space holds the picture, ? helps, q leaves.\n"
+	"r turns the order, / filters by name, a shows topics of the bus itself, too, Space\n"
+	"holds the picture, ? helps, q leaves.\n"
 	"P99 is of subscribers that measure, such as \"sub --latency\".\n",
 	run,
 };

@@ -84,6 +84,7 @@ struct top_order {
 	unsigned column;
 	int is_reversed;    /* smallest first; of text: last first */
 	const char *filter; /* only rows whose name has it; NULL all */
+	int all;            /* also topics of the bus itself; or by a filter that has a '$' */
 };
 
 /* The rows of a view; of those that are come to, of the row `of` of the other.

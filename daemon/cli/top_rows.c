@@ -385,6 +385,23 @@ static void drop_filtered(struct top_rows *rows, const char *filter)
 	rows->count = kept;
 }
 
+/* What a process has open is shown whole. */
+static int is_own_hidden(const struct top_view *view, const struct top_order *order)
+{
+	return (view->what == TOP_TOPICS || view->what == TOP_LOGS) && !order->all &&
+	       !(order->filter && strchr(order->filter, '$'));
+}
+
+static void drop_own(struct top_rows *rows)
+{
+	size_t i, kept = 0;
+
+	for (i = 0; i < rows->count; i++)
+		if (rows->all[i].name[0] != '$')
+			rows->all[kept++] = rows->all[i];
+	rows->count = kept;
+}
+
 void top_rows(const struct top_view *view, const struct top_look *before,
 	      const struct top_look *now, const struct top_row *of, const struct top_order *order,
 	      struct top_rows *out)
@@ -410,6 +427,8 @@ void top_rows(const struct top_view *view, const struct top_look *before,
 		add_handles(before, now, of, out);
 		break;
 	}
+	if (is_own_hidden(view, order))
+		drop_own(out);
 	if (order->filter && order->filter[0])
 		drop_filtered(out, order->filter);
 	if (out->count)

@@ -72,6 +72,7 @@ static void make_rows(struct screen *s)
 
 	top_rows_clear(&s->rows);
 	l->order.filter = s->filter[s->depth];
+	l->order.all = s->top->order.all;
 	top_rows(l->view, &s->before, &s->now, s->depth ? &l->of : NULL, &l->order, &s->rows);
 	find_chosen(s);
 }
@@ -185,6 +186,7 @@ static void draw_help(void)
 		"< >         sort by the column to the left, to the right",
 		"r           turn the order",
 		"/           filter by name; Enter ends it, Esc leaves it out",
+		"a           topics of the bus itself, too, which begin with $",
 		"Space       hold the picture, and go on",
 		"q           leave",
 		"",
@@ -309,6 +311,9 @@ static void press(struct screen *s, int key)
 		break;
 	case 'r':
 		here(s)->order.is_reversed = !here(s)->order.is_reversed;
+		break;
+	case 'a':
+		s->top->order.all = !s->top->order.all;
 		break;
 	case '/':
 		s->is_typing = 1;

@@ -12,13 +12,16 @@ struct walk {
 	struct topics *topics;
 };
 
-/* As of patterns: names of the bus itself are meant by what begins as they do. */
+/* Names of the bus itself are meant by what begins as they do.  What is a pattern for
+ * subscribers means here what it means there. */
 static int matches(const char *pattern, const char *name)
 {
 	if ((*name == '$') != (pattern && *pattern == '$'))
 		return 0;
 	if (!pattern)
 		return 1;
+	if (strpbrk(pattern, "*#") && shmq_topic_matches(pattern, name) >= 0)
+		return shmq_topic_matches(pattern, name);
 	if (strpbrk(pattern, "*?["))
 		return fnmatch(pattern, name, 0) == 0;
 	return !strncmp(pattern, name, strlen(pattern));

@@ -31,6 +31,21 @@ populate() {
 	[ "$output" = md.equities.MSFT ]
 	run -0 shmq ls '*x'
 	[ "$output" = md.fx ]
+	run -0 shmq ls 'md.eq*'
+	[ "$output" = "$(printf '%s\n' md.equities.AAPL md.equities.MSFT)" ]
+}
+
+@test "ls_takes_what_sub_takes" {
+	populate
+	shmq create md -q
+	run -0 shmq ls 'md.#'
+	[ "$output" = "$(printf '%s\n' md md.equities.AAPL md.equities.MSFT md.fx)" ]
+	run -0 shmq ls 'md.*'
+	[ "$output" = md.fx ]
+	run -0 shmq ls '*.*.AAPL'
+	[ "$output" = md.equities.AAPL ]
+	run -0 shmq ls '#'
+	[ "${#lines[@]}" = 5 ]
 }
 
 @test "ls_long_is_a_table" {

@@ -153,7 +153,15 @@ serve() {
 	[ "$(shmq ls)" = svc ]
 	[ "$(shmq ls '*')" = svc ]
 	has "$(shmq ls '$')" '$reply.'
-	has "$(shmq ls '$reply.*')" .svc
+	has "$(shmq ls '$reply.#')" .svc
+	has "$(shmq ls '$reply.*.*.svc')" .svc
+	[ "$(shmq top --once -i 10ms | awk '{print $1}')" = "$(printf '%s\n' TOPIC svc)" ]
+	has "$(shmq top --once -i 10ms --all)" '$reply.'
+	has "$(shmq top --once -i 10ms --filter '$')" '$reply.'
+	[ "$(shmq top --json --once -i 10ms | json 'scalar @{$_->{topics}}')" = 1 ]
+	[ "$(shmq top --json --all --once -i 10ms | json 'scalar @{$_->{topics}}')" = 2 ]
+	[[ $(shmq metrics) != *'$reply.'* ]]
+	has "$(shmq metrics)" 'topic="svc"'
 	[ "$(shmq stat --json | json 'scalar @{$_->{topics}}')" = 1 ]
 	run -2 shmq rm "$(shmq ls '$')"
 	kill -KILL "$(pid_of asker)"

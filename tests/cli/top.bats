@@ -131,6 +131,11 @@ scene() {
 	await 'shows "look into it"'
 	press '?'
 	await 'shows "^three "'
+	shmq events --from oldest --count 1 >/dev/null # makes $sys.events
+	press a
+	await 'shows "^topics: 4, "'
+	press a
+	await 'shows "^topics: 3, "'
 }
 
 @test "top_shows_more_topics_than_lines" {
