@@ -6,7 +6,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include "../lib/asking.h"
 
@@ -354,6 +358,149 @@ static int guest_tries(void *arg)
 	CHECK_EQ(held.arenas, 2 + 2);
 	shmq_bus_close(bus);
 	return 0;
+}
+
+/* ---- past the library ------------------------------------------------------ */
+
+/* What a process holds for reading it cannot change, map to be written, or shape. */
+static int attack_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int n = 0;
+	struct dirent *e;
+	struct stat st;
+	char kind[16];
+
+	CHECK(dir);
+	while ((e = readdir(dir))) {
+		int fd = atoi(e->d_name);
+		void *map;
+
+		if (!is_slab(e->d_name, kind))
+			continue;
+		CHECK_OK(fstat(fd, &st));
+		CHECK_EQ(st.st_mode & 07777, 0600);
+		CHECK_EQ(ftruncate(fd, 4096), -1);
+		CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+		CHECK_EQ(fchown(fd, GUEST, GUEST), -1);
+		if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+			continue;
+		CHECK_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), -1);
+		CHECK_EQ(pwrite(fd, "x", 1, 0), -1);
+		CHECK(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
+		map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+		CHECK(map != MAP_FAILED);
+		CHECK_EQ(mprotect(map, 4096, PROT_READ | PROT_WRITE), -1);
+		CHECK_EQ(madvise(map, 4096, MADV_REMOVE), -1);
+		CHECK_OK(munmap(map, 4096));
+		n++;
+	}
+	closedir(dir);
+	return n;
+}
+
+static void cannot_open(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+
+	if (fd >= 0 || (errno != EACCES && errno != EPERM))
+		FAIL("%s: %s", path, fd >= 0 ? "can be opened" : strerror(errno));
+}
+
+/* Neither the memory nor the descriptors of a process of the bus's owner. */
+static void attack_process(pid_t pid)
+{
+	long number = 0, fd;
+	struct iovec mine = { &number, sizeof(number) }, theirs = { &number, sizeof(number) };
+	char path[64];
+
+	CHECK_GT(pid, 1);
+	CHECK_EQ(kill(pid, SIGSTOP), -1);
+	CHECK_EQ(errno, EPERM);
+	CHECK_EQ(ptrace(PTRACE_SEIZE, pid, NULL, NULL), -1);
+	CHECK_EQ(process_vm_readv(pid, &mine, 1, &theirs, 1, 0), -1);
+	CHECK_EQ(errno, EPERM);
+	CHECK_EQ(process_vm_writev(pid, &mine, 1, &theirs, 1, 0), -1);
+	CHECK_EQ(errno, EPERM);
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	cannot_open(path, O_RDWR);
+	snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+	cannot_open(path, O_RDONLY);
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	CHECK(!opendir(path));
+	fd = syscall(SYS_pidfd_open, pid, 0);
+	CHECK_GE(fd, 0);
+	for (int theirs_too = 3; theirs_too < 16; theirs_too++)
+		CHECK_EQ(syscall(SYS_pidfd_getfd, (int)fd, theirs_too, 0), -1);
+	close((int)fd);
+}
+
+/* What is on disk is the owner's alone; but the sockets, behind which it is asked who
+ * comes, and the directories on the way to them. */
+static int attack_files(const char *in)
+{
+	DIR *dir = opendir(in);
+	struct dirent *e;
+	struct stat st;
+	char path[PATH_MAX];
+	int n = 0;
+
+	CHECK(dir);
+	while ((e = readdir(dir))) {
+		snprintf(path, sizeof(path), "%s/%s", in, e->d_name);
+		if (*e->d_name == '.' || lstat(path, &st) || S_ISDIR(st.st_mode))
+			continue;
+		CHECK_EQ(unlink(path), -1);
+		CHECK_EQ(rename(path, "/tmp/stolen"), -1);
+		if (S_ISSOCK(st.st_mode))
+			continue;
+		CHECK_EQ(st.st_mode & 077, 0);
+		cannot_open(path, O_RDONLY);
+		cannot_open(path, O_WRONLY);
+		n++;
+	}
+	closedir(dir);
+	snprintf(path, sizeof(path), "%s/mine", in);
+	CHECK_EQ(mkdir(path, 0700), -1);
+	return n;
+}
+
+static int guest_attacks(void *arg)
+{
+	pid_t owner = getppid();
+	struct shmq_bus_info info;
+	shmq_bus *bus;
+
+	(void)arg;
+	await(stage, 1);
+	bus = open_as(GUEST);
+	open_sub(bus, "read.a");
+	open_pub(bus, "write.a");
+	CHECK_GE(attack_descriptors(), 2);
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	attack_process((pid_t)info.daemon_pid);
+	attack_process((pid_t)info.parent_pid);
+	attack_process(owner);
+	CHECK_GE(attack_files(test_bus_dir()), 2);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(what_another_uid_was_not_given_it_cannot_take)
+{
+	shmq_bus *bus;
+	pid_t guest;
+
+	begin();
+	guest = test_spawn(guest_attacks, NULL); /* before this process has descriptors */
+	bus = test_bus_open();
+	make(bus, "read.a", SHMQ_BLOCK);
+	make(bus, "write.a", SHMQ_BLOCK);
+	send(open_pub(bus, "write.a"), 'o', LARGE);
+	reach(stage, 1);
+	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
 }
 
 /* ---- who asks ------------------------------------------------------------ */
