@@ -47,9 +47,11 @@ static const struct opt limit_options[] = {
 	{ "bytes", .kind = OPT_SIZE, OPT_AT(struct config_limits, bytes) },
 	{ "clients", .kind = OPT_COUNT, OPT_AT(struct config_limits, clients) },
 	{ "descriptors", .kind = OPT_COUNT, OPT_AT(struct config_limits, descriptors) },
+	{ "requesters", .kind = OPT_COUNT, OPT_AT(struct config_limits, requesters) },
 };
 
-static const struct config_limits no_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX };
+static const struct config_limits no_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
+						UINT64_MAX };
 
 int config_is_for_start(const struct config_item *item)
 {

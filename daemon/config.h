@@ -30,7 +30,7 @@ struct config_topic {
 
 /* Of one uid; UINT64_MAX is no limit. */
 struct config_limits {
-	uint64_t topics, bytes, clients, descriptors;
+	uint64_t topics, bytes, clients, descriptors, requesters;
 };
 struct config_limit {
 	char *title; /* as written */

@@ -4,6 +4,7 @@
  * that it is right after any worker's death.
  */
 #include "control.h"
+#include "name.h"
 
 #include <inttypes.h>
 
@@ -11,8 +12,21 @@
 #define DESCRIPTORS_OF_CLIENT 3u
 
 struct use {
-	uint64_t topics, bytes, clients;
+	uint64_t topics, requesters, bytes, clients;
 };
+
+/* Who asks has not made the topic of its answers by a name of its own, and one that
+ * responders have open although it has left is not its fault. */
+static void count_topic(const struct topic *t, struct use *use)
+{
+	struct shmq__name_reply reply;
+
+	if (!shmq__name_read_reply(t->rec->name, &reply))
+		use->topics++;
+	else if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED)
+		use->requesters++;
+	use->bytes += t->rec->ring_bytes * t->rec->partitions;
+}
 
 /* Topics are their creator's, and arenas who writes them. */
 static void count_memory(const struct control *c, uint32_t uid, struct use *use)
@@ -25,8 +39,7 @@ static void count_memory(const struct control *c, uint32_t uid, struct use *use)
 
 		if (!t || t->rec->creator_uid != uid)
 			continue;
-		use->topics++;
-		use->bytes += t->rec->ring_bytes * t->rec->partitions;
+		count_topic(t, use);
 	}
 	for (i = 0; (arena = shmq__slabs_arena(c->reg->slabs, i)) != NULL; i++)
 		if (load_relaxed(&arena->state) != LAY_ARENA_FREE &&
@@ -75,13 +88,17 @@ int limits_join(struct exchange *x)
 int limits_create(struct exchange *x, uint64_t bytes)
 {
 	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	struct shmq__name_reply reply;
 	struct use use = { 0 };
 	int error;
 
-	if (limits.topics == UINT64_MAX && limits.bytes == UINT64_MAX)
+	if (limits.topics == UINT64_MAX && limits.requesters == UINT64_MAX &&
+	    limits.bytes == UINT64_MAX)
 		return 0;
 	count_memory(x->c, x->conn->who.uid, &use);
-	error = check(x, "topics", use.topics, 1, limits.topics);
+	error = shmq__name_read_reply(x->req->topic, &reply) ?
+			check(x, "requesters", use.requesters, 1, limits.requesters) :
+			check(x, "topics", use.topics, 1, limits.topics);
 	return error ? error : check(x, "bytes", use.bytes, bytes, limits.bytes);
 }
 

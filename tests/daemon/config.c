@@ -262,6 +262,7 @@ TEST(limits_are_of_the_uid_else_of_everyone_but_the_owner)
 
 	CHECK_EQ(config_limits_of(c, &seven).bytes, 1 << 20);
 	CHECK_EQ(config_limits_of(c, &seven).topics, UINT64_MAX);
+	CHECK_EQ(config_limits_of(c, &seven).requesters, UINT64_MAX);
 	CHECK_EQ(config_limits_of(c, &other).topics, 3);
 	CHECK_EQ(config_limits_of(c, &owner).topics, UINT64_MAX);
 	CHECK_EQ(config_limits_of(NULL, &other).topics, UINT64_MAX);

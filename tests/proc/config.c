@@ -180,6 +180,46 @@ TEST(a_uid_has_no_more_topics_than_it_may)
 	test_bus_stop();
 }
 
+static int try_requesters(void *arg)
+{
+	const struct shmq_requester_options *few =
+		&(struct shmq_requester_options){ .size = sizeof(*few), .open_max = 1 };
+	shmq_requester *r[2], *more;
+	shmq_responder *s;
+	struct shmq_request q;
+	struct shmq_msg msg = { .data = "x", .len = 1 };
+	shmq_bus *bus, *other;
+
+	(void)arg;
+	become_guest();
+	bus = test_bus_open();
+	other = test_bus_open();
+	create(bus, "svc", .mode = SHMQ_SHARED);
+	CHECK_ERROR(shmq_topic_create(bus, "b", NULL, NULL), SHMQ_ELIMIT);
+	CHECK_OK(shmq_responder_open(other, "svc", NULL, &s));
+	CHECK_OK(shmq_requester_open(bus, "svc", few, &r[0]));
+	CHECK_OK(shmq_requester_open(bus, "svc", few, &r[1]));
+	CHECK_ERROR(shmq_requester_open(bus, "svc", few, &more), SHMQ_ELIMIT);
+	CHECK(strstr(shmq_bus_error(bus), "uid 4711 may have 2 requesters and has 2"));
+	/* One that a responder still has open counts no more. */
+	CHECK_OK(shmq_requester_send(r[1], &msg, PATIENCE, NULL));
+	CHECK_OK(shmq_responder_receive(s, &q, PATIENCE));
+	CHECK_OK(q.error);
+	shmq_requester_close(r[1]);
+	CHECK_OK(shmq_requester_open(bus, "svc", few, &r[1]));
+	CHECK_ERROR(shmq_requester_open(bus, "svc", few, &more), SHMQ_ELIMIT);
+	shmq_bus_close(other);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(private_topics_count_as_requesters_of_their_uid)
+{
+	begin_limited("limits \"everyone\" { topics = 1\n requesters = 2 }\n");
+	CHECK_EQ(test_join(test_spawn(try_requesters, NULL)), 0);
+	test_bus_stop();
+}
+
 static int try_bytes(void *arg)
 {
 	shmq_bus *bus;
