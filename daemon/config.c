@@ -83,7 +83,8 @@ static const char *line_at(int number)
 
 	while (line && --number > 0) {
 		line = strchr(line, '\n');
-		line += line != NULL;
+		if (line)
+			line++;
 	}
 	return line;
 }

@@ -102,7 +102,7 @@ static int start(struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o;
+	static struct options o; /* what it points to is reachable to the end */
 	rlim_t descriptors;
 	int rc, others;
 
