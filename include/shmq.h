@@ -815,7 +815,9 @@ int shmq_listener_start(shmq_sub *sub, const struct shmq_listener_options *optio
 
 /* End, and free the listener; NULL allowed.  Waits for a callback that runs, and for a
  * run that the pool was given; no callback is called when it returns.  Called from
- * within a callback it waits for nothing, and none follows that one.  Once for each
+ * within a callback it waits for nothing, and none follows that one; from within one of
+ * another listener of a pool not for a run that has not begun, which does nothing when
+ * it comes.  Two that stop each other at once wait for ever.  Once for each
  * listener, after its last callback, too. */
 void shmq_listener_stop(shmq_listener *listener);
 

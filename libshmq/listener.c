@@ -39,7 +39,9 @@ struct shmq_listener {
 	_Atomic int stop;
 	int is_inside;                /* a callback runs, */
 	pthread_t inside;             /* there */
-	int is_let_go;                /* it was stopped from within: nobody else frees it */
+	int is_let_go;                /* it was stopped from within, or its run was not
+					 waited for: nobody else frees it */
+	int is_begun;                 /* the run that the pool was given */
 	pthread_t thread;             /* without a pool */
 	struct shmq__waiting *waiter; /* with one; then under its lock: */
 	int64_t again_ns;
@@ -54,6 +56,9 @@ struct shmq__waiting {
 	int epoll, kick;
 	_Atomic int stop;
 };
+
+/* This thread runs some of a pool's. */
+static _Thread_local unsigned runs;
 
 /* ---- callbacks ------------------------------------------------------- */
 
@@ -242,12 +247,34 @@ static void await_again(struct shmq_listener *l)
 static void pause_in_pool(struct shmq_listener *l, int64_t ns)
 {
 	struct shmq__waiting *w = l->waiter;
+	int is_let_go;
 
 	pthread_mutex_lock(&w->lock);
+	pthread_mutex_lock(&l->lock);
+	is_let_go = l->is_let_go; /* before the pool took it */
 	l->again_ns = (int64_t)shmq__clock_monotonic_ns() + ns;
-	set_state(l, PAUSING);
+	l->state = PAUSING;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
 	pthread_mutex_unlock(&w->lock);
-	kick(w);
+	if (is_let_go)
+		free_listener(l);
+	else
+		kick(w);
+}
+
+/* 0: it was stopped before it came to that. */
+static int begin_run(struct shmq_listener *l)
+{
+	int begins;
+
+	pthread_mutex_lock(&l->lock);
+	begins = !l->is_let_go;
+	l->is_begun = 1;
+	pthread_mutex_unlock(&l->lock);
+	if (!begins)
+		free_listener(l);
+	return begins;
 }
 
 static void run(void *task)
@@ -256,8 +283,12 @@ static void run(void *task)
 	enum verdict v = GO_ON;
 	unsigned n;
 
+	if (!begin_run(l))
+		return;
+	runs++;
 	for (n = 0; n < BATCH && v == GO_ON; n++)
 		v = step(l, SHMQ_NOWAIT);
+	runs--;
 	if (v == LET_GO)
 		free_listener(l);
 	else if (v == END)
@@ -275,8 +306,10 @@ static int take(struct shmq_listener *l)
 
 	pthread_mutex_lock(&l->lock);
 	is_ours = !atomic_load(&l->stop) && (l->state == WAITING || l->state == PAUSING);
-	if (is_ours)
+	if (is_ours) {
 		l->state = RUNNING;
+		l->is_begun = 0;
+	}
 	pthread_mutex_unlock(&l->lock);
 	return is_ours;
 }
@@ -421,6 +454,19 @@ static void leave_pool(struct shmq_listener *l)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* A run that has not begun may be waiting for this very thread, in whose callback it is
+ * stopped: it is not waited for.  1: then it is not ours any more. */
+static int let_go_of_run(struct shmq_listener *l)
+{
+	int lets;
+
+	pthread_mutex_lock(&l->lock);
+	lets = runs && atomic_load(&l->state) == RUNNING && !l->is_begun;
+	l->is_let_go |= lets;
+	pthread_mutex_unlock(&l->lock);
+	return lets;
+}
+
 static void await_run(struct shmq_listener *l)
 {
 	pthread_mutex_lock(&l->lock);
@@ -446,18 +492,19 @@ void shmq__listener_end(struct shmq_bus *bus)
 
 /* ---- starting and stopping ------------------------------------------- */
 
-static void forget(struct shmq_listener *l)
+static void forget(struct shmq_sub *sub)
 {
-	l->sub->listener = NULL;
-	store_relaxed(&l->sub->interrupted, 0);
+	sub->listener = NULL;
+	store_relaxed(&sub->interrupted, 0);
 }
 
 static void stop(struct shmq_listener *l)
 {
+	struct shmq_sub *sub = l->sub;
 	int is_inside;
 
 	if (bus_check(l->h.bus)) { /* a child: nothing runs here */
-		forget(l);
+		forget(sub);
 		free(l);
 		return;
 	}
@@ -470,13 +517,17 @@ static void stop(struct shmq_listener *l)
 	pthread_mutex_unlock(&l->lock);
 	if (l->waiter)
 		leave_pool(l);
+	if (!is_inside && l->waiter && let_go_of_run(l)) {
+		forget(sub);
+		return;
+	}
 	if (!is_inside && l->waiter)
 		await_run(l);
 	if (!is_inside && !l->waiter) {
-		store_relaxed(&l->sub->interrupted, 1);
+		store_relaxed(&sub->interrupted, 1);
 		join(l);
 	}
-	forget(l);
+	forget(sub);
 	/* After its callback, who called that does the rest. */
 	if (!is_inside)
 		free_listener(l);

@@ -430,6 +430,73 @@ TEST(a_pattern_is_listened_to_and_stopped)
 	tear_down();
 }
 
+/* A pool of one thread, which is the test's. */
+static struct {
+	void (*run)(void *task);
+	void *task;
+} given[4];
+static _Atomic unsigned gifts;
+
+static int execute_later(void *arg, void (*run)(void *task), void *task)
+{
+	unsigned n = atomic_load(&gifts);
+
+	(void)arg;
+	CHECK_LT(n, COUNT(given));
+	given[n].run = run;
+	given[n].task = task;
+	atomic_store(&gifts, n + 1);
+	return 0;
+}
+
+static shmq_sub *pair[2];
+static unsigned calls;
+
+static int close_the_other(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
+{
+	(void)arg;
+	(void)msg;
+	calls++;
+	shmq_sub_close(pair[sub == pair[0]]);
+	return 1; /* and is not given to the pool again */
+}
+
+static void note_error(void *arg, shmq_sub *sub, int error, const struct shmq_msg *msg)
+{
+	(void)arg;
+	(void)sub;
+	(void)msg;
+	FAIL("%s", shmq_errname(error));
+}
+
+/* It stands in the queue behind the callback that stops it. */
+TEST(a_callback_closes_the_subscriber_of_another_listener_whose_run_was_given)
+{
+	struct shmq_listener_options o = { .size = sizeof(o),
+					   .message = close_the_other,
+					   .error = note_error,
+					   .execute = execute_later };
+	shmq_listener *l[2];
+	shmq_pub *pub;
+	int i;
+
+	set_up();
+	create(bus, "t", .depth = 1024);
+	pub = open_pub(other, "t");
+	for (i = 0; i < 2; i++) {
+		pair[i] = open_sub(bus, "t");
+		CHECK_OK(shmq_listener_start(pair[i], &o, &l[i]));
+	}
+	CHECK_OK(shmq_publish(pub, "x", 1));
+	while (atomic_load(&gifts) < 2)
+		test_sleep_ms(1);
+	for (i = 0; i < 2; i++)
+		given[i].run(given[i].task);
+	CHECK_EQ(calls, 1);
+	shmq_pub_close(pub);
+	tear_down();
+}
+
 TEST(a_pool_that_is_full_is_asked_again)
 {
 	struct heard h = { 0 };
