@@ -97,6 +97,22 @@ time.sleep(60)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
 	[ ! -e metrics.sock ]
 }
 
+@test "metrics_are_of_the_bus_that_is_there_and_of_none_that_has_ended" {
+	shmq create t -q
+	start server metrics --listen 127.0.0.1:0
+	await '[ -s server.out ]'
+	shmq stop --force
+	run -1 fetch "$(cat server.out)"
+	has "$output" 503
+	shmq create other -q
+	fetch "$(cat server.out)" >text
+	check_format text
+	[ "$(value text topic_messages_total 'topic="other"')" = 0 ]
+	[ -z "$(value text topic_messages_total 'topic="t"')" ]
+	kill "$(pid_of server)"
+	finish server
+}
+
 @test "metrics_listen_to_this_machine_only" {
 	for address in 0.0.0.0:0 192.0.2.1:9 '[::]:0' 9464 localhost: nonsense; do
 		run -2 shmq metrics --listen "$address"
