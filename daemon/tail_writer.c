@@ -223,6 +223,8 @@ int tail_writer_append(struct tail_writer *w, const struct log_record *head,
 		tail_run_send(w);
 	if (w->big.held && w->big.head.kind != LOG_END)
 		return w->big.head.body_bytes == head->body_bytes ? pour(w, piece, count) : -EINVAL;
+	/* If this one does not begin, the one before is not given up for it. */
+	w->can_take_back = 0;
 	error = w->big.held ? end_segment(w) : 0;
 	if (!error)
 		error = make_segment_room(w, log_record_bytes(head->body_bytes));

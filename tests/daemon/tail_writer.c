@@ -827,6 +827,9 @@ TEST(nothing_is_written_into_a_segment_before_those_before_it_are_synced)
 	append(&log, FIRST_SEQ, 4000);
 	append(&log, FIRST_SEQ + 1, 4000);
 	CHECK_EQ(try_append(&log, FIRST_SEQ + 2, 4000), -EAGAIN); /* would begin a third */
+	/* What did not begin cannot be given up, nor what came before it for it. */
+	CHECK_EQ(tail_writer_take_back(log.w), -EBUSY);
+	CHECK_EQ(tail_writer_marks(log.w).next_seq, FIRST_SEQ + 2);
 	tail_writer_flush(log.w, TAIL_WRITE);
 	tail_io_reap(log.io, 0);
 	CHECK_EQ(tail_writer_marks(log.w).written, FIRST_SEQ + 1);
