@@ -36,6 +36,7 @@ struct conflate {
 	int held;                    /* an end, told once that is empty */
 	struct shmq_msg held_msg;
 	shmq_au64 pending, replaced;
+	shmq_au64 received, received_bytes; /* handed out */
 };
 
 /* ---- the table ------------------------------------------------------- */
@@ -214,6 +215,8 @@ static int hand_out(struct shmq_sub *sub, struct shmq_msg *msg)
 
 	c->hand = pop(c);
 	*msg = c->hand->msg;
+	sub_add(&c->received, 1);
+	sub_add(&c->received_bytes, msg->len);
 	if (sub->pattern)
 		shmq__pattern_tell_of(sub, c->hand->topic);
 	/* There is more, of which no publisher will tell. */
@@ -251,6 +254,8 @@ static void take_back(struct shmq_sub *sub)
 	struct newest *n = c->hand;
 
 	c->hand = NULL;
+	sub_add(&c->received, (uint64_t)-1);
+	sub_add(&c->received_bytes, (uint64_t)0 - n->msg.len);
 	n->next = c->first;
 	c->first = n;
 	if (!n->next)
@@ -284,14 +289,16 @@ int shmq__conflate_has_some(const struct shmq_sub *sub)
 	return sub->conflate->first || sub->conflate->held;
 }
 
-/* What is read and not handed out was not received yet. */
+/* What is read and not handed out was not received yet.  Counted apart: of counters that
+ * are read one after the other while all of them go on, no difference is right. */
 void shmq__conflate_get_stats(const struct shmq_sub *sub, struct shmq_sub_stats *stats)
 {
-	uint64_t pending = load_relaxed(&sub->conflate->pending);
+	const struct conflate *c = sub->conflate;
 
-	stats->conflated = load_relaxed(&sub->conflate->replaced);
-	stats->received -= stats->conflated + pending;
-	stats->lag += pending;
+	stats->conflated = load_relaxed(&c->replaced);
+	stats->received = load_relaxed(&c->received);
+	stats->received_bytes = load_relaxed(&c->received_bytes);
+	stats->lag += load_relaxed(&c->pending);
 }
 
 int shmq__conflate_open(struct shmq_sub *sub)

@@ -6,6 +6,7 @@
 #include "memory.h"
 
 #include <poll.h>
+#include <pthread.h>
 
 static shmq_bus *bus, *other;
 
@@ -414,6 +415,43 @@ TEST(without_memory_nothing_is_lost)
 	check_nothing(sub);
 	CHECK_EQ(sub_stats(sub).received + sub_stats(sub).conflated, 2 * k);
 	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	tear_down();
+}
+
+static _Atomic int is_received;
+
+static void *look_at_stats(void *sub)
+{
+	while (!atomic_load(&is_received))
+		CHECK_LE(sub_stats(sub).received, 1);
+	return NULL;
+}
+
+/* Nothing is handed out before all is read. */
+TEST(another_thread_never_sees_more_received_than_was)
+{
+	enum { MANY = 8000, ROUNDS = 30 };
+	shmq_pub *pub;
+	int i, n;
+
+	set_up();
+	create(bus, "t");
+	pub = open_pub(other, "t");
+	for (i = 0; i < ROUNDS; i++) {
+		shmq_sub *sub = open_sub(bus, "t", .flags = SHMQ_SUB_CONFLATE);
+		pthread_t looker;
+
+		for (n = 0; n < MANY; n++)
+			send(pub, "k", "x");
+		atomic_store(&is_received, 0);
+		CHECK_EQ(pthread_create(&looker, NULL, look_at_stats, sub), 0);
+		get(sub, "k", "x");
+		atomic_store(&is_received, 1);
+		CHECK_EQ(pthread_join(looker, NULL), 0);
+		CHECK_EQ(sub_stats(sub).conflated, MANY - 1);
+		shmq_sub_close(sub);
+	}
 	shmq_pub_close(pub);
 	tear_down();
 }
