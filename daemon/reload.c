@@ -69,10 +69,20 @@ static void say(void *arg, const char *text)
 		shmq__fail(mistakes->why, SHMQ_EOPTION, "%s", text);
 }
 
+/* As the bus was started, whatever the rules have been since. */
+static int takes_guests(const struct control *c)
+{
+	unsigned i, entries = 0;
+
+	for (i = 0; i < LINK_SLABS_MAX; i++)
+		entries += c->slab[i].fd >= 0 && c->slab[i].kind == LAY_SLAB_ENTRY;
+	return entries > 1; /* one is the owner's */
+}
+
 /* Which need what only a start makes: sockets and memory for other uids. */
 static int check_guests(const struct control *c, const struct config *config, struct shmq__why *why)
 {
-	if (!config || !config->allow_count || c->o->guests)
+	if (!config || !config->allow_count || takes_guests(c))
 		return 0;
 	return shmq__fail(why, SHMQ_EOPTION,
 			  "this bus was started without rules, for its owner alone: the first ones "

@@ -123,6 +123,21 @@ TEST(first_rules_need_a_start)
 	test_bus_stop();
 }
 
+TEST(rules_may_go_and_come_again)
+{
+	shmq_bus *bus;
+
+	begin(GUEST_RULE);
+	bus = test_bus_open();
+	write_config("linger = 5s\n");
+	CHECK_EQ(shmq_bus_reload(bus, NULL, 0), 2);
+	CHECK_GE(test_bus_kill("control"), 1); /* the next one has never seen a rule */
+	write_config(GUEST_RULE);
+	CHECK_EQ(shmq_bus_reload(bus, NULL, 0), 2);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- limits ------------------------------------------------------------ */
 
 static void become_guest(void)
