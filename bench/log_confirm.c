@@ -149,14 +149,14 @@ static void *send_and_wait(void *arg)
 	shmq_pub *pub;
 
 	BENCH_OK(shmq_pub_open(s->bus, s->topic, &o, &pub));
-	while (bench_now() < s->until) {
+	do { /* one at least, however late it begins */
 		struct shmq_msg msg = { .data = buf, .len = BYTES };
 
 		bench_fill(buf, BYTES, s->number * PER_SENDER + s->sent);
 		BENCH_OK(shmq_publish_msg(pub, &msg));
 		durable_await(pub, msg.seq + 1, SHMQ_SYNCED);
 		s->sent++;
-	}
+	} while (bench_now() < s->until);
 	shmq_pub_close(pub);
 	return NULL;
 }

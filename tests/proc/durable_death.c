@@ -272,6 +272,7 @@ TEST(nothing_of_a_batch_is_written_before_one_that_interleaves_with_it_is_whole)
 	raw_ring(&raw);
 	await_in_file(3);
 	/* All that recovery keeps. */
+	await_written(bus, "t", 1);
 	CHECK_EQ(written(bus, "t"), 1);
 	CHECK_EQ(test_bus_kill("tailer"), 1);
 	await_said("no good record at offset");
