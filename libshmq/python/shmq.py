@@ -23,12 +23,12 @@ import weakref
 from ctypes import c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t, c_uint, c_uint16, c_uint32, c_uint64, c_void_p
 
 __all__ = ["Bus", "Publisher", "Subscriber", "Requester", "Responder", "Message", "Request", "Error", "Empty",
-           "Timeout", "Lost", "Ended", "Refused", "Gone", "Nobody", "version"]
+           "Timeout", "Lost", "Ended", "Moved", "Refused", "Gone", "Nobody", "version"]
 
 # ---- shmq.h --------------------------------------------------------------
 
 EFULL, EEMPTY, ETIMEOUT, EOVERRUN, EEVICTED, EENDED = -5001, -5002, -5003, -5004, -5005, -5006
-EPEERDEAD, EEXISTS, EBUFFER, ENOBODY, EREFUSED = -5009, -5016, -5020, -5034, -5035
+EMOVED, EPEERDEAD, EEXISTS, EBUFFER, ENOBODY, EREFUSED = -5007, -5009, -5016, -5020, -5034, -5035
 REPLIED, REFUSED, GONE, TIMED_OUT, LATE = 1, 2, 3, 4, 5
 NAME_MAX = 255
 FORCE = 1
@@ -201,6 +201,15 @@ class Ended(Error):
     """The stream has ended."""
 
 
+class Moved(Error):
+    """The topic was moved to fresh rings: subscribe it again, of one partition with
+    start="seq" and seq=.seq, which goes on where its new ring begins."""
+
+    def __init__(self, code, msg):
+        super().__init__(code)
+        self.seq, self.partition = msg.seq, msg.partition
+
+
 class Lost(Error):
     """Messages were lost: .lost of them, at most so many if .is_bound.  The next
     receive goes on behind them, unless the subscriber was evicted."""
@@ -242,6 +251,7 @@ def _check_open(code):  # of calls that may explain their failure
 
 # ---- helpers -------------------------------------------------------------
 
+_FOREVER = -1
 _SLICE_NS = 100_000_000  # so that signals, such as Ctrl-C, are seen by Python
 
 
@@ -395,7 +405,8 @@ class Publisher(_Handle):
             self._handle = c_void_p()
 
     def publish(self, data, *, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITION):
-        """Publish a buffer; returns its partition and seq."""
+        """Publish a buffer; returns its partition and seq.  Where the topic's policy has
+        publishers wait for room, Ctrl-C is seen once there is some."""
         msg, keep = _fill(data, key, properties, type, tag, partition)
         _check(_publish_msg(self._live(), ctypes.byref(msg)))
         return msg.partition, msg.seq
@@ -492,7 +503,7 @@ class Subscriber(_Handle):
 
     def receive(self, timeout=None, *, copy=False):
         """The next Message; timeout=0 does not wait.  Raises Empty, Timeout, Ended,
-        Lost; BufferError while a slice of the last one's views is still held,
+        Lost, Moved; BufferError while a slice of the last one's views is still held,
         since its memory may be written over from now on."""
         self._live()
         self._give_back()
@@ -500,6 +511,8 @@ class Subscriber(_Handle):
         code = _wait(self._copy if copy else lambda ns: _receive(self._handle, ctypes.byref(msg), ns), timeout)
         if code in (EOVERRUN, EEVICTED):
             raise Lost(code, msg)
+        if code == EMOVED:
+            raise Moved(code, msg)
         _check(code)
         return self._message(msg, bytes if copy else self._view)
 
@@ -589,12 +602,14 @@ class Requester(_Handle):
     def request(self, data, *, key=None, properties=None, type=0, timeout=5):
         """Ask, and wait for the reply: a Message, whose data, key and properties are
         bytes.  Raises Refused, Gone, Timeout, Nobody.  After an exception of another
-        kind, such as KeyboardInterrupt, the next request waits until this one is over."""
+        kind, such as KeyboardInterrupt, the next request waits until this one is over.
+        Ctrl-C is seen once somebody subscribes the topic and there is room in it."""
         msg, keep = _fill(data, key, properties, type)
         reply, number = Reply(), c_uint64()
         while self.stats["open"]:
             self._next(reply)
-        _check(_requester_send(self._live(), ctypes.byref(msg), int(timeout * 1e9), ctypes.byref(number)))
+        limit_ns = _FOREVER if timeout is None else int(timeout * 1e9)
+        _check(_requester_send(self._live(), ctypes.byref(msg), limit_ns, ctypes.byref(number)))
         while reply.id != number.value or reply.outcome == LATE:
             self._next(reply)
         if reply.outcome == REFUSED:
@@ -647,11 +662,13 @@ class Responder(_Handle):
             self._handle = c_void_p()
 
     def receive(self, timeout=None):
-        """The next Request; raises Empty, Timeout, Ended, Lost."""
+        """The next Request; raises Empty, Timeout, Ended, Lost, Moved."""
         request = CRequest()
         code = _wait(lambda ns: _responder_receive(self._live(), ctypes.byref(request), ns), timeout)
         if code in (EOVERRUN, EEVICTED):
             raise Lost(code, request.msg)
+        if code == EMOVED:
+            raise Moved(code, request.msg)
         _check(code)
         out = _make(Request(), request.msg, bytes)
         out.topic, out.error, out._request, out._responder = os.fsdecode(request.topic), request.error, request, self

@@ -43,7 +43,7 @@ def structs_are_those_of_the_header():
             lines.append(f'_Static_assert(offsetof({c}, {field.rstrip("_")}) == {offset}, "{c}.{field}");')
     for name in ("EFULL", "EEMPTY", "ETIMEOUT", "EOVERRUN", "EEVICTED", "EENDED", "EEXISTS", "EBUFFER", "FORCE",
                  "ANY_PARTITION", "TOPIC_TAG", "TOPIC_TIME", "TOPIC_SPIN_ONLY", "SUB_END_WITH_PUBLISHERS",
-                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "EPEERDEAD", "ENOBODY", "EREFUSED", "REPLIED",
+                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "EMOVED", "EPEERDEAD", "ENOBODY", "EREFUSED", "REPLIED",
                  "REFUSED", "GONE", "TIMED_OUT", "LATE", "NAME_MAX"):
         lines.append(f'_Static_assert((long long)SHMQ_{name} == {getattr(shmq, name)}, "{name}");')
     for words, prefix in ((shmq._MODE, ""), (shmq._POLICY, ""), (shmq._FROM, "FROM_"), (shmq._WAIT, "WAIT_"),
@@ -54,6 +54,23 @@ def structs_are_those_of_the_header():
     compiler = os.environ.get("CC", "cc").split()
     subprocess.run(compiler + ["-std=gnu11", "-Iinclude", "-fsyntax-only", "-xc", "-"],
                    input="\n".join(lines).encode(), check=True)
+
+
+@test
+def of_a_topic_that_moved_it_says_where_to_go_on():
+    with scene("moved") as bus, bus.publisher("moved") as pub, bus.subscriber("moved") as sub:
+        pub.publish(b"one")
+        subprocess.run([os.path.join(os.path.dirname(os.environ["SHMQ_LIBRARY"]), "shmq"), "move", "--bus", "py",
+                        "moved"], check=True, stdout=subprocess.DEVNULL)
+        assert sub.receive(timeout=60, copy=True).data == b"one"
+        moved = raises(shmq.Moved, sub.receive, timeout=60)
+        assert (moved.seq, moved.partition, moved.code) == (1, 0, shmq.EMOVED)
+        raises(shmq.Error, pub.publish, b"refused")
+        pub.close()
+        with bus.publisher("moved") as fresh, bus.subscriber("moved", start="seq", seq=moved.seq) as on:
+            fresh.publish(b"two")
+            message = on.receive(timeout=60, copy=True)
+            assert (message.data, message.seq) == (b"two", 1)
 
 
 @test
@@ -86,7 +103,7 @@ def a_request_has_its_outcome():
         raises(shmq.Nobody, r.request, b"x", timeout=0)
         thread = answer(other, [lambda q: q.reply(q.data.upper(), key=q.key, type=q.type + 1),
                                 lambda q: q.refuse("no " + q.data.decode()), lambda q: None])
-        reply = r.request(b"abc", key="k", type=3, timeout=60)
+        reply = r.request(b"abc", key="k", type=3, timeout=None)
         assert (reply.data, reply.key, reply.type) == (b"ABC", b"k", 4)
         assert raises(shmq.Refused, r.request, b"way", timeout=60).why == "no way"
         raises(shmq.Gone, r.request, b"y", timeout=60)
