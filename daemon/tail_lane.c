@@ -253,7 +253,8 @@ static int append_missing(struct tail_lane *l, uint64_t to)
 	error = append(l, &head, NULL, 0);
 	if (error)
 		return error;
-	l->batches.left = 0; /* recovery does not judge what a gap has a part of */
+	if (log_gap_breaks_batches(&head)) /* then recovery does not judge them */
+		l->batches.left = 0;
 	hold(l);
 	l->lost -= lost;
 	if (!l->lost)

@@ -53,7 +53,7 @@ static inline void log_batches_pass(struct log_batches *o, uint64_t depth,
 	if (head->kind == LOG_MESSAGE && (head->flags & SHMQ_MSG_BATCH) &&
 	    !shmq__log_decode(head, body, &msg, &batch))
 		log_batches_note(o, &batch, head->seq);
-	if (head->kind == LOG_GAP ||
+	if ((head->kind == LOG_GAP && log_gap_breaks_batches(head)) ||
 	    (head->kind == LOG_HOLE && (head->flags & LOG_HOLE_SUPERSEDED)))
 		o->left = 0;
 }

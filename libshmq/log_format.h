@@ -102,6 +102,13 @@ _Static_assert(sizeof(struct log_record) == 40, "record");
 #define LOG_GAP_DAMAGE 4u  /* found by a reader or a repair, never by a tailer */
 #define LOG_GAP_BOUND 8u   /* beside OVERRUN: there were more holes than the ring remembers */
 
+/* Members of an atomic batch that has begun before it may be in it.  What a tailer is
+ * overrun by holds none: it copies a batch whole before it takes any of it. */
+static inline int log_gap_breaks_batches(const struct log_record *head)
+{
+	return (head->flags & (LOG_GAP_UNKNOWN | LOG_GAP_DAMAGE)) != 0;
+}
+
 /* Its seqs were not all messages, as far as anybody knows. */
 static inline int log_gap_is_bound(const struct log_record *head)
 {

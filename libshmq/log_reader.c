@@ -20,6 +20,7 @@ struct log_reader {
 	uint64_t oldest;       /* from there on records are handed out */
 	int has_place;         /* 0: oldest is the first there will be */
 	int begins_with_a_gap; /* from oldest to scan.next */
+	int began_in_hole;     /* that record, which the next goes on with */
 };
 
 /* The newest is there by name before anything is in it: until then it is to
@@ -50,17 +51,19 @@ static void enter(struct log_reader *r, const struct log_segment *seg, uint64_t 
 }
 
 /* -ENOENT: it is not there any more, or, the last one, was begun anew since it was
- * listed. */
+ * listed and has no header yet. */
 static int open_at(const struct log_reader *r, unsigned at, struct log_segment *seg,
 		   struct shmq__why *why)
 {
-	int error = shmq__log_segment_open(r->dir, r->first[at], r->has_owner ? &r->owner : NULL,
-					   seg, why);
+	const struct log_owner *owner = r->has_owner ? &r->owner : NULL;
+	int error = shmq__log_segment_open(r->dir, r->first[at], owner, seg, why);
 
-	if (error == SHMQ_ECORRUPT && at + 1 == r->count &&
-	    !shmq__log_segment_has_begun(r->dir, r->first[at]))
+	if (error != SHMQ_ECORRUPT || at + 1 < r->count)
+		return error;
+	if (!shmq__log_segment_has_begun(r->dir, r->first[at]))
 		return -ENOENT;
-	return error;
+	/* The header may have been written while we looked. */
+	return shmq__log_segment_open(r->dir, r->first[at], owner, seg, why);
 }
 
 /* The first from `at` on that is one; what retention has just removed, or what
@@ -304,11 +307,15 @@ static int next_record(struct log_reader *r, struct log_record *head, const char
 	return shmq__fail(why, rc, "reading %s: %s", name, shmq_strerror(rc));
 }
 
-/* A gap or hole that reaches across the place that was asked for. */
-static void trim(const struct log_reader *r, struct log_record *head)
+/* A gap or hole that reaches across the place that was asked for.  Where in a gap,
+ * with the hole before it, there were messages nobody knows. */
+static void trim(struct log_reader *r, struct log_record *head)
 {
 	int64_t before = seq_diff(r->oldest, head->seq);
 
+	if (head->kind == LOG_GAP && (before > 0 || r->began_in_hole))
+		head->flags |= LOG_GAP_BOUND;
+	r->began_in_hole = head->kind == LOG_HOLE && before > 0;
 	if (before <= 0)
 		return;
 	head->seq += (uint64_t)before;
@@ -344,6 +351,8 @@ int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct lo
 	}
 	if (rc == 1 && head->kind != LOG_MESSAGE)
 		trim(r, head);
+	else if (rc == 1)
+		r->began_in_hole = 0;
 	return rc;
 }
 

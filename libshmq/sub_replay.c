@@ -218,7 +218,8 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		return SHMQ_EEMPTY;
 	}
 	if (head->kind == LOG_GAP) {
-		rp->batches.left = 0;
+		if (log_gap_breaks_batches(head))
+			rp->batches.left = 0;
 		l->r.next = head->seq + head->tag - 1;
 		if (log_gap_is_bound(head))
 			shmq__sub_count_bound(l, head->tag, msg);

@@ -447,7 +447,8 @@ struct member {
 };
 
 /* Where a log of these members ends after recovery. */
-static uint64_t recover_members(const struct member *m, unsigned n, unsigned gap_before)
+static uint64_t recover_members(const struct member *m, unsigned n, unsigned gap_before,
+				uint16_t gap)
 {
 	/* Of one that began before this segment. */
 	uint64_t first[4] = { 0, FIRST - 1, FIRST - 1, FIRST - 1 }, next;
@@ -460,7 +461,7 @@ static uint64_t recover_members(const struct member *m, unsigned n, unsigned gap
 	logfile_begin(&f, FIRST, 0);
 	for (i = 0; i < n; i++) {
 		if (i && i == gap_before)
-			logfile_skip(&f, LOG_GAP, 1, LOG_GAP_OVERRUN);
+			logfile_skip(&f, LOG_GAP, 1, gap);
 		if (!m[i].index)
 			first[m[i].batch] = f.seq;
 		if (m[i].count)
@@ -482,10 +483,10 @@ static uint64_t recover_members(const struct member *m, unsigned n, unsigned gap
 	return next;
 }
 
-#define RECOVER(...) RECOVER_GAP(0, __VA_ARGS__)
-#define RECOVER_GAP(gap, ...) \
+#define RECOVER(...) RECOVER_GAP(0, 0, __VA_ARGS__)
+#define RECOVER_GAP(before, gap, ...) \
 	recover_members((const struct member[]){ __VA_ARGS__ }, \
-			COUNT(((const struct member[]){ __VA_ARGS__ })), gap)
+			COUNT(((const struct member[]){ __VA_ARGS__ })), before, gap)
 
 TEST(an_atomic_batch_of_which_a_part_is_missing_is_cut)
 {
@@ -512,8 +513,11 @@ TEST(batches_that_interleave_with_one_that_is_not_whole_are_cut_with_it)
 TEST(a_batch_of_which_a_gap_has_a_part_is_not_cut)
 {
 	/* Else all since the gap would go. */
-	CHECK_EQ(RECOVER_GAP(2, { 0 }, { 1, 0, 3 }, { 1, 2, 3 }, { 0 }, { 0 }), 6);
-	CHECK_EQ(RECOVER_GAP(1, { 1, 0, 2 }, { 0 }, { 2, 0, 2 }), 3);
+	CHECK_EQ(RECOVER_GAP(2, LOG_GAP_UNKNOWN, { 0 }, { 1, 0, 3 }, { 1, 2, 3 }, { 0 }, { 0 }), 6);
+	CHECK_EQ(RECOVER_GAP(1, LOG_GAP_UNKNOWN, { 1, 0, 2 }, { 0 }, { 2, 0, 2 }), 3);
+	/* One that a tailer was overrun by holds none of its members. */
+	CHECK_EQ(RECOVER_GAP(2, LOG_GAP_OVERRUN, { 0 }, { 1, 0, 2 }, { 1, 1, 2 }, { 0 }), 5);
+	CHECK_EQ(RECOVER_GAP(2, LOG_GAP_OVERRUN, { 0 }, { 1, 0, 3 }, { 1, 1, 3 }, { 0 }), 1);
 	/* Nor one that has begun in the segment before. */
 	CHECK_EQ(RECOVER({ 1, 1, 2 }, { 0 }), 2);
 	CHECK_EQ(RECOVER({ 1, 0, 3 }, { 2, 1, 2 }, { 1, 1, 3 }), 0);
