@@ -45,7 +45,9 @@ struct replay {
 	unsigned records;
 	struct log_batches batches; /* atomic, of which a part was read */
 	int is_unjudged;            /* and which are open at a stored cursor is not known yet */
-	uint64_t stuck_since;       /* nothing comes of a topic that ended: monotonic, or 0 */
+	int is_gone;                /* the ring has lost the message gone_seq */
+	uint64_t gone_seq;
+	uint64_t stuck_since; /* nothing comes of a topic that ended: monotonic, or 0 */
 };
 
 static uint64_t written(const struct rlane *l)
@@ -184,6 +186,12 @@ static void leave_log(struct shmq_sub *sub, struct rlane *l)
 	sub_judge(sub);
 }
 
+/* Its slot may be there long after its bytes in an arena were reused. */
+static int is_gone(const struct rlane *l)
+{
+	return l->replay->is_gone && l->r.next == l->replay->gone_seq;
+}
+
 /* Does the ring have what comes next, and will it for a while? */
 static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 {
@@ -192,7 +200,7 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 
 	log_batches_expire(&l->replay->batches, l->r.next, depth);
 	/* The ring does not say how old a message is. */
-	if (l->replay->batches.left || l->replay->is_unjudged || l->replay->from_ts)
+	if (l->replay->batches.left || l->replay->is_unjudged || l->replay->from_ts || is_gone(l))
 		return 0;
 	if (sub->gates)
 		return seq_diff(l->r.next, l->start) >= 0;
@@ -340,7 +348,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	}
 	for (;;) {
 		limit = written(l);
-		if (sub->gates && !rp->batches.left && seq_diff(limit, l->start) > 0)
+		if (sub->gates && !rp->batches.left && !is_gone(l) && seq_diff(limit, l->start) > 0)
 			limit = l->start;
 		if ((++rp->records % LOOK_EVERY == 0 || seq_diff(l->r.next, limit) >= 0) &&
 		    is_in_ring(sub, l)) {
@@ -375,7 +383,11 @@ int shmq__sub_replay_enter(struct shmq_sub *sub, struct rlane *l)
 {
 	struct shmq__why why;
 
-	return !enter_log(sub, l, &why);
+	if (enter_log(sub, l, &why))
+		return 0;
+	l->replay->is_gone = 1;
+	l->replay->gone_seq = l->r.next;
+	return 1;
 }
 
 int shmq__sub_replay_lacks(const struct rlane *l)
