@@ -191,6 +191,52 @@ TEST(a_batch_may_be_lost_whole)
 	accept_it(b);
 }
 
+/* The time of each is its seq and 1000. */
+static void stamp(struct book *b)
+{
+	for (unsigned s = 0; s < 2; s++)
+		for (size_t i = 0; i < b->subscriber[s].count; i++)
+			b->receipt[s][i].ts = 1000 + b->receipt[s][i].seq;
+}
+
+/* It begins with 106, which is of no batch. */
+static struct book *from_a_time(void)
+{
+	struct book *b = new_book();
+
+	stamp(b);
+	b->subscriber[0].start[0] = 100;
+	b->subscriber[0].from_ts = 1106;
+	for (int i = 0; i < 5; i++)
+		forget_receipt(b, 0, 0);
+	return b;
+}
+
+TEST(who_starts_at_a_time_gets_all_from_the_first_message_of_that_time_on)
+{
+	struct book *b = from_a_time();
+
+	accept_it(b);
+	b = from_a_time();
+	/* It may be told of a gap that ends there. */
+	memmove(&b->receipt[0][1], &b->receipt[0][0],
+		b->subscriber[0].count * sizeof(b->receipt[0][0]));
+	b->receipt[0][0] = (struct history_receipt){ .lost = 3 };
+	b->subscriber[0].count++;
+	accept_it(b);
+}
+
+TEST(who_goes_on_in_a_batch_gets_the_rest_of_it)
+{
+	struct book *b = new_book();
+
+	b->subscriber[0].start[0] = 104;
+	b->subscriber[0].goes_on = 1;
+	for (int i = 0; i < 3; i++)
+		forget_receipt(b, 0, 0);
+	accept_it(b);
+}
+
 /* ---- what cannot ------------------------------------------------------------------------ */
 
 TEST(a_lost_message_is_found)
@@ -353,4 +399,36 @@ TEST(half_a_batch_is_found)
 	b = new_book();
 	lose_receipt(b, 0, 2, 1);
 	refuse_it(b, "without the one before it in its batch");
+}
+
+TEST(a_start_before_or_behind_the_time_it_was_asked_for_is_found)
+{
+	struct book *b = from_a_time();
+
+	b->subscriber[0].from_ts = 1107;
+	refuse_it(b, "got seq 106 of partition 0 after 106");
+	b = from_a_time();
+	forget_receipt(b, 0, 0);
+	refuse_it(b, "subscriber 0 did not get 1 messages of [106, 107)");
+	b = from_a_time();
+	b->receipt[0][0].ts++;
+	refuse_it(b, "seq 106 of partition 0 has two times");
+}
+
+TEST(who_goes_on_and_misses_the_rest_of_a_batch_is_found)
+{
+	struct book *b = new_book();
+
+	b->subscriber[0].start[0] = 104;
+	b->subscriber[0].goes_on = 1;
+	for (int i = 0; i < 5; i++)
+		forget_receipt(b, 0, 0);
+	refuse_it(b, "subscriber 0 did not get 2 messages of [104, 106)");
+	b = new_book();
+	b->subscriber[0].start[0] = 104;
+	b->subscriber[0].goes_on = 1;
+	for (int i = 0; i < 3; i++)
+		forget_receipt(b, 0, 0);
+	b->receipt[0][b->subscriber[0].count++] = b->receipt[0][0];
+	refuse_it(b, "got seq 104 of partition 0 after");
 }

@@ -14,6 +14,7 @@
 
 #include <time.h>
 
+enum start { OLDEST, LATEST, SEQ, TIME, CURSOR, STARTS };
 enum { DEPTH = 1024, PUBLISHERS = 3, SUBSCRIBERS = 3, LIVES = 12, BATCH = 16 };
 enum { SENDS = 30000, RECEIPTS = 200000, MESSAGES = 20000 };
 
@@ -28,15 +29,25 @@ struct pub_book {
 struct sub_book {
 	_Atomic uint64_t count;
 	_Atomic int opened, lived;
-	uint64_t start[HISTORY_PARTITIONS];
+	uint64_t start[HISTORY_PARTITIONS], from_ts;
+	enum start from;
 	struct history_receipt receipt[RECEIPTS];
+};
+
+/* How far the one that has it had come when it was stored last; others may only be
+ * looked at while nobody stores it. */
+struct cursor_book {
+	_Atomic int is_storing;
+	uint64_t seq[HISTORY_PARTITIONS];
 };
 
 struct plan {
 	uint64_t seed;
 	enum shmq_mode mode;
 	enum shmq_policy policy;
-	unsigned partitions, publishers, subscribers, pub_kills, sub_kills, worker_kills;
+	enum shmq_log log;
+	unsigned partitions, publishers, subscribers, pub_kills, sub_kills, worker_kills,
+		tailer_kills;
 	size_t most; /* bytes of a message */
 	int slow;    /* subscribers dawdle */
 };
@@ -48,11 +59,12 @@ struct stage {
 	_Atomic unsigned pubs, subs; /* lives so far */
 	struct pub_book pub[LIVES];
 	struct sub_book sub[LIVES + SUBSCRIBERS];
+	struct cursor_book cursor[SUBSCRIBERS];
 };
 
 struct part {
 	struct stage *stage;
-	unsigned life;
+	unsigned life, at;
 };
 
 static uint64_t draw(uint64_t *state, uint64_t below)
@@ -78,6 +90,10 @@ static struct plan make_plan(uint64_t seed)
 	p.worker_kills = (unsigned)draw(&r, 3);
 	p.most = draw(&r, 2) ? 40 : 1200;
 	p.slow = (int)draw(&r, 2);
+	p.log = draw(&r, 2)                           ? SHMQ_LOG_NONE :
+		p.policy == SHMQ_LOSSY || draw(&r, 2) ? SHMQ_LOG_GAP :
+							SHMQ_LOG_BLOCK;
+	p.tailer_kills = p.log == SHMQ_LOG_NONE ? 0 : (unsigned)draw(&r, 4);
 	return p;
 }
 
@@ -189,16 +205,52 @@ static void note_receipt(struct sub_book *book, const struct shmq_msg *m, int rc
 		r->is_bound = m->lost_is_bound;
 	} else {
 		r->seq = m->seq;
+		r->ts = m->ts_ns;
 		history_read(m->data, m->len, &r->who, &r->n);
 		r->sum = history_sum(m->data, m->len);
 	}
 	atomic_store(&book->count, i + 1);
 }
 
+/* Now and then; it is of what was received, and of what is known to be lost. */
+static void store_cursor(struct stage *g, shmq_sub *sub, struct cursor_book *cursor)
+{
+	CHECK_OK(shmq_release(sub));
+	atomic_store(&cursor->is_storing, 1);
+	CHECK_OK(shmq_sub_store_cursor(sub));
+	for (unsigned p = 0; p < g->plan.partitions; p++)
+		cursor->seq[p] = sub->lane[p].r.next;
+	atomic_store(&cursor->is_storing, 0);
+}
+
+/* All is read that the tailer has still to write, too. */
+static int has_all(const struct stage *g, const shmq_sub *sub)
+{
+	for (unsigned p = 0; p < g->plan.partitions; p++)
+		if (sub->lane[p].in_log && shmq__sub_replay_lacks(&sub->lane[p]))
+			return 0;
+	return 1;
+}
+
+static void fail_behind(const struct stage *g, const shmq_sub *sub)
+{
+	for (unsigned p = 0; p < g->plan.partitions; p++) {
+		const struct rlane *l = &sub->lane[p];
+
+		NOTE("partition %u: at %llu %s, head %llu, log_written %llu", p,
+		     (unsigned long long)l->r.next, l->in_log ? "in the log" : "in the ring",
+		     (unsigned long long)shmq__topic_head(l->ring),
+		     (unsigned long long)load_relaxed(&l->ring->part->log_written));
+	}
+	FAIL("SHMQ_SEED=%llu: what is missing comes from no log", (unsigned long long)g->plan.seed);
+}
+
 /* Until everything is over and read; SHMQ_EEVICTED if it was. */
-static int read_on(struct stage *g, shmq_sub *sub, struct sub_book *book, uint64_t *r)
+static int read_on(struct stage *g, shmq_sub *sub, struct sub_book *book, uint64_t *r,
+		   struct cursor_book *cursor)
 {
 	static char buf[2000];
+	int64_t deadline = 0;
 	struct shmq_msg m;
 	int over, rc;
 
@@ -207,16 +259,83 @@ static int read_on(struct stage *g, shmq_sub *sub, struct sub_book *book, uint64
 		rc = shmq_receive_copy(sub, buf, sizeof(buf), &m, over ? SHMQ_NOWAIT : MILLISECOND);
 		if (rc == SHMQ_ETIMEOUT || (rc == SHMQ_EEMPTY && !over))
 			continue;
-		if (rc == SHMQ_EEMPTY)
+		if (rc == SHMQ_EEMPTY && has_all(g, sub))
 			return 0;
+		if (rc == SHMQ_EEMPTY) {
+			if (!deadline)
+				deadline = test_now_ns() + PATIENCE;
+			if (test_now_ns() > deadline)
+				fail_behind(g, sub);
+			test_sleep_ms(1);
+			continue;
+		}
 		if (rc == SHMQ_EEVICTED)
 			return rc;
-		if (rc != SHMQ_EOVERRUN)
-			CHECK_OK(rc);
+		if (rc && rc != SHMQ_EOVERRUN)
+			FAIL("SHMQ_SEED=%llu: receiving, partition %d, seq %llu: %s: %s",
+			     (unsigned long long)g->plan.seed, m.partition,
+			     (unsigned long long)m.seq, shmq_errname(rc), shmq_bus_error(NULL));
 		note_receipt(book, &m, rc);
+		if (cursor && draw(r, 1024) == 0)
+			store_cursor(g, sub, cursor);
 		if (g->plan.slow && draw(r, 256) == 0)
 			usleep((useconds_t)draw(r, 3000));
 	}
+}
+
+/* Somewhere in what there is. */
+static void choose_start(struct stage *g, shmq_bus *bus, const struct part *part, uint64_t *r,
+			 struct shmq_sub_options *o)
+{
+	static const enum shmq_from from[STARTS] = { SHMQ_FROM_OLDEST, SHMQ_FROM_LATEST,
+						     SHMQ_FROM_SEQ, SHMQ_FROM_TIME,
+						     SHMQ_FROM_CURSOR };
+	static char name[] = "reader-0";
+	struct sub_book *book = &g->sub[part->life];
+	enum start start = (enum start)draw(r, g->plan.log == SHMQ_LOG_NONE ? SEQ : STARTS);
+	struct shmq_partition_info info;
+	struct timespec now;
+
+	if (start == SEQ && g->plan.partitions > 1)
+		start = CURSOR;
+	book->from = start;
+	o->from = from[start];
+	if (start == SEQ) {
+		CHECK_OK(shmq_topic_get_partition(bus, "t", 0, &info));
+		o->seq = draw(r, info.head + 1);
+	} else if (start == TIME) {
+		clock_gettime(CLOCK_REALTIME, &now);
+		o->ts_ns = book->from_ts =
+			(uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec - draw(r, SECOND / 4);
+	} else if (start == CURSOR) {
+		name[sizeof(name) - 2] = (char)('0' + part->at);
+		o->cursor = name;
+	}
+}
+
+/* Where it begins is what it has asked for. */
+static void note_start(struct stage *g, const struct part *part, const shmq_sub *sub,
+		       const struct shmq_sub_options *o)
+{
+	struct cursor_book *cursor = &g->cursor[part->at];
+	struct sub_book *book = &g->sub[part->life];
+
+	for (unsigned p = 0; p < g->plan.partitions; p++) {
+		const struct rlane *l = &sub->lane[p];
+
+		book->start[p] = l->in_log ? l->r.next : l->start;
+		if (book->from == OLDEST && g->plan.log != SHMQ_LOG_NONE)
+			CHECK_EQ(book->start[p], 0);
+		if (book->from == SEQ)
+			CHECK_EQ(book->start[p], o->seq);
+		if (book->from != CURSOR)
+			continue;
+		if (!atomic_load(&cursor->is_storing))
+			CHECK_EQ(book->start[p], cursor->seq[p]);
+		cursor->seq[p] = book->start[p];
+	}
+	if (book->from == CURSOR)
+		atomic_store(&cursor->is_storing, 0);
 }
 
 static int live_as_subscriber(void *arg)
@@ -226,22 +345,19 @@ static int live_as_subscriber(void *arg)
 	struct sub_book *book = &g->sub[part->life];
 	uint64_t r = g->plan.seed ^ (uint64_t)part->life << 40;
 	shmq_bus *bus = test_bus_open();
-	struct shmq_sub_options o = {
-		.size = sizeof(o),
-		.from = draw(&r, 2) ? SHMQ_FROM_OLDEST : SHMQ_FROM_LATEST,
-		.wait = (enum shmq_wait)(1 + draw(&r, 4)),
-	};
+	struct shmq_sub_options o = { .size = sizeof(o),
+				      .wait = (enum shmq_wait)(1 + draw(&r, 4)) };
 	int64_t deadline = test_now_ns() + PATIENCE;
 	shmq_sub *sub;
 
+	choose_start(g, bus, part, &r, &o);
 	while (shmq_sub_open(bus, "t", &o, &sub)) {
 		CHECK_LT(test_now_ns(), deadline);
 		test_sleep_ms(1);
 	}
-	for (unsigned p = 0; p < g->plan.partitions; p++)
-		book->start[p] = sub->lane[p].start;
+	note_start(g, part, sub, &o);
 	reach(&book->opened, 1);
-	if (!read_on(g, sub, book, &r)) {
+	if (!read_on(g, sub, book, &r, book->from == CURSOR ? &g->cursor[part->at] : NULL)) {
 		struct shmq_sub_stats stats = sub_stats(sub);
 		uint64_t got = 0, lost = 0;
 
@@ -270,7 +386,7 @@ static void begin_publisher(struct stage *g, struct crew *crew, unsigned at)
 {
 	struct part *part = &crew->part[crew->parts++];
 
-	*part = (struct part){ g, atomic_fetch_add(&g->pubs, 1) };
+	*part = (struct part){ g, atomic_fetch_add(&g->pubs, 1), at };
 	crew->pub[at] = test_spawn(live_as_publisher, part);
 }
 
@@ -278,7 +394,7 @@ static void begin_subscriber(struct stage *g, struct crew *crew, unsigned at)
 {
 	struct part *part = &crew->part[crew->parts++];
 
-	*part = (struct part){ g, atomic_fetch_add(&g->subs, 1) };
+	*part = (struct part){ g, atomic_fetch_add(&g->subs, 1), at };
 	crew->sub[at] = test_spawn(live_as_subscriber, part);
 	await(&g->sub[part->life].opened, 1);
 }
@@ -305,8 +421,8 @@ static int publishers_are_gone(void *arg)
 static void kill_some(struct stage *g, struct crew *crew, shmq_bus *bus)
 {
 	const struct plan *p = &g->plan;
-	unsigned left[3] = { p->pub_kills, p->sub_kills, p->worker_kills };
-	unsigned kills = left[0] + left[1] + left[2];
+	unsigned left[] = { p->pub_kills, p->sub_kills, p->worker_kills, p->tailer_kills };
+	unsigned kills = left[0] + left[1] + left[2] + left[3];
 	uint64_t r = p->seed ^ 0x6b696c6c;
 
 	for (unsigned i = 0; i < kills; i++) {
@@ -315,12 +431,15 @@ static void kill_some(struct stage *g, struct crew *crew, shmq_bus *bus)
 
 		await_sent(g, (MESSAGES / (kills + 1)) * i + draw(&r, MESSAGES / (kills + 1)));
 		do
-			what = (unsigned)draw(&r, 3);
+			what = (unsigned)draw(&r, COUNT(left));
 		while (!left[what]);
 		left[what]--;
 		at = (unsigned)draw(&r, what == 0 ? p->publishers : p->subscribers);
 		if (what == 0) {
-			CHECK_EQ(test_kill_wait(crew->pub[at], SIGKILL), 128 + SIGKILL);
+			int how = test_kill_wait(crew->pub[at], SIGKILL);
+
+			if (how) /* else its book was full */
+				CHECK_EQ(how, 128 + SIGKILL);
 			begin_publisher(g, crew, at);
 		} else if (what == 1) {
 			int how = test_kill_wait(crew->sub[at], SIGKILL);
@@ -328,6 +447,8 @@ static void kill_some(struct stage *g, struct crew *crew, shmq_bus *bus)
 			if (how) /* else it had been evicted, and left */
 				CHECK_EQ(how, 128 + SIGKILL);
 			begin_subscriber(g, crew, at);
+		} else if (what == 3) {
+			test_bus_kill("tailer");
 		} else if ((worker = test_bus_worker_pid(bus)) > 0) {
 			kill(worker, SIGKILL);
 		}
@@ -345,6 +466,8 @@ static void check_books(struct stage *g, shmq_bus *bus)
 			     .subscriber = sub,
 			     .subscribers = atomic_load(&g->subs),
 			     .most = g->plan.most };
+	static const char *const starts[STARTS] = { "the oldest", "the next", "a seq", "a time",
+						    "a cursor" };
 	uint64_t sent = 0, got = 0, lost = 0, open = 0;
 	char why[300];
 
@@ -361,6 +484,8 @@ static void check_books(struct stage *g, shmq_bus *bus)
 
 		sub[i] = (struct history_subscriber){ .receipt = book->receipt,
 						      .count = atomic_load(&book->count),
+						      .from_ts = book->from_ts,
+						      .goes_on = book->from == CURSOR,
 						      .lived = atomic_load(&book->lived) };
 		memcpy(sub[i].start, book->start, sizeof(book->start));
 		for (uint32_t p = 0; p < h.partitions; p++) {
@@ -374,12 +499,18 @@ static void check_books(struct stage *g, shmq_bus *bus)
 			lost += book->receipt[k].lost;
 		}
 	}
-	if (history_check(&h, why, sizeof(why)))
+	if (history_check(&h, why, sizeof(why))) {
+		for (unsigned i = 0; i < h.subscribers; i++)
+			NOTE("subscriber %u begins at %s, seqs %llu %llu %llu, got %zu", i,
+			     starts[g->sub[i].from], (unsigned long long)sub[i].start[0],
+			     (unsigned long long)sub[i].start[1],
+			     (unsigned long long)sub[i].start[2], sub[i].count);
 		FAIL("SHMQ_SEED=%llu: %s", (unsigned long long)g->plan.seed, why);
-	NOTE("seed %llu: %s, policy %d, %u partitions, up to %zu bytes; %zu publishers sent %llu "
+	}
+	NOTE("seed %llu: %s, policy %d, log %d, %u partitions, up to %zu bytes; %zu publishers sent %llu "
 	     "(%llu open), %zu subscribers got %llu and lost %llu",
 	     (unsigned long long)g->plan.seed, g->plan.mode == SHMQ_SHARED ? "shared" : "exclusive",
-	     (int)g->plan.policy, h.partitions, g->plan.most, h.publishers,
+	     (int)g->plan.policy, (int)g->plan.log, h.partitions, g->plan.most, h.publishers,
 	     (unsigned long long)sent, (unsigned long long)open, h.subscribers,
 	     (unsigned long long)got, (unsigned long long)lost);
 }
@@ -396,7 +527,9 @@ static void run(uint64_t seed)
 	bus = test_bus_open();
 	create(bus, "t", .depth = DEPTH, .mode = g->plan.mode, .policy = g->plan.policy,
 	       .partitions = g->plan.partitions, .max_message_bytes = g->plan.most,
-	       .evict_ns = 20 * MILLISECOND);
+	       .evict_ns = 20 * MILLISECOND, .log = g->plan.log,
+	       .segment_bytes = g->plan.log == SHMQ_LOG_NONE ? 0 : 1 << 20,
+	       .flags = g->plan.log == SHMQ_LOG_NONE ? 0 : SHMQ_TOPIC_TIME);
 	for (i = 0; i < g->plan.subscribers; i++)
 		begin_subscriber(g, &crew, i);
 	for (i = 0; i < g->plan.publishers; i++)

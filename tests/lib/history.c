@@ -282,7 +282,8 @@ static uint64_t count_due(const struct check *c, size_t s, uint32_t p, uint64_t 
 	size_t i, end = rank(c, p, to);
 
 	for (i = rank(c, p, from); i < end; i++)
-		due += first_of_batch(c, p, &c->order[p][i]) >= start;
+		due += c->h->subscriber[s].goes_on ||
+		       first_of_batch(c, p, &c->order[p][i]) >= start;
 	return due;
 }
 
@@ -365,6 +366,8 @@ static int check_batches(struct check *c, size_t s)
 		for (k = i; r->n > send->batch && k-- > 0;)
 			if (is_same_stream(&sub->receipt[k], r))
 				break;
+		if (r->n > send->batch && k == (size_t)-1 && sub->goes_on)
+			continue;
 		if (r->n > send->batch && (k == (size_t)-1 || sub->receipt[k].n != r->n - 1))
 			return refuse(c,
 				      "subscriber %zu got message %llu of %llu without the one "

@@ -61,6 +61,7 @@ struct history_subscriber {
 	size_t count;
 	uint64_t start[HISTORY_PARTITIONS]; /* the first seq that it is to get, */
 	uint64_t from_ts; /* ... of the first message of that time or later on; or 0 */
+	int goes_on;      /* at a stored cursor: what began before it is its own, too */
 	uint64_t end[HISTORY_PARTITIONS]; /* the seq after the last */
 	int lived;                        /* until then; else it was killed before */
 };
