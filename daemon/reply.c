@@ -8,6 +8,8 @@
 #include "name.h"
 
 #define BYTES_MAX (UINT64_C(64) << 20)
+/* Whoever answers has memory for two of them (libshmq/responder.c). */
+#define MESSAGE_MAX ((UINT64_C(16) << 20) + 64)
 
 static int is_live_reply(const struct topic *t)
 {
@@ -52,12 +54,13 @@ int reply_check(const struct conn *conn, const struct proto_request *req, struct
 		return shmq__fail(why, SHMQ_EACCESS, "uid %u cannot ask as uid %u",
 				  (unsigned)conn->who.uid, (unsigned)reply.uid);
 	if (req->create.partitions > 1 || req->create.log > SHMQ_LOG_NONE ||
-	    req->create.max_bytes > BYTES_MAX || req->create.slot_bytes > LAY_SLOT_BYTES_MAX ||
+	    req->create.max_bytes > MESSAGE_MAX || req->create.slot_bytes > LAY_SLOT_BYTES_MAX ||
 	    req->create.depth > BYTES_MAX / LAY_SLOT_BYTES_MAX)
 		return shmq__fail(why, SHMQ_EOPTION,
 				  "\"%s\" is for replies: one partition, no log, no more than "
-				  "%llu MiB",
-				  req->topic, (unsigned long long)(BYTES_MAX >> 20));
+				  "%llu MiB, replies of no more than %llu MiB",
+				  req->topic, (unsigned long long)(BYTES_MAX >> 20),
+				  (unsigned long long)(MESSAGE_MAX >> 20));
 	return 0;
 }
 

@@ -13,9 +13,12 @@
 #include <string.h>
 
 /* For payloads that are not inline: of so many answers at a time, or more if they
- * are small.  The topic's own default is for publishers of whole rings. */
+ * are small, and fewer if they are large: how large they may be whoever asks says,
+ * and it is our memory.  The topic's own default is for publishers of whole rings. */
 #define ARENA_REPLIES 16u
+#define ARENA_REPLIES_MIN 2u
 #define ARENA_BYTES_MIN (UINT64_C(64) << 10)
+#define ARENA_BYTES_MAX (UINT64_C(1) << 20)
 
 /* Who reads is given so many naps to make room; who did not is not waited for
  * again before it has. */
@@ -88,10 +91,13 @@ static void drop_ended(struct shmq_responder *r)
 
 static uint64_t arena_bytes(const struct shmq_topic_info *info)
 {
-	uint64_t bytes = info->max_message_bytes * ARENA_REPLIES;
+	uint64_t bytes = info->max_message_bytes * ARENA_REPLIES,
+		 least = info->max_message_bytes * ARENA_REPLIES_MIN;
 
 	if (info->max_message_bytes <= info->inline_bytes)
 		return 0;
+	if (bytes > ARENA_BYTES_MAX)
+		bytes = least > ARENA_BYTES_MAX ? least : ARENA_BYTES_MAX;
 	return bytes > ARENA_BYTES_MIN ? bytes : ARENA_BYTES_MIN;
 }
 

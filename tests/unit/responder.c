@@ -147,6 +147,11 @@ TEST(who_reads_no_answers_holds_nobody_up)
 	tear_down();
 }
 
+static int read_private(void *arg, const struct shmq_topic_info *topic)
+{
+	return shmq__name_read_reply(topic->name, arg);
+}
+
 /* By arenas: of the request, and of the answer. */
 TEST(what_is_large_is_answered_by_what_is_larger)
 {
@@ -174,6 +179,51 @@ TEST(what_is_large_is_answered_by_what_is_larger)
 	}
 	msg.len++;
 	CHECK_ERROR(shmq_responder_reply(s, &q, &msg), SHMQ_ETOOBIG);
+	shmq_requester_close(r);
+	shmq_responder_close(s);
+	tear_down();
+}
+
+/* Whoever asks says how large answers may be, whoever answers has the memory. */
+TEST(who_asks_for_large_answers_takes_little_of_who_answers)
+{
+	const uint64_t most = 16 << 20;
+	struct shmq_msg msg = { .len = most };
+	struct shmq_topic_info private = { 0 };
+	struct shmq__name_reply reply;
+	char name[SHMQ_NAME_MAX + 1];
+	struct proto_request req;
+	struct proto_reply refusal;
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	uint64_t id;
+	int i;
+
+	set_up();
+	r = open_requester(bus, "svc", .max_reply_bytes = most, .open_max = 1);
+	s = open_responder(other, "svc");
+	CHECK_EQ(shmq_topic_each(bus, read_private, &reply), 1);
+	reply.topic = "svc";
+	CHECK_OK(shmq__name_make_reply(&reply, name));
+	CHECK(msg.data = calloc(1, most));
+	for (i = 0; i < 3; i++) {
+		id = ask(r, "x", PATIENCE);
+		q = hear(s, "x");
+		private = topic_info(bus, name);
+		CHECK_GE(private.arena_bytes, 2 * most);
+		CHECK_LT(private.arena_bytes, 3 * most);
+		CHECK_OK(shmq_responder_reply(s, &q, &msg));
+		outcome(r, id, SHMQ_REPLIED);
+	}
+	reply.id++;
+	CHECK_OK(shmq__name_make_reply(&reply, name));
+	shmq__bus_prepare(bus, &req, PROTO_CREATE, name);
+	req.create = (struct proto_options){ .depth = 1024,
+					     .mode = SHMQ_SHARED,
+					     .max_bytes = most + (1 << 20) };
+	CHECK_ERROR(shmq__bus_request(bus, &req, &refusal, NULL), SHMQ_EOPTION);
+	free((void *)(uintptr_t)msg.data);
 	shmq_requester_close(r);
 	shmq_responder_close(s);
 	tear_down();
@@ -207,11 +257,6 @@ TEST(one_that_has_a_pattern_answers_each_where_it_was_asked)
 	}
 	shmq_responder_close(s);
 	tear_down();
-}
-
-static int read_private(void *arg, const struct shmq_topic_info *topic)
-{
-	return shmq__name_read_reply(topic->name, arg);
 }
 
 static void ask_as(const char *topic, uint64_t requester)
