@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +74,8 @@ static struct reader {
 	/* Which settings were said, by their places in the tables: of the file, of
 	 * defaults, and of the section that is being read. */
 	uint64_t said_here, said_bus, said_defaults;
-	const cfg_t *section;
+	int is_begun;    /* that section has its place in the configuration */
+	void *titles[2]; /* trees of those that were closed */
 	char *first_rule;
 } * reader;
 
@@ -201,10 +203,14 @@ static char *copy(const char *text)
 	return made;
 }
 
+/* Room for one more than count: it is there unless that is 0 or a power of two. */
 static void *grow(void *array, unsigned count, size_t bytes)
 {
-	void *more = reallocarray(array, count + 1, bytes);
+	void *more;
 
+	if (count & (count - 1))
+		return array;
+	more = reallocarray(array, count ? 2 * (size_t)count : 1, bytes);
 	if (!more)
 		reader->error = -ENOMEM;
 	return more;
@@ -223,29 +229,24 @@ static void add_item(const char *section, const char *title, const char *key, co
 }
 
 /* Whether that setting, of that place in its table, was said before. */
-static int is_said(const cfg_t *section, const char *name, size_t place)
+static int is_said(const char *section, size_t place)
 {
-	uint64_t *said = !*name                    ? &reader->said_bus :
-			 !strcmp(name, "defaults") ? &reader->said_defaults :
-						     &reader->said_here;
-	int was = 0;
+	uint64_t *said = !*section                    ? &reader->said_bus :
+			 !strcmp(section, "defaults") ? &reader->said_defaults :
+							&reader->said_here;
+	int was = *said >> place & 1;
 
-	if (said == &reader->said_here && reader->section != section) {
-		reader->section = section;
-		*said = 0;
-	}
-	was = *said >> place & 1;
 	*said |= UINT64_C(1) << place;
 	return was;
 }
 
-/* The one whose section is being read, which was added last if it was. */
+/* The one whose section is being read. */
 static struct config_topic *topic_of(const char *name)
 {
 	struct config *c = reader->config;
 	struct config_topic *more;
 
-	if (c->topic_count && !strcmp(c->topic[c->topic_count - 1].name, name))
+	if (reader->is_begun)
 		return &c->topic[c->topic_count - 1];
 	more = grow(c->topic, c->topic_count, sizeof(*more));
 	if (!more)
@@ -257,6 +258,7 @@ static struct config_topic *topic_of(const char *name)
 	if (!more->name)
 		return NULL;
 	c->topic_count++;
+	reader->is_begun = 1;
 	return more;
 }
 
@@ -265,7 +267,7 @@ static struct config_limit *limit_of(const char *title)
 	struct config *c = reader->config;
 	struct config_limit *more;
 
-	if (c->limit_count && !strcmp(c->limit[c->limit_count - 1].title, title))
+	if (reader->is_begun)
 		return &c->limit[c->limit_count - 1];
 	more = grow(c->limit, c->limit_count, sizeof(*more));
 	if (!more)
@@ -276,6 +278,7 @@ static struct config_limit *limit_of(const char *title)
 	if (!more->title)
 		return NULL;
 	c->limit_count++;
+	reader->is_begun = 1;
 	return more;
 }
 
@@ -399,7 +402,7 @@ static int check_value(cfg_t *section, cfg_opt_t *opt)
 	option = find_option(name, title, opt->name, &into, &place);
 	if (!option || !into || reader->error)
 		return -1;
-	if (is_said(section, name, place)) {
+	if (is_said(name, place)) {
 		mistake(line, column_of(line, opt->name), "%s is set already%s%s", opt->name,
 			*name ? " in this " : "", name);
 		return 0;
@@ -444,30 +447,57 @@ static void wrong_section(const char *what, const char *title, const char *text)
 	mistake(line, column, "%s%s", what, text);
 }
 
-/* Topics in which something is set are there already, in the order of the file;
- * likewise limits. */
-static void check_topics(cfg_t *root)
+static int by_text(const void *a, const void *b)
 {
-	unsigned i, set = 0, sets = reader->config->topic_count, count = cfg_size(root, "topic");
-	struct shmq__why why = { "" };
+	return strcmp(a, b);
+}
 
-	for (i = 0; i < count && !is_full(); i++) {
-		const char *name = cfg_title(cfg_getnsec(root, "topic", i));
-		struct shmq_topic_options options;
-		struct config_topic *topic;
+/* Called at the end of a section with a title, which the parser need not keep: it looks
+ * through all it has for each new one. */
+static int close_section(cfg_t *root, cfg_opt_t *sections)
+{
+	unsigned last = cfg_opt_size(sections) - 1;
+	const char *title = cfg_title(cfg_opt_getnsec(sections, last)), *kept = NULL;
+	int is_topic = !strcmp(sections->name, "topic");
+	struct config_topic *topic = is_topic ? topic_of(title) : NULL;
+	struct config_limit *limit = is_topic ? NULL : limit_of(title);
+	char quoted[SHMQ_NAME_MAX + 3];
+	const char **known;
+
+	kept = topic ? topic->name : limit ? limit->title : NULL;
+	known = kept ? tsearch(kept, &reader->titles[is_topic], by_text) : NULL;
+	if (!known)
+		reader->error = -ENOMEM;
+	else if (*known != kept) {
+		snprintf(quoted, sizeof(quoted), "\"%.*s\"", SHMQ_NAME_MAX, title);
+		mistake(root->line, column_of(root->line, quoted), "%s %s is there already",
+			sections->name, quoted);
+	}
+	reader->is_begun = 0;
+	reader->said_here = 0;
+	cfg_opt_rmnsec(sections, last);
+	return is_full() ? -1 : 0;
+}
+
+static void keep(void *title)
+{
+	(void)title; /* it is the configuration's */
+}
+
+static void check_topics(void)
+{
+	struct config *c = reader->config;
+	struct shmq__why why = { "" };
+	unsigned i;
+
+	for (i = 0; i < c->topic_count && !is_full(); i++) {
+		struct shmq_topic_options options = c->topic[i].options;
 		char what[SHMQ_NAME_MAX + 16];
 
-		if (set < sets && !strcmp(reader->config->topic[set].name, name))
-			topic = &reader->config->topic[set++];
-		else
-			topic = topic_of(name);
-		if (!topic)
-			return;
-		options = topic->options;
-		snprintf(what, sizeof(what), "topic \"%.*s\": ", SHMQ_NAME_MAX, name);
-		if (shmq__name_check_topic(name, SHMQ__NAME_USER, &why) ||
+		snprintf(what, sizeof(what), "topic \"%.*s\": ", SHMQ_NAME_MAX, c->topic[i].name);
+		if (shmq__name_check_topic(c->topic[i].name, SHMQ__NAME_USER, &why) ||
 		    shmq__layout_defaults(&options, why.text, sizeof(why.text)))
-			wrong_section(what, name, why.text);
+			wrong_section(what, c->topic[i].name, why.text);
 	}
 }
 
@@ -483,25 +513,19 @@ static int limits_somebody(const struct config_limit *limit)
 	return 0;
 }
 
-static void check_limits(cfg_t *root)
+static void check_limits(void)
 {
-	unsigned i, set = 0, sets = reader->config->limit_count, count = cfg_size(root, "limits");
+	struct config *c = reader->config;
 	struct shmq__why why = { "" };
+	unsigned i;
 
-	for (i = 0; i < count && !is_full(); i++) {
-		const char *title = cfg_title(cfg_getnsec(root, "limits", i));
-		struct config_limit *limit;
+	for (i = 0; i < c->limit_count && !is_full(); i++) {
+		struct config_limit *limit = &c->limit[i];
 
-		if (set < sets && !strcmp(reader->config->limit[set].title, title))
-			limit = &reader->config->limit[set++];
-		else
-			limit = limit_of(title);
-		if (!limit)
-			return;
-		if (access_read_user(title, &limit->uid, &limit->is_everyone, &why))
-			wrong_section("limits: ", title, why.text);
+		if (access_read_user(limit->title, &limit->uid, &limit->is_everyone, &why))
+			wrong_section("limits: ", limit->title, why.text);
 		else if (limits_somebody(limit))
-			wrong_section("limits: ", title, "that uid has some already");
+			wrong_section("limits: ", limit->title, "that uid has some already");
 		limit->is_checked = 1;
 	}
 }
@@ -584,8 +608,11 @@ static int read_text(cfg_t *root)
 	if (rc == CFG_SUCCESS && !cfg_size(root, END)) {
 		mistake(root->line, 1, "the file ends within a comment or a text");
 	} else if (rc == CFG_SUCCESS) {
-		check_topics(root);
-		check_limits(root);
+		/* An empty list in the place of one before is told by nothing else. */
+		if (cfg_size(root, "allow") != reader->rules)
+			mistake(1, 1, "allow is set twice: more rules are added by +=");
+		check_topics();
+		check_limits();
 		check_defaults(root);
 	}
 	if (reader->error)
@@ -621,9 +648,8 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	*end++ = (cfg_opt_t)CFG_STR_LIST("allow", NULL, CFGF_NODEFAULT);
 	*end++ = (cfg_opt_t)CFG_STR(END, NULL, CFGF_NODEFAULT);
 	*end++ = (cfg_opt_t)CFG_SEC("defaults", defaults, CFGF_NODEFAULT);
-	*end++ = (cfg_opt_t)CFG_SEC("topic", topic, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES);
-	*end++ =
-		(cfg_opt_t)CFG_SEC("limits", limits, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES);
+	*end++ = (cfg_opt_t)CFG_SEC("topic", topic, CFGF_MULTI | CFGF_TITLE);
+	*end++ = (cfg_opt_t)CFG_SEC("limits", limits, CFGF_MULTI | CFGF_TITLE);
 	*end = (cfg_opt_t)CFG_END();
 	root = cfg_init(options, CFGF_NONE);
 	error = root && state.config->text ? 0 : -ENOMEM;
@@ -635,6 +661,8 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 		cfg_set_error_function(root, complain);
 		watch_table(root, "", bus_options, ARRAY_COUNT(bus_options));
 		cfg_set_validate_func(root, "allow", check_rules);
+		cfg_set_validate_func(root, "topic", close_section);
+		cfg_set_validate_func(root, "limits", close_section);
 		watch_table(root, "defaults", shape_options, shape_option_count);
 		watch_table(root, "topic", shape_options, shape_option_count);
 		watch_table(root, "limits", limit_options, ARRAY_COUNT(limit_options));
@@ -642,6 +670,8 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	}
 	if (root)
 		cfg_free(root);
+	tdestroy(state.titles[0], keep);
+	tdestroy(state.titles[1], keep);
 	free(state.first_rule);
 	reader = NULL;
 	if (!error)

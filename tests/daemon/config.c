@@ -122,6 +122,12 @@ TEST(rules_are_given_once_and_added_to)
 	is_refused("allow = { \"x publish uid:1\", \"y publish uid:1\" }\nallow = { \"x publish "
 		   "uid:1\" }\n",
 		   "f:2:1: allow is set already: more rules are added by +=\n");
+	CHECK(!parse("allow = { \"x publish uid:1\" }\nallow = { }\n"));
+	is_refused("topic \"t\" { depth = 1k }\ntopic \"u\" { }\ntopic \"t\" { }\n",
+		   "f:3:7: topic \"t\" is there already\n");
+	is_refused("limits \"uid:1\" { topics = 1 }\nlimits \"uid:1\" { topics = 2 }\n",
+		   "f:2:8: limits \"uid:1\" is there already\nf:1:8: limits: that uid has some "
+		   "already\n");
 	is_refused("limits \"uid:0\" { topics = 1 }\nlimits \"user:root\" { }\n",
 		   "f:2:8: limits: that uid has some already\n");
 }
@@ -135,7 +141,7 @@ static void count_mistake(void *arg, const char *text)
 /* Squares of so many lines would take minutes. */
 TEST(a_large_file_is_read_and_compared_line_by_line)
 {
-	enum { TOPICS = 2000 };
+	enum { TOPICS = 10000 };
 	char *text = NULL, *wrong = NULL;
 	size_t bytes = 0, wrong_bytes = 0;
 	FILE *out = open_memstream(&text, &bytes),
@@ -154,8 +160,9 @@ TEST(a_large_file_is_read_and_compared_line_by_line)
 	CHECK_OK(config_parse("f", text, bytes, &a, say, NULL));
 	CHECK_OK(config_parse("f", text, bytes, &b, say, NULL));
 	CHECK_EQ(a->topic_count, 2 * TOPICS);
-	CHECK_EQ(a->topic[TOPICS - 1].options.depth, 2048);
+	CHECK_EQ(a->topic[2 * TOPICS - 2].options.depth, 2048);
 	CHECK_EQ(config_compare(a, b, NULL, NULL), 0);
+	config_free(b);
 	CHECK_EQ(config_parse("f", wrong, wrong_bytes, &b, count_mistake, &mistakes), SHMQ_EOPTION);
 	CHECK_EQ(mistakes, 100);
 	config_free(a);
