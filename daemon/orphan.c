@@ -3,6 +3,12 @@
  * orphan: an arena whose publisher left is kept for as long as a message
  * in it can be read, or until a successor on the same topic takes it over.
  *
+ * A reader that was overrun may still look at a message that no slot refers to
+ * any more.  The bytes may change under it, but they must be there: a hugepage
+ * that was given back and then taken by others is a SIGBUS.  So an arena that
+ * nothing refers to is kept until each reader has come to where the heads were
+ * when that was found: what it looks at then stands behind all of it.
+ *
  * Nobody writes to an orphan's topic with its id, so a slot that does not
  * refer to it never will again: the search for references is resumed
  * where the last one was found, and costs one pass in all.
@@ -29,6 +35,7 @@ struct orphan {
 	uint64_t gen, bytes;
 	uint32_t partition; /* before it, nothing refers to the arena */
 	uint64_t slot;      /* ... nor in it before this one */
+	uint64_t *head;     /* of each partition when nothing did; NULL: something may */
 	uint64_t due_ns, pause_ns;
 };
 
@@ -73,6 +80,33 @@ static enum need look_on(struct orphan *o, const struct shmq__topic *t, unsigned
 	return NEED_NONE;
 }
 
+/* A reader that may look at something in it, though nothing refers to it. */
+static int is_held(struct orphan *o, const struct shmq__topic *t)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+	uint32_t p;
+
+	if (!o->head) {
+		o->head = calloc(t->geo.partitions, sizeof(*o->head));
+		if (!o->head)
+			return 1;
+		for (p = 0; p < t->geo.partitions; p++)
+			o->head[p] = shmq__topic_head(&t->ring[p]);
+	}
+	while ((m = shmq__topic_next_member(t, &it))) {
+		if (load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER)
+			continue;
+		for (p = 0; p < t->geo.partitions; p++) {
+			struct lay_entry *e = shmq__topic_entry(t, m, p);
+
+			if (e && seq_diff(load_relaxed(&e->pos), o->head[p]) < 0)
+				return 1;
+		}
+	}
+	return 0;
+}
+
 static enum need look(struct control *c, struct orphan *o, unsigned *left)
 {
 	struct topic *t = o->topic;
@@ -83,6 +117,8 @@ static enum need look(struct control *c, struct orphan *o, unsigned *left)
 	if (registry_attach(c->reg, t, &why))
 		return NEED_FOUND;
 	need = look_on(o, t->attached, left);
+	if (need == NEED_NONE && is_held(o, t->attached))
+		need = NEED_FOUND;
 	if (LIST_EMPTY(&t->handles))
 		registry_detach(c->reg, t);
 	return need;
@@ -92,6 +128,7 @@ static void forget(struct orphan *o)
 {
 	LIST_REMOVE(o, link);
 	LIST_REMOVE(o, of_topic);
+	free(o->head);
 	free(o);
 }
 

@@ -696,3 +696,51 @@ TEST(orphans_are_looked_through_a_little_at_a_time)
 	close(fd);
 	end();
 }
+
+/* One that was overrun may look at what no slot refers to any more. */
+TEST(an_arena_stays_for_who_may_still_look_at_a_message_in_it)
+{
+	struct proto_request req;
+	struct lay_member *m = NULL;
+	struct shmq__roster_iter it = { 0 };
+	struct shmq__ring *ring;
+	struct lay_entry *entry;
+	int writer, reader;
+	struct topic *t;
+
+	begin();
+	writer = join(1);
+	reader = join(2);
+	req = creation("t", 1024);
+	req.create.max_bytes = 1000;
+	CHECK_OK(call(writer, &req).error);
+	open_subscriber(reader, "t");
+	t = registry_find(c.reg, "t");
+	ring = &t->attached->ring[0];
+	m = shmq__topic_next_member(t->attached, &it);
+	CHECK(m);
+	entry = shmq__topic_entry(t->attached, m, 0);
+	CHECK(entry);
+	req = request(PROTO_OPEN, "t");
+	req.open.role = SHMQ_ROLE_PUBLISHER;
+	req.open.partition = -1;
+	req.open.arena_bytes = 8192;
+	CHECK_OK(call(writer, &req).error);
+	store_release(&lay_slot_at(ring->mem, &ring->geo, 0)->ctrl,
+		      LAY_CTRL(lay_lap(&ring->geo, 0), 1, LAY_COMMITTED));
+	req = request(PROTO_GOODBYE, "");
+	CHECK_OK(call(writer, &req).error);
+	CHECK_EQ(count_orphans(), 1);
+	store_release(&entry->pos, 0);
+	CHECK(c.orphan_timer.is_set);
+	for (uint64_t due = c.orphan_timer.due_ns; c.orphan_timer.due_ns == due;)
+		CHECK_OK(loop_once(c.loop)); /* it was looked for */
+	CHECK_EQ(count_orphans(), 1);
+	store_release(&entry->pos, 1);
+	while (c.orphan_timer.is_set)
+		CHECK_OK(loop_once(c.loop));
+	CHECK_EQ(count_orphans(), 0);
+	close(writer);
+	close(reader);
+	end();
+}
