@@ -104,7 +104,8 @@ static int is_mapped(const char *dir, const char *bus)
 	char *manifest = NULL;
 	size_t len = 0, i;
 	glob_t maps = { 0 };
-	int found = 0;
+	int found = 0, denied = 0;
+	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/%s.manifest", dir, bus);
 	in = fopen(path, "re");
@@ -115,6 +116,7 @@ static int is_mapped(const char *dir, const char *bus)
 	for (i = 0; i < maps.gl_pathc && !found; i++) {
 		FILE *of = fopen(maps.gl_pathv[i], "re");
 
+		denied |= !of && errno == EACCES;
 		while (of && !found && fgets(line, sizeof(line), of)) {
 			if (!strstr(line, "/memfd:shmq-") ||
 			    sscanf(line, "%*s %*s %*s %*s %31s", inode) != 1)
@@ -125,6 +127,10 @@ static int is_mapped(const char *dir, const char *bus)
 		if (of)
 			fclose(of);
 	}
+	/* Of those who cannot be seen some may be clients, if others were let in. */
+	snprintf(path, sizeof(path), "%s/%s.sock", dir, bus);
+	if (denied && !stat(path, &st) && st.st_mode & S_IWOTH)
+		found = 1;
 out:
 	globfree(&maps);
 	free(manifest);

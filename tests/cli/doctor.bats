@@ -253,6 +253,25 @@ except BlockingIOError:
 	[ -e "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.manifest" ]
 }
 
+@test "doctor_keeps_what_clients_of_another_user_may_hold" {
+	[ "$(id -u)" = 0 ] || skip 'only root can be two users'
+	local as_guest=(setpriv --reuid 4711 --regid 4711 --clear-groups)
+	"${as_guest[@]}" test -x "$BIN/shmq" || skip 'another user cannot run it from here'
+	machine
+	chmod 755 "$DIR" "$DIR/m"
+	mkdir -m 700 guest
+	python3 -c 'import socket; socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).bind("guest/b.sock")'
+	echo 'shmq manifest 1' >guest/b.manifest
+	chown -R 4711:4711 guest
+	chmod 600 guest/b.sock
+	run -1 "${as_guest[@]}" "$BIN/shmq" --runtime-dir "$DIR/guest" doctor --root "$DIR/m"
+	has "$output" 'bus "b" died and left its files'
+	chmod 666 guest/b.sock # as of a bus that lets others in
+	run -1 "${as_guest[@]}" "$BIN/shmq" --runtime-dir "$DIR/guest" doctor --root "$DIR/m" --fix
+	has "$output" 'bus "b" has no supervisor'
+	[ -e guest/b.manifest ]
+}
+
 @test "doctor_of_this_machine_says_something_of_each_feature" {
 	shmq doctor --json >list || [ $? = 1 ]
 	for check in hugepages pidfd membarrier futex_waitv io_uring landlock permissions; do
