@@ -129,44 +129,14 @@ static int is_full(void)
 	return reader->error || reader->mistakes == MISTAKES_MAX;
 }
 
-/* Levenshtein's distance, of short words. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[64], i, j, n = (unsigned)strlen(b);
-
-	if (n >= 64)
-		return 64;
-	for (j = 0; j <= n; j++)
-		row[j] = j;
-	for (i = 0; a[i]; i++) {
-		unsigned before = row[0];
-
-		row[0] = i + 1;
-		for (j = 1; j <= n; j++) {
-			unsigned same = before + (a[i] != b[j - 1]);
-
-			before = row[j];
-			row[j] = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
-			if (same < row[j])
-				row[j] = same;
-		}
-	}
-	return row[n];
-}
-
 static const char *nearest(const cfg_t *section, const char *name)
 {
 	const char *best = NULL;
-	unsigned least = strlen(name) < 8 ? (unsigned)strlen(name) / 2 + 1 : 4, i;
+	size_t i;
 
-	for (i = 0; section->opts[i].name; i++) {
-		unsigned d = distance(name, section->opts[i].name);
-
-		if (d < least && strcmp(section->opts[i].name, END) != 0) {
-			least = d;
-			best = section->opts[i].name;
-		}
-	}
+	for (i = 0; section->opts[i].name; i++)
+		if (strcmp(section->opts[i].name, END) != 0)
+			best = value_nearer(name, best, section->opts[i].name);
 	return best;
 }
 

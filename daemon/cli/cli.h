@@ -105,8 +105,8 @@ extern const size_t opts_shared_count;
 
 /* Parse argv[1..] by the groups; of two options of one name the first
  * counts.  Operands are moved to the end; returns the index of the first.
- * On --help and on errors the program ends.  In OPTS_STOP mode the first
- * operand ends the options. */
+ * On errors the program ends.  In OPTS_PERMUTE mode it ends on --help, too; in
+ * OPTS_STOP mode the first operand ends the options, and help is the caller's. */
 enum opts_mode { OPTS_PERMUTE, OPTS_STOP };
 int opts_parse(const struct command *command, enum opts_mode mode, int argc, char **argv,
 	       const struct opt_group *groups, size_t count);

@@ -132,7 +132,7 @@ static void check_memlock(struct doctor *d)
 		       swap ? "" : "no");
 	doctor_costs(f, swap ? "4 KiB pages of rings beyond that may be swapped out: "
 			       "milliseconds each" :
-			       "--lock yes is refused beyond that");
+			       "--lock always is refused beyond that");
 	doctor_fix(f, "echo '* - memlock unlimited' > /etc/security/limits.d/shmq.conf  "
 		      "# then log in again");
 }

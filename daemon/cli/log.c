@@ -107,11 +107,12 @@ int log_run_one_of(struct cli *cli, const struct command *self,
 	const struct opt_group groups[] = {
 		{ NULL, opts_shared, opts_shared_count, cli },
 	};
+	const char *best = NULL;
 	int first;
 	size_t i;
 
 	cli->help = 0;
-	first = opts_parse(NULL, OPTS_STOP, argc, argv, groups, ARRAY_COUNT(groups));
+	first = opts_parse(self, OPTS_STOP, argc, argv, groups, ARRAY_COUNT(groups));
 	if (cli->help)
 		return help(self, members, count);
 	if (first == argc)
@@ -119,7 +120,10 @@ int log_run_one_of(struct cli *cli, const struct command *self,
 	for (i = 0; i < count; i++)
 		if (!strcmp(word_of(self, members[i]), argv[first]))
 			return members[i]->run(cli, argc - first, argv + first);
-	opts_fail(self, "unknown command \"%s %s\"", self->name, argv[first]);
+	for (i = 0; i < count; i++)
+		best = value_nearer(argv[first], best, word_of(self, members[i]));
+	opts_fail(self, "unknown command \"%s %s\"%s%s%s", self->name, argv[first],
+		  best ? ": is it " : "", best ? best : "", best ? "?" : "");
 }
 
 static int run(struct cli *cli, int argc, char **argv)

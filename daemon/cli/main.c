@@ -117,12 +117,16 @@ static int help(void)
 
 static const struct command *find_command(const char *name)
 {
+	const char *best = NULL;
 	size_t i;
 
 	for (i = 0; i < ARRAY_COUNT(commands); i++)
 		if (!strcmp(commands[i]->name, name))
 			return commands[i];
-	opts_fail(NULL, "unknown command \"%s\"", name);
+	for (i = 0; i < ARRAY_COUNT(commands); i++)
+		best = value_nearer(name, best, commands[i]->name);
+	opts_fail(NULL, "unknown command \"%s\"%s%s%s", name, best ? ": is it " : "",
+		  best ? best : "", best ? "?" : "");
 }
 
 static int run(struct cli *cli, const struct command *command, int argc, char **argv)

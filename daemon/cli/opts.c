@@ -210,6 +210,29 @@ static void check_excluded(const struct parser *parser, size_t i)
 	}
 }
 
+/* getopt takes the beginning of a name for the name, if it is of one only. */
+static void refuse_long(const struct parser *parser, const char *text)
+{
+	char name[64], all[512] = "";
+	const char *best = NULL;
+	size_t i, used = 0, found = 0;
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, "="), text);
+	for (i = 0; i < parser->count; i++) {
+		best = value_nearer(name, best, parser->options[i]->name);
+		if (strncmp(parser->options[i]->name, name, strlen(name)) != 0)
+			continue;
+		found++;
+		if (used < sizeof(all))
+			used += (size_t)snprintf(all + used, sizeof(all) - used, "%s--%s",
+						 used ? " or " : "", parser->options[i]->name);
+	}
+	if (found > 1)
+		opts_fail(parser->command, "ambiguous option \"--%s\": is it %s?", name, all);
+	opts_fail(parser->command, "unknown option \"--%s\"%s%s%s", name, best ? ": is it --" : "",
+		  best ? best : "", best ? "?" : "");
+}
+
 /* getopt leaves optopt at 0 for a long option it does not know, and then
  * the word it stands behind is the culprit. */
 static void refuse(const struct parser *parser, int value, char **argv)
@@ -221,7 +244,9 @@ static void refuse(const struct parser *parser, int value, char **argv)
 		opts_fail(parser->command, "option \"%s\" needs an argument", name);
 	if (optopt >= LONG_BASE)
 		opts_fail(parser->command, "option \"%s\" takes no argument", name);
-	opts_fail(parser->command, "unknown or ambiguous option \"%s\"", name);
+	if (name == letter)
+		opts_fail(parser->command, "unknown option \"%s\"", name);
+	refuse_long(parser, name + 2);
 }
 
 int opts_parse(const struct command *command, enum opts_mode mode, int argc, char **argv,
@@ -238,7 +263,7 @@ int opts_parse(const struct command *command, enum opts_mode mode, int argc, cha
 		if (value == '?' || value == ':')
 			refuse(&parser, value, argv);
 		i = find(&parser, value);
-		if (parser.options[i]->kind == OPT_HELP && command)
+		if (parser.options[i]->kind == OPT_HELP && mode == OPTS_PERMUTE)
 			help(command, groups, count);
 		check_excluded(&parser, i);
 		parser.given[i] = 1;

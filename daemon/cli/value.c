@@ -162,3 +162,40 @@ int value_take(const struct opt *option, void *into, const char *text, char *why
 		return take_number(option, into, text, why);
 	}
 }
+
+/* ---- what was meant -------------------------------------------------- */
+
+/* Levenshtein's distance, of short words. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[64], i, j, n = (unsigned)strlen(b);
+
+	if (n >= 64)
+		return 64;
+	for (j = 0; j <= n; j++)
+		row[j] = j;
+	for (i = 0; a[i]; i++) {
+		unsigned before = row[0];
+
+		row[0] = i + 1;
+		for (j = 1; j <= n; j++) {
+			unsigned same = before + (a[i] != b[j - 1]);
+
+			before = row[j];
+			row[j] = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+			if (same < row[j])
+				row[j] = same;
+		}
+	}
+	return row[n];
+}
+
+const char *value_nearer(const char *text, const char *best, const char *name)
+{
+	size_t length = strlen(text);
+	unsigned least = length < 8 ? (unsigned)length / 2 + 1 : 4;
+
+	if (best)
+		least = distance(text, best);
+	return distance(text, name) < least ? name : best;
+}

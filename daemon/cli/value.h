@@ -69,6 +69,10 @@ int value_takes_argument(const struct opt *option);
 const char *value_word(const struct opt_word *words, int value);
 void value_join(const struct opt_word *words, char *out, size_t bytes);
 
+/* Which of two names may have been meant by `text`: `name` if it is nearer to it than
+ * `best` and near enough, else `best`; NULL is no name. */
+const char *value_nearer(const char *text, const char *best, const char *name);
+
 /* ---- units ----------------------------------------------------------- */
 
 struct units_text {

@@ -123,6 +123,26 @@ load helper
 	END
 }
 
+@test "a_misspelt_word_is_answered_with_the_one_that_is_near" {
+	while IFS='|' read -r arguments words; do
+		run -2 shmq $arguments
+		[[ ${lines[0]} == "shmq: $words" ]] || fail "$arguments: ${lines[0]}"
+	done <<-'END'
+		pubb|unknown command "pubb": is it pub?
+		help stst|unknown command "stst": is it stat?
+		frobnicate|unknown command "frobnicate"
+		log verfy|unknown command "log verfy": is it verify?
+		create a --depht=4k|unknown option "--depht": is it --depth?
+		--buss x ls|unknown option "--buss": is it --bus?
+		cursor --buss x|unknown option "--buss": is it --bus?
+		ls --frobnicate|unknown option "--frobnicate"
+		ls -Z|unknown option "-Z"
+		create a --retain- 1|ambiguous option "--retain-": is it --retain-for or --retain-cursors or --retain-keys?
+	END
+	run -2 shmq cursor --frobnicate
+	has "$output" "(hint: shmq cursor --help)"
+}
+
 # SIZE is counted in powers of 1024, N in powers of 1000.
 @test "help_and_manual_agree_on_the_kind_of_each_number" {
 	for command in create rm move ls stat pub sub replay stop "log ls" "log dump" "log export" \
