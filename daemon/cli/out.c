@@ -80,6 +80,13 @@ static const char *usual_hint(int error)
 	return i < ARRAY_COUNT(answers) ? answers[i].hint : NULL;
 }
 
+static int ends_with(const char *text, const char *end)
+{
+	size_t length = strlen(text), of_end = strlen(end);
+
+	return length >= of_end && !strcmp(text + length - of_end, end);
+}
+
 int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
 	     const char *hint)
 {
@@ -93,8 +100,9 @@ int out_fail(const struct cli *cli, int error, const char *doing, const char *wh
 	fprintf(stderr, "shmq: %s", doing);
 	if (what)
 		fprintf(stderr, " \"%s\"", what);
-	fprintf(stderr, ": %s", reason);
-	if (detail[0] && strcmp(detail, reason) != 0)
+	if (!ends_with(detail, reason))
+		fprintf(stderr, ": %s", reason);
+	if (detail[0])
 		fprintf(stderr, ": %s", detail);
 	if (hint)
 		fprintf(stderr, " (hint: %s)", hint);

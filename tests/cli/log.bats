@@ -340,3 +340,9 @@ in_data_dir() {
 	shmq log import keyed file --by-key
 	[ "$(shmq sub keyed --from oldest --json --count 3 | json '$_->{partition}' | sort -u | wc -l)" = 1 ]
 }
+
+@test "a_log_that_is_not_there_is_said_once" {
+	run -5 shmq log verify nowhere
+	is_said_well "$output"
+	[ "$(grep -o 'No such file' <<<"$output" | wc -l)" = 1 ] || fail "$output"
+}
