@@ -19,6 +19,12 @@
 #define EPOCH "the epoch is stored after it with release, and loaded before it with acquire"
 #define BACKSTOP "the end of a relay is bounded by its back-stop, which is no edge"
 
+#define BY_SUPERVISOR \
+	"A3, by way of the supervisor, who says that a reader left: payload is stored behind a " \
+	"branch on it, and no processor stores early"
+#define WHO_HOLDS \
+	"a new cursor of an old generation marks who is gone, and an old one of a new generation " \
+	"is passed over"
 #define ANSWERED "the supervisor stored it before its answer, which comes by a socket"
 #define LOOKED "it tells where to look: A1 comes before anything is read there"
 
@@ -26,7 +32,8 @@ static const struct weave_spared spared[] = {
 	{ .site = "pub.c:shmq_pub_wait_subscribers:load_acquire#2",
 	  .why = "whoever is counted has joined: " FENCED },
 	{ .site = "topic.h:shmq__topic_has_ended:load_acquire",
-	  .why = "of what ended nothing else is read" },
+	  .why = "of what ended nothing else is read; of a record that was used again it brings "
+		 "LIVE together with its id" },
 	{ .site = "sub.c:shmq__sub_make:load_acquire", .why = ANSWERED },
 	{ .site = "sub.c:shmq__sub_make:load_acquire#2", .why = ANSWERED },
 	{ .site = "sub.c:open_lane:load_acquire", .why = ANSWERED },
@@ -53,10 +60,8 @@ static const struct weave_spared spared[] = {
 	  .no_scenario = 1 },
 	{ .site = "sub_decode.c:map_arena:load_acquire",
 	  .why = "A1 of the message that names the generation comes before it" },
-	{ .site = "topic.c:shmq__topic_client_is_dead:load_acquire",
-	  .why = "what decides is proof by the kernel, or that the generation moved" },
-	{ .site = "topic.c:shmq__topic_client_is_dead:load_acquire#2",
-	  .why = "what decides is proof by the kernel, or that the generation moved" },
+	{ .site = "topic.c:shmq__topic_client_is_dead:load_acquire", .why = BY_SUPERVISOR },
+	{ .site = "topic.c:shmq__topic_client_is_dead:load_acquire#2", .why = BY_SUPERVISOR },
 	{ .site = "pub_wait.c:shmq__pub_wait_for_claim:load_acquire",
 	  .why = "that the claim is gone: R4 comes before anything is stored there" },
 	{ .site = "pub_wait.c:holder_stands_at:load_acquire",
@@ -93,10 +98,8 @@ static const struct weave_spared spared[] = {
 	  .no_scenario = 1 },
 	{ .site = "credit.c:tell:store_release",
 	  .why = "C1: " FENCED "; what is told after it is no more" },
-	{ .site = "credit.c:shmq__credit_holder:load_acquire",
-	  .why = "who holds, as far as is seen: it is asked again and again" },
-	{ .site = "credit.c:shmq__credit_holder:load_acquire#2",
-	  .why = "who holds, as far as is seen: it is asked again and again" },
+	{ .site = "credit.c:shmq__credit_holder:load_acquire", .why = WHO_HOLDS },
+	{ .site = "credit.c:shmq__credit_holder:load_acquire#2", .why = WHO_HOLDS },
 	{ .site = "credit.c:shmq__credit_holder:load_acquire#3",
 	  .why = "who holds, as far as is seen; no topic here has a log",
 	  .no_scenario = 1 },
