@@ -154,7 +154,7 @@ static int are_others(void *arg)
 	struct shmq_bus_info info;
 
 	return !shmq_bus_get_info(was->bus, &info) && info.daemon_pid != was->worker &&
-	       info.parent_pid != was->parent && shmq_bus_is_attached(was->bus);
+	       info.parent_pid && info.parent_pid != was->parent && shmq_bus_is_attached(was->bus);
 }
 
 /* Worker and parent are replaced, one after the other, and clients come. */
