@@ -24,16 +24,21 @@ static int grow_pending(struct shmq_pub *pub, size_t n)
 	return 0;
 }
 
-/* Give back n claims, last to first. */
+/* Give back n claims, last to first.  Who slept at one may have messages of others
+ * behind it, so it is woken here, however this publisher wakes: the library's
+ * thread goes by what was sent, and this is nothing. */
 static void void_pending(struct shmq_pub *pub, struct lane *l, size_t n)
 {
+	int woken = n && pub->sleeps;
+
 	while (n--) {
 		uint64_t seq = pub->pending[n].seq;
 
 		shmq__ring_void(l->w.mem, &l->w.geo, seq,
 				LAY_CTRL(lay_lap(&l->w.geo, seq), l->w.owner, LAY_CLAIMED));
 	}
-	pub_look_at_bell(pub, l);
+	if (woken && unlikely(bell_look(&l->bells->data, pub->fence)))
+		pub_note_wake(pub, l);
 }
 
 /* Claim n slots, or none: whoever would have to wait while it holds claims

@@ -60,6 +60,29 @@ TEST(a_shared_batch_that_meets_its_limit_gives_back_what_it_claimed)
 }
 
 /* A limit of 0 was taken for none, and never came. */
+/* What others sent may stand behind the claim that it slept at. */
+TEST(who_sleeps_at_a_claim_that_is_given_back_is_woken_by_deferring_publishers_too)
+{
+	struct scene c =
+		set_up(&shared, PUB_OPTIONS(.flags = SHMQ_DONTWAIT, .wake = SHMQ_WAKE_DEFERRED));
+	shmq_pub *other = open_pub(c.bus, STANDIN_TOPIC);
+	struct shmq_msg batch[100];
+	struct lay_bell *bell = &c.f->topic->ring[0].bells->data;
+	uint32_t word;
+
+	fill_batch(batch, COUNT(batch), 1);
+	CHECK_EQ(publish_seq(c.pub), 0);
+	for (unsigned n = 1; n < FAKE_DEPTH - 50; n++)
+		publish_seq(other);
+	add_relaxed(&bell->armed, 1);
+	word = load_relaxed(&bell->word);
+	CHECK_ERROR(shmq_publish_batch(c.pub, batch, 100, SHMQ_ATOMIC), SHMQ_EFULL);
+	CHECK_EQ(load_relaxed(&ring(&c, 0)->void_count), 50);
+	CHECK_NE(load_relaxed(&bell->word), word);
+	shmq_pub_close(other);
+	tear_down(&c);
+}
+
 TEST(where_the_sequence_wraps_a_batch_needs_nobody_and_a_flush_ends)
 {
 	struct fake_options o = { .base_seq = UINT64_C(0) - 200 };
