@@ -29,7 +29,7 @@ static int grow_pending(struct shmq_pub *pub, size_t n)
  * thread goes by what was sent, and this is nothing. */
 static void void_pending(struct shmq_pub *pub, struct lane *l, size_t n)
 {
-	int woken = n && pub->sleeps;
+	int may_wake = n && pub->sleeps;
 
 	while (n--) {
 		uint64_t seq = pub->pending[n].seq;
@@ -37,7 +37,7 @@ static void void_pending(struct shmq_pub *pub, struct lane *l, size_t n)
 		shmq__ring_void(l->w.mem, &l->w.geo, seq,
 				LAY_CTRL(lay_lap(&l->w.geo, seq), l->w.owner, LAY_CLAIMED));
 	}
-	if (woken && unlikely(bell_look(&l->bells->data, pub->fence)))
+	if (may_wake && unlikely(bell_look(&l->bells->data, pub->fence)))
 		pub_note_wake(pub, l);
 }
 

@@ -111,28 +111,31 @@ static int explain_failure(const struct shmq_bus *bus, const char *path, int sai
 	return shmq__fail(why, SHMQ_ENODAEMON, "%s failed to start: %s", path, reason);
 }
 
-/* The owner of the directory, whose bus it is: what root left there would keep
- * him out.  0 it is us. */
-static uid_t other_owner(const struct shmq_bus *bus)
+/* A bus is its directory's owner's: what root left there would keep him out. */
+static int is_of_another(const struct shmq_bus *bus, uid_t *owner)
 {
 	struct stat st;
 
-	return stat(bus->dir, &st) || st.st_uid == geteuid() ? 0 : st.st_uid;
+	if (stat(bus->dir, &st) || st.st_uid == geteuid())
+		return 0;
+	*owner = st.st_uid;
+	return 1;
 }
 
 int shmq__start_daemon(struct shmq_bus *bus, struct shmq__why *why)
 {
 	char found[4096 + 32];
-	const char *path = find_daemon(bus, found, sizeof(found));
 	int status = 0, said[2] = { -1, -1 }, error;
-	uid_t owner = other_owner(bus);
+	const char *path;
+	uid_t owner;
 	pid_t pid;
 
-	if (owner)
+	if (is_of_another(bus, &owner))
 		return shmq__fail(why, SHMQ_ENODAEMON,
 				  "%s belongs to uid %u, who has to start it: if it is a service, "
 				  "systemctl start shmqd@%s",
 				  bus->dir, (unsigned)owner, bus->name);
+	path = find_daemon(bus, found, sizeof(found));
 	/* Not waited for: a daemon may keep its end. */
 	if (pipe2(said, O_CLOEXEC | O_NONBLOCK))
 		said[0] = said[1] = -1;
@@ -185,8 +188,10 @@ void shmq__start_again(struct shmq_bus *bus)
 {
 	char found[4096 + 32];
 	uint64_t now = shmq__clock_monotonic_ns();
+	uid_t owner;
 
-	if (bus->start != SHMQ_START_ON_DEMAND || now < bus->next_start_ns || other_owner(bus))
+	if (bus->start != SHMQ_START_ON_DEMAND || now < bus->next_start_ns ||
+	    is_of_another(bus, &owner))
 		return;
 	shmq__start_reap(bus, 0);
 	if (bus->starter || is_locked(bus, "lock") || is_locked(bus, "control") > 0)

@@ -131,7 +131,9 @@ int shmq__sub_is_sent(const struct shmq_sub *sub)
 
 	if (!lay_ring_is_left(state))
 		return 1;
-	return is_closed(l) ? seq_diff(l->r.next, said_moved_seq(l)) < 0 : SHMQ_EEMPTY;
+	if (!lay_ring_is_closed(state))
+		return SHMQ_EEMPTY;
+	return seq_diff(l->r.next, said_moved_seq(l)) < 0;
 }
 
 /* With stall = report, or in a ring that ended or was left, the time comes when
