@@ -73,7 +73,9 @@ enum proto_report {
 	PROTO_REPORT_EVICT,     /* subscriber `token` of `client` was passed */
 };
 
-struct proto_options { /* struct shmq_topic_options on the wire */
+/* struct shmq_topic_options on the wire, and in the identity of a log: shmq_log(5) has
+ * its offsets, and what is new comes behind them. */
+struct proto_options {
 	uint64_t depth;
 	uint64_t max_bytes;
 	int64_t evict_ns;

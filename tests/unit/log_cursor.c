@@ -3,6 +3,7 @@
 #include "helpers.h"
 #include "log_record.h"
 
+#include <endian.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -61,6 +62,59 @@ static void is_refused(const struct log_cursor_file *f, uint32_t partition, int 
 	CHECK_ERROR(shmq__log_cursor_get(f, partition, &c, &why), error);
 	if (!strstr(why.text, text))
 		FAIL("\"%s\" does not say \"%s\"", why.text, text);
+}
+
+/* ---- golden file ----------------------------------------------------------- */
+
+static void read_golden(void *to, size_t bytes, off_t at)
+{
+	int fd = open("tests/log/golden/cursors/reader", O_RDONLY | O_CLOEXEC);
+
+	CHECK_GE(fd, 0);
+	CHECK_EQ(pread(fd, to, bytes, at), (ssize_t)bytes);
+	close(fd);
+}
+
+/* Written by another program: partition 0 was stored twice, 1 once. */
+TEST(the_golden_cursor_is_read_and_written_byte_by_byte)
+{
+	static const uint8_t id[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+	char golden[3 * LOG_BLOCK + 56], got[sizeof(golden)];
+	struct log_cursor_file f;
+	struct log_cursor c, last = { .partition = 0 };
+	int dir = open("tests/log/golden", O_RDONLY | O_DIRECTORY | O_CLOEXEC), made = make_dir();
+	unsigned block;
+
+	if (__BYTE_ORDER != __LITTLE_ENDIAN)
+		SKIP("the golden files are of the other byte order");
+	CHECK_OK(shmq__log_cursor_open(dir, "reader", id, &f, NULL));
+	is_stored(&f, 0, UINT64_MAX - 1);
+	is_stored(&f, 1, 7);
+	CHECK_OK(shmq__log_cursor_get(&f, 1, &c, NULL));
+	CHECK_EQ(c.stored_ns, 1700000000000000002);
+	CHECK_EQ(c.serial, 1);
+	is_refused(&f, 2, SHMQ_EEMPTY, "partition 2");
+	shmq__log_cursor_close(&f);
+	CHECK_OK(shmq__log_cursor_hold(made, "reader", id, 0, 2, &f, NULL));
+	CHECK_OK(shmq__log_cursor_put(&f, &last, 5, &c));
+	CHECK_OK(shmq__log_cursor_put(&f, &c, UINT64_MAX - 1, &last));
+	last = (struct log_cursor){ .partition = 1 };
+	CHECK_OK(shmq__log_cursor_put(&f, &last, 7, &c));
+	read_golden(golden, sizeof(golden), 0);
+	CHECK_EQ(pread(f.fd, got, sizeof(got), 0), (ssize_t)sizeof(got));
+	for (block = 0; block < 4; block++) { /* but for when, and what follows from that */
+		char *b = got + (size_t)block * LOG_BLOCK;
+		uint32_t sum = shmq__log_sum(0, b, 52);
+
+		if (block != 2)
+			CHECK_MEM(b + 52, &sum, 4);
+		memcpy(b + 40, golden + (size_t)block * LOG_BLOCK + 40, 8);
+		memcpy(b + 52, golden + (size_t)block * LOG_BLOCK + 52, 4);
+	}
+	CHECK_MEM(got, golden, sizeof(golden));
+	shmq__log_cursor_close(&f);
+	close(made);
+	close(dir);
 }
 
 /* ---- storing --------------------------------------------------------------- */

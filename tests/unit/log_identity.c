@@ -2,6 +2,10 @@
 #include "log_identity.h"
 #include "helpers.h"
 #include "logdir.h"
+#include "proto.h"
+
+#include <endian.h>
+#include <fcntl.h>
 
 static struct logdir make(void)
 {
@@ -46,6 +50,50 @@ TEST(an_identity_is_read)
 	CHECK_STR(id.topic, "prices");
 	CHECK_MEM(&id, &log.id, sizeof(id));
 	logdir_close(&log);
+}
+
+/* Written by another program: every option is another than the default. */
+TEST(the_golden_identity_is_read)
+{
+	static const uint8_t log_id[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+	static const struct proto_options want = {
+		.depth = 65536,
+		.max_bytes = 1024,
+		.evict_ns = 1,
+		.block_timeout_ns = 2,
+		.slot_bytes = 128,
+		.partitions = 4,
+		.flags = 3,
+		.node = -1,
+		.mode = 1,
+		.policy = 1,
+		.stall = 1,
+		.wait = 1,
+		.pages = 1,
+		.lock = 1,
+		.log = 1,
+		.sync = 3,
+		.sync_ns = 4,
+		.segment_bytes = 1 << 20,
+		.retain_bytes = 5,
+		.retain_ns = 6,
+		.tombstone_ns = 7,
+		.compress = 8,
+	};
+	int dir = open("tests/log/golden", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct log_identity id;
+	unsigned i;
+
+	CHECK_GE(dir, 0);
+	if (__BYTE_ORDER != __LITTLE_ENDIAN)
+		SKIP("the golden files are of the other byte order");
+	CHECK_OK(shmq__log_identify_of(dir, "prices", &id, NULL));
+	CHECK_MEM(id.log_id, log_id, sizeof(log_id));
+	CHECK_EQ(id.created_ns, 1234567890);
+	CHECK_MEM(id.options, &want, sizeof(want));
+	for (i = sizeof(want); i < sizeof(id.options); i++)
+		CHECK_EQ(id.options[i], 0);
+	close(dir);
 }
 
 TEST(an_identity_of_another_topic_is_refused_where_it_has_to_be_that_of_one)

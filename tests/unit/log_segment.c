@@ -163,6 +163,98 @@ TEST(the_golden_segment_is_read_back)
 	close(dir);
 }
 
+/* A second one, in use, of all that the first has not; written by another program. */
+static void check_why(const struct logfile *f)
+{
+	static const struct log_record want[] = {
+		{ .seq = 9, .tag = 3, .kind = LOG_HOLE, .flags = LOG_HOLE_SUPERSEDED },
+		{ .seq = 12, .tag = 4, .kind = LOG_GAP, .flags = LOG_GAP_UNKNOWN },
+		{ .seq = 16, .tag = 2, .kind = LOG_GAP, .flags = LOG_GAP_DAMAGE },
+		{ .seq = 18, .tag = 7, .kind = LOG_GAP, .flags = LOG_GAP_OVERRUN | LOG_GAP_BOUND },
+		{ .seq = 25, .tag = 5, .kind = LOG_MESSAGE, .flags = 5 },
+		{ .seq = 26, .tag = 0, .kind = LOG_MESSAGE, .flags = SHMQ_MSG_BATCH },
+	};
+	struct lay_batch batch;
+	struct log_record head;
+	struct log_scan scan;
+	struct log_segment seg;
+	struct shmq_msg msg;
+	const char *body;
+	int dir = golden_dir();
+	unsigned i;
+
+	CHECK_OK(shmq__log_segment_open(dir, f->first_seq, &logfile_owner, &seg, NULL));
+	CHECK_EQ(seg.base_ts, 1700000000000000002);
+	CHECK_OK(shmq__log_scan_init(&scan));
+	shmq__log_scan_start(&scan, &seg, LOG_BLOCK, 9);
+	for (i = 0; i < COUNT(want); i++) {
+		CHECK_EQ(shmq__log_scan_next(&scan, &head, &body), 1);
+		CHECK_EQ(head.seq, want[i].seq);
+		CHECK_EQ(head.kind, want[i].kind);
+		CHECK_EQ(head.flags, want[i].flags);
+		CHECK_EQ(head.tag, want[i].tag);
+		if (head.kind == LOG_MESSAGE) {
+			CHECK_OK(shmq__log_decode(&head, body, &msg, &batch));
+			CHECK_EQ(batch.first_seq, 25);
+			CHECK_EQ(batch.index, i - 4);
+			CHECK_EQ(batch.count, 2);
+		}
+		if (i != 4)
+			continue;
+		CHECK_EQ(head.type, 6);
+		CHECK_MEM(msg.key, "k", 1);
+		CHECK_EQ(msg.key_len, 1);
+		CHECK_MEM(msg.properties, "pr", 2);
+		CHECK_EQ(msg.properties_len, 2);
+		CHECK_MEM(msg.data, "msg", 3);
+		CHECK_EQ(msg.len, 3);
+	}
+	CHECK_EQ(shmq__log_scan_next(&scan, &head, &body), 0);
+	CHECK_EQ(head.kind, LOG_NOTHING);
+	shmq__log_scan_fini(&scan);
+	close(dir);
+}
+
+TEST(every_reason_and_every_flag_is_in_a_golden_segment)
+{
+	static const struct log_record both = { .body_bytes = 26,
+						.seq = 25,
+						.ts = 1700000000000000003,
+						.tag = 5,
+						.type = 6,
+						.flags = 5,
+						.kind = LOG_MESSAGE };
+	struct log_record second = { .body_bytes = 16,
+				     .seq = 26,
+				     .ts = 1700000000000000002,
+				     .flags = 1,
+				     .kind = LOG_MESSAGE };
+	struct logfile f;
+	int dir = golden_dir(), ours = logfile_dir();
+	size_t bytes;
+	char *mem;
+
+	logfile_begin(&f, 9, 1700000000000000002);
+	f.seed = UINT64_C(0x0123456789abcdef);
+	memcpy(f.mem + 32, &f.seed, 8);
+	logfile_sum_header(&f);
+	f.index_every = 0;
+	logfile_skip(&f, LOG_HOLE, 3, 1);
+	logfile_skip(&f, LOG_GAP, 4, 2);
+	logfile_skip(&f, LOG_GAP, 2, 4);
+	logfile_skip(&f, LOG_GAP, 7, 9);
+	logfile_record(&f, both, "\031\0\0\0\0\0\0\0\0\0\0\0\002\0\0\0\001\0\002\0kprmsg");
+	logfile_record(&f, second, "\031\0\0\0\0\0\0\0\001\0\0\0\002\0\0\0");
+	logfile_write(&f, ours);
+	mem = logfile_get(ours, "00000000000000000009.log", &bytes);
+	check_file(dir, "00000000000000000009.log", mem, bytes);
+	check_why(&f);
+	free(mem);
+	close(ours);
+	close(dir);
+	logfile_free(&f);
+}
+
 TEST(the_golden_segment_of_the_other_byte_order_is_refused_by_name)
 {
 	struct log_segment seg;
