@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define LIMIT_MAX_S 86400
+#define QUICK_ROUNDS_MAX 9
 #define START_NS UINT64_C(10000000000)
 
 struct bench bench = { .rounds = 9, .limit_s = 120 };
@@ -96,16 +97,82 @@ static void calibrate(void)
 #endif
 }
 
+static const char *const peers[] = { BENCH_TRANSPORTS, BENCH_STORES };
+#define PEERS (sizeof(peers) / sizeof(peers[0]))
+
 static void help(const char *program, const char *question)
 {
-	printf("usage: %s [--rounds N] [--quick] [--smoke] [--limit S]\n"
-	       "       [--peers all|none|NAME,...]\n\n%s\n\n"
+	unsigned i;
+
+	printf("usage: %s [--quick] [--rounds N] [--peers LIST] [--limit S] [--smoke]\n\n%s\n\n"
+	       "  --quick       fewer and shorter rounds, and no peers\n"
+	       "  --rounds N    measure N times, 1 to %u (%u; with --quick at most %u)\n"
+	       "  --peers LIST  measure these beside shmq: all, none, or names with commas\n"
+	       "                between (%s), of",
+	       program, question, BENCH_ROUNDS_MAX, bench.rounds, QUICK_ROUNDS_MAX,
+	       bench.peers ? bench.peers : "all, with --quick none");
+	for (i = 0; i < PEERS; i++)
+		printf("%s%s", i % 7 ? " " : "\n                ", peers[i]);
+	printf("\n"
+	       "  --limit S     one round of one workload fails after S seconds, 1 to %u\n"
+	       "                (%u): a message that is lost is waited for\n"
+	       "  --smoke       one round of few messages, which only shows that it works\n\n"
 	       "Prints lines `figure <name> <value> <unit>`: the median of the rounds, with its\n"
-	       "minimum and maximum as <name>.min and <name>.max.  Exit status 1 if a message was\n"
-	       "lost, doubled or torn, or if a run took more than S seconds (%u).  --smoke only\n"
-	       "shows that it works.\n",
-	       program, question, bench.limit_s);
+	       "minimum and maximum as <name>.min and <name>.max, and `rounds <name> <value> ...`.\n"
+	       "Exit status: 0 all was measured; 1 a message was lost, doubled or torn, or what was\n"
+	       "asked for could not be done; 2 bad usage.\n",
+	       LIMIT_MAX_S, bench.limit_s);
 	exit(0);
+}
+
+static void usage(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void usage(const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	fprintf(stderr, "bench: ");
+	vfprintf(stderr, format, ap);
+	fprintf(stderr, " (see --help)\n");
+	va_end(ap);
+	exit(2);
+}
+
+/* Is a name in a list with commas between? */
+static int is_listed(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; *list; list += strcspn(list, ","), list += *list == ',')
+		if (strcspn(list, ",") == len && !strncmp(list, name, len))
+			return 1;
+	return 0;
+}
+
+int bench_peer_is_chosen(const char *name)
+{
+	const char *list = bench.peers ? bench.peers : bench.quick ? "none" : "all";
+
+	return !strcmp(list, "all") || is_listed(list, name);
+}
+
+static const char *parse_peers(const char *list)
+{
+	const char *name = list;
+	size_t len, i;
+
+	if (!strcmp(list, "all") || !strcmp(list, "none"))
+		return list;
+	do {
+		len = strcspn(name, ",");
+		for (i = 0; i < PEERS; i++)
+			if (strlen(peers[i]) == len && !strncmp(peers[i], name, len))
+				break;
+		if (i == PEERS)
+			usage("--peers: there is no peer \"%.*s\"", (int)len, name);
+		name += len;
+	} while (*name++);
+	return list;
 }
 
 /* The number that an option was given, from 1 to `most`. */
@@ -118,9 +185,7 @@ static unsigned parse_count(const char *option, const char *text, unsigned most)
 	n = strtoul(text, &end, 10);
 	if (*text >= '0' && *text <= '9' && !*end && !errno && n >= 1 && n <= most)
 		return (unsigned)n;
-	fprintf(stderr, "bench: --%s must be a number from 1 to %u, not \"%s\"\n", option, most,
-		text);
-	exit(2);
+	usage("--%s must be a number from 1 to %u, not \"%s\"", option, most, text);
 }
 
 static volatile sig_atomic_t ended_by;
@@ -199,7 +264,7 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 		else if (c == 'q')
 			bench.quick = 1;
 		else if (c == 'p')
-			bench.peers = optarg;
+			bench.peers = parse_peers(optarg);
 		else if (c == 's')
 			bench.quick = bench.smoke = 1;
 		else if (c == 'l')
@@ -207,10 +272,12 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 		else if (c == 'r')
 			bench.rounds = parse_count("rounds", optarg, BENCH_ROUNDS_MAX);
 		else
-			exit(2);
+			exit(2); /* getopt has said why */
 	}
-	if (bench.quick && bench.rounds > 9)
-		bench.rounds = 9;
+	if (optind < argc)
+		usage("what is \"%s\"?", argv[optind]);
+	if (bench.quick && bench.rounds > QUICK_ROUNDS_MAX)
+		bench.rounds = QUICK_ROUNDS_MAX;
 	if (bench.smoke)
 		bench.rounds = 1;
 	CPU_ZERO(&usable);

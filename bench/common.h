@@ -18,6 +18,13 @@
 #define BENCH_PROCS_MAX 80
 #define BENCH_WORDS 16
 
+/* All that shmq is compared with, as --peers and the figures name it, in the
+ * order of figures: transports (peers.h), and what keeps records (store.h),
+ * of which Redis is one too. */
+#define BENCH_TRANSPORTS \
+	"iceoryx", "ck", "boost", "posixmq", "seqpacket", "pipe", "zeromq", "nng", "redis"
+#define BENCH_STORES "lmdb", "sqlite", "rocksdb"
+
 /* Set by bench_init() from the command line: --rounds N, --quick, --peers
  * LIST, and for the tests --smoke and --limit S. */
 struct bench {
@@ -31,12 +38,15 @@ struct bench {
 };
 extern struct bench bench;
 
-/* Parse options, make a private runtime directory; with `need_bus` start a
- * supervisor there.  bench_end() stops and removes both and returns the
- * exit code. */
+/* Parse options, of which those that are wrong end the program with 2, and
+ * make a private runtime directory; with `need_bus` start a supervisor
+ * there.  bench_end() stops and removes both and returns the exit code. */
 enum bench_need { BENCH_NO_BUS, BENCH_BUS };
 void bench_init(int argc, char **argv, enum bench_need need_bus, const char *question);
 int bench_end(void);
+
+/* By --peers; without it none is in a quick run, else all. */
+int bench_peer_is_chosen(const char *name);
 
 /* Print why and exit 1, killing what was forked. */
 void bench_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));

@@ -46,19 +46,6 @@ static const struct {
 static const struct store *stores[KNOWN];
 static unsigned store_count;
 
-static int is_chosen(const char *peer)
-{
-	const char *list = bench.peers ? bench.peers : bench.quick ? "none" : "all";
-	size_t len = strlen(peer);
-
-	if (!strcmp(list, "all"))
-		return 1;
-	for (; *list; list += strcspn(list, ","), list += *list == ',')
-		if (strcspn(list, ",") == len && !strncmp(list, peer, len))
-			return 1;
-	return 0;
-}
-
 static void load(void)
 {
 	char dir[PATH_MAX], path[PATH_MAX + 64];
@@ -73,7 +60,7 @@ static void load(void)
 		const struct store *store;
 		void *plugin;
 
-		if (!is_chosen(known[i].name))
+		if (!bench_peer_is_chosen(known[i].name))
 			continue;
 		snprintf(path, sizeof(path), "%s/peers/%s.so", dir, known[i].file);
 		if (access(path, F_OK)) {

@@ -21,6 +21,8 @@ static const char question[] =
 #define MOST_ENDS 8 /* of a kind: as many as the benchmarks have */
 #define PATIENCE_S 100
 
+static unsigned checked;
+
 struct job {
 	const struct peer *peer;
 	struct peer_channel to, from; /* from: the way back of round trips */
@@ -245,6 +247,7 @@ static void check(const struct peer *peer, enum peer_wait wait)
 	check_one_way(peer, wait, 1024, 1, MOST_ENDS);
 	check_one_way(peer, wait, 1024, 4, 1);
 	check_one_way(peer, wait, 1024, 4, 4);
+	checked++;
 	printf("right %s %s\n", peer->name, wait == PEER_SPIN ? "spin" : "sleep");
 	fflush(stdout);
 }
@@ -262,5 +265,8 @@ int main(int argc, char **argv)
 			check(*peer, PEER_SPIN);
 			check(*peer, PEER_SLEEP);
 		}
+	if (!checked)
+		bench_fail("nothing was checked: no peer that was asked for is built "
+			   "(hint: make bench-peers)");
 	return bench_end() || bench_peers_broken();
 }

@@ -24,9 +24,7 @@
 
 #define PREFIX "shmq-peers-"
 
-/* In the order of figures. */
-static const char *const names[] = { "iceoryx", "ck",     "boost", "posixmq", "seqpacket",
-				     "pipe",    "zeromq", "nng",   "redis" };
+static const char *const names[] = { BENCH_TRANSPORTS };
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static const struct peer *peers[NAMES + 1];
@@ -118,31 +116,6 @@ static void start_keeper(void)
 	peers[n] = NULL;
 }
 
-/* A name in a list with commas between. */
-static int listed(const char *list, const char *name)
-{
-	size_t len = strlen(name);
-
-	for (; *list; list += strcspn(list, ","), list += *list == ',')
-		if (strcspn(list, ",") == len && !strncmp(list, name, len))
-			return 1;
-	return 0;
-}
-
-static void check_names(const char *list)
-{
-	char copy[256], *save, *name;
-	unsigned i;
-
-	snprintf(copy, sizeof(copy), "%s", list);
-	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
-		for (i = 0; i < NAMES && strcmp(names[i], name) != 0; i++)
-			;
-		if (i == NAMES)
-			bench_fail("there is no peer \"%s\"", name);
-	}
-}
-
 static void load(const char *dir, const char *name)
 {
 	const struct peer *peer;
@@ -152,6 +125,7 @@ static void load(const char *dir, const char *name)
 	snprintf(path, sizeof(path), "%s/peers/%s.so", dir, name);
 	if (access(path, F_OK)) {
 		printf("absent %s not built\n", name);
+		broken += bench.peers && strcmp(bench.peers, "all") != 0;
 		return;
 	}
 	plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -166,19 +140,12 @@ static void load(const char *dir, const char *name)
 
 const struct peer *const *bench_peers(void)
 {
-	const char *list = bench.peers;
 	char dir[PATH_MAX];
 	ssize_t len;
 	unsigned i;
 
-	if (!list)
-		list = bench.quick ? "none" : "all";
-	if (parent || !strcmp(list, "none"))
+	if (parent)
 		return peers;
-	if (!strcmp(list, "all"))
-		list = NULL;
-	else
-		check_names(list);
 	len = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
 	if (len < 0)
 		bench_fail("finding this program: %s", strerror(errno));
@@ -188,9 +155,10 @@ const struct peer *const *bench_peers(void)
 	parent = getpid();
 	snprintf(peers_dir, sizeof(peers_dir), "%s/" PREFIX "%d", tmp(), (int)parent);
 	for (i = 0; i < NAMES; i++)
-		if (!list || listed(list, names[i]))
+		if (bench_peer_is_chosen(names[i]))
 			load(dir, names[i]);
-	start_keeper();
+	if (peer_count)
+		start_keeper();
 	fflush(stdout);
 	return peers;
 }

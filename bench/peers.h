@@ -9,14 +9,13 @@
 #include "common.h"
 #include "peer.h"
 
-/* Load the peers that the option --peers chose (`all`, `none`, or their names
- * with commas between; without it none in a quick run, else all) and start their servers, which run
+/* Load the peers that the option --peers chose and start their servers, which run
  * until the program ends.  Those missing are named once, by lines `absent <name> <why>` on stdout.
  * The list ends with NULL.  Call it in the parent before anything is forked, and have children end
  * by _exit(); later calls return the same list. */
 const struct peer *const *bench_peers(void);
 
-/* Peers that were built and chosen, and yet are absent. */
+/* Peers that are absent, though they were built, or chosen by their names. */
 unsigned bench_peers_broken(void);
 
 /* A channel that nobody has used yet, to be opened in forked processes,

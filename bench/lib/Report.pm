@@ -48,9 +48,10 @@ sub target_table {
 	my $doubt = grep { !$_->{trusted} } @peers;
 	push @rows, ['every figure against every peer',
 		@peers ? join(', ', map { "$of{$_} $_" } grep { $of{$_} || $_ eq 'ahead' } qw(ahead level behind)) : '-',
-		'ahead of all', (!@peers ? 'not measured' : $of{behind} ? 'missed' : $of{level} ? 'level' : 'met')
-			. ($doubt ? ', not trusted' : ''),
-		!@peers ? 'peers are measured in the full run' : $doubt ? "$doubt of " . @peers . ' are not trusted' : ''];
+		'ahead of all', (@peers ? $of{behind} ? 'missed' : $of{level} ? 'level' : 'met'
+			: $report->{options}{peers} eq 'none' ? 'left out' : 'not measured') . ($doubt ? ', not trusted' : ''),
+		@peers ? $doubt ? "$doubt of " . @peers . ' are not trusted' : ''
+			: $report->{quick} ? 'peers are measured in the full run' : ''];
 	return table('lrrll', ['Figure', 'Measured', 'Must be', 'Verdict', 'What it says'], @rows);
 }
 

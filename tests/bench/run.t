@@ -81,8 +81,8 @@ sub programs {
 }
 
 sub run {
-	my (@options) = @_;
-	remove_tree("$dir/out");
+	my @options = grep { !ref } @_;    # a reference: into the directory as it is
+	remove_tree("$dir/out") unless @options < @_;
 	local $ENV{SHMQ_BENCH_ROOT} = $root;
 	$code = system("bench/run --programs '$dir/bench' --targets '$dir/targets' --out '$dir/out' @options "
 		. ">'$dir/stdout' 2>'$dir/stderr'") >> 8;
@@ -140,14 +140,14 @@ END
 	idle => "figure idle.cpu_percent 0.05 %\n",
 );
 
-print "1..67\n";
+print "1..80\n";
 
 # ---- everything runs -------------------------------------------------------
 machine();
 programs(%good);
 run();
 is('all_programs_ran_is_success', $code, 0);
-is('schema_has_a_number', $json->{schema}, 1);
+is('schema_has_a_number', $json->{schema}, 2);
 my $f = $json->{figures}{'rtt.spin.64.p50'} // {};
 is('a_figure_has_median_min_max_unit', join(' ', map { $_ // '-' } @$f{qw(median min max unit program)}), '220 210 260 ns rtt');
 check('bounds_are_no_figures', !exists $json->{figures}{'rtt.spin.64.p50.min'});
@@ -192,9 +192,13 @@ if (grep { -x "$_/gnuplot" } split /:/, $ENV{PATH}) {
 # ---- options ------------------------------------------------------------------
 run('--strict');
 is('strict_fails_for_a_missed_target', $code, 3);
+check('strict_left_nothing_out_of_a_full_run', $said !~ /left out/, $said);
 run('--strict', '--only', 'idle');
 is('strict_minds_only_the_chosen', $code, 0);
+check('it_says_what_it_left_out', $said =~ /left out: rtt\.spin\.64\.vs_limit, .*, never\.measured, every peer$/m, $said);
+is('what_is_left_out_is_said_to_be', ratio('rtt.spin.64.vs_limit')->{verdict}, 'left out');
 is('only_the_chosen_ran', join(' ', map { $_->{name} } @{ $json->{programs} // [] }), 'idle');
+programs(%good);
 run('--json');
 check('json_goes_to_standard_output', eval { decode_json(slurp("$dir/stdout")) }, slurp("$dir/stdout"));
 run('--only', 'nothing');
@@ -203,6 +207,47 @@ run('--rounds', '0');
 is('no_rounds_are_bad_usage', $code, 2);
 run('--wrong');
 is('a_wrong_option_is_bad_usage', $code, 2);
+run('operand');
+is('an_operand_is_bad_usage', $code, 2);
+for (["$dir/targets/out", 'a_report_below_a_file'], ["$dir/taken", 'a_report_that_is_a_directory']) {
+	make_path("$dir/taken/report.json/x");
+	programs(idle => "#!/bin/sh\ntouch $dir/ran\n");
+	run('--out', "'$_->[0]'");
+	check("$_->[1]_is_bad_usage_before_anything_runs", $code == 2 && $said =~ /^run: --out \Q$_->[0]\E: / && !-e "$dir/ran", $code, $said);
+}
+programs(map { $_ => "#!/bin/sh\necho $_ >>$dir/ran\necho 'bench: no such thing (see --help)' >&2\nexit 2\n" } qw(idle rtt));
+run('--peers kc');
+check('what_the_first_program_refuses_is_bad_usage', $code == 2 && $said =~ /^run: no such thing \(see --help\)$/m
+	&& slurp("$dir/ran") eq "rtt\n" && !-e "$dir/out/report.md", $code, $said);
+programs(idle => "label idle.cpu_percent not measured: no room\n");
+run();
+check('a_program_that_measured_nothing_has_failed', $code == 1 && $said =~ /idle failed: it measured nothing \(not measured: no room\)/, $said);
+programs(idle => $good{idle}, rtt => $good{rtt}, outage => "figure outage.publish_p999.vs_undisturbed 1 ratio\n");
+spew("$dir/targets2", "idle.cpu_percent <= 0.1 asleep\noutage.publish_p999.vs_undisturbed <= 1.2 killed\n");
+run("--quick --strict --peers none --targets $dir/targets2", '--only', 'idle');
+is('strict_can_succeed_without_what_a_quick_run_leaves_out', $code, 0);
+run("--quick --strict --targets $dir/targets2 --only 'idle|rtt'");
+check('strict_still_judges_the_peers_that_ran', $code == 3 && $said =~ /left out: outage\.publish_p999\.vs_undisturbed$/m, $code, $said);
+programs(idle => "figure idle.else 1 %\n");
+run("--strict --targets $dir/targets2 --only idle");
+is('what_a_program_that_ran_did_not_print_is_missed', $code, 3);
+
+# ---- what an earlier run has left --------------------------------------------------
+SKIP: {
+	my @names = qw(a_run_replaces_the_plots_of_the_one_before what_is_not_of_a_run_is_left_alone);
+	if (!grep { -x "$_/gnuplot" } split /:/, $ENV{PATH}) {
+		print 'ok ', ++$n, " - $_ # SKIP gnuplot is not installed\n" for @names;
+		last SKIP;
+	}
+	my $keep = 1;
+	programs(rtt => $good{rtt}, idle => $good{idle});
+	run();
+	my @first = sort map { s{.*/}{}r } glob "$dir/out/*.svg";
+	spew("$dir/out/mine.svg", 'mine');
+	run('--only idle', \$keep);
+	check($names[0], @first > 1 && !(grep { -e "$dir/out/$_" } @first) && !@{ $json->{plots} }, @first);
+	check($names[1], slurp("$dir/out/mine.svg") eq 'mine');
+}
 run('--help');
 check('help_tells_the_exit_status', $code == 0 && slurp("$dir/stdout") =~ /Exit status: 0/);
 
@@ -260,7 +305,7 @@ check('shmq_beyond_the_limit_is_not_trusted',
 	doubted('rtt.spin.64', '2.00 times as good') && !ratio('rtt.spin.64.vs_limit')->{trusted});
 
 # ---- machines that cannot be trusted ---------------------------------------------
-programs(%good);
+programs(idle => $good{idle});
 my $cpu = 'sys/devices/system/cpu/cpu0';
 for ([governor => "$cpu/cpufreq/scaling_governor" => "powersave\n"],
 	['time-stamp' => 'proc/cpuinfo' => cpuinfo('')],
