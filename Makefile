@@ -62,7 +62,8 @@ SAN_LINK_address := $(if $(findstring clang,$(CC)),,-static-libasan)
 SANFLAGS      := $(if $(SAN),$(or $(SAN_$(SAN)),$(error SAN is address, thread or undefined)) \
 		 -DSHMQ_SANITIZE)
 
-COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -fPIC -fvisibility=hidden -pthread $(WARN) \
+MODE    = -std=gnu11 -D_GNU_SOURCE= -fPIC -fvisibility=hidden -pthread
+COMPILE = $(CC) $(MODE) $(WARN) \
 	$(SANFLAGS) $(INCLUDES) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 LINK    = $(CC) -pthread $(SANFLAGS) $(CFLAGS) -Wl,--as-needed $(LDFLAGS)
 
@@ -172,6 +173,16 @@ $(DEMO): $(B)/demo/%: $(B)/examples/demo/%.o $(filter $(B)/examples/%,$(COMMON_O
 	$(link) $(SHMQ_LIBS) -lm
 $(BENCH): $(B)/bench/%: $(B)/bench/%.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 	$(link) $(SHMQ_LIBS) -lm
+# What reports say of the build, made anew when it is no longer so.  A release
+# knows its commit from its archive, whatever repository it lies in.
+$(B)/bench/built.txt: FORCE
+	@mkdir -p $(@D) && { echo 'version $(VERSION)'; \
+	echo "commit $$(sed -n '/^[0-9a-f]/p' bench/commit | grep . || \
+		git describe --always --abbrev=40 --exclude='*' --dirty=' with changes' 2>/dev/null || echo unknown)"; \
+	echo "compiler $$($(CC) --version | head -n 1)"; \
+	echo 'flags $(strip $(filter-out -ffile-prefix-map=% -fdebug-prefix-map=%,$(MODE) $(SANFLAGS) $(CPPFLAGS) $(CFLAGS)))'; } >$@.new && \
+	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+FORCE:
 MUTATED := publish publish_msg publish_batch claim commit
 $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
@@ -246,6 +257,8 @@ $(FUZZ): %: %.o $(FUZZ_O) $(FUZZ_LIBS)
 # ---- peers of the benchmarks: a shared object each --------------------------
 
 PEER_DIR := $(B)/bench/peers
+# They are loaded as they are there, so none of another version may be.
+PEERS_BUILT := $(wildcard $(PEER_DIR)/*.so)
 PEERS    := $(filter-out common,$(basename $(notdir $(wildcard bench/peers/*.c bench/peers/*.cc))))
 
 NEEDS_boost   := boost/interprocess/ipc/message_queue.hpp
@@ -278,6 +291,7 @@ PEER_CXX  = $(CXX) -std=gnu++20 -fPIC -fvisibility=hidden -pthread -Wall -Wextra
 PEER_LINK = $(call say,LD,$@)$(LINK) -shared -Wl,-z,defs -o $@ $(filter %.o,$^) $(LIBS_$(basename $(@F)))
 
 $(PEER_DIR)/%.o: INCLUDES = -Ibench
+$(PEER_DIR)/rocksdb.o: INCLUDES = -Ibench -DROCKSDB_VERSION='"$(shell pkg-config --modversion rocksdb || echo unknown)"'
 $(PEER_DIR)/%.o: bench/peers/%.cc Makefile
 	$(call say,CXX,$@)mkdir -p $(@D) && $(PEER_CXX) -Ibench $(addprefix -isystem,$(INCLUDES_$*:-I%=%)) -c -o $@ $<
 # Those that keep records need nothing of what is common to transports.
@@ -310,7 +324,7 @@ check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES) $(TOOLS)) $(if $(SAN),,$(BENCH) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES) $(TOOLS)) $(if $(SAN),,$(BENCH) $(PEERS_BUILT) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
@@ -344,7 +358,7 @@ bench-log: deps ## run the benchmarks of topics with a log, about 4 minutes: 20 
 	@$(MAKE) $(JOBS) all bench-programs
 	@$(RUN_ENV) bench/run --only '^log_' --out $(B)/bench/report-log
 
-bench-programs: $(BENCH)
+bench-programs: $(BENCH) $(B)/bench/built.txt $(PEERS_BUILT)
 
 # Nobody needs a peer: where its package can't be had, it is left out.
 bench-peers: deps ## install the transports to compare with, and build what is there
@@ -417,7 +431,7 @@ install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
 	install -d $(D)$(BENCHDIR)/lib
 	install -m 755 $(BENCH) $(D)$(BENCHDIR)
 	$(foreach p,$(wildcard $(B)/bench/peers/*.so),install -D -m 755 $(p) $(D)$(BENCHDIR)/peers/$(notdir $(p)) &&) :
-	install -m 644 bench/targets $(D)$(BENCHDIR)
+	install -m 644 bench/targets $(B)/bench/built.txt $(D)$(BENCHDIR)
 	install -m 644 bench/lib/*.pm $(D)$(BENCHDIR)/lib
 	sed "s|@LIBEXECDIR@|$$(realpath -m --relative-to=$(BINDIR) $(BENCHDIR))|" bench/run >$(D)$(BINDIR)/shmq-bench
 	chmod 755 $(D)$(BINDIR)/shmq-bench

@@ -69,10 +69,12 @@ static void load(void)
 		}
 		plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 		store = plugin ? dlsym(plugin, "bench_store") : NULL;
-		if (store)
-			stores[store_count++] = store;
-		else
+		if (!store) {
 			printf("absent %s %s\n", known[i].name, dlerror());
+			continue;
+		}
+		printf("peer %s %s\n", known[i].name, store->version());
+		stores[store_count++] = store;
 	}
 }
 

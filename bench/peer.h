@@ -48,11 +48,11 @@ struct peer_channel {
 
 struct peer {
 	const char *name;              /* as in the figures: "iceoryx" */
-	const char *label;             /* for people: "iceoryx 2.0 (untyped, RouDi)" */
 	size_t max_bytes;              /* largest message it carries at all */
 	unsigned waits;                /* enum peer_wait it has, or-ed */
 	unsigned fan_out;              /* most receivers of a channel, 1 if none */
 	unsigned fan_in;               /* most senders of a channel */
+	const char *(*version)(void);  /* "2.0.3", or NULL: it is the kernel's */
 	int (*start)(const char *dir); /* a server of its own, or NULL; 0, or
 					  -1 after a line on stderr */
 	void (*stop)(void);

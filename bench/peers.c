@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -116,6 +117,16 @@ static void start_keeper(void)
 	peers[n] = NULL;
 }
 
+static const char *kernel(void)
+{
+	static struct utsname u;
+	static char text[2 * sizeof(u.release)];
+
+	uname(&u);
+	snprintf(text, sizeof(text), "%s %s", u.sysname, u.release);
+	return text;
+}
+
 static void load(const char *dir, const char *name)
 {
 	const struct peer *peer;
@@ -131,6 +142,7 @@ static void load(const char *dir, const char *name)
 	plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	peer = plugin ? dlsym(plugin, "bench_peer") : NULL;
 	if (peer) {
+		printf("peer %s %s\n", name, peer->version ? peer->version() : kernel());
 		peers[peer_count++] = peer;
 		return;
 	}

@@ -17,7 +17,8 @@
 #include <stdio.h>
 
 struct store {
-	const char *name; /* as in the figures: "lmdb" */
+	const char *name;             /* as in the figures: "lmdb" */
+	const char *(*version)(void); /* "0.9.24" */
 	/* In an empty directory; NULL, or -1 below, after a line on stderr. */
 	void *(*open)(const char *dir, size_t bytes);
 	/* n records, one behind the other, in one go. */

@@ -9,15 +9,15 @@ use warnings;
 use Exporter 'import';
 
 our @EXPORT = qw(
-	%figure @figures %rounds %curve @curves %absent @labels @distrust @programs $NUMBER
+	%figure @figures %rounds %curve @curves %absent %peer @labels @distrust @programs $NUMBER
 	read_line distrust why_not_trusted special_doubts remarks
 	human human_range three_digits in_base base_unit more_is_better minutes bounds
 );
 
 # Figures by name (median, min, max, unit, program) and their rounds (values,
 # undef where a round has none), curves by name (points of percentile and ns),
-# remarks and doubts with the figures they are about.
-our (%figure, @figures, %rounds, %curve, @curves, %absent, @labels, @distrust, @programs);
+# why a peer is absent, or which version of it is there, remarks and doubts with the figures they are about.
+our (%figure, @figures, %rounds, %curve, @curves, %absent, %peer, @labels, @distrust, @programs);
 
 sub is_about {
 	my ($prefix, $name) = @_;
@@ -85,6 +85,11 @@ my %READ = (
 		my ($program, $rest) = @_;
 		my ($name, $why) = $rest =~ /^(\S+)(?: (.*\S))?$/ or return;
 		$absent{$name} = $why // 'missing';
+	},
+	peer => sub {
+		my ($program, $rest) = @_;
+		my ($name, $version) = $rest =~ /^(\S+) (.*\S)/ or return;
+		$peer{$name} = $version;
 	},
 	label => sub {
 		my ($program, $rest) = @_;

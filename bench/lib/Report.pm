@@ -31,6 +31,12 @@ sub table {
 		. "|\n" . join '', map { $line->($_) } @rows;
 }
 
+# A note of bench/targets, with what was measured put in.
+sub filled_in {
+	my ($note) = @_;
+	return $note =~ s/\{([\w.]+)\}/my $f = $figure{$1}; $f ? human(@$f{qw(median unit)}) : 'what was not measured'/ger;
+}
+
 sub target_table {
 	my ($report) = @_;
 	my @rows;
@@ -40,7 +46,7 @@ sub target_table {
 		$limit = human($limit, $unit) unless $unit =~ /^(ratio|number)$/;
 		push @rows, [$r->{name}, defined $r->{median} ? human_range($r) : '-', "$must $limit",
 			$r->{verdict} . ($r->{trusted} ? '' : ', not trusted'),
-			join '; ', $note, remarks($r->{name}), special_doubts($r->{name}, ($figure{ $r->{name} } // {})->{program})];
+			join '; ', filled_in($note), remarks($r->{name}), special_doubts($r->{name}, ($figure{ $r->{name} } // {})->{program})];
 	}
 	my @peers = grep { defined $_->{verdict} } @{ $report->{comparisons} };
 	my %of    = (ahead => 0, level => 0, behind => 0);
@@ -154,7 +160,10 @@ sub side_by_side {
 sub yes { my ($flag) = @_; return !defined $flag ? 'unknown' : $flag ? 'yes' : 'no' }
 
 sub machine_table {
-	my ($m) = @_;
+	my ($report) = @_;
+	my $m = $report->{machine};
+	my %build = map { $_ => $report->{build}{$_} // 'unknown' } keys %{ $report->{build} };
+	my @peers = map { "$_ $peer{$_}" } sort keys %peer;
 	my @huge = map { "$m->{hugepages}{$_}{free} of $m->{hugepages}{$_}{nr} free of $_" } sort keys %{ $m->{hugepages} };
 	return table('ll', ['Machine', ''],
 		['processor', $m->{cpu_model} // 'unknown'],
@@ -173,7 +182,11 @@ sub machine_table {
 		['transparent hugepages', ($m->{thp} // 'unknown') . ', for shared memory ' . ($m->{thp_shmem} // 'unknown')],
 		['kernel', $m->{kernel} // 'unknown'],
 		['perf counters', yes($m->{perf_counters}) . ', perf_event_paranoid ' . ($m->{perf_event_paranoid} // 'unknown')],
-		['load', "$m->{load_start} before, $m->{load_end} after"]);
+		['load', "$m->{load_start} before, $m->{load_end} after"],
+		['shmq', "$build{version}, commit $build{commit}; supervisor $build{supervisor}"],
+		['compiled by', $build{compiler}],
+		['with', $build{flags}],
+		['peers', join(', ', @peers) || 'none measured']);
 }
 
 sub markdown {
@@ -198,7 +211,7 @@ sub markdown {
 		map { my $f = $figure{$_};
 			[$_, (map { human($f->{$_}, $f->{unit}) } qw(median min max)), join '; ', remarks($_)] } @rest) . "\n"
 		if @rest;
-	$text .= "## Where\n\n" . machine_table($report->{machine}) . "\n"
+	$text .= "## Where\n\n" . machine_table($report) . "\n"
 		. table('lrrrl', ['Program', 'Seconds', 'Stolen', 'Others', ''],
 			map { [@$_{qw(name seconds)}, "$_->{steal_percent} %", "$_->{others_percent} %", $_->{reason} // 'ok'] }
 				@programs);

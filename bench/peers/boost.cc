@@ -112,13 +112,22 @@ void close_end(void *handle)
 
 } // namespace
 
+static const char *version(void)
+{
+	static char text[32];
+
+	snprintf(text, sizeof(text), "%d.%d.%d", BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000,
+		 BOOST_VERSION % 100);
+	return text;
+}
+
 extern "C" const struct peer bench_peer = {
 	.name = "boost",
-	.label = "Boost.Interprocess message_queue (" BOOST_LIB_VERSION ")",
 	.max_bytes = 1 << 30,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 64,
 	.fan_in = 64,
+	.version = version,
 	.start = nullptr,
 	.stop = nullptr,
 	.open_send = open_send,

@@ -181,13 +181,18 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 	} while (1);
 }
 
+static const char *version(void)
+{
+	return CK_VERSION;
+}
+
 const struct peer bench_peer = {
 	.name = "ck",
-	.label = "Concurrency Kit ck_ring (SPSC)",
 	.max_bytes = 1 << 30,
 	.waits = PEER_SPIN,
 	.fan_out = 64,
 	.fan_in = 64,
+	.version = version,
 	.open_send = open_send,
 	.open_recv = open_recv,
 	.send = send_all,

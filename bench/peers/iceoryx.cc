@@ -11,6 +11,7 @@
 #include <iceoryx_posh/popo/untyped_subscriber.hpp>
 #include <iceoryx_posh/popo/wait_set.hpp>
 #include <iceoryx_posh/runtime/posh_runtime.hpp>
+#include <iceoryx_versions.hpp>
 
 #include <cstring>
 #include <fstream>
@@ -303,13 +304,18 @@ void close_end(void *handle)
 
 } // namespace
 
+static const char *version(void)
+{
+	return ICEORYX_LATEST_RELEASE_VERSION;
+}
+
 extern "C" const struct peer bench_peer = {
 	.name = "iceoryx",
-	.label = "iceoryx 2.0 (untyped, RouDi)",
 	.max_bytes = 1 << 20,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 16,
 	.fan_in = 16,
+	.version = version,
 	.start = start,
 	.stop = stop,
 	.open_send = open_send,

@@ -102,7 +102,18 @@ static int read_all(void *store, int (*call)(void *arg, const void *record, size
 	return rc && rc != MDB_NOTFOUND ? store_error(mdb_strerror(rc)) : 0;
 }
 
+static const char *version(void)
+{
+	static char text[32];
+	int major, minor, patch;
+
+	mdb_version(&major, &minor, &patch);
+	snprintf(text, sizeof(text), "%d.%d.%d", major, minor, patch);
+	return text;
+}
+
 const struct store bench_store = { .name = "lmdb",
+				   .version = version,
 				   .open = open_store,
 				   .append = append,
 				   .read = read_all,

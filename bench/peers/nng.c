@@ -184,13 +184,18 @@ static ssize_t recv_next(void *end, void *buf, size_t capacity)
 	}
 }
 
+static const char *version(void)
+{
+	return nng_version();
+}
+
 const struct peer bench_peer = {
 	.name = "nng",
-	.label = "nng (ipc)",
 	.max_bytes = 1 << 30,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 64,
 	.fan_in = 64,
+	.version = version,
 	.open_send = open_send,
 	.open_recv = open_recv,
 	.send = send_all,

@@ -226,7 +226,6 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 
 const struct peer bench_peer = {
 	.name = "pipe",
-	.label = "pipe",
 	.max_bytes = 1 << 30,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 64,

@@ -125,7 +125,6 @@ static ssize_t recv_next(void *end, void *buf, size_t capacity)
 
 const struct peer bench_peer = {
 	.name = "posixmq",
-	.label = "POSIX message queue",
 	.max_bytes = MESSAGE_BYTES,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 64,

@@ -8,6 +8,7 @@
  * sender trims what all are done with, and waits while too much is left.
  */
 #include "common.h"
+#include "redis.h"
 
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
@@ -275,11 +276,11 @@ static ssize_t recv_next(void *end, void *buf, size_t capacity)
 
 const struct peer bench_peer = {
 	.name = "redis",
-	.label = "Redis streams (unix socket)",
 	.max_bytes = 64 << 20,
 	.waits = PEER_SLEEP,
 	.fan_out = 64,
 	.fan_in = 64,
+	.version = redis_version,
 	.start = start,
 	.stop = stop,
 	.open_send = open_send,

@@ -4,6 +4,7 @@
  * append-only file before it answers (appendfsync always); an append is a
  * pipeline of XADD, whose entries it syncs together.
  */
+#include "redis.h"
 #include "store.h"
 
 #include <hiredis/hiredis.h>
@@ -133,6 +134,7 @@ static int read_all(void *store, int (*call)(void *arg, const void *record, size
 }
 
 const struct store bench_store = { .name = "redis",
+				   .version = redis_version,
 				   .open = open_store,
 				   .append = append,
 				   .read = read_all,

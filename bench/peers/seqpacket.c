@@ -180,7 +180,6 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 
 const struct peer bench_peer = {
 	.name = "seqpacket",
-	.label = "AF_UNIX SOCK_SEQPACKET",
 	.max_bytes = PACKET_BYTES,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 64,

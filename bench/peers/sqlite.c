@@ -83,7 +83,13 @@ static int read_all(void *store, int (*call)(void *arg, const void *record, size
 	return rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : store_error(sqlite3_errmsg(s->db));
 }
 
+static const char *version(void)
+{
+	return sqlite3_libversion();
+}
+
 const struct store bench_store = { .name = "sqlite",
+				   .version = version,
 				   .open = open_store,
 				   .append = append,
 				   .read = read_all,

@@ -203,13 +203,23 @@ static ssize_t recv_one(void *end, void *buf, size_t capacity)
 	}
 }
 
+static const char *version(void)
+{
+	static char text[32];
+	int major, minor, patch;
+
+	zmq_version(&major, &minor, &patch);
+	snprintf(text, sizeof(text), "%d.%d.%d", major, minor, patch);
+	return text;
+}
+
 const struct peer bench_peer = {
 	.name = "zeromq",
-	.label = "ZeroMQ (ipc)",
 	.max_bytes = 1 << 30,
 	.waits = PEER_SPIN | PEER_SLEEP,
 	.fan_out = 64,
 	.fan_in = 64,
+	.version = version,
 	.open_send = open_send,
 	.open_recv = open_recv,
 	.send = send_one,

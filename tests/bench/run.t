@@ -102,7 +102,7 @@ spew("$dir/targets", <<'END');
 rtt.spin.64.vs_limit  <= 1.15  against two lines
 stream.1p1c.64.vs_limit >= 0.72 against a bare ring
 stream.1p2c.64.vs_1p1c >= 0.65 two readers
-idle.cpu_percent      <= 0.1   asleep
+idle.cpu_percent      <= 0.1   asleep, {rtt.spin.64.p99} apart, {no.figure}
 never.measured        <= 1     nothing
 log.write.vs_disk     >= 0.9   a log
 END
@@ -126,6 +126,7 @@ figure rtt.spin.64.vs_limit 1.1 ratio
 curve rtt.spin.64 50 220
 curve rtt.spin.64 99.9 900
 absent gone not built
+peer slow 1.2.3
 END
 	stream => <<'END',
 a line that is no figure
@@ -139,8 +140,6 @@ distrust stream.1p1c.64 the ring is in the way
 END
 	idle => "figure idle.cpu_percent 0.05 %\n",
 );
-
-print "1..80\n";
 
 # ---- everything runs -------------------------------------------------------
 machine();
@@ -188,6 +187,22 @@ if (grep { -x "$_/gnuplot" } split /:/, $ENV{PATH}) {
 } else {
 	print 'ok ', ++$n, " - $_ # SKIP no gnuplot\n" for 'bars_and_curves_are_drawn', 'gnuplot_has_nothing_to_say';
 }
+
+check('a_figure_is_put_into_a_note', $text =~ /asleep, 300 ns apart, what was not measured \|/);
+
+# ---- what was measured --------------------------------------------------------------
+spew("$dir/shmqd", "#!/bin/sh\necho shmqd 9.8.7\n");
+chmod 0755, "$dir/shmqd";
+programs(idle => $good{idle}, rtt => $good{rtt});
+spew("$dir/bench/built.txt", "version 1.2\ncommit abc with changes\ncompiler cc 12\nflags -O2 -g\n");
+$ENV{SHMQ_DAEMON} = "$dir/shmqd";
+run();
+delete $ENV{SHMQ_DAEMON};
+is('the_report_says_what_was_built', join('|', map { $_ // '-' } @{ $json->{build} // {} }{qw(version commit compiler flags supervisor)}),
+	'1.2|abc with changes|cc 12|-O2 -g|shmqd 9.8.7');
+is('it_says_which_peers', join(' ', %{ $json->{peers} // {} }), 'slow 1.2.3');
+check('so_does_the_text', $text =~ /1\.2, commit abc with changes; supervisor shmqd 9\.8\.7/ && $text =~ /\| cc 12 +\|\n.*-O2 -g.*\n.*slow 1\.2\.3/);
+programs(%good);
 
 # ---- options ------------------------------------------------------------------
 run('--strict');
@@ -326,4 +341,5 @@ programs(idle => "#!/bin/sh\necho 'cpu 1000 0 0 0 0 0 0 0' >$root/proc/stat\nech
 run();
 check('what_others_use_is_seen', doubted('*', 'other processes used'));
 check('the_runner_compiles_without_a_warning', `perl -wc bench/run 2>&1` eq "bench/run syntax OK\n");
+print "1..$n\n";
 exit($bad ? 1 : 0);
