@@ -409,7 +409,11 @@ unit_place = $(if $(findstring /user/,$(u)),user,system)/$(basename $(notdir $(u
 D = $(DESTDIR)
 BENCHDIR = $(LIBEXECDIR)/shmq-bench
 
+# One line for each, of a hundred files, but for who asks.
+$(if $(filter 1,$(V)),,.SILENT: install uninstall)
+
 install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
+	$(call say,INST,$(D)$(PREFIX)):
 	install -d $(D)$(BINDIR) $(D)$(LIBDIR)/pkgconfig $(D)$(INCLUDEDIR)
 	install -m 755 $(B)/shmqd $(B)/shmq $(D)$(BINDIR)
 	install -m 644 include/shmq.h $(D)$(INCLUDEDIR)
@@ -441,6 +445,7 @@ install: all bench-programs ## install under DESTDIR and PREFIX (/usr/local)
 	@[ -n "$(D)" ] || /sbin/ldconfig 2>/dev/null || :
 
 uninstall: ## remove what install put there
+	$(call say,UNINST,$(D)$(PREFIX)):
 	rm -rf $(D)$(BENCHDIR) $(D)$(BINDIR)/shmq-bench
 	rm -f $(D)$(PYTHONDIR)/shmq.py
 	rm -f $(foreach u,$(UNITS),$(D)$(SYSTEMDDIR)/$(unit_place)) $(D)$(SYSUSERSDIR)/shmq.conf $(D)$(TMPFILESDIR)/shmq.conf

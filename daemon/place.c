@@ -543,7 +543,7 @@ int place_lock(void *mem, uint64_t bytes, struct shmq__why *why)
 		return shmq__fail(why, SHMQ_EMEMLOCK, "locking %s, %s: %s",
 				  bounds_size(size, bytes), bound.text, bound.fix);
 	if (error == -ENOMEM || error == -EAGAIN)
-		return shmq__fail(why, SHMQ_ENOMEMORY, "locking %s: no memory for its pages",
+		return shmq__fail(why, SHMQ_ENOMEMORY, "no memory to lock %s",
 				  bounds_size(size, bytes));
 	return shmq__fail(why, error, "locking %s: %s", bounds_size(size, bytes),
 			  shmq_strerror(error));

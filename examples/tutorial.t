@@ -35,10 +35,11 @@ while (<$in>) {
 	}
 }
 
-# A line of three dots' character alone is one line of any kind; within a line it is any text.
+# A line of three dots' character alone is any lines, or none; within a line it is any text.
 sub pattern {
 	my ($wanted) = @_;
-	my $re = join '', map { $_ eq "\xe2\x80\xa6" ? '[^\n]*' : quotemeta } split /(\xe2\x80\xa6)/, $wanted;
+	my $re = join '', map { $_ eq "\xe2\x80\xa6\n" ? '(?:.*\n)*' : $_ eq "\xe2\x80\xa6" ? '[^\n]*' : quotemeta }
+		split /(^\xe2\x80\xa6\n|\xe2\x80\xa6)/m, $wanted;
 	$re =~ s/(?:\\ )+/ */g; # columns are as wide as what is in them
 	return qr/^$re$/;
 }

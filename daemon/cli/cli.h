@@ -119,7 +119,8 @@ void opts_fail(const struct command *command, const char *format, ...)
 /* ---- out ------------------------------------------------------------- */
 
 /* shmq: DOING "WHAT": reason (hint: what to do next).  The reason is that of
- * the bus if it has one to add; hint NULL takes the error's usual one.
+ * the bus if it has one; hint NULL takes the error's usual one, unless that reason
+ * says what to do.
  * Returns the exit code the error stands for. */
 int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
 	     const char *hint);
@@ -127,6 +128,12 @@ int out_exit_code(int error);
 
 /* shmq: text.  For what no error code of the library stands for. */
 void out_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* The fall-backs that a topic's note tells of, a line for each and for the way out of it,
+ * labelled in a column so wide. */
+void out_notes(const char *note, int width);
+/* What each of them is, without why: for a table. */
+struct units_text out_note_heads(const char *note);
 
 /* Write out what stdout holds.  0, or -errno. */
 int out_flush(void);

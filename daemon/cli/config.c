@@ -18,7 +18,7 @@ struct config_options {
 
 static const struct opt options[] = {
 	{ "json", .kind = OPT_SET, OPT_AT(struct config_options, json), .value = 1,
-	  .help = "print one JSON object for each setting" },
+	  .help = "print one JSON array, an object for each setting" },
 };
 
 /* The supervisor's program knows the file: named, beside this one, or on PATH. */
@@ -105,7 +105,7 @@ static void print_text(const char *sign, const char *const field[4])
 		       later);
 }
 
-static void print_json(const char *sign, const char *const field[4])
+static json_t *setting_json(const char *sign, const char *const field[4])
 {
 	json_t *object = json_object();
 
@@ -117,7 +117,26 @@ static void print_json(const char *sign, const char *const field[4])
 	json_put_text(object, "value", field[3]);
 	if (*sign == '+')
 		json_put(object, "at_next_start", json_boolean(!strcmp(sign, "+start")));
-	json_print(object);
+	return object;
+}
+
+/* Behind the settings themselves, of which JSON makes one value. */
+static void report(const struct config_options *o, const char *which, int is_quiet, size_t count,
+		   json_t *all)
+{
+	if (o->json && is_quiet) {
+		json_t *object = json_object();
+
+		json_put_u64(object, "settings", count);
+		json_print(object);
+	} else if (o->json) {
+		json_print(json_incref(all));
+	} else if (is_quiet) {
+		printf("%zu %s, no mistake\n", count, units_plural(count, "setting", "settings"));
+	} else if (!count && strcmp(which, "diff") != 0) {
+		out_say("no setting is made: all have their defaults (hint: man shmqd.conf)");
+	}
+	json_decref(all);
 }
 
 static int show(const struct cli *cli, const struct config_options *o, const char *which,
@@ -127,30 +146,34 @@ static int show(const struct cli *cli, const struct config_options *o, const cha
 	char *line = NULL;
 	const char *field[FIELDS_MAX];
 	size_t room = 0, count = 0;
+	json_t *all;
 	FILE *in;
 	pid_t pid;
 
 	in = ask(cli, which, file, &pid);
 	if (!in)
 		return CLI_FAILURE;
+	all = json_array();
 	for (; getline(&line, &room, in) > 0; count++) {
 		split(line, field);
 		if (!is_quiet && o->json)
-			print_json(has_sign ? field[0] : "", field + has_sign);
+			json_array_append_new(all, setting_json(has_sign ? field[0] : "",
+								field + has_sign));
 		else if (!is_quiet)
 			print_text(has_sign ? field[0] : "", field + has_sign);
 	}
 	free(line);
 	fclose(in);
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return CLI_FAILURE;
-	if (WEXITSTATUS(status))
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status)) {
+		json_decref(all);
+		if (!WIFEXITED(status))
+			return CLI_FAILURE;
 		return WEXITSTATUS(status) == 127 ?
 			       out_fail(NULL, -ENOENT, "starting", find_daemon(),
 					"install shmqd or set SHMQ_DAEMON") :
 			       WEXITSTATUS(status);
-	if (is_quiet && !o->json)
-		printf("%zu settings, no mistake\n", count);
+	}
+	report(o, which, is_quiet, count, all);
 	return CLI_OK;
 }
 

@@ -49,21 +49,20 @@ static void print_text(const char *topic, enum outcome outcome, const struct shm
 	printf("%s: %s\n", topic, outcomes[outcome]);
 	if (outcome == EXISTED)
 		return;
-	printf("  rings    %s, %s pages, node %s\n", units_exact(plan->ring_bytes).s,
+	printf("  rings    %s, %s pages, node %s\n", units_size(plan->ring_bytes).s,
 	       units_size(plan->page_bytes).s, units_node(plan->node).s);
-	printf("  control  %s\n", units_exact(plan->control_bytes).s);
-	printf("  bus      grows by %s%s\n", units_exact(plan->growth_bytes).s,
+	printf("  control  %s\n", units_size(plan->control_bytes).s);
+	printf("  bus      grows by %s%s\n", units_size(plan->growth_bytes).s,
 	       !plan->growth_bytes                    ? ", its pools have room" :
 	       plan->growth_bytes == plan->ring_bytes ? "" :
 							", its pools by whole chunks");
 	if (plan->arena_bytes)
 		printf("  arena    %s for each publisher, when it opens\n",
-		       units_exact(plan->arena_bytes).s);
+		       units_size(plan->arena_bytes).s);
 	printf("  from     %s\n", plan->source);
 	printf("  depth    %s messages per partition, up to %s inline\n",
 	       units_count(plan->depth).s, units_size(plan->inline_bytes).s);
-	if (plan->note[0])
-		printf("  note     %s\n", plan->note);
+	out_notes(plan->note, 9);
 }
 
 static void report(const struct create *create, const char *topic, enum outcome outcome,

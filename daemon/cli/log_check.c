@@ -136,7 +136,7 @@ static void report_repair(struct check *c, const struct shmq_log_verdict *v)
 	} else if (!c->quiet) {
 		printf("%s: %" PRIu64 " %s, %s set aside, %" PRIu64 " %s made anew\n", c->operand,
 		       v->segments, units_plural(v->segments, "segment", "segments"),
-		       units_exact(v->cut_bytes).s, v->indexes,
+		       units_size(v->cut_bytes).s, v->indexes,
 		       units_plural(v->indexes, "index", "indexes"));
 	}
 }

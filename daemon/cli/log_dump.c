@@ -219,7 +219,7 @@ static int conclude(struct dump *d)
 	if (!d->as_people_like && !d->quiet)
 		out_say("read from the log of \"%s\": %" PRIu64 " %s, %s, %" PRIu64 " lost",
 			d->operand, d->done, units_plural(d->done, "message", "messages"),
-			units_exact(d->bytes).s, d->loss.lost);
+			units_size(d->bytes).s, d->loss.lost);
 	return d->loss.lost && d->code == CLI_OK ? CLI_LOST : d->code;
 }
 

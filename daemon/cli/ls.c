@@ -49,7 +49,8 @@ static void print_details(const struct topics *topics)
 		table_add(&table, "%u", topic->subscribers);
 		table_add(&table, "%s", units_count(topic->head).s);
 		table_add(&table, "%s%s%s", topic->ended ? "removed, still open" : "",
-			  topic->ended && topic->note[0] ? "; " : "", topic->note);
+			  topic->ended && topic->note[0] ? ", " : "",
+			  out_note_heads(topic->note).s);
 	}
 	table_print(&table, "");
 	table_clear(&table);

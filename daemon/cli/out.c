@@ -80,30 +80,44 @@ static const char *usual_hint(int error)
 	return i < ARRAY_COUNT(answers) ? answers[i].hint : NULL;
 }
 
-static int ends_with(const char *text, const char *end)
+/* What the bus says of a call that it refused; publish and receive leave the line of an
+ * older call there. */
+static const char *line_of(const struct cli *cli, int error)
 {
-	size_t length = strlen(text), of_end = strlen(end);
-
-	return length >= of_end && !strcmp(text + length - of_end, end);
+	if (!cli || (error <= SHMQ_EFULL && error >= SHMQ_EEVICTED) || error == SHMQ_ESTALLED)
+		return "";
+	return shmq_bus_error(cli->bus);
 }
 
+/* Where the bus knows the way out, it stands behind a colon; but so does the kernel's
+ * reason. */
+static int says_way_out(const char *line)
+{
+	const char *colon = strstr(line, ": "), *last = NULL;
+	int error;
+
+	for (; colon; colon = strstr(last, ": "))
+		last = colon + 2;
+	for (error = 1; last && error < 200; error++)
+		if (!strcmp(last, shmq_strerror(-error)))
+			return 0;
+	return last != NULL;
+}
+
+/* The line says what happened, of this topic or that; without one the error's text
+ * does. */
 int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
 	     const char *hint)
 {
-	const char *detail = cli ? shmq_bus_error(cli->bus) : "";
-	const char *reason = shmq_strerror(error);
+	const char *line = line_of(cli, error);
 
-	/* Where the bus knows the way out, it stands behind a colon. */
-	if (!hint && !strstr(detail, ": "))
+	if (!hint && !says_way_out(line))
 		hint = usual_hint(error);
 	fflush(stdout);
 	fprintf(stderr, "shmq: %s", doing);
 	if (what)
 		fprintf(stderr, " \"%s\"", what);
-	if (!ends_with(detail, reason))
-		fprintf(stderr, ": %s", reason);
-	if (detail[0])
-		fprintf(stderr, ": %s", detail);
+	fprintf(stderr, ": %s", line[0] ? line : shmq_strerror(error));
 	if (hint)
 		fprintf(stderr, " (hint: %s)", hint);
 	fputc('\n', stderr);
@@ -120,6 +134,56 @@ void out_say(const char *format, ...)
 	vfprintf(stderr, format, ap);
 	va_end(ap);
 	fputc('\n', stderr);
+}
+
+/* ---- notes ----------------------------------------------------------- */
+
+/* "4 KiB pages: needs 4 hugepages of 2 MiB, 0 free: echo 4 > /sys/...; not locked: ..."
+ * The next one, of which *text points behind: how long it is, and where its way out
+ * begins, if it has one. */
+static size_t next_note(const char **text, const char **note, size_t *way_out)
+{
+	const char *end = strstr(*text, "; ");
+	size_t length = end ? (size_t)(end - *text) : strlen(*text), i, colons = 0;
+
+	*note = *text;
+	*way_out = 0;
+	for (i = 0; i + 1 < length; i++)
+		if ((*text)[i] == ':' && (*text)[i + 1] == ' ' && colons++)
+			*way_out = i;
+	*text += length + (end ? 2 : 0);
+	return length;
+}
+
+void out_notes(const char *note, int width)
+{
+	const char *one;
+	size_t length, way_out;
+
+	while (*note) {
+		length = next_note(&note, &one, &way_out);
+		printf("  %-*s%.*s\n", width, "note", (int)(way_out ? way_out : length), one);
+		if (way_out)
+			printf("  %-*s%.*s\n", width, "hint", (int)(length - way_out - 2),
+			       one + way_out + 2);
+	}
+}
+
+struct units_text out_note_heads(const char *note)
+{
+	struct units_text heads = { "" };
+	const char *one;
+	size_t length, way_out, used = 0, head;
+
+	while (*note) {
+		length = next_note(&note, &one, &way_out);
+		for (head = 0; head < length && one[head] != ':'; head++)
+			;
+		if (used < sizeof(heads.s))
+			used += (size_t)snprintf(heads.s + used, sizeof(heads.s) - used, "%s%.*s",
+						 used ? ", " : "", (int)head, one);
+	}
+	return heads;
 }
 
 int out_flush(void)

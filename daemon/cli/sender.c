@@ -193,7 +193,7 @@ static void summarise(const struct sender *sender, const struct sender_report *r
 
 	if (report->verbose)
 		out_say("published to \"%s\": %" PRIu64 " sent, %" PRIu64 " dropped, %s in %s, %s",
-			sender->topic, sender->sent, sender->dropped, units_exact(sender->bytes).s,
+			sender->topic, sender->sent, sender->dropped, units_size(sender->bytes).s,
 			units_duration(ns).s, units_rate(rate).s);
 	if (!report->json)
 		return;

@@ -57,13 +57,13 @@ static const struct opt_word compressions[] = { { "zstd", 3 }, { NULL, 0 } };
 
 /* Zero means the default in the API, so it is no value here. */
 const struct opt shape_options[] = {
-	{ "depth", .kind = OPT_SIZE, AT(depth), .arg = "SIZE", .min = 1,
+	{ "depth", .kind = OPT_SIZE, AT(depth), .arg = "SIZE", .min = 1, .max = UINT64_C(1) << 32,
 	  .help = "slots per partition, 1k to 4G, rounded up to a\npower of two (8k)" },
-	{ "slot", .kind = OPT_SIZE, AT(slot_bytes), .arg = "SIZE", .min = 1,
+	{ "slot", .kind = OPT_SIZE, AT(slot_bytes), .arg = "SIZE", .min = 64, .max = 4096,
 	  .help = "64 to 4096, a power of two (128)" },
-	{ "max", .kind = OPT_SIZE, AT(max_message_bytes), .arg = "SIZE", .min = 1,
+	{ "max", .kind = OPT_SIZE, AT(max_message_bytes), .arg = "SIZE", .min = 1, .max = 1 << 30,
 	  .help = "largest message, up to 1GiB (what fits a slot)" },
-	{ "partitions", .kind = OPT_COUNT, AT(partitions), .arg = "N", .min = 1,
+	{ "partitions", .kind = OPT_COUNT, AT(partitions), .arg = "N", .min = 1, .max = 4096,
 	  .help = "1 to 4096 (1)" },
 	{ "exclusive", .kind = OPT_SET, AT(mode), .value = SHMQ_EXCLUSIVE,
 	  .help = "one publisher at a time, the fastest (default)" },
@@ -102,8 +102,8 @@ const struct opt shape_options[] = {
 		  "never, every so often (default), after so much,\nat once" },
 	{ "sync-after", .kind = OPT_DURATION, AT(sync_ns), .arg = "TIME", .min = 1,
 	  .help = "how often: sync interval (1s), batch (5ms)" },
-	{ "segment", .kind = OPT_SIZE, AT(segment_bytes), .arg = "SIZE", .min = 1,
-	  .help = "of the log's files, 1MiB to 1TiB (1GiB)" },
+	{ "segment", .kind = OPT_SIZE, AT(segment_bytes), .arg = "SIZE", .min = 1 << 20,
+	  .max = UINT64_C(1) << 40, .help = "of the log's files, 1MiB to 1TiB (1GiB)" },
 	{ "retain", .kind = OPT_SIZE, AT(retain_bytes), .arg = "SIZE", .min = 1,
 	  .help = "of each partition's log; older files are removed\n(all are kept)" },
 	{ "retain-for", .kind = OPT_DURATION, AT(retain_ns), .arg = "TIME", .min = 1,

@@ -144,17 +144,16 @@ static void print_shape(const struct shmq_topic_info *topic, double rate)
 	printf("  shape        %u %s of %" PRIu64 " slots of %u bytes\n", topic->partitions,
 	       units_plural(topic->partitions, "partition", "partitions"), topic->depth,
 	       topic->slot_bytes);
-	printf("  messages     up to %s, %u bytes inline\n",
-	       units_exact(topic->max_message_bytes).s, topic->inline_bytes);
+	printf("  messages     up to %s, %s inline\n", units_size(topic->max_message_bytes).s,
+	       units_size(topic->inline_bytes).s);
 	printf("  stamps       %s%s\n", stamps(topic->flags),
 	       topic->flags & SHMQ_TOPIC_SPIN_ONLY ? "; spin-only, nobody sleeps" : "");
 	printf("  memory       %s, %s pages, node %s (asked %s), %s\n",
-	       units_exact(topic->ring_bytes).s, units_size(topic->page_bytes).s,
+	       units_size(topic->ring_bytes).s, units_size(topic->page_bytes).s,
 	       topic->node_actual ? units_node(topic->node_actual).s : "mixed",
 	       units_node(topic->node_asked).s, topic->locked ? "locked" : "not locked");
 	print_log(topic);
-	if (topic->note[0])
-		printf("  note         %s\n", topic->note);
+	out_notes(topic->note, 13);
 	printf("  head         %" PRIu64, topic->head);
 	printf(rate < 0 ? "\n" : ", %s\n", units_rate(rate).s);
 	print_stats(&topic->stats);

@@ -9,12 +9,14 @@
 struct stop {
 	unsigned flags;
 	int64_t timeout_ns;
-	int json;
+	int if_running, json;
 };
 
 static const struct opt options[] = {
 	{ "force", .letter = 'f', .kind = OPT_OR, OPT_AT(struct stop, flags), .value = SHMQ_FORCE,
 	  .help = "stop while clients are attached: all topics end" },
+	{ "if-running", .kind = OPT_SET, OPT_AT(struct stop, if_running), .value = 1,
+	  .help = "that none runs is fine" },
 	{ "timeout", .kind = OPT_DURATION, OPT_AT(struct stop, timeout_ns), .arg = "TIME",
 	  .help = "how long to wait for its exit (10s)" },
 	{ "json", .kind = OPT_SET, OPT_AT(struct stop, json), .value = 1,
@@ -49,13 +51,38 @@ static int wait_for_exit(int process, int64_t timeout_ns)
 	return rc > 0 ? 0 : SHMQ_ETIMEOUT;
 }
 
-static void print_json(const char *bus)
+static int report(const struct stop *stop, const char *bus, int is_stopped)
 {
-	json_t *object = json_object();
+	json_t *object;
 
+	if (!stop->json)
+		return CLI_OK;
+	object = json_object();
 	json_put_text(object, "bus", bus);
-	json_put(object, "stopped", json_true());
+	json_put(object, "stopped", json_boolean(is_stopped));
 	json_print(object);
+	return CLI_OK;
+}
+
+/* 0: there is none, which is said unless it is fine. */
+static int open_bus(struct cli *cli, const struct stop *stop, const char *name, int *code)
+{
+	struct shmq_bus_options how = { .size = sizeof(how),
+					.runtime_dir = cli->runtime_dir,
+					.client_name = cli->client_name };
+	int rc = shmq_bus_open(cli->bus_name, &how, &cli->bus);
+
+	if (rc == 0)
+		return 1;
+	cli->bus = NULL;
+	if (rc != SHMQ_ENODAEMON)
+		*code = out_fail(cli, rc, "stopping bus", name, NULL);
+	else if (stop->if_running)
+		*code = report(stop, name, 0);
+	else
+		*code = out_fail(NULL, rc, "stopping bus", name,
+				 "--if-running takes that for done");
+	return 0;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -67,14 +94,12 @@ static int run(struct cli *cli, int argc, char **argv)
 	};
 	int first = opts_parse(&cmd_stop, OPTS_PERMUTE, argc, argv, groups, ARRAY_COUNT(groups));
 	const char *name = cli->bus_name ? cli->bus_name : "default";
-	int process, rc;
+	int process, rc, code;
 
 	if (first != argc)
 		opts_fail(&cmd_stop, "stop takes no operand (hint: --bus names the bus)");
-	cli->start = SHMQ_START_NEVER;
-	rc = cli_open(cli);
-	if (rc != CLI_OK)
-		return rc;
+	if (!open_bus(cli, &stop, name, &code))
+		return code;
 	process = open_process(cli);
 	rc = shmq_bus_stop(cli->bus, stop.flags);
 	if (rc < 0) {
@@ -86,15 +111,14 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (rc)
 		return out_fail(NULL, rc, "waiting for the exit of bus", name,
 				"shmqd's log says what it is at");
-	if (stop.json)
-		print_json(name);
-	return CLI_OK;
+	return report(&stop, name, 1);
 }
 
 const struct command cmd_stop = {
 	"stop",
 	"[OPTION]...",
 	"Stop the supervisor of the bus",
-	"Refuses while other clients are attached, unless --force.  Never starts one.\n",
+	"Refuses while other clients are attached, unless --force.  Never starts one: if none\n"
+	"runs the exit code is 5, or with --if-running 0.\n",
 	run,
 };

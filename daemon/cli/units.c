@@ -172,19 +172,6 @@ struct units_text units_size(uint64_t bytes)
 	return scaled((double)bytes, 1024, suffixes);
 }
 
-struct units_text units_exact(uint64_t bytes)
-{
-	struct units_text text;
-
-	struct units_text human = units_size(bytes);
-
-	if (bytes < 1024)
-		snprintf(text.s, sizeof(text.s), "%" PRIu64 " bytes", bytes);
-	else
-		snprintf(text.s, sizeof(text.s), "%" PRIu64 " bytes (%.40s)", bytes, human.s);
-	return text;
-}
-
 struct units_text units_duration(int64_t ns)
 {
 	static const char *const suffixes[] = { " ns", " us", " ms", " s", NULL };

@@ -68,14 +68,30 @@ static uint64_t largest(const struct opt *option)
 	return option->bytes == 8 ? UINT64_MAX : (uint64_t)INT32_MAX - 1;
 }
 
+/* As it would be written: 1G of a size, for which that is shorter. */
+static struct units_text bound_text(const struct opt *option, uint64_t bound)
+{
+	static const char letters[] = "kMGT";
+	struct units_text text;
+	unsigned i = 0;
+
+	if (option->kind == OPT_SIZE)
+		for (; i < sizeof(letters) - 1 && bound && bound % 1024 == 0; i++)
+			bound /= 1024;
+	snprintf(text.s, sizeof(text.s), "%" PRIu64 "%.1s", bound, i ? &letters[i - 1] : "");
+	return text;
+}
+
 static int check_range(const struct opt *option, const char *text, uint64_t value, char *why)
 {
 	if (value < option->min && option->kind == OPT_DURATION)
 		return refuse(why, "must be longer than 0");
 	if (value < option->min)
-		return refuse(why, "must be at least %" PRIu64 ", not %.64s", option->min, text);
+		return refuse(why, "must be at least %s, not %.64s",
+			      bound_text(option, option->min).s, text);
 	if (value > largest(option))
-		return refuse(why, "may be at most %" PRIu64 ", not %.64s", largest(option), text);
+		return refuse(why, "may be at most %s, not %.64s",
+			      bound_text(option, largest(option)).s, text);
 	return 0;
 }
 

@@ -86,7 +86,6 @@ int units_parse_duration(const char *text, int64_t *out);
 int units_parse_rate(const char *text, double *out);
 
 struct units_text units_size(uint64_t bytes);    /* 1.5 MiB */
-struct units_text units_exact(uint64_t bytes);   /* 1572864 bytes (1.5 MiB) */
 struct units_text units_duration(int64_t ns);    /* 1.5 s, 2 h 3 min */
 struct units_text units_rate(double per_second); /* 12.3k/s */
 struct units_text units_count(uint64_t count);   /* 1572864 */

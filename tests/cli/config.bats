@@ -39,9 +39,19 @@ conf() { # text of the bus's configuration
 allow = a.# publish uid:1
 topic "a": depth = 2k' ]
 	run -0 shmq config show --json
-	[ "${lines[2]}" = '{"section":"topic","title":"a","setting":"depth","value":"2k"}' ]
+	[ "$(json 'scalar @$_' <<<"$output")" = 3 ]
+	has "$output" ',{"section":"topic","title":"a","setting":"depth","value":"2k"}]'
 	run -0 shmq config show "$XDG_CONFIG_HOME/shmq/$SHMQ_BUS.conf"
 	[ "$output" = 'linger = 3s' ]
+}
+
+@test "nothing_is_said_in_json_too" {
+	run -0 --separate-stderr shmq config show
+	[ -z "$output" ]
+	has "$stderr" 'no setting is made: all have their defaults (hint: '
+	[ "$(shmq config show --json)" = '[]' ]
+	[ "$(shmq config diff --json)" = '[]' ]
+	[ "$(shmq config check --json)" = '{"settings":0}' ]
 }
 
 @test "diff_and_reload_say_what_changes" {
@@ -55,7 +65,7 @@ topic "a": depth = 2k' ]
 + linger = 3s
 + log = /tmp/x (when the bus is started next)' ]
 	run -0 shmq config diff --json
-	[ "${lines[1]}" = '{"change":"+","section":"","title":"","setting":"linger","value":"3s","at_next_start":false}' ]
+	has "$output" ',{"change":"+","section":"","title":"","setting":"linger","value":"3s","at_next_start":false},'
 	run -0 shmq reload
 	[ "$output" = '2 settings changed
 linger: 2s -> 3s

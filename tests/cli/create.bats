@@ -8,8 +8,8 @@ field() { # TOPIC EXPRESSION: of stat --json
 @test "create_says_how_many_bytes_and_from_where" {
 	run -0 shmq create md.trades
 	has "$output" "md.trades: created"
-	grep -Eq 'rings +[0-9]+ bytes' <<<"$output"
-	grep -Eq 'bus +grows by [0-9]+ bytes' <<<"$output"
+	grep -Eq 'rings +[0-9.]+ MiB, ' <<<"$output"
+	grep -Eq 'bus +grows by [0-9.]+ ([KM]i)?B' <<<"$output"
 	grep -Eq 'from +[^ ]' <<<"$output"
 	[ "$(shmq ls)" = md.trades ]
 }
@@ -134,6 +134,18 @@ field() { # TOPIC EXPRESSION: of stat --json
 		is_said_well "$output"
 	done
 	[ -z "$(shmq ls)" ]
+}
+
+@test "a_fall_back_and_the_way_out_of_it_have_a_line_each_and_a_table_has_neither" {
+	run -0 prlimit --memlock=1:1 setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock \
+		"$BIN/shmqd" --bus "$SHMQ_BUS" 3>&-
+	run -0 shmq create t
+	grep -Eq '^  note +not locked: the memlock limit is 1 B with .* locked$' <<<"$output"
+	grep -Eq '^  hint +raise ulimit -l' <<<"$output"
+	run -0 shmq stat t
+	grep -Eq '^  hint +raise ulimit -l' <<<"$output"
+	run -0 shmq ls --long
+	[[ ${lines[0]} == *" NOTE" && ${lines[1]} == *"  not locked" ]]
 }
 
 @test "memory_that_is_not_there_is_exit_7_without_effect" {

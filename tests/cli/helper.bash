@@ -123,5 +123,5 @@ has() { # TEXT PATTERN
 
 # Every error says what to do next, in a hint or, by the bus, behind a colon.
 is_said_well() {
-	[[ $1 == "shmq: "*": "*"(hint: "*")"* || $1 == "shmq: "*": "*": "*": "* ]] || fail "voice: $1"
+	[[ $1 == "shmq: "*": "*"(hint: "*")"* || $1 == "shmq: "*": "*": "* ]] || fail "voice: $1"
 }

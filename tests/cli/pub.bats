@@ -190,7 +190,7 @@ received() { # what stands in the ring, as JSON lines
 	shmq create t -q
 	run -0 --separate-stderr shmq pub t -v < <(seq 5)
 	[ -z "$output" ]
-	[[ $stderr == 'shmq: published to "t": 5 sent, 0 dropped, 5 bytes in '* ]]
+	[[ $stderr == 'shmq: published to "t": 5 sent, 0 dropped, 5 B in '* ]]
 	run -0 --separate-stderr shmq pub t < <(seq 5)
 	[ -z "$stderr" ]
 }

@@ -33,7 +33,7 @@ load helper
 		'4 KiB pages' 'head         10' 'exclusive'; do
 		has "$output" "$text"
 	done
-	grep -Eq 'memory .* bytes .* node ([0-9]+|mixed) \(asked any\), (not )?locked' <<<"$output"
+	grep -Eq 'memory .* KiB pages, node ([0-9]+|mixed) \(asked any\), (not )?locked' <<<"$output"
 	grep -Eq '^ +0 +0 +' <<<"$output"
 	grep -Eq '^ +1 +10 +0 +0 +' <<<"$output"
 }

@@ -20,9 +20,16 @@ load helper
 
 @test "stop_without_supervisor_is_exit_5_and_starts_none" {
 	run -5 shmq stop
-	is_said_well "$output"
-	has "$output" "shmqd --bus $SHMQ_BUS --runtime-dir $SHMQ_RUNTIME_DIR"
+	[ "$output" = "shmq: stopping bus \"$SHMQ_BUS\": no supervisor is running on this bus (hint: --if-running takes that for done)" ]
 	[ ! -e "$SHMQ_RUNTIME_DIR/$SHMQ_BUS.sock" ]
+}
+
+@test "that_none_runs_is_fine_to_who_says_so" {
+	run -0 shmq stop --if-running
+	[ -z "$output" ]
+	[ "$(shmq stop --if-running --json)" = "{\"bus\":\"$SHMQ_BUS\",\"stopped\":false}" ]
+	shmq create t -q
+	[ "$(shmq stop --if-running --json | json '$_->{stopped}')" = true ]
 }
 
 @test "stop_with_clients_attached_is_exit_6" {

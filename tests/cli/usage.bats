@@ -123,6 +123,24 @@ load helper
 	END
 }
 
+@test "what_went_wrong_is_said_once_with_what_to_do" {
+	shmq create t -q
+	while IFS='|' read -r arguments words; do
+		run shmq $arguments
+		[[ ${lines[0]} == "shmq: "$words ]] || fail "$arguments: ${lines[0]}"
+	done <<-'END'
+		create t|creating "t": topic "t" exists already (hint: *)
+		stat u|looking at "u": there is no topic "u" (hint: *)
+		create a..b|creating "a..b": byte 3 of the topic name ends an empty word: words are separated by single dots
+		create a --slot 100|creating "a": slot bytes must be a power of two from 64 to 4096 (hint: *)
+		create a --max 1T|--max may be at most 1G, not 1T
+		create a --log block --segment 2k|--segment must be at least 1M, not 2k
+		create a --partitions 5k|--partitions may be at most 4096, not 5k
+		create a --depth 4G --slot 4096|creating "a": asked for 16.0 TiB, *: ask for less depth or *
+		--runtime-dir /proc/x ls|attaching to bus "*": making runtime directory /proc/x: No such file or directory (hint: *)
+	END
+}
+
 @test "a_misspelt_word_is_answered_with_the_one_that_is_near" {
 	while IFS='|' read -r arguments words; do
 		run -2 shmq $arguments

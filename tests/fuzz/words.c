@@ -149,7 +149,7 @@ static void parse_units(const char *text)
 	if (!WITHIN(STEPS, units_parse_count(text, &count)))
 		CHECK(*units_count(count).s);
 	if (!WITHIN(STEPS, units_parse_size(text, &size)))
-		CHECK(*units_size(size).s && *units_exact(size).s);
+		CHECK(*units_size(size).s);
 	if (!WITHIN(STEPS, units_parse_duration(text, &ns))) {
 		CHECK_GE(ns, SHMQ_FOREVER);
 		CHECK(*units_duration(ns).s);

@@ -9,6 +9,9 @@ check() { # name, command...
 	shift
 	if "$@" >&2; then echo "ok $n - $name"; else failed=1 && echo "not ok $n - $name"; fi
 }
+# What make says of itself is a line of 80 columns, whatever it does.
+is_brief() { ! grep -q '.\{200\}' "$dir/said" && ! grep -q 'install -m' "$dir/said" && grep -q 'INST .*/stage/usr' "$dir/said"; }
+loud_make() { MAKEFLAGS= ${MAKE:-make} "$@" DESTDIR="$dir/stage" PREFIX=/usr >"$dir/said" 2>&1; }
 quiet_make() { MAKEFLAGS= ${MAKE:-make} -s "$@" DESTDIR="$dir/stage" PREFIX=/usr >&2; }
 
 cat >"$dir/t.c" <<'END'
@@ -47,8 +50,9 @@ verified() {
 }
 
 umask 077
-echo 1..15
-check install_succeeds quiet_make install
+echo 1..16
+check install_succeeds loud_make install
+check it_says_so_in_a_line is_brief
 check a_c11_program_compiles compile "${CC:-cc}" -std=c11
 check it_runs_against_the_installed_library runs
 check it_needs_the_versioned_name needs
