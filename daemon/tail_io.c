@@ -33,6 +33,8 @@ struct tail_io {
 	size_t buffer_bytes;
 	unsigned buffer_count, free_count;
 	char *pool, **free;
+	const void *turn;       /* whose it is, or NULL */
+	int is_awaited;         /* and was given no buffer when he asked */
 	int is_registered;      /* the kernel has the pool mapped */
 	unsigned entries;       /* of the queue, taken by what is under way */
 	unsigned count;         /* of operations, started and not reported */
@@ -65,9 +67,30 @@ static int make_pool(struct tail_io *io)
 	return 0;
 }
 
-char *tail_io_take(struct tail_io *io)
+char *tail_io_take(struct tail_io *io, const void *user)
 {
+	int has_turn = io->turn && user == io->turn;
+
+	if (io->is_awaited && !has_turn)
+		return NULL;
+	if (has_turn)
+		io->is_awaited = !io->free_count;
 	return io->free_count ? io->free[--io->free_count] : NULL;
+}
+
+int tail_io_take_turn(struct tail_io *io, const void *user)
+{
+	if (!io->turn)
+		io->turn = user;
+	return io->turn == user;
+}
+
+void tail_io_end_turn(struct tail_io *io, const void *user)
+{
+	if (io->turn != user)
+		return;
+	io->turn = NULL;
+	io->is_awaited = 0;
 }
 
 void tail_io_give(struct tail_io *io, char *buffer)

@@ -38,10 +38,17 @@ enum tail_io_kind tail_io_kind(const struct tail_io *io); /* never AUTO */
 size_t tail_io_buffer_bytes(const struct tail_io *io);
 unsigned tail_io_buffer_count(const struct tail_io *io);
 
-/* A buffer, aligned to pages, of any content; or NULL: all are taken. */
-char *tail_io_take(struct tail_io *io);
+/* A buffer, aligned to pages, of any content; or NULL: all are taken, or the next is
+ * for who has the turn. */
+char *tail_io_take(struct tail_io *io, const void *user);
 void tail_io_give(struct tail_io *io, char *buffer);
 unsigned tail_io_free_count(const struct tail_io *io); /* of the buffers */
+
+/* Who gives none back before he has been given more takes the turn first: 1, he has it
+ * until he ends it; 0, another one has.  So not all buffers are held by those who wait
+ * for one. */
+int tail_io_take_turn(struct tail_io *io, const void *user);
+void tail_io_end_turn(struct tail_io *io, const void *user);
 
 /* One operation.  It belongs to its user, who sets `done`, and is not
  * touched between a start and its done(). */

@@ -48,7 +48,7 @@ static int resume_segment(struct tail_writer *w, const struct tail_resume *resum
 static int prepare(struct tail_writer *w, const struct tail_resume *resume)
 {
 	struct log_owner owner = { .partition = w->layout.partition };
-	unsigned count = tail_io_buffer_count(w->io), i;
+	unsigned count = tail_io_buffer_count(w->io) + 1, i; /* one asks for more than there are */
 	int error;
 
 	w->layout.dir = fcntl(w->layout.dir, F_DUPFD_CLOEXEC, 0);

@@ -24,6 +24,7 @@ struct run {
 	int is_direct; /* the file was, when it was sent */
 	int has_sync;  /* and is_syncing of its segment is its own */
 	int overlaps;  /* its first block is the last one of the run before */
+	int is_aside;  /* `mem` is its own, and ends where it is used to */
 	char *mem;
 	size_t used;
 	uint64_t number;    /* one more than that of the run before */
@@ -47,6 +48,7 @@ struct tail_writer {
 	struct run *run, *all;         /* that fills, the last one, or NULL; their memory */
 	uint64_t numbers, written_run; /* of runs: the last one, the last one written */
 	unsigned unsent;               /* runs that are FULL */
+	unsigned aside;                /* ... that have given their buffers back */
 
 	uint64_t off, next_seq, max_ts; /* where the next byte goes; of the next record */
 	uint64_t ended_seq;             /* end_seq of the last run that fills no more */

@@ -2,6 +2,7 @@
 #include "tail_priv.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void on_written(struct tail_op *op, int error);
@@ -9,8 +10,12 @@ static void on_written(struct tail_op *op, int error);
 struct run *tail_run_begin(struct tail_writer *w)
 {
 	struct run *run = TAILQ_FIRST(&w->spare);
-	char *mem = run ? tail_io_take(w->io) : NULL;
+	char *mem;
 
+	/* What a failed write has left goes first, unless it is to be completed. */
+	if (!run || w->error || (w->aside && !w->big.held))
+		return NULL;
+	mem = tail_io_take(w->io, w);
 	if (!mem)
 		return NULL;
 	TAILQ_REMOVE(&w->spare, run, link);
@@ -46,11 +51,20 @@ void tail_run_end(struct tail_writer *w)
 	w->run = NULL;
 }
 
+static void give_up_memory(struct tail_writer *w, struct run *run)
+{
+	if (run->is_aside)
+		free(run->mem);
+	else if (run->mem)
+		tail_io_give(w->io, run->mem);
+	w->aside -= (unsigned)run->is_aside;
+	run->is_aside = 0;
+	run->mem = NULL;
+}
+
 void tail_run_drop(struct tail_writer *w, struct run *run)
 {
-	if (run->mem)
-		tail_io_give(w->io, run->mem);
-	run->mem = NULL;
+	give_up_memory(w, run);
 	run->segment->run_count--;
 	if (run->state == RUN_FULL)
 		w->unsent--;
@@ -61,6 +75,11 @@ void tail_run_drop(struct tail_writer *w, struct run *run)
 }
 
 /* ---- writes ---------------------------------------------------------------- */
+
+static size_t whole_blocks(size_t bytes)
+{
+	return (bytes + LOG_BLOCK - 1) & ~(size_t)(LOG_BLOCK - 1);
+}
 
 /* The sync goes with the write, which it covers alone: so if all before is
  * synced, and nothing else of the segment is on its way. */
@@ -75,7 +94,7 @@ static int takes_sync_along(const struct tail_writer *w, const struct run *run)
 
 static void send_run(struct tail_writer *w, struct run *run)
 {
-	size_t bytes = (run->used + LOG_BLOCK - 1) & ~(size_t)(LOG_BLOCK - 1);
+	size_t bytes = whole_blocks(run->used);
 	struct tail_segment *s = run->segment;
 
 	if (run->number >= w->before.number)
@@ -120,6 +139,34 @@ void tail_run_send(struct tail_writer *w)
 	}
 }
 
+/* A disk that takes nothing now may take nothing for long, and the buffers are not this
+ * writer's alone: what it has in them is put aside.  It is not much, as nothing comes
+ * behind it: no more than there are buffers, nor than the ring of publishers that wait.
+ * Without memory for it a buffer is kept. */
+static void put_aside(struct tail_writer *w)
+{
+	struct run *run;
+	void *mem;
+
+	if (w->run)
+		tail_run_end(w);
+	w->can_take_back = 0;
+	tail_io_end_turn(w->io, w);
+	TAILQ_FOREACH (run, &w->runs, link) {
+		if (!run->mem || run->is_aside || run->state == RUN_SENT ||
+		    posix_memalign(&mem, LOG_BLOCK, whole_blocks(run->used)))
+			continue;
+		memcpy(mem, run->mem, run->used);
+		if (run == w->big.held)
+			w->big.copied = (struct log_record *)((char *)mem +
+							      ((char *)w->big.copied - run->mem));
+		give_up_memory(w, run);
+		run->mem = mem;
+		run->is_aside = 1;
+		w->aside++;
+	}
+}
+
 static void on_written(struct tail_op *op, int error)
 {
 	struct run *run = (struct run *)op;
@@ -130,8 +177,7 @@ static void on_written(struct tail_op *op, int error)
 	run->has_sync = 0;
 	if (!error) {
 		run->state = RUN_DONE;
-		tail_io_give(w->io, run->mem);
-		run->mem = NULL;
+		give_up_memory(w, run);
 	} else if (error == -EINVAL && run->is_direct) {
 		/* It took the flag, but not for writes of our alignment. */
 		tail_segment_undirect(run->segment);
@@ -141,6 +187,8 @@ static void on_written(struct tail_op *op, int error)
 		run->state = RUN_FAILED;
 		w->error = error;
 	}
+	if (w->error)
+		put_aside(w);
 	tail_run_settle(w);
 }
 

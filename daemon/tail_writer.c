@@ -37,6 +37,14 @@ static void place(struct tail_writer *w, const struct log_record *head, const st
 	commit(w, head, w->off - bytes);
 }
 
+/* What there will be of it. */
+static size_t room_to_come(const struct tail_writer *w)
+{
+	size_t rest = w->run ? 0 : w->rest_bytes;
+
+	return tail_run_room(w) ? tail_run_room(w) : tail_io_buffer_bytes(w->io) - rest;
+}
+
 /* Of at least 8 bytes: all is a multiple of that. */
 static int make_room(struct tail_writer *w)
 {
@@ -83,9 +91,17 @@ static void begin_big(struct tail_writer *w, const struct log_record *head, uint
 	shmq__log_summer_begin(w->summer, w->segment->seed, head);
 }
 
+/* To have a buffer while waiting for others; not for a disk that takes nothing. */
+static int take_turn(struct tail_writer *w)
+{
+	return !w->error && tail_io_take_turn(w->io, w);
+}
+
 /* As far as there are buffers. */
 static int pour(struct tail_writer *w, const struct iovec *piece, int count)
 {
+	if (!take_turn(w))
+		return -EAGAIN;
 	while (w->big.at < w->big.bytes) {
 		const char *from;
 		char *to;
@@ -107,6 +123,7 @@ static int pour(struct tail_writer *w, const struct iovec *piece, int count)
 	}
 	w->big.copied->checksum = shmq__log_summer_sum(w->summer);
 	w->big.held = NULL;
+	tail_io_end_turn(w->io, w);
 	commit(w, &w->big.head, w->big.off);
 	return 0;
 }
@@ -130,8 +147,13 @@ static int put(struct tail_writer *w, const struct log_record *head, const struc
 
 	if (w->big.held)
 		return pour(w, piece, count);
-	if (make_room(w))
+	/* A run that nothing comes into would be flushed by nobody. */
+	if (bytes > room_to_come(w) && !take_turn(w))
 		return -EAGAIN;
+	if (make_room(w)) {
+		tail_io_end_turn(w->io, w);
+		return -EAGAIN;
+	}
 	remember(w);
 	if (tail_run_room(w) >= bytes) {
 		place(w, head, piece, count, bytes);
@@ -249,6 +271,7 @@ void tail_writer_rewind(struct tail_writer *w)
 	w->ended_seq = w->before.ended_seq;
 	w->big.held = NULL;
 	w->can_take_back = 0;
+	tail_io_end_turn(w->io, w);
 	tail_index_take_back(w->segment->index, w->off);
 }
 

@@ -89,7 +89,8 @@ struct tail_marks {
 	uint64_t written, synced; /* every seq below is */
 	uint64_t ceiling;         /* on the disk; 0: not since we opened */
 	/* What keeps `written` from moving: of a write or of making a segment.
-	 * Nothing is lost: runs are kept, and go on by tail_writer_retry(). */
+	 * Nothing is lost: runs are kept, out of the buffers that others need,
+	 * and go on by tail_writer_retry(); until then nothing is appended. */
 	int error;
 	/* What has stopped `synced` for good: a sync has failed, and the kernel
 	 * does not say again what it could not write.  Written it still is. */

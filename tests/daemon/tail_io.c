@@ -164,16 +164,42 @@ TEST(buffers_are_aligned_and_are_as_many_as_asked_for)
 	CHECK_EQ(tail_io_buffer_bytes(io), SMALL);
 	for (i = 0; i < 3; i++) {
 		CHECK_EQ(tail_io_free_count(io), 3 - i);
-		buffer[i] = tail_io_take(io);
+		buffer[i] = tail_io_take(io, NULL);
 		CHECK(buffer[i]);
 		CHECK_EQ((uintptr_t)buffer[i] % 4096, 0);
 		memset(buffer[i], i, SMALL);
 	}
-	CHECK(!tail_io_take(io));
+	CHECK(!tail_io_take(io, NULL));
 	for (i = 0; i < 3; i++)
 		CHECK_EQ(buffer[i][SMALL - 1], i);
 	tail_io_give(io, buffer[1]);
-	CHECK(tail_io_take(io) == buffer[1]);
+	CHECK(tail_io_take(io, NULL) == buffer[1]);
+	tail_io_destroy(io);
+}
+
+TEST(who_has_the_turn_is_given_the_next_buffer)
+{
+	struct tail_io *io = make(TAIL_IO_PLAIN, 2);
+	char *a = tail_io_take(io, "a"), *b = tail_io_take(io, "b");
+	const char *who = "c";
+
+	CHECK(tail_io_take_turn(io, who));
+	CHECK(tail_io_take_turn(io, who));
+	CHECK(!tail_io_take_turn(io, b));
+	/* As long as he has not asked there is no more for him than for others. */
+	tail_io_give(io, a);
+	CHECK(tail_io_take(io, b) == a);
+	CHECK(!tail_io_take(io, who));
+	tail_io_give(io, a);
+	CHECK(!tail_io_take(io, b));
+	CHECK(tail_io_take(io, who) == a);
+	CHECK(!tail_io_take(io, who));
+	tail_io_give(io, a);
+	tail_io_end_turn(io, b);
+	CHECK(!tail_io_take(io, b));
+	tail_io_end_turn(io, who);
+	CHECK(tail_io_take(io, b) == a);
+	CHECK(tail_io_take_turn(io, b));
 	tail_io_destroy(io);
 }
 
@@ -231,7 +257,7 @@ static void check_writes(enum tail_io_kind kind)
 	int fd = make_file("file"), i;
 
 	for (i = 0; i < 4; i++) {
-		buffer[i] = tail_io_take(io);
+		buffer[i] = tail_io_take(io, NULL);
 		memset(buffer[i], 'a' + i, SMALL);
 		write[i].op.done = count_end;
 		tail_io_write(io, &write[i].op, fd, buffer[i], SMALL, (uint64_t)i * SMALL);
@@ -281,7 +307,7 @@ static void check_errors(enum tail_io_kind kind)
 {
 	struct tail_io *io = make(kind, 2);
 	struct counted write = { .op.done = count_end }, both = write, sync = write;
-	char *buffer = tail_io_take(io);
+	char *buffer = tail_io_take(io, NULL);
 	int ends[2];
 
 	CHECK_OK(pipe2(ends, O_CLOEXEC));
@@ -315,7 +341,7 @@ static void check_limit(enum tail_io_kind kind)
 	struct rlimit before, limit;
 	struct tail_io *io = make(kind, 2);
 	struct counted write = { .op.done = count_end }, both = write;
-	char *buffer = tail_io_take(io);
+	char *buffer = tail_io_take(io, NULL);
 	int fd = make_file("file");
 	struct stat st;
 
@@ -378,7 +404,7 @@ static void check_many(enum tail_io_kind kind)
 	enum { CHAINS = 400, LINKS = 5 };
 	struct tail_io *io = make(kind, 2);
 	struct chain *chain = calloc(CHAINS, sizeof(*chain));
-	char *buffer = tail_io_take(io);
+	char *buffer = tail_io_take(io, NULL);
 	int fd = make_file("file"), ended = 0, i;
 
 	memset(buffer, 1, SMALL);
@@ -409,7 +435,7 @@ TEST(plain_calls_go_on_with_what_was_cut_short_or_interrupted)
 {
 	struct tail_io *io = make(TAIL_IO_PLAIN, 2);
 	struct counted both = { .op.done = count_end };
-	char *buffer = tail_io_take(io);
+	char *buffer = tail_io_take(io, NULL);
 	int fd = make_file("file"), i;
 
 	for (i = 0; i < SMALL; i++)
@@ -436,7 +462,7 @@ TEST(plain_calls_fail_as_they_are_told)
 {
 	struct tail_io *io = make(TAIL_IO_PLAIN, 2);
 	struct counted write = { .op.done = count_end }, both = write, sync = write, own = write;
-	char *buffer = tail_io_take(io);
+	char *buffer = tail_io_take(io, NULL);
 	int fd = make_file("file");
 
 	plain.sync_error = EIO;
@@ -460,7 +486,7 @@ TEST(uring_waits_no_longer_than_it_is_told)
 	struct tail_io *io = make(TAIL_IO_URING, 2);
 	struct counted write = { .op.done = count_end };
 	struct pollfd ready = { tail_io_poll_fd(io), POLLIN, 0 };
-	char *buffer = tail_io_take(io), got[SMALL];
+	char *buffer = tail_io_take(io, NULL), got[SMALL];
 	int ends[2], i;
 
 	CHECK_OK(pipe2(ends, O_CLOEXEC));

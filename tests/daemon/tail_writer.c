@@ -21,6 +21,7 @@
 #define KIB 1024
 #define BUFFER (16 * KIB)
 #define FIRST_SEQ 1000
+#define OTHER_SEQ 3000 /* of a second log beside it */
 #define LOG_ID "sixteen bytes id"
 
 /* ---- a disk that fails, and loses its power ------------------------------ */
@@ -28,7 +29,8 @@
 /* Plain calls go through here. */
 static struct {
 	int write_error, sync_error, open_error; /* if not 0 */
-	int64_t room; /* bytes that may still be written to logs, if limited */
+	int is_one_of_two; /* the log that begins with FIRST_SEQ is on it, others are not */
+	int64_t room;      /* bytes that may still be written to logs, if limited */
 	int is_limited;
 	int refuses_direct, direct_writes_fail;
 	int dsyncs, datasyncs, syncs;
@@ -80,7 +82,7 @@ ssize_t pwrite(int fd, const void *data, size_t bytes, off_t off)
 	if (seq < 0)
 		return syscall(SYS_pwrite64, fd, data, bytes, off);
 	stable[seq].is_made = 1;
-	if (disk.write_error)
+	if (disk.write_error && (!disk.is_one_of_two || seq == FIRST_SEQ))
 		return fails_by(disk.write_error);
 	if (disk.direct_writes_fail && fcntl(fd, F_GETFL) & O_DIRECT)
 		return fails_by(EINVAL);
@@ -384,7 +386,7 @@ static void check_exact_segment(struct expected *e, uint64_t first_seq)
 	free(e->mem);
 }
 
-/* Walk the whole log: messages from FIRST_SEQ on, as append() wrote them.
+/* Walk the whole log: messages from seq on, as append() wrote them.
  * Returns the seq at which it ends, whichever way it does. */
 static char *read_log(uint64_t seq, size_t *bytes)
 {
@@ -401,9 +403,9 @@ static char *read_stable(uint64_t seq, size_t *bytes)
 	return mem;
 }
 
-static uint64_t walk_by(char *(*reader)(uint64_t seq, size_t *bytes))
+static uint64_t walk_by(char *(*reader)(uint64_t seq, size_t *bytes), uint64_t seq)
 {
-	uint64_t seq = FIRST_SEQ, first = seq, need;
+	uint64_t first = seq, need;
 
 	for (;;) {
 		size_t bytes, off = LOG_BLOCK;
@@ -437,9 +439,14 @@ static uint64_t walk_by(char *(*reader)(uint64_t seq, size_t *bytes))
 	}
 }
 
+static uint64_t walk_from(uint64_t seq)
+{
+	return walk_by(read_log, seq);
+}
+
 static uint64_t walk(void)
 {
-	return walk_by(read_log);
+	return walk_from(FIRST_SEQ);
 }
 
 /* ---- bytes ----------------------------------------------------------------- */
@@ -663,7 +670,7 @@ TEST(a_body_that_changes_meanwhile_does_not_break_the_log)
 TEST(without_a_free_buffer_nothing_is_appended)
 {
 	struct log log = open_log(TAIL_IO_PLAIN, 2, LAYOUT());
-	char *taken[2] = { tail_io_take(log.io), tail_io_take(log.io) };
+	char *taken[2] = { tail_io_take(log.io, NULL), tail_io_take(log.io, NULL) };
 
 	CHECK_EQ(try_append(&log, FIRST_SEQ, 10), -EAGAIN);
 	CHECK_EQ(tail_writer_marks(log.w).next_seq, FIRST_SEQ);
@@ -1182,6 +1189,137 @@ TEST(a_sync_whose_write_failed_is_made_up_for)
 	close_log(&log);
 }
 
+/* Two writers of one pool, the first of which is on a disk that takes nothing. */
+struct pair {
+	struct log failing, well;
+	uint64_t seq; /* of `well` */
+};
+
+static struct pair open_pair(void)
+{
+	struct pair p = { .failing = open_log(TAIL_IO_PLAIN, 2, LAYOUT()), .seq = OTHER_SEQ };
+
+	p.well = p.failing;
+	open_writer(&p.well, RESUME(.next_seq = OTHER_SEQ));
+	disk.is_one_of_two = 1;
+	return p;
+}
+
+static void fail_one(struct pair *p, uint32_t bytes, uint64_t *seq)
+{
+	int rc;
+
+	disk.write_error = ENOSPC;
+	do {
+		while (!(rc = try_append(&p->failing, *seq, bytes)))
+			++*seq;
+		CHECK_EQ(rc, -EAGAIN);
+		reap_all(&p->failing);
+	} while (!tail_writer_marks(p->failing.w).error);
+	CHECK_EQ(try_append(&p->failing, *seq, bytes), -EAGAIN);
+}
+
+static void other_goes_on(struct pair *p)
+{
+	uint64_t end = p->seq + 200;
+	int rc;
+
+	CHECK_EQ(tail_io_free_count(p->well.io), 2);
+	while (p->seq < end) {
+		rc = try_append(&p->well, p->seq, 900);
+		if (rc) {
+			CHECK_EQ(rc, -EAGAIN);
+			CHECK(tail_io_under_way(p->well.io));
+			reap_all(&p->well);
+			continue;
+		}
+		p->seq++;
+	}
+	flush(&p->well, TAIL_SYNC);
+	CHECK_EQ(tail_writer_marks(p->well.w).synced, p->seq);
+}
+
+static void mend_pair(struct pair *p, uint32_t bytes, uint64_t seq)
+{
+	disk.write_error = 0;
+	tail_writer_retry(p->failing.w);
+	append(&p->failing, seq, bytes);
+	append(&p->failing, seq + 1, 77);
+	flush(&p->failing, TAIL_SYNC);
+	CHECK_EQ(tail_writer_marks(p->failing.w).error, 0);
+	CHECK_EQ(tail_writer_marks(p->failing.w).synced, seq + 2);
+	other_goes_on(p);
+	CHECK_OK(tail_writer_close(p->well.w, TAIL_CLOSE_CLEAN));
+	close_log(&p->failing);
+	CHECK_EQ(walk(), seq + 2);
+	CHECK_EQ(walk_from(OTHER_SEQ), p->seq);
+}
+
+TEST(a_disk_that_takes_nothing_leaves_the_buffers_to_the_others)
+{
+	struct pair p = open_pair();
+	uint64_t seq = FIRST_SEQ;
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		fail_one(&p, 900, &seq);
+		other_goes_on(&p);
+		tail_writer_retry(p.failing.w);
+	}
+	CHECK_LE(seq, FIRST_SEQ + 3 * BUFFER / 900);
+	fail_one(&p, 900, &seq);
+	mend_pair(&p, 900, seq);
+}
+
+TEST(a_record_in_whose_midst_a_disk_takes_nothing_is_finished_later)
+{
+	struct pair p = open_pair();
+	uint64_t seq = FIRST_SEQ + 2;
+	int i;
+
+	append(&p.failing, FIRST_SEQ, 100);
+	append(&p.failing, FIRST_SEQ + 1, 5000);
+	for (i = 0; i < 5; i++) {
+		fail_one(&p, 20 * BUFFER, &seq);
+		other_goes_on(&p);
+		tail_writer_retry(p.failing.w);
+	}
+	CHECK_EQ(seq, FIRST_SEQ + 2);
+	fail_one(&p, 20 * BUFFER, &seq);
+	mend_pair(&p, 20 * BUFFER, seq);
+}
+
+TEST(a_record_that_a_full_disk_has_half_of_is_given_up_by_close)
+{
+	struct pair p = open_pair();
+	uint64_t seq = FIRST_SEQ + 1;
+
+	append(&p.failing, FIRST_SEQ, 100);
+	fail_one(&p, 20 * BUFFER, &seq);
+	CHECK_EQ(tail_writer_close(p.failing.w, TAIL_CLOSE_CLEAN), -ENOSPC);
+	other_goes_on(&p);
+	close_log(&p.well);
+}
+
+TEST(of_two_records_that_want_all_buffers_one_comes_first)
+{
+	struct pair p = open_pair();
+	int a = -EAGAIN, b = try_append(&p.well, OTHER_SEQ, 9 * BUFFER), rounds;
+
+	for (rounds = 0; a || b; rounds++) {
+		CHECK_LT(rounds, 1000);
+		tail_io_reap(p.well.io, 0);
+		if (a)
+			a = try_append(&p.failing, FIRST_SEQ, 7 * BUFFER);
+		if (b)
+			b = try_append(&p.well, OTHER_SEQ, 9 * BUFFER);
+		if (!b)
+			tail_writer_flush(p.well.w, TAIL_WRITE);
+	}
+	p.seq++;
+	mend_pair(&p, 900, FIRST_SEQ + 1);
+}
+
 TEST(a_sync_that_failed_is_never_believed_again)
 {
 	struct log log = open_log(TAIL_IO_PLAIN, 4, LAYOUT(.segment_bytes = 64 * KIB));
@@ -1278,13 +1416,13 @@ TEST(what_is_said_to_be_synced_survives_a_loss_of_power)
 			tail_io_reap(log.io, 0);
 		now = tail_writer_marks(log.w);
 		if (now.synced != synced)
-			CHECK_GE(walk_by(read_stable), now.synced);
+			CHECK_GE(walk_by(read_stable, FIRST_SEQ), now.synced);
 		synced = now.synced;
 	}
 	CHECK_GT(disk.dsyncs, 10);
 	CHECK_GT(disk.datasyncs, 10);
 	close_log(&log);
-	CHECK_EQ(walk_by(read_stable), seq);
+	CHECK_EQ(walk_by(read_stable, FIRST_SEQ), seq);
 	for (i = 0; i < FILES; i++)
 		free(stable[i].mem);
 }

@@ -548,6 +548,43 @@ TEST_WITHIN(on_a_full_disk_publishers_wait_and_go_on_by_themselves_when_there_is
 	test_bus_stop();
 }
 
+/* There are as many logs whose writes fail as the tailer has buffers. */
+TEST_WITHIN(a_topic_whose_log_is_refused_stops_no_other, 60)
+{
+	struct flow stopped = { .topic = "stopped", .to = 20000 },
+		    flow = { .topic = "t", .to = 100 };
+	shmq_bus *bus;
+	pid_t child;
+	uint32_t p;
+
+	need_small_disk(16);
+	test_bus_restart();
+	bus = test_bus_open();
+	/* What is reserved for it is there when the disk is full. */
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .segment_bytes = 8 * MIB);
+	CHECK_EQ(test_join(test_spawn(publish_flow, &flow)), 0);
+	while (written(bus, "t") < flow.to)
+		test_sleep_ms(1);
+	create(bus, "stopped", .depth = DEPTH, .partitions = 8, .log = SHMQ_LOG_BLOCK,
+	       .segment_bytes = MIB);
+	take_room(1);
+	child = test_spawn(publish_flow, &stopped);
+	for (p = 0; p < 8; p++)
+		while (!partition_info(bus, "stopped", p).log_error)
+			test_sleep_ms(1);
+	flow.from = 100;
+	flow.to = 30000;
+	CHECK_EQ(test_join(test_spawn(publish_flow, &flow)), 0);
+	CHECK_EQ(partition_info(bus, "t", 0).log_error, 0);
+	CHECK_EQ(partition_info(bus, "stopped", 0).log_error, -ENOSPC);
+	take_room(0);
+	CHECK_EQ(test_join(child), 0);
+	CHECK_OK(shmq_bus_stop(bus, 0));
+	shmq_bus_close(bus);
+	end_small_disk();
+	test_bus_stop();
+}
+
 static uint64_t disk_left(void)
 {
 	struct statvfs fs;
