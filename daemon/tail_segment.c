@@ -52,7 +52,7 @@ static struct tail_segment *allocate(uint64_t first_seq, uint64_t seed)
 		return NULL;
 	s->fd = -1;
 	s->first_seq = first_seq;
-	s->seed = seed;
+	s->key = shmq__log_key(seed);
 	return s;
 }
 
@@ -76,7 +76,7 @@ static void close_file(struct tail_segment *s)
 /* Once what is to be read is read: O_DIRECT would want that aligned. */
 static int prepare(const struct tail_layout *layout, struct tail_segment *s, uint64_t off)
 {
-	int error = tail_index_open(layout->dir, s->first_seq, s->seed, off, &s->index);
+	int error = tail_index_open(layout->dir, s->first_seq, s->key.seed, off, &s->index);
 
 	if (error)
 		return error;
@@ -97,7 +97,7 @@ static void fill_header(const struct tail_layout *layout, const struct tail_segm
 	header->magic = LOG_MAGIC_SEGMENT;
 	header->version = LOG_VERSION;
 	memcpy(header->log_id, layout->log_id, sizeof(header->log_id));
-	header->seed = s->seed;
+	header->seed = s->key.seed;
 	header->first_seq = s->first_seq;
 	header->base_ts = base_ts;
 	header->created_ns = shmq__clock_realtime_ns();

@@ -6,7 +6,7 @@
 #ifndef SHMQ_TAIL_SEGMENT_H
 #define SHMQ_TAIL_SEGMENT_H
 
-#include "log_format.h"
+#include "log_record.h"
 #include "tail_index.h"
 #include "tail_io.h"
 
@@ -31,7 +31,8 @@ struct tail_layout {
 struct tail_segment {
 	struct tail_op sync; /* kept by tail_writer, and all below `link` */
 	int fd, is_direct;
-	uint64_t first_seq, seed;
+	uint64_t first_seq;
+	struct log_key key; /* of its seed */
 	struct tail_index *index;
 	TAILQ_ENTRY(tail_segment) link;
 

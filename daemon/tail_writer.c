@@ -31,7 +31,7 @@ static void place(struct tail_writer *w, const struct log_record *head, const st
 	}
 	memset(at, 0, (size_t)(start + bytes - at));
 	((struct log_record *)start)->checksum =
-		shmq__log_record_sum_whole(w->segment->seed, start);
+		shmq__log_record_sum_whole(&w->segment->key, start);
 	w->run->used += bytes;
 	w->off += bytes;
 	commit(w, head, w->off - bytes);
@@ -88,7 +88,7 @@ static void begin_big(struct tail_writer *w, const struct log_record *head, uint
 	w->big.off = w->off;
 	w->big.at = 0;
 	w->big.bytes = bytes;
-	shmq__log_summer_begin(w->summer, w->segment->seed, head);
+	shmq__log_summer_begin(w->summer, w->segment->key.seed, head);
 }
 
 /* To have a buffer while waiting for others; not for a disk that takes nothing. */

@@ -7,7 +7,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "log_sum.h"
 #include "shmq.h"
 
 /* The checksum begins behind its own field. */
@@ -21,12 +20,28 @@ uint32_t shmq__log_sum(uint64_t seed, const void *data, size_t bytes)
 	return (uint32_t)XXH3_64bits_withSeed(data, bytes, seed);
 }
 
-uint32_t shmq__log_record_sum_whole(uint64_t seed, const void *record)
+struct log_key shmq__log_key(uint64_t seed)
+{
+	struct log_key key = { .seed = seed };
+
+	_Static_assert(sizeof(key.secret) == XXH3_SECRET_DEFAULT_SIZE, "as XXH3 has it");
+	XXH3_generateSecret_fromSeed(key.secret, seed);
+	return key;
+}
+
+static uint32_t sum_by(const struct log_key *key, const void *data, size_t bytes)
+{
+	if (bytes >= LOG_SUM_WIDE_BYTES && log_sum_has_wide())
+		return (uint32_t)shmq__log_sum_wide_by(key, data, bytes);
+	return (uint32_t)XXH3_64bits_withSecretandSeed(data, bytes, key->secret,
+						       sizeof(key->secret), key->seed);
+}
+
+uint32_t shmq__log_record_sum_whole(const struct log_key *key, const void *record)
 {
 	const struct log_record *head = record;
 
-	return shmq__log_sum(seed, (const char *)record + SUMMED_AT,
-			     SUMMED_BYTES + head->body_bytes);
+	return sum_by(key, (const char *)record + SUMMED_AT, SUMMED_BYTES + head->body_bytes);
 }
 
 uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
@@ -90,23 +105,21 @@ static int is_sane(const struct log_record *r)
 	return r->kind == LOG_END && !r->body_bytes;
 }
 
-int64_t shmq__log_record_check(const char *mem, uint64_t bytes, uint64_t seed, uint64_t seq,
-			       uint64_t *need)
+int64_t shmq__log_record_check(const char *mem, uint64_t bytes, const struct log_key *key,
+			       uint64_t seq, struct log_record *head, uint64_t *need)
 {
-	struct log_record head;
-
-	*need = sizeof(head);
-	if (bytes < sizeof(head))
+	*need = sizeof(*head);
+	if (bytes < sizeof(*head))
 		return -EAGAIN;
-	memcpy(&head, mem, sizeof(head));
-	if (is_nothing(&head))
+	memcpy(head, mem, sizeof(*head));
+	if (is_nothing(head))
 		return 0;
-	if (!is_sane(&head) || head.seq != seq)
+	if (!is_sane(head) || head->seq != seq)
 		return SHMQ_ECORRUPT;
-	*need = log_record_bytes(head.body_bytes);
+	*need = log_record_bytes(head->body_bytes);
 	if (bytes < *need)
 		return -EAGAIN;
-	if (shmq__log_record_sum_whole(seed, mem) != head.checksum)
+	if (sum_by(key, mem + SUMMED_AT, SUMMED_BYTES + head->body_bytes) != head->checksum)
 		return SHMQ_ECORRUPT;
 	return (int64_t)*need;
 }

@@ -9,14 +9,17 @@
 #include <sys/uio.h>
 
 #include "log_format.h"
+#include "log_sum.h"
 
 /* The checksum of a record whose head is *head (its own checksum is not
  * looked at) and whose body is the pieces, head->body_bytes in all. */
 uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
 			      const struct iovec *piece, int count);
 
-/* The same where head and body stand behind each other at `record`. */
-uint32_t shmq__log_record_sum_whole(uint64_t seed, const void *record);
+/* The same where head and body stand behind each other at `record`, with the key
+ * of the seed. */
+uint32_t shmq__log_record_sum_whole(const struct log_key *key, const void *record);
+struct log_key shmq__log_key(uint64_t seed);
 
 /* The same where the body becomes known by and by: begin with the head, add
  * the body in order.  NULL if there is no memory. */
@@ -31,14 +34,15 @@ uint32_t shmq__log_summer_sum(const struct log_summer *summer);
 /* Of what has a checksum field in it or behind it: low half of XXH3. */
 uint32_t shmq__log_sum(uint64_t seed, const void *data, size_t bytes);
 
-/* What stands at mem[0, bytes), of which nothing is trusted.
- *   > 0        a whole record of so many bytes, padding included
+/* What stands at mem[0, bytes), of which nothing is trusted, and which may be
+ * written meanwhile.
+ *   > 0        a whole record of so many bytes, padding included; *head is its head
  *   0          nothing: zeros, here the log ends so far
  *   -EAGAIN    a head that may be one, of *need bytes in all: more than `bytes`
  *   SHMQ_ECORRUPT  no record, or a damaged one
  * A record is whole only if it begins with `seq`. */
-int64_t shmq__log_record_check(const char *mem, uint64_t bytes, uint64_t seed, uint64_t seq,
-			       uint64_t *need);
+int64_t shmq__log_record_check(const char *mem, uint64_t bytes, const struct log_key *key,
+			       uint64_t seq, struct log_record *head, uint64_t *need);
 
 /* The seqs a record covers: 1, `tag`, or 0 (END). */
 static inline uint64_t log_record_count(const struct log_record *r)

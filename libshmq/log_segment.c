@@ -471,6 +471,7 @@ void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uin
 {
 	shmq__log_segment_close(&s->seg);
 	s->seg = *seg;
+	s->key = shmq__log_key(seg->seed);
 	shmq__log_scan_move(s, off, seq);
 }
 
@@ -520,15 +521,17 @@ static int judge_end(const struct log_scan *s)
 	return 0;
 }
 
-static int64_t look(struct log_scan *s)
+/* *head: as it was checked, wherever it is read from. */
+static int64_t look(struct log_scan *s, struct log_record *head)
 {
 	uint64_t need, asked = 0;
 	int64_t bytes;
 	int error;
 
 	for (;;) {
-		bytes = shmq__log_record_check(s->buf + s->pos, s->have - s->pos, s->seg.seed,
-					       s->next, &need);
+		head->kind = LOG_NOTHING;
+		bytes = shmq__log_record_check(s->buf + s->pos, s->have - s->pos, &s->key, s->next,
+					       head, &need);
 		if (bytes > 0 || (asked && bytes != -EAGAIN))
 			break;
 		if (asked && need <= asked) /* the file ends */
@@ -538,28 +541,28 @@ static int64_t look(struct log_scan *s)
 		if (error)
 			return error;
 	}
-	if (bytes > 0 && ((const struct log_record *)(s->buf + s->pos))->kind == LOG_END)
+	if (bytes > 0 && head->kind == LOG_END)
 		return 0;
 	return bytes;
 }
 
 int shmq__log_scan_peek(struct log_scan *s)
 {
-	int64_t bytes = look(s);
+	struct log_record head;
+	int64_t bytes = look(s, &head);
 
 	return bytes > 0 ? 1 : (int)bytes;
 }
 
 int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char **body)
 {
-	int64_t bytes = look(s);
+	int64_t bytes = look(s, head);
 
-	*head = (struct log_record){ .kind = LOG_NOTHING };
-	if (!bytes && s->have - s->pos >= sizeof(*head))
-		memcpy(head, s->buf + s->pos, sizeof(*head));
-	if (bytes <= 0)
+	if (bytes <= 0) {
+		if (bytes || head->kind != LOG_END)
+			*head = (struct log_record){ .kind = LOG_NOTHING };
 		return (int)bytes;
-	memcpy(head, s->buf + s->pos, sizeof(*head));
+	}
 	*body = s->buf + s->pos + sizeof(*head);
 	s->pos += (size_t)bytes;
 	s->next += log_record_count(head);

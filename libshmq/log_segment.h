@@ -80,8 +80,9 @@ int shmq__log_index_cut(int dir, const struct log_segment *s, uint64_t off);
 
 struct log_scan {
 	struct log_segment seg;
-	uint64_t next; /* seq that the next record begins with */
-	uint64_t from; /* offset in the file of buf[0] */
+	struct log_key key; /* of its seed */
+	uint64_t next;      /* seq that the next record begins with */
+	uint64_t from;      /* offset in the file of buf[0] */
 	char *buf;
 	size_t pos, have, capacity;
 	size_t run; /* bytes to read next: more the longer it goes straight on */

@@ -21,7 +21,14 @@ static inline int log_sum_has_wide(void)
 #endif
 }
 
+/* A seed, and what XXH3 makes of it before it looks at long data: once for many. */
+struct log_key {
+	uint64_t seed;
+	unsigned char secret[192];
+};
+
 /* Where there are some: all of XXH3, 64 bits of it. */
 uint64_t shmq__log_sum_wide(uint64_t seed, const void *data, size_t bytes);
+uint64_t shmq__log_sum_wide_by(const struct log_key *key, const void *data, size_t bytes);
 
 #endif

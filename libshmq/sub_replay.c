@@ -38,8 +38,9 @@
 
 struct replay {
 	struct log_reader *reader;
-	struct shmq_msg msg; /* handed out last, valid if has_msg */
-	int has_msg;
+	struct log_record head; /* read last; */
+	const char *body;
+	int has_msg;      /* ... it is a message, and was handed out */
 	uint64_t from_ts; /* 0, or what is older is passed */
 	uint64_t began;   /* a batch that began before that is not ours */
 	unsigned records;
@@ -212,14 +213,30 @@ static int is_in_ring(const struct shmq_sub *sub, const struct rlane *l)
 
 /* ---- looking --------------------------------------------------------- */
 
-/* A record that is no message, or a message: 0 and *msg, SHMQ_EOVERRUN, or
+/* The message that was read last, field by field: it is not copied from another one. */
+static int decode(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg,
+		  struct lay_batch *batch)
+{
+	const struct replay *rp = l->replay;
+
+	l->r.next = rp->head.seq;
+	msg->lost = 0;
+	msg->lost_is_bound = 0;
+	msg->partition = (int32_t)l->partition;
+	if (likely(!shmq__log_decode(&rp->head, rp->body, msg, batch)))
+		return 0;
+	shmq__sub_count_lost(l, 1, msg);
+	shmq__sub_replay_step(sub, l, rp->head.seq + 1);
+	return SHMQ_ECORRUPT;
+}
+
+/* The record that was read last is no message, or one: 0 and *msg, SHMQ_EOVERRUN, or
  * SHMQ_EEMPTY: look at the next. */
-static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_record *head,
-		       const char *body, struct shmq_msg *msg)
+static int take_record(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	struct replay *rp = l->replay;
+	const struct log_record *head = &rp->head;
 	struct lay_batch batch;
-	struct shmq_msg m = { 0 };
 
 	if (head->kind == LOG_HOLE) {
 		shmq__sub_replay_step(sub, l, head->seq + head->tag);
@@ -243,14 +260,10 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 	if (rp->from_ts)
 		rp->began = head->seq;
 	rp->from_ts = 0;
-	l->r.next = head->seq;
-	if (shmq__log_decode(head, body, &m, &batch)) {
-		shmq__sub_count_lost(l, 1, msg);
-		shmq__sub_replay_step(sub, l, head->seq + 1);
+	if (decode(sub, l, msg, &batch))
 		return SHMQ_ECORRUPT;
-	}
 	/* Of one that began since, what came before it is lost, and so is this. */
-	if ((m.flags & SHMQ_MSG_BATCH) && !log_batches_note(&rp->batches, &batch, head->seq)) {
+	if ((msg->flags & SHMQ_MSG_BATCH) && !log_batches_note(&rp->batches, &batch, head->seq)) {
 		int is_lost = seq_diff(batch.first_seq, rp->began) >= 0;
 
 		if (is_lost)
@@ -258,10 +271,7 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, const struct log_r
 		shmq__sub_replay_step(sub, l, head->seq + 1);
 		return is_lost ? SHMQ_EOVERRUN : SHMQ_EEMPTY;
 	}
-	m.partition = (int32_t)l->partition;
-	rp->msg = m;
 	rp->has_msg = 1;
-	*msg = m;
 	return sub_hand_out(sub, l, 0, msg);
 }
 
@@ -324,15 +334,14 @@ static int explain(int error, const struct shmq__why *why)
 int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg)
 {
 	struct replay *rp = l->replay;
-	struct log_record head;
+	struct lay_batch batch;
 	struct shmq__why why;
-	const char *body;
 	uint64_t limit;
 	int rc;
 
-	if (rp->has_msg && rp->msg.seq == l->r.next) { /* it was given back unread */
-		*msg = rp->msg;
-		return sub_hand_out(sub, l, 0, msg);
+	if (rp->has_msg && rp->head.seq == l->r.next) { /* it was given back unread */
+		rc = decode(sub, l, msg, &batch);
+		return rc ? rc : sub_hand_out(sub, l, 0, msg);
 	}
 	rp->has_msg = 0;
 	if (unlikely(rp->is_unjudged)) {
@@ -357,7 +366,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 		}
 		if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) > 0)
 			return pass_removed(sub, l, msg);
-		rc = shmq__log_reader_next(rp->reader, &limit, &head, &body, &why);
+		rc = shmq__log_reader_next(rp->reader, &limit, &rp->head, &rp->body, &why);
 		if (!rc && is_given_up(l)) {
 			sub->may_replay = 0;
 			leave_log(sub, l);
@@ -366,7 +375,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 		if (rc != 1)
 			return rc ? explain(rc, &why) : SHMQ_EEMPTY;
 		rp->stuck_since = 0;
-		rc = take_record(sub, l, &head, body, msg);
+		rc = take_record(sub, l, msg);
 		if (rc != SHMQ_EEMPTY)
 			return rc;
 	}

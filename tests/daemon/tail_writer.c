@@ -411,6 +411,7 @@ static uint64_t walk_by(char *(*reader)(uint64_t seq, size_t *bytes), uint64_t s
 		size_t bytes, off = LOG_BLOCK;
 		char *mem = reader(first, &bytes);
 		struct log_segment_header header;
+		struct log_key key;
 		int64_t n = 0;
 
 		if (bytes < LOG_BLOCK) {
@@ -418,13 +419,13 @@ static uint64_t walk_by(char *(*reader)(uint64_t seq, size_t *bytes), uint64_t s
 			return seq;
 		}
 		memcpy(&header, mem, sizeof(header));
+		key = shmq__log_key(header.seed);
 		while (off < bytes) {
 			struct log_record r;
 
-			n = shmq__log_record_check(mem + off, bytes - off, header.seed, seq, &need);
+			n = shmq__log_record_check(mem + off, bytes - off, &key, seq, &r, &need);
 			if (n <= 0)
 				break;
-			memcpy(&r, mem + off, sizeof(r));
 			if (r.kind == LOG_MESSAGE)
 				CHECK(is_filled(mem + off + sizeof(r), r.body_bytes, seq));
 			seq += log_record_count(&r);
@@ -644,6 +645,7 @@ TEST(a_body_that_changes_meanwhile_does_not_break_the_log)
 	struct log_record head = head_of(FIRST_SEQ, bytes), r;
 	char *body = body_of(1, bytes), *mem;
 	struct iovec piece = { body, bytes };
+	struct log_key key;
 	uint64_t need, seed;
 	size_t size;
 	int rc, again = 0;
@@ -659,7 +661,9 @@ TEST(a_body_that_changes_meanwhile_does_not_break_the_log)
 	close_log(&log);
 	mem = read_file("log", FIRST_SEQ, &size);
 	memcpy(&seed, mem + offsetof(struct log_segment_header, seed), sizeof(seed));
-	CHECK_EQ(shmq__log_record_check(mem + LOG_BLOCK, size - LOG_BLOCK, seed, FIRST_SEQ, &need),
+	key = shmq__log_key(seed);
+	CHECK_EQ(shmq__log_record_check(mem + LOG_BLOCK, size - LOG_BLOCK, &key, FIRST_SEQ, &r,
+					&need),
 		 log_record_bytes(bytes));
 	memcpy(&r, mem + LOG_BLOCK + log_record_bytes(bytes), sizeof(r));
 	CHECK_EQ(r.seq, FIRST_SEQ + 1);
@@ -996,6 +1000,7 @@ static unsigned check_index(uint64_t first_seq, uint32_t most_bytes)
 	size_t bytes, log_bytes, at;
 	char *index = read_file("idx", first_seq, &bytes),
 	     *mem = read_file("log", first_seq, &log_bytes);
+	struct log_key key;
 	uint64_t seed, need, last = 0;
 	unsigned count = 0;
 
@@ -1004,6 +1009,7 @@ static unsigned check_index(uint64_t first_seq, uint32_t most_bytes)
 		return 0; /* for the analyser, which cannot see that it does not */
 	}
 	memcpy(&seed, mem + offsetof(struct log_segment_header, seed), sizeof(seed));
+	key = shmq__log_key(seed);
 	memcpy(&header, index, sizeof(header));
 	CHECK_EQ(header.magic, LOG_MAGIC_INDEX);
 	CHECK_EQ(header.version, 1);
@@ -1017,11 +1023,9 @@ static unsigned check_index(uint64_t first_seq, uint32_t most_bytes)
 		CHECK_LE(at + sizeof(entry), bytes);
 		memcpy(&entry, index + at, sizeof(entry));
 		CHECK_EQ(entry.checksum, shmq__log_sum(seed, &entry, 24));
-		CHECK_GT(shmq__log_record_check(mem + entry.off, log_bytes - entry.off, seed,
-						entry.seq, &need),
+		CHECK_GT(shmq__log_record_check(mem + entry.off, log_bytes - entry.off, &key,
+						entry.seq, &r, &need),
 			 0);
-		memcpy(&r, mem + entry.off, sizeof(r));
-		CHECK_EQ(r.seq, entry.seq);
 		for (seq = FIRST_SEQ; seq < entry.seq; seq++)
 			if (head_of(seq, 0).ts > max_ts)
 				max_ts = head_of(seq, 0).ts;

@@ -28,12 +28,14 @@ static int64_t check(const struct logfile *f, size_t bytes, uint64_t seq, uint64
 {
 	/* So much and no more: a sanitizer sees what is read behind it. */
 	char *mem = malloc(bytes + 1);
+	struct log_key key = shmq__log_key(f->seed);
+	struct log_record head;
 	int64_t rc;
 
 	CHECK(mem);
 	if (bytes)
 		memcpy(mem, f->mem + LOG_BLOCK, bytes);
-	rc = shmq__log_record_check(mem, bytes, f->seed, seq, need);
+	rc = shmq__log_record_check(mem, bytes, &key, seq, &head, need);
 	free(mem);
 	return rc;
 }
@@ -51,18 +53,23 @@ static struct logfile one(struct log_record head, const char *body)
 
 TEST(a_record_is_these_bytes)
 {
+	struct log_key key = shmq__log_key(SEED);
+	struct log_record got;
 	struct iovec body = { (void *)(uintptr_t) "hello", 5 };
 	uint64_t need;
 
 	if (__BYTE_ORDER != __LITTLE_ENDIAN)
 		SKIP("they are of the other byte order");
 	CHECK_EQ(shmq__log_record_sum(SEED, &hello_head, &body, 1), le32toh(*(uint32_t *)hello));
-	CHECK_EQ(shmq__log_record_check((const char *)hello, sizeof(hello), SEED, SEQ, &need), 48);
+	CHECK_EQ(shmq__log_record_check((const char *)hello, sizeof(hello), &key, SEQ, &got, &need),
+		 48);
+	CHECK_EQ(got.tag, hello_head.tag);
 	CHECK_EQ(need, 48);
 }
 
 TEST(one_and_many_pieces_have_the_same_checksum)
 {
+	struct log_key key = shmq__log_key(SEED);
 	char whole[sizeof(struct log_record) + 1000];
 	struct log_record head = { .body_bytes = 1000, .seq = 5, .kind = LOG_MESSAGE };
 	struct iovec piece[3];
@@ -71,7 +78,7 @@ TEST(one_and_many_pieces_have_the_same_checksum)
 
 	fill(whole + sizeof(head), 1000, 1);
 	memcpy(whole, &head, sizeof(head));
-	want = shmq__log_record_sum_whole(SEED, whole);
+	want = shmq__log_record_sum_whole(&key, whole);
 	for (a = 0; a <= 1000; a += 37) {
 		for (b = a; b <= 1000; b += 91) {
 			piece[0] = (struct iovec){ whole + sizeof(head), a };
@@ -81,7 +88,8 @@ TEST(one_and_many_pieces_have_the_same_checksum)
 			CHECK_EQ(shmq__log_record_sum(SEED, &head, piece, 3), want);
 		}
 	}
-	CHECK_NE(shmq__log_record_sum_whole(SEED + 1, whole), want);
+	key = shmq__log_key(SEED + 1);
+	CHECK_NE(shmq__log_record_sum_whole(&key, whole), want);
 }
 
 TEST(a_record_takes_whole_words)
@@ -128,12 +136,14 @@ TEST(no_flipped_bit_passes)
 
 TEST(zeros_are_where_the_log_ends)
 {
+	struct log_key key = shmq__log_key(SEED);
+	struct log_record got;
 	static const char zeros[64];
 	uint64_t need;
 
-	CHECK_EQ(shmq__log_record_check(zeros, 64, SEED, SEQ, &need), 0);
-	CHECK_EQ(shmq__log_record_check(zeros, 40, SEED, 0, &need), 0);
-	CHECK_EQ(shmq__log_record_check(zeros, 39, SEED, 0, &need), -EAGAIN);
+	CHECK_EQ(shmq__log_record_check(zeros, 64, &key, SEQ, &got, &need), 0);
+	CHECK_EQ(shmq__log_record_check(zeros, 40, &key, 0, &got, &need), 0);
+	CHECK_EQ(shmq__log_record_check(zeros, 39, &key, 0, &got, &need), -EAGAIN);
 }
 
 TEST(a_record_of_another_seq_or_seed_is_none)
@@ -194,16 +204,18 @@ TEST(what_no_tailer_writes_is_refused_whatever_its_checksum)
 
 TEST(a_body_longer_than_any_message_is_refused_before_it_is_asked_for)
 {
+	struct log_key key = shmq__log_key(SEED);
+	struct log_record got;
 	struct log_record head = hello_head;
 	uint64_t need;
 
 	head.body_bytes = (uint32_t)LOG_BODY_MAX;
-	CHECK_EQ(shmq__log_record_check((char *)&head, 40, SEED, SEQ, &need), -EAGAIN);
+	CHECK_EQ(shmq__log_record_check((char *)&head, 40, &key, SEQ, &got, &need), -EAGAIN);
 	CHECK_EQ(need, LOG_BODY_MAX + 40);
 	head.body_bytes++;
-	CHECK_EQ(shmq__log_record_check((char *)&head, 40, SEED, SEQ, &need), SHMQ_ECORRUPT);
+	CHECK_EQ(shmq__log_record_check((char *)&head, 40, &key, SEQ, &got, &need), SHMQ_ECORRUPT);
 	head.body_bytes = UINT32_MAX;
-	CHECK_EQ(shmq__log_record_check((char *)&head, 40, SEED, SEQ, &need), SHMQ_ECORRUPT);
+	CHECK_EQ(shmq__log_record_check((char *)&head, 40, &key, SEQ, &got, &need), SHMQ_ECORRUPT);
 }
 
 TEST(each_kind_covers_its_seqs)

@@ -95,6 +95,7 @@ TEST(the_structs_are_the_bytes_of_the_golden_segment)
 {
 	struct log_segment_header h;
 	struct log_record r;
+	struct log_key key;
 	int dir = golden_dir();
 	size_t bytes;
 	char *mem = logfile_get(dir, GOLDEN_NAME ".log", &bytes);
@@ -104,6 +105,7 @@ TEST(the_structs_are_the_bytes_of_the_golden_segment)
 	CHECK_EQ(h.version, LOG_VERSION);
 	CHECK_MEM(h.log_id, logfile_owner.log_id, 16);
 	CHECK_EQ(h.seed, mix(FIRST));
+	key = shmq__log_key(h.seed);
 	CHECK_EQ(h.first_seq, FIRST);
 	CHECK_EQ(h.base_ts, 1700000000000000000);
 	CHECK_EQ(h.created_ns, 1234567890);
@@ -117,7 +119,7 @@ TEST(the_structs_are_the_bytes_of_the_golden_segment)
 	CHECK_EQ(r.type, 9);
 	CHECK_EQ(r.flags, SHMQ_MSG_META);
 	CHECK_EQ(r.kind, LOG_MESSAGE);
-	CHECK_EQ(shmq__log_record_sum_whole(h.seed, mem + LOG_BLOCK + 88), r.checksum);
+	CHECK_EQ(shmq__log_record_sum_whole(&key, mem + LOG_BLOCK + 88), r.checksum);
 	free(mem);
 	close(dir);
 }
