@@ -213,6 +213,7 @@ void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 	later->reply = x->reply;
 	later->is_anew = x->is_anew;
 	later->is_again = x->is_again;
+	later->wish = x->wish;
 	x->conn->pending = pending;
 	x->conn->abandon = abandon;
 	loop_change(x->c->loop, &x->conn->source, 0);
@@ -302,7 +303,7 @@ struct again {
 	struct conn *conn;
 	struct proto_request req;
 	uint64_t enough; /* as work_freed() counts */
-	int is_anew;
+	int is_anew, is_elsewhere;
 };
 
 static void answer(struct exchange *x, struct again *again);
@@ -319,6 +320,7 @@ static void ask_again(struct memory_wait *wait)
 	struct exchange x = exchange_of(conn, &again->req);
 
 	x.is_anew = again->is_anew;
+	x.elsewhere = again->is_elsewhere ? "what was free there is taken" : NULL;
 	x.is_again = 1;
 	x.is_last = work_freed(conn->c->work) >= again->enough;
 	conn->pending = NULL;
@@ -346,6 +348,7 @@ static int put_off(const struct exchange *x, struct again *again)
 		again->conn = conn;
 		again->req = *x->req;
 		again->is_anew = x->is_anew;
+		again->is_elsewhere = !!x->elsewhere;
 		again->enough = work_freed(work) + work_freeing(work, WORK_ALL_PAGES);
 	}
 	conn->pending = again;
@@ -399,6 +402,12 @@ out:
 	control_maybe_idle(c);
 }
 
+/* Another may have what this one has not. */
+static int is_of_node(int error)
+{
+	return error == SHMQ_ENOMEMORY || error == SHMQ_ENOHUGE || error == SHMQ_ENONODE;
+}
+
 int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
 		      const int *fds, unsigned fd_count)
 {
@@ -423,9 +432,16 @@ int conn_answer_later(struct conn_later *later, int error, const struct shmq__wh
 		if (!put_off(&x, NULL))
 			return 0;
 	}
+	if (later->wish != SHMQ_NODE_ANY && is_of_node(error)) {
+		x = exchange_of(conn, &later->req);
+		x.is_anew = later->is_anew;
+		x.is_again = later->is_again;
+		x.elsewhere = why->text;
+		answer(&x, NULL);
+		return 0;
+	}
 	put_error(&later->reply, error, why);
-	if (later->conn)
-		tell_refusal(later->conn, &later->req, error, why);
+	tell_refusal(conn, &later->req, error, why);
 	send_reply(conn, &later->reply, fds, error ? 0 : fd_count);
 	return 1;
 }

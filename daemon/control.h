@@ -142,11 +142,13 @@ struct exchange {
 	const struct proto_request *req;
 	struct proto_reply reply;
 	int fds[PROTO_FDS_MAX];
-	unsigned fd_count; /* of fds, which stay open */
-	int own_fd;        /* one that is only for this reply, or -1 */
-	int is_last;       /* no more waiting for what is being freed */
-	int is_anew;       /* planned hugepages were gone when they were taken */
-	int is_again;      /* it was put off before */
+	unsigned fd_count;     /* of fds, which stay open */
+	int own_fd;            /* one that is only for this reply, or -1 */
+	int is_last;           /* no more waiting for what is being freed */
+	int is_anew;           /* planned hugepages were gone when they were taken */
+	int is_again;          /* it was put off before */
+	const char *elsewhere; /* why not on the node that it need not be on, else NULL */
+	int wish;              /* such a node, else SHMQ_NODE_ANY (settle.h) */
 	struct shmq__why why;
 };
 
@@ -160,7 +162,7 @@ struct conn_later {
 	struct conn *conn; /* NULL once abandoned */
 	struct proto_request req;
 	struct proto_reply reply;
-	int is_anew, is_again;
+	int is_anew, is_again, wish;
 };
 
 void conn_accept(struct source *source, uint32_t events);
@@ -179,8 +181,8 @@ void conn_defer(struct exchange *x, struct conn_later *later, void *pending,
 		void (*abandon)(void *pending));
 /* SHMQ_ENOHUGE is not answered the first time: the request is handled anew,
  * since its plan promised what somebody else then took; nor is SHMQ_ENOMEMORY
- * while what others gave back is on its way.  So the caller has
- * undone all of it before.  0 in that case, else 1. */
+ * while what others gave back is on its way, nor what a node lacks that was only
+ * wished for.  So the caller has undone all of it before.  0 in that case, else 1. */
 int conn_answer_later(struct conn_later *later, int error, const struct shmq__why *why,
 		      const int *fds, unsigned fd_count);
 

@@ -184,6 +184,7 @@ int registry_add_arena(struct registry *r, const struct registry_range *range,
 	store_release(&a->gen, load_relaxed(&a->gen) + 1);
 	a->mem = range->ref;
 	a->bytes = range->bytes;
+	a->node_actual = range->node;
 	a->topic_id = topic->rec->id;
 	a->client = owner->id;
 	a->client_gen = owner->gen;

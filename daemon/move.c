@@ -209,7 +209,7 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	ask.slab_bytes = LAY_BULK_SLAB_BYTES;
 	ask.pages = (enum shmq_pages)m->rec.pages_asked;
 	ask.lock = (enum shmq_lock)m->rec.lock_asked;
-	error = settle_plan(x, &m->rec, &ask, &answer);
+	error = settle_plan(x, t, &ask, &answer);
 	if (error)
 		return error;
 	m->node = ask.node;

@@ -223,8 +223,10 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 		own_rings(h->topic, 0, owner_word(h));
 	/* A publisher counts before it can publish, a subscriber once it has
 	 * its start: what is sent after it was counted, it gets. */
-	if (is_publisher)
+	if (is_publisher) {
 		count_handles(h, 1);
+		settle_fix(c, h->topic);
+	}
 	shmq__topic_publish_member(h->topic->attached, h->member,
 				   is_publisher            ? LAY_MEMBER_PUBLISHER :
 				   observes(h->topic, req) ? LAY_MEMBER_OBSERVER :
@@ -355,6 +357,9 @@ static void finish_opening(struct opening *o, int error, const struct shmq__why 
 		control_await_memory(c, &o->wait, grant_again);
 		return;
 	}
+	t = registry_find(c->reg, o->later.req.topic);
+	if (t && t->rec->id == o->topic_id)
+		t->settle_openings--;
 	if (error)
 		work_free(c->work, &o->range, NULL);
 	conn_answer_later(&o->later, error, &why, fds, fd_count);
@@ -372,8 +377,10 @@ static void grant_again(struct memory_wait *wait)
 static void arena_populated(struct job *job, int error, const struct place_result *result,
 			    const struct shmq__why *why)
 {
-	(void)result;
-	finish_opening(loop_container(job, struct opening, job), error, why);
+	struct opening *o = loop_container(job, struct opening, job);
+
+	o->range.node = result->node_actual;
+	finish_opening(o, error, why);
 }
 
 static void abandon(void *pending)
@@ -399,6 +406,7 @@ static int populate_arena(struct exchange *x, struct topic *t, const struct regi
 		free(o);
 		return error;
 	}
+	t->settle_openings++;
 	conn_defer(x, &o->later, o, abandon);
 	return CONN_LATER;
 }
@@ -424,7 +432,7 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	int error = limits_arena(x, bytes);
 
 	if (!error)
-		error = settle_plan(x, t->rec, &ask, &where);
+		error = settle_plan(x, t, &ask, &where);
 	if (!error)
 		error = give_find(x->c, LAY_SLAB_ARENA, where.page_shift, give_list_of(x->c, t),
 				  writer_of(x->conn), &slab, &x->why);

@@ -24,6 +24,7 @@ int registry_take_range(struct registry *r, unsigned slab, int node, uint64_t by
 	int error;
 
 	out->bytes = bytes;
+	out->node = SHMQ_NODE_ANY;
 	out->is_warm = comes_from_pool(page_shift, node, bytes);
 	if (out->is_warm) {
 		error = pool_alloc(r->pool[slab], bytes, align, &off, why);

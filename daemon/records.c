@@ -263,6 +263,7 @@ void registry_drop_topic(struct registry *r, struct topic *t, struct registry_ra
 	r->topic[t->index] = NULL;
 	r->topic_count--;
 	r->free_topic[r->free_topic_count++] = t->index;
+	free(t->settle_why);
 	free(t);
 }
 

@@ -88,11 +88,15 @@ struct topic {
 	TAILQ_ENTRY(topic) recent;
 	LIST_HEAD(topic_handles, handle) handles;
 	LIST_HEAD(topic_orphans, orphan) orphans; /* its arenas without a publisher */
-	void *locked;        /* its rings, locked in memory (work.c), or NULL */
-	void *creation;      /* while CREATING (create.c) */
-	int is_counted;      /* in head->topics_live */
-	unsigned log_alarms; /* that were told (events.c) */
-	int is_settling;     /* its pages are under way (settle.c) */
+	void *locked;             /* its rings, locked in memory (work.c), or NULL */
+	void *creation;           /* while CREATING (create.c) */
+	int is_counted;           /* in head->topics_live */
+	unsigned log_alarms;      /* that were told (events.c) */
+	int is_settling;          /* its pages are under way (settle.c), ... */
+	int settle_node;          /* where they were brought for who may be the first publisher, 0
+				     nowhere, */
+	char *settle_why;         /* why they are not there, or NULL, */
+	unsigned settle_openings; /* and how many publishers' arenas are under way (open.c) */
 };
 
 struct registry {
@@ -206,6 +210,7 @@ struct registry_range {
 	lay_ref ref;
 	uint64_t bytes;
 	int is_warm;
+	int node;          /* of an arena: as populated, SHMQ_NODE_ANY if it was not looked at */
 	uint64_t base_seq; /* of rings: their first seq */
 };
 int registry_take_range(struct registry *r, unsigned slab, int node, uint64_t bytes,

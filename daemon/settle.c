@@ -14,15 +14,23 @@ struct settling {
 	int node;
 };
 
-static void add_note(struct control *c, struct topic *t, int node, const char *why)
+/* Appended, to be told in so many words wherever it is. */
+#define NOT_ON_NODE "not on node %d of its first publisher: %s"
+
+static void add_note(char *note, size_t bytes, int node, const char *why)
 {
-	char *note = t->rec->note;
 	size_t used = strlen(note);
 
-	snprintf(note + used, sizeof(t->rec->note) - used,
-		 "%snot on node %d of its first publisher: %s", used ? "; " : "", node - 1, why);
-	log_info("topic \"%s\": %s", t->rec->name, note + used);
-	events_say(c, SHMQ_SYS_FALLBACK, NULL, t->rec->name, "%s", note + used);
+	snprintf(note + used, bytes - used, "%s" NOT_ON_NODE, used ? "; " : "", node - 1, why);
+}
+
+/* Once per publisher that is about to be the first: why its pages do not lie
+ * there, NULL if they do. */
+static void tried(struct topic *t, int node, const char *why)
+{
+	free(t->settle_why);
+	t->settle_why = why ? strdup(why) : NULL;
+	t->settle_node = node;
 }
 
 static void settled(struct job *job, int error, const struct place_result *result,
@@ -35,13 +43,12 @@ static void settled(struct job *job, int error, const struct place_result *resul
 	t->is_settling = 0;
 	if (!error)
 		t->rec->node_actual = result->node_actual;
-	if (error)
-		add_note(c, t, s->node, why->text);
-	else if (result->node_actual != s->node)
-		add_note(c, t, s->node,
-			 "others have its rings mapped: open the publisher first, or give shmqd "
-			 "CAP_SYS_NICE");
-	t->rec->node_home = s->node;
+	tried(t, s->node,
+	      error ? why->text :
+	      result->node_actual != s->node ?
+		      "others have its rings mapped: open the publisher first, or give shmqd "
+		      "CAP_SYS_NICE" :
+		      NULL);
 	create_relock(c, t);
 	create_reap_topic(c, t);
 	control_memory_came(c);
@@ -85,10 +92,14 @@ int settle_topic(struct exchange *x, struct topic *t)
 
 	if (t->is_settling)
 		return POOL_COMING;
-	if (t->rec->node_asked != SHMQ_NODE_PUBLISHER || t->rec->node_home || node <= 0)
+	if (t->rec->node_asked != SHMQ_NODE_PUBLISHER || t->rec->node_home || node <= 0 ||
+	    t->settle_node == node)
+		return 0;
+	/* Another is on its way to be the first. */
+	if (t->settle_node && t->settle_openings)
 		return 0;
 	if (was == node) {
-		t->rec->node_home = node;
+		tried(t, node, NULL);
 		return 0;
 	}
 	s = calloc(1, sizeof(*s));
@@ -111,25 +122,57 @@ int settle_topic(struct exchange *x, struct topic *t)
 	}
 	free(s);
 	/* Who cannot have it does without: a node is no reason not to publish. */
-	add_note(x->c, t, node, *why.text ? why.text : shmq_strerror(error));
-	t->rec->node_home = node;
+	tried(t, node, *why.text ? why.text : shmq_strerror(error));
 	return 0;
 }
 
-int settle_plan(struct exchange *x, const struct lay_topic *rec, struct place_ask *ask,
+void settle_fix(struct control *c, struct topic *t)
+{
+	size_t used = strlen(t->rec->note);
+
+	if (t->rec->node_home || !t->settle_node)
+		return;
+	if (t->settle_why) {
+		add_note(t->rec->note, sizeof(t->rec->note), t->settle_node, t->settle_why);
+		log_info("topic \"%s\": %s", t->rec->name, t->rec->note + used);
+		events_say(c, SHMQ_SYS_FALLBACK, NULL, t->rec->name, NOT_ON_NODE,
+			   t->settle_node - 1, t->settle_why);
+	}
+	t->rec->node_home = t->settle_node;
+	tried(t, 0, NULL);
+}
+
+static int plan_elsewhere(struct exchange *x, const struct topic *t, int node, const char *why,
+			  struct place_ask *ask, struct place_answer *answer)
+{
+	char kept[SHMQ_WHY_BYTES];
+	int error;
+
+	snprintf(kept, sizeof(kept), "%s", why);
+	x->wish = ask->node = SHMQ_NODE_ANY;
+	error = create_plan(x, ask, answer);
+	if (error)
+		return error;
+	add_note(answer->note, sizeof(answer->note), node, kept);
+	log_info("topic \"%s\": more of it is " NOT_ON_NODE, t->rec->name, node - 1, kept);
+	events_say(x->c, SHMQ_SYS_FALLBACK, NULL, t->rec->name, "more of it is " NOT_ON_NODE,
+		   node - 1, kept);
+	return 0;
+}
+
+int settle_plan(struct exchange *x, const struct topic *t, struct place_ask *ask,
 		struct place_answer *answer)
 {
+	const struct lay_topic *rec = t->rec;
 	int is_wish = rec->node_asked == SHMQ_NODE_PUBLISHER, error;
+	int node = !is_wish ? rec->node_asked : rec->node_home ? rec->node_home : t->settle_node;
 
-	ask->node = is_wish ? rec->node_home : rec->node_asked;
+	if (x->elsewhere)
+		return plan_elsewhere(x, t, node, x->elsewhere, ask, answer);
+	x->wish = is_wish ? node : SHMQ_NODE_ANY;
+	ask->node = node;
 	error = create_plan(x, ask, answer);
-	if (!error || error == POOL_COMING || !is_wish || ask->node == SHMQ_NODE_ANY)
+	if (!error || error == POOL_COMING || x->wish == SHMQ_NODE_ANY)
 		return error;
-	log_info("topic \"%s\": not on node %d of its first publisher: %s", rec->name,
-		 ask->node - 1, x->why.text);
-	events_say(x->c, SHMQ_SYS_FALLBACK, NULL, rec->name,
-		   "an arena is not on node %d of its first publisher: %s", ask->node - 1,
-		   x->why.text);
-	ask->node = SHMQ_NODE_ANY;
-	return create_plan(x, ask, answer);
+	return plan_elsewhere(x, t, node, x->why.text, ask, answer);
 }

@@ -1194,6 +1194,7 @@ struct shmq_peer_info {
 	int waiting;  /* publisher: held back inside a publish or a flush */
 	int evicted;
 	int32_t partition; /* SHMQ_ANY_PARTITION, or the one it is bound to */
+	int arena_node;    /* publisher: where that is: SHMQ_NODE(n), 0 if spread or in a pool */
 	uint64_t count;    /* messages sent or received */
 	uint64_t bytes;
 	uint64_t lost;        /* subscriber: lost; publisher: dropped */

@@ -47,11 +47,12 @@ static uint64_t head_of_all(const struct shmq__topic *t)
 	return sum;
 }
 
-static uint64_t arena_bytes(const struct shmq__topic *t, const struct lay_member *m)
+static const struct lay_arena *arena_of(const struct shmq__topic *t, const struct lay_member *m)
 {
-	struct lay_arena *a = m->arena ? shmq__slabs_arena(t->slabs, m->arena - 1) : NULL;
+	static const struct lay_arena none;
+	const struct lay_arena *a = m->arena ? shmq__slabs_arena(t->slabs, m->arena - 1) : NULL;
 
-	return a ? a->bytes : 0;
+	return a ? a : &none;
 }
 
 static void look_at_members(const struct shmq__topic *t, struct shmq_topic_info *out)
@@ -65,7 +66,7 @@ static void look_at_members(const struct shmq__topic *t, struct shmq_topic_info 
 
 		out->sleepers += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e &&
 				 load_relaxed(&e->asleep);
-		out->arena_bytes += arena_bytes(t, m);
+		out->arena_bytes += arena_of(t, m)->bytes;
 	}
 }
 
@@ -383,7 +384,8 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 	out->gating = is_gating(t, m);
 	out->evicted = load_relaxed(&m->state) == LAY_MEMBER_EVICTED;
 	out->opened_ns = m->opened_ns;
-	out->arena_bytes = arena_bytes(t, m);
+	out->arena_bytes = arena_of(t, m)->bytes;
+	out->arena_node = arena_of(t, m)->node_actual;
 	if (c) {
 		out->pid = (pid_t)load_relaxed(&c->pid);
 		out->uid = load_relaxed(&c->uid);

@@ -521,7 +521,8 @@ struct lay_arena {
 	uint64_t bytes;
 	uint64_t topic_id;
 	uint64_t client_gen;
-	uint8_t pad[16];
+	int32_t node_actual; /* SHMQ_NODE(n), 0 spread or unknown */
+	uint8_t pad[12];
 };
 _Static_assert(sizeof(struct lay_arena) == 64, "arena record");
 

@@ -145,6 +145,7 @@ static json_t *json_peer(const struct sample *now, const struct shmq_peer_info *
 	json_put_u64(object, "opened_ns", peer->opened_ns);
 	if (publishes) {
 		json_put_u64(object, "arena_bytes", peer->arena_bytes);
+		json_put(object, "arena_node", topics_json_node(peer->arena_node));
 		json_put(object, "waiting", json_boolean(peer->waiting));
 		json_put(object, "in_claim", json_boolean(stat_is_in_claim(now, peer->client_id)));
 		return object;

@@ -71,7 +71,7 @@ load helper
 	[ "$(json '"@{$_->{publisher_list}[0]}{qw(name pid sent bytes dropped)}"' <t)" = \
 		"writer $PID_pub 10 11 0" ]
 	[ "$(json 'join " ", sort keys %{$_->{publisher_list}[0]}' <t)" = \
-		"arena_bytes blocked bytes client dropped in_claim name opened_ns partition pid sent uid waiting wakes" ]
+		"arena_bytes arena_node blocked bytes client dropped in_claim name opened_ns partition pid sent uid waiting wakes" ]
 	[ "$(json '"@{$_->{subscriber_list}[0]}{qw(received bytes lost lag)}"' <t)" = "10 11 0 0" ]
 	run -0 shmq stat t
 	grep -Eq "^ +PUBLISHER +PID" <<<"$output"

@@ -5,7 +5,12 @@
  */
 #include "guest.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define HUGE (UINT64_C(2) << 20)
 
@@ -275,6 +280,273 @@ TEST(the_arena_of_a_first_publisher_lies_on_its_node)
 	check_topic(bus, "t", SHMQ_NODE(1), 4096);
 	check_free(PLENTY, PLENTY - 4);
 	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* An open of a publisher on some node, with an arena of that size. */
+struct opening {
+	const char *topic;
+	int node, error;
+	uint64_t arena_bytes;
+	_Atomic int *stage; /* at which it begins, and after which it ends; NULL: at once */
+};
+
+static int open_there(void *arg)
+{
+	const struct opening *o = arg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	run_on(o->node);
+	bus = test_bus_open();
+	if (o->stage)
+		await(o->stage, 1);
+	CHECK_ERROR(shmq_pub_open(bus, o->topic, PUB_OPTIONS(.arena_bytes = o->arena_bytes), &pub),
+		    o->error);
+	if (!o->error)
+		CHECK_OK(shmq_publish(pub, "one", 3));
+	if (o->stage)
+		await(o->stage, 2);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static int find_arena_node(void *arg, const struct shmq_peer_info *peer)
+{
+	int *node = arg;
+
+	if (peer->role == SHMQ_ROLE_PUBLISHER)
+		*node++ = peer->arena_node;
+	return 0;
+}
+
+static int arena_node(shmq_bus *bus, const char *topic)
+{
+	int node = -1;
+
+	CHECK_OK(shmq_peer_each(bus, topic, find_arena_node, &node));
+	return node;
+}
+
+TEST(a_publisher_that_is_refused_is_not_the_first)
+{
+	struct opening refused = { "t", 1, SHMQ_ENOMEMORY, UINT64_C(1) << 36, NULL };
+	shmq_bus *bus;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t",
+	       ring_of(.max_message_bytes = 1 << 20, .mode = SHMQ_SHARED,
+		       .node = SHMQ_NODE_PUBLISHER));
+	CHECK_EQ(test_join(test_spawn(open_there, &refused)), 0);
+	open_pub(bus, "t", .arena_bytes = 4 * HUGE);
+	check_topic(bus, "t", SHMQ_NODE(0), HUGE);
+	CHECK_EQ(arena_node(bus, "t"), SHMQ_NODE(0));
+	check_free(PLENTY - RING_PAGES - 4, PLENTY);
+	CHECK_EQ(strcmp(topic_info(bus, "t").note, ""), 0);
+	/* Now it is decided. */
+	publish_from("t", 1);
+	check_topic(bus, "t", SHMQ_NODE(0), HUGE);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int all_are_open(void *bus)
+{
+	return topic_info(bus, "t").publishers == NODES;
+}
+
+TEST(of_publishers_that_open_on_two_nodes_at_once_the_first_decides_for_both)
+{
+	_Atomic int *stage = shared_memory(sizeof(*stage));
+	struct opening opening[NODES] = { { "t", 0, 0, 4 * HUGE, stage },
+					  { "t", 1, 0, 4 * HUGE, stage } };
+	unsigned decided[NODES] = { 0 };
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	pid_t pid[NODES];
+	int node;
+
+	set_pools(PLENTY, PLENTY);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	for (int round = 0; round < 4; round++) {
+		atomic_store(stage, 0);
+		create(bus, "t",
+		       ring_of(.max_message_bytes = 1 << 20, .mode = SHMQ_SHARED,
+			       .node = SHMQ_NODE_PUBLISHER));
+		for (int n = 0; n < NODES; n++)
+			pid[n] = test_spawn(open_there, &opening[n]);
+		reach(stage, 1);
+		if (!test_wait_until(all_are_open, bus, 20000))
+			FAIL("of two publishers %u are there", topic_info(bus, "t").publishers);
+		node = topic_info(bus, "t").node_actual - 1;
+		CHECK(node >= 0 && node < NODES);
+		decided[node]++;
+		check_topic(bus, "t", SHMQ_NODE(node), HUGE);
+		check_note(bus, "t", "");
+		CHECK_EQ(free_pages(node), PLENTY - RING_PAGES - 2 * 4);
+		CHECK_EQ(free_pages(1 - node), PLENTY);
+		sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+		for (int n = 0; n < NODES; n++)
+			CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		shmq_sub_close(sub);
+		reach(stage, 2);
+		for (int n = 0; n < NODES; n++)
+			CHECK_EQ(test_join(pid[n]), 0);
+		CHECK_OK(shmq_topic_remove(bus, "t", 0));
+		await_free(PLENTY, PLENTY);
+	}
+	NOTE("decided by node 0: %u, by node 1: %u", decided[0], decided[1]);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* What happened on the bus, up to an event of that type about the topic. */
+static void await_sys(shmq_sub *events, uint16_t type, const char *text)
+{
+	struct shmq_msg msg;
+
+	do
+		CHECK_OK(shmq_receive(events, &msg, PATIENCE));
+	while (msg.type != type || !memmem(msg.data, msg.len, text, strlen(text)));
+}
+
+/* Binding to nodes is denied to whoever begins after this, as in a container. */
+static void deny_binding(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mbind, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { COUNT(code), code };
+
+	CHECK_OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	CHECK_OK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
+TEST(where_binding_is_denied_a_first_publisher_opens_all_the_same)
+{
+	shmq_bus *bus;
+	shmq_sub *events;
+	shmq_pub *pub;
+
+	set_pools(0, 0);
+	run_on(0);
+	deny_binding();
+	test_bus_start();
+	bus = test_bus_open();
+	events = open_sub(bus, SHMQ_EVENTS_TOPIC);
+	create(bus, "t", .depth = 1024, .max_message_bytes = 1 << 20, .node = SHMQ_NODE_PUBLISHER);
+	run_on(1);
+	open_pub(bus, "t", .arena_bytes = 4 * HUGE);
+	await_sys(events, SHMQ_SYS_FALLBACK, "binding to a NUMA node is denied here");
+	CHECK_EQ(arena_node(bus, "t"), SHMQ_NODE(0));
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	check_note(bus, "t", "not on node 1 of its first publisher: ");
+	/* Who names the node is refused. */
+	CHECK_ERROR(shmq_topic_create(bus, "told", TOPIC_OPTIONS(.node = SHMQ_NODE(1)), NULL),
+		    SHMQ_ENONODE);
+	await_sys(events, SHMQ_SYS_REFUSAL, "binding to a NUMA node is denied here");
+	CHECK_ERROR(shmq_pub_open(bus, "told", NULL, &pub), SHMQ_ENOTOPIC);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static pid_t child_of(pid_t pid)
+{
+	char path[64];
+	int child = 0;
+	FILE *in;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	in = fopen(path, "re");
+	if (in && fscanf(in, "%d", &child) != 1)
+		child = 0;
+	if (in)
+		fclose(in);
+	return child;
+}
+
+/* Take small pages of a node, as hugepages, until only so much is free. */
+static void use_up(int node, uint64_t but)
+{
+	char path[64];
+	uint64_t free_bytes;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
+	free_bytes = get(path, " MemFree:") << 10;
+	CHECK_GT(free_bytes, but);
+	set_pool(node, (unsigned)(free_pages(node) + (free_bytes - but) / HUGE));
+}
+
+#define ARENA (UINT64_C(160) << 20)
+
+/* Stop the child that populates an arena on node 1 as it has begun. */
+static pid_t stop_populating(pid_t worker, uint64_t before)
+{
+	pid_t child;
+
+	while (shmem_bytes(1) < before + ARENA / 20)
+		;
+	child = child_of(worker);
+	if (child > 0 && !kill(child, SIGSTOP) && shmem_bytes(1) < before + ARENA / 4)
+		return child;
+	if (child > 0)
+		kill(child, SIGCONT);
+	return 0;
+}
+
+TEST(an_arena_whose_node_runs_dry_while_it_is_populated_lies_on_another)
+{
+	char topic[8];
+	struct opening o = { topic, 1, 0, ARENA, shared_memory(sizeof(_Atomic int)) };
+	pid_t pid, child = 0;
+	shmq_bus *bus;
+	shmq_sub *events;
+	uint64_t before;
+
+	set_pools(0, 0);
+	run_on(0);
+	test_bus_start();
+	bus = test_bus_open();
+	events = open_sub(bus, SHMQ_EVENTS_TOPIC);
+	run_on(1);
+	for (int tries = 0; !child; tries++) {
+		if (tries == 8)
+			FAIL("it was populated before it could be stopped, each time");
+		snprintf(topic, sizeof(topic), "t%d", tries);
+		create(bus, topic, .depth = 1024, .max_message_bytes = 1 << 20, .mode = SHMQ_SHARED,
+		       .node = SHMQ_NODE_PUBLISHER, .pages = SHMQ_PAGES_4K);
+		open_pub(bus, topic, .arena_bytes = 2 << 20);
+		check_topic(bus, topic, SHMQ_NODE(1), 4096);
+		before = shmem_bytes(1);
+		pid = test_spawn(open_there, &o);
+		reach(o.stage, 1);
+		child = stop_populating(test_bus_worker_pid(bus), before);
+		if (child)
+			break;
+		reach(o.stage, 2);
+		CHECK_EQ(test_join(pid), 0);
+		CHECK_OK(shmq_topic_remove(bus, topic, SHMQ_FORCE));
+		atomic_store(o.stage, 0);
+	}
+	use_up(1, ARENA / 2);
+	CHECK_OK(kill(child, SIGCONT));
+	await_sys(events, SHMQ_SYS_FALLBACK, "not on node 1 of its first publisher: ");
+	while (topic_info(bus, topic).publishers < 2)
+		test_sleep_ms(1);
+	CHECK_GT(shmem_bytes(0), ARENA);
+	check_topic(bus, topic, SHMQ_NODE(1), 4096);
+	reach(o.stage, 2);
+	CHECK_EQ(test_join(pid), 0);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }

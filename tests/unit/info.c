@@ -355,6 +355,7 @@ TEST(peers_are_shown_with_what_their_entries_say)
 	store_relaxed(&fake_entry(f, all, 0)->latency, 0x40003000200010);
 	pub->opened_ns = 99;
 	pub->arena = fake_arena(f, pub, LAY_PAGE) + 1;
+	shmq__slabs_arena(f->slabs, pub->arena - 1)->node_actual = SHMQ_NODE(3);
 	seen_count = 0;
 	CHECK_OK(shmq_peer_each(bus, STANDIN_TOPIC, see, NULL));
 	CHECK_EQ(seen_count, 3);
@@ -373,6 +374,7 @@ TEST(peers_are_shown_with_what_their_entries_say)
 	CHECK_EQ(seen[0].wakes, 4);
 	CHECK_EQ(seen[0].opened_ns, 99);
 	CHECK_EQ(seen[0].arena_bytes, LAY_PAGE);
+	CHECK_EQ(seen[0].arena_node, SHMQ_NODE(3));
 	CHECK_EQ(seen[0].page_bytes, 2 * sizeof(struct lay_entry));
 	CHECK_EQ(seen[0].p50_ns | seen[0].most_ns, 0);
 	CHECK_EQ(seen[1].p50_ns, 0xf);
