@@ -182,7 +182,6 @@ $(B)/bench/built.txt: FORCE
 	echo "compiler $$($(CC) --version | head -n 1)"; \
 	echo 'flags $(strip $(filter-out -ffile-prefix-map=% -fdebug-prefix-map=%,$(MODE) $(SANFLAGS) $(CPPFLAGS) $(CFLAGS)))'; } >$@.new && \
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-FORCE:
 MUTATED := publish publish_msg publish_batch claim commit
 $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
@@ -324,7 +323,7 @@ check: deps ## build and run all tests, or those that match T=pattern
 	@$(MAKE) $(JOBS) test-programs
 	@$(if $(CHOSEN),$(PROVE) $(CHOSEN),echo 'check: no test matches "$(T)"' >&2; exit 1)
 
-test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES) $(TOOLS)) $(if $(SAN),,$(BENCH) $(PEERS_BUILT) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
+test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES) $(TOOLS)) $(if $(SAN),,$(BENCH) $(B)/bench/built.txt $(PEERS_BUILT) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
 
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
@@ -491,7 +490,7 @@ help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers peers-found lint install \
-	uninstall abi doc dist deb check-deb clean help
+	uninstall abi doc dist deb check-deb clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 

@@ -21,7 +21,7 @@ check() { # name, exit status wanted, what it says, program, options...
 	fi
 }
 
-echo "1..$(($(echo "$programs" | wc -l) * 2 + 3))"
+echo "1..$(($(echo "$programs" | wc -l) * 2 + 4))"
 for program in $programs; do
 	check "${program}_takes_no_operands" 2 '"ck"' "$program" --smoke ck
 	check "${program}_knows_all_peers" 2 'no peer "kc"' "$program" --smoke --peers ck,kc
@@ -29,4 +29,13 @@ done
 check a_list_of_no_peer_is_bad_usage 2 'no peer ""' rtt --peers ''
 check to_check_no_peer_is_no_success 1 'nothing was checked' peer_check --smoke --peers none
 check what_is_no_transport_is_not_checked 1 'nothing was checked' peer_check --smoke --peers lmdb
+
+n=$((n + 1)) commit=$(git rev-parse HEAD 2>/dev/null)
+if [ ! "$commit" ]; then
+	echo "ok $n - the_build_says_its_commit # SKIP no repository"
+elif grep -q "^commit $commit" "$SHMQ_BUILD/bench/built.txt"; then
+	echo "ok $n - the_build_says_its_commit"
+else
+	failed=1 && echo "not ok $n - the_build_says_its_commit" && cat "$SHMQ_BUILD/bench/built.txt" >&2
+fi
 exit $failed
