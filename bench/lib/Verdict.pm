@@ -70,8 +70,8 @@ sub amount {
 }
 
 # Workloads by the table and statistic they belong to, in the order they were
-# measured.  Columns are sizes if all of their table can be, else rates, as those
-# of latency.10k, or names.
+# measured.  Columns are sizes if all of their table are powers of two, rates if
+# all have the unit of one, as latency.10k, else names.
 sub groups {
 	my (%group, @order);
 	for my $w (@_) {
@@ -80,11 +80,14 @@ sub groups {
 		push @order, $key unless $group{$key};
 		push @{ $group{$key} }, $w;
 	}
-	my (@groups, %sizes);
+	my (@groups, %sizes, %rates);
 	for (@order) {
-		my ($name) = split / /;
+		my ($name)  = split / /;
+		my @columns = map { $_->{column} } @{ $group{$_} };
 		$sizes{$name} //= 1;
-		$sizes{$name} &&= !grep { $_->{column} !~ /^\d+[KMG]?$/ } @{ $group{$_} };
+		$rates{$name} //= 1;
+		$sizes{$name} &&= !grep { !/^\d+[KMG]?$/ || amount($_) & amount($_) - 1 } @columns;
+		$rates{$name} &&= !grep { !/^\d+[kMG]$/ } @columns;
 	}
 	for (@order) {
 		my ($name, $stat) = split / /;
@@ -92,7 +95,7 @@ sub groups {
 			@{ $group{$_} };
 		for (@w) {
 			$_->{title} = $sizes{$name} ? human(amount($_->{column}), 'B') =~ s/\.0+(?= )//r
-				: $_->{column} =~ /^\d+[kMG]$/ ? "$_->{column}/s" : $_->{column};
+				: $rates{$name} ? "$_->{column}/s" : $_->{column};
 		}
 		push @groups, { name => $name, stat => $stat, workloads => \@w };
 	}

@@ -15,7 +15,8 @@ my $bad  = 0;
 my $root = "$dir/root";
 my ($code, $said, $json, $text) = (0, '', {}, '');
 
-sub check {
+# What matches nothing is false here, not left out.
+sub check($$@) {
 	my ($name, $ok, @got) = @_;
 	$n++;
 	$bad++ if !$ok;
@@ -249,7 +250,9 @@ is('what_a_program_that_ran_did_not_print_is_missed', $code, 3);
 
 # ---- what an earlier run has left --------------------------------------------------
 SKIP: {
-	my @names = qw(a_run_replaces_the_plots_of_the_one_before what_is_not_of_a_run_is_left_alone);
+	my @names = qw(a_run_replaces_the_plots_of_the_one_before what_is_not_of_a_run_is_left_alone
+		a_narrow_plot_has_room_for_its_title ticks_have_room_for_what_they_say what_no_sample_is_beyond_is_not_drawn
+		curves_of_shmq_alone_share_a_panel);
 	if (!grep { -x "$_/gnuplot" } split /:/, $ENV{PATH}) {
 		print 'ok ', ++$n, " - $_ # SKIP gnuplot is not installed\n" for @names;
 		last SKIP;
@@ -262,6 +265,28 @@ SKIP: {
 	run('--only idle', \$keep);
 	check($names[0], @first > 1 && !(grep { -e "$dir/out/$_" } @first) && !@{ $json->{plots} }, @first);
 	check($names[1], slurp("$dir/out/mine.svg") eq 'mine');
+	programs(rtt => <<'END', outage => <<'END');
+figure rtt.spin.32.p50 148 ns
+figure rtt.spin.32.limit.p50 140 ns
+figure rtt.spin.32.peer.slow.p50 86 us
+END
+figure outage.off.p50 1 us
+curve outage.off 50 1000
+curve outage.off 99 2000
+curve outage.on 50 4000
+curve outage.on 99 5000
+curve outage.on 99.9 6000
+curve outage.on 99.99 6000
+END
+	run();
+	my $bars   = slurp("$dir/out/rtt.spin.svg");
+	my $curves = slurp("$dir/out/outage.curve.svg");
+	my ($wide) = $bars =~ /viewBox="0 0 (\d+)/;
+	my ($line) = $bars =~ />([^<]*is better)</;
+	check($names[2], $wide >= 11 * length($line // '-' x 1000), $wide, $line);
+	check($names[3], $bars =~ />10 ns</ && $bars =~ />1 us</ && $bars !~ />100 ns</);
+	check($names[4], $curves =~ />99\.9</ && $curves !~ />99\.99</);
+	check($names[5], $curves =~ />off</ && $curves =~ />on</ && (() = $curves =~ />percentile</g) == 1);
 }
 run('--help');
 check('help_tells_the_exit_status', $code == 0 && slurp("$dir/stdout") =~ /Exit status: 0/);
@@ -273,6 +298,27 @@ is('programs_of_logs_run_only_if_they_are_asked_for', join(' ', sort map { $_->{
 run('--only ^log_');
 is('what_is_promised_of_logs_is_judged', ratio('log.write.vs_disk')->{verdict}, 'met');
 is('what_is_promised_of_others_is_not_missed_then', ratio('never.measured')->{verdict}, 'nothing');
+
+programs(log_append => <<'END', unblock => <<'END', latency => <<'END');
+figure log.append.1.rate 1 k/s
+figure log.append.1.peer.slow 1 k/s
+figure log.append.1000.rate 1 M/s
+figure log.append.1000.peer.slow 1 M/s
+END
+figure unblock.4M.p50 1 us
+figure unblock.4M.limit.p50 1 us
+figure unblock.10_handles.p50 1 us
+figure unblock.10_handles.limit.p50 1 us
+END
+figure latency.10k.p50 1 us
+figure latency.10k.limit.p50 1 us
+figure latency.1M.p50 1 us
+figure latency.1M.limit.p50 1 us
+END
+run('--only .');
+check('what_is_no_size_has_no_unit_of_one', $text =~ /^### log\.append, .*\n\n\| +\| +1 \| +1000 \|$/m, $text =~ /^(\| +\| +1.*)/m);
+check('nor_that_of_a_rate', $text =~ /^### unblock, .*\n\n\| +\| +10_handles \| +4M \|$/m, $text =~ /^(\|.*_handles.*)/m);
+check('rates_have_it', $text =~ /^### latency, .*\n\n\| +\| +10k\/s \| +1M\/s \|$/m, $text =~ /^(\| +\| +10k.*)/m);
 
 # ---- programs that fail ---------------------------------------------------------
 programs(%good, rtt => "#!/bin/sh\necho figure rtt.spin.64.vs_limit 1 ratio\necho message 7 is torn >&2\nexit 1\n");
