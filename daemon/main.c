@@ -20,6 +20,7 @@
 #include "parent.h"
 #include "privilege.h"
 #include "ready.h"
+#include "sandbox.h"
 #include "service.h"
 #include "tailer.h"
 #include "upgrade.h"
@@ -132,6 +133,8 @@ int main(int argc, char **argv)
 		privilege_shed(o.role == ROLE_CONTROL ? PRIVILEGE_CONTROL :
 			       o.role == ROLE_TAILER  ? PRIVILEGE_TAILER :
 							PRIVILEGE_PARENT);
+	if (o.sandbox != SANDBOX_OFF)
+		sandbox_let_narrow();
 	switch (o.role) {
 	case ROLE_CONTROL:
 		return control_run(&o);

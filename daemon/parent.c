@@ -589,7 +589,7 @@ static void renew_store(const struct parent *p)
 static int enter_sandbox(struct parent *p)
 {
 	char text[SHMQ_ERROR_TEXT_MAX];
-	int error = p->o->sandbox == SANDBOX_OFF ? 0 : sandbox_enter();
+	int error = p->o->sandbox == SANDBOX_OFF ? 0 : sandbox_enter(SANDBOX_BUS);
 
 	if (!error)
 		return -1;

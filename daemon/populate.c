@@ -18,6 +18,7 @@
 #include "bounds.h"
 #include "place.h"
 #include "privilege.h"
+#include "sandbox.h"
 #include "shmem.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -102,12 +103,13 @@ static void become_disposable(const struct populate *job, pid_t parent)
 		close_range(low + 1, high - 1, 0);
 	close_range(high + 1, ~0U, 0);
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (write(fd, "1000", 4) != 4) {
-		/* Then the kernel chooses by size, and that is mostly us too. */
+	if (fd >= 0) {
+		if (write(fd, "1000", 4) != 4) {
+			/* Then the kernel chooses by size, and that is mostly us too. */
+		}
+		close(fd);
 	}
-	close(fd);
+	sandbox_narrow(job->run ? SANDBOX_FILES : SANDBOX_MEMORY);
 }
 
 static void *map(const struct populate *job)

@@ -17,7 +17,7 @@ static const struct {
 	uint64_t effective, permitted;
 } kept_by[] = {
 	[PRIVILEGE_PARENT] = { ROOM, CONTROL },
-	[PRIVILEGE_TAILER] = { 0, CONTROL },
+	[PRIVILEGE_TAILER] = { 0, 0 },
 	[PRIVILEGE_CONTROL] = { CONTROL, CONTROL },
 	[PRIVILEGE_MEMORY] = { MEMORY, MEMORY },
 };

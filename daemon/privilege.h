@@ -6,7 +6,7 @@
  *   process      effective                                     permitted
  *   parent       NET_ADMIN                                     as control
  *   control      IPC_LOCK, SYS_NICE, KILL, SYS_PTRACE, NET_ADMIN   the same
- *   tailer       none                                          as control
+ *   tailer       none                                          none
  *   child that makes memory   IPC_LOCK, SYS_NICE               the same
  *
  * IPC_LOCK locks memory beyond the limit, SYS_NICE moves pages that others map

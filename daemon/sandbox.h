@@ -1,19 +1,42 @@
 /* SPDX-License-Identifier: MIT
  *
- * sandbox: system calls that no process of a supervisor makes, and by which
- * one that was taken over would do harm: tracing others and reading their
+ * sandbox: the system calls that a process of a supervisor makes, and no
+ * others.
+ *
+ *   BUS      parent, control worker, what is tried for an upgrade
+ *   TAILER   what it needs once it has its directory and ring: it starts
+ *            threads and no process, no program, maps no code, signals nobody
+ *   FILES    the child that makes and removes files of logs: no sockets either
+ *   MEMORY   the child that makes memory: no calls that change files by name
+ *
+ * The last three are for who is under the first.
+ * Parent and control worker have one list, since each may be the one that
+ * starts the other, a filter holds for all that is forked and executed, and
+ * none is ever taken off.  So does another build that an upgrade executes go on
+ * with the list of the first: of what it calls for besides, nothing is there.
+ *
+ * Calls that nobody needs and that do harm (tracing others and reading their
  * memory, taking descriptors out of them, mounting, other name spaces, code in
- * the kernel, its keys, clock and power.  Whoever calls one is killed
- * (SIGSYS), which its parent names.  The filter is inherited by what a process
- * forks and executes, another build too, so the first process enters it for
- * all of them.
+ * the kernel, its keys, clock and power) kill whoever makes one (SIGSYS), which
+ * its parent names; others that are on no list fail.
+ *
+ * As plain BPF and not by libseccomp: all that it would do here is to know the
+ * numbers, which the C library's headers do as well, for the machine that is
+ * compiled for; and one dependency of what runs as root less.
  */
 #ifndef SHMQ_SANDBOX_H
 #define SHMQ_SANDBOX_H
 
-/* For good, this process and its descendants.  0; -ENOSYS: not on this machine
+enum sandbox_kind { SANDBOX_BUS, SANDBOX_TAILER, SANDBOX_FILES, SANDBOX_MEMORY };
+
+/* For good, this thread, and what it starts.  0; -ENOSYS: not on this machine
  * or not in this kernel; or -errno. */
-int sandbox_enter(void);
+int sandbox_enter(enum sandbox_kind kind);
+
+/* The same, in a process that called sandbox_let_narrow() or whose parent did;
+ * in others nothing. */
+int sandbox_narrow(enum sandbox_kind kind);
+void sandbox_let_narrow(void);
 
 /* By landlock: files are made, written, renamed and removed below these directories
  * alone, each of which may be missing: then what leads there counts.  0; -ENOSYS: not
@@ -21,7 +44,7 @@ int sandbox_enter(void);
  * -errno. */
 int sandbox_limit_writes(const char *const *directories, unsigned count);
 
-/* Number of calls refused, and each of them. */
+/* Number of calls that kill, and each of them. */
 unsigned sandbox_count(void);
 int sandbox_call(unsigned i);
 

@@ -513,6 +513,8 @@ int tailer_run(const struct options *o)
 	}
 	limit_writes(t);
 	error = tail_io_create(&(struct tail_io_options){ 0 }, &t->io);
+	if (sandbox_narrow(SANDBOX_TAILER))
+		log_info("no filter of the tailer's own: going on under that of the bus");
 	if (!error)
 		error = tail_keep_create(t->dir, &t->keep);
 	if (!error)

@@ -172,7 +172,7 @@ TEST(each_process_keeps_what_it_needs_and_its_successors_too)
 	control = await_worker(bus, "control", 0);
 	check_kept(control, CONTROL, CONTROL);
 	tailer = await_worker(bus, "tailer", 0);
-	check_kept(tailer, 0, CONTROL);
+	check_kept(tailer, 0, 0);
 	/* By the parent that has nothing in force. */
 	CHECK_OK(kill(control, SIGKILL));
 	s = (struct search){ .bus = bus, .other = await_worker(bus, "control", control) };
@@ -185,7 +185,7 @@ TEST(each_process_keeps_what_it_needs_and_its_successors_too)
 	if (!test_wait_until(has_other_parent, &s, PATIENCE_MS))
 		FAIL("no other parent came");
 	check_kept(test_bus_parent_pid(bus), PARENT, CONTROL);
-	check_kept(await_worker(bus, "tailer", tailer), 0, CONTROL);
+	check_kept(await_worker(bus, "tailer", tailer), 0, 0);
 	CHECK_OK(shmq_topic_create(bus, "u", NULL, NULL));
 	shmq_bus_close(bus);
 	test_bus_stop();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The filter of system calls, call by call, and in each process.
+ * The filters of system calls, call by call, and in each process.
  */
 #include "sandbox.h"
 
@@ -11,13 +11,17 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -29,7 +33,7 @@ static int end_of_call(long number)
 	pid_t pid = fork();
 
 	if (!pid) {
-		if (sandbox_enter())
+		if (sandbox_enter(SANDBOX_BUS))
 			_exit(99);
 		syscall(number, -1, -1, -1, -1, -1, -1);
 		_exit(0);
@@ -56,6 +60,129 @@ TEST(who_makes_a_call_that_is_refused_is_killed_by_sigsys)
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
 #endif
 }
+
+/* ---- what is on no list ---------------------------------------------- */
+
+#define BUS (1U << SANDBOX_BUS)
+#define TAILER (1U << SANDBOX_TAILER)
+#define FILES (1U << SANDBOX_FILES)
+#define MEMORY (1U << SANDBOX_MEMORY)
+#define ALL (BUS | TAILER | FILES | MEMORY)
+#define WX (PROT_READ | PROT_WRITE | PROT_EXEC)
+#define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
+
+static const struct call {
+	unsigned kinds;
+	int error; /* 0: it is made, whatever becomes of it */
+	long number, argument[4];
+} calls[] = {
+	{ ALL, ENOSYS, SYS_clone3, { 0 } },
+	{ ALL, ENOSYS, SYS_personality, { 0xffffffff } },
+	{ ALL, ENOSYS, SYS_shmget, { 0 } },
+	{ ALL, ENOSYS, SYS_fchownat, { 0 } },
+	{ ALL, ENOSYS, SYS_inotify_init1, { 0 } },
+	{ ALL, ENOSYS, SYS_setuid, { 4711 } },
+	{ ALL, ENOSYS, SYS_symlinkat, { 0 } },
+	{ ALL, EPERM, SYS_ioctl, { 0, TIOCSTI, 0 } },
+	{ ALL, EPERM, SYS_mmap, { 0, 4096, WX, ANONYMOUS } },
+	{ BUS, EPERM, SYS_prctl, { PR_SET_DUMPABLE, 1 } },
+	{ BUS, EPERM, SYS_clone, { CLONE_NEWUSER | SIGCHLD, 0 } },
+	{ BUS | TAILER, EPERM, SYS_socket, { AF_INET, SOCK_STREAM } },
+	{ BUS | TAILER, EPERM, SYS_socket, { AF_NETLINK, SOCK_RAW } },
+	{ BUS | TAILER, 0, SYS_socket, { AF_UNIX, SOCK_STREAM } },
+	{ BUS, 0, SYS_execve, { 0 } },
+	{ BUS, 0, SYS_mmap, { 0, 4096, PROT_READ | PROT_EXEC, ANONYMOUS } },
+	{ TAILER | FILES | MEMORY, EPERM, SYS_mmap, { 0, 4096, PROT_EXEC, ANONYMOUS } },
+	{ TAILER | FILES | MEMORY, ENOSYS, SYS_execve, { 0 } },
+	{ TAILER | FILES | MEMORY, ENOSYS, SYS_execveat, { -1 } },
+	{ TAILER | FILES | MEMORY, ENOSYS, SYS_kill, { 0, 0 } },
+	{ TAILER | FILES | MEMORY, ENOSYS, SYS_bind, { -1 } },
+	{ TAILER | FILES | MEMORY, ENOSYS, SYS_io_uring_setup, { 1 } },
+	{ TAILER | FILES | MEMORY, ENOSYS, SYS_memfd_create, { 0 } },
+	{ TAILER | FILES | MEMORY, EPERM, SYS_tgkill, { 1, 1, 0 } },
+	{ TAILER, EPERM, SYS_clone, { SIGCHLD, 0 } },
+	{ TAILER | FILES, 0, SYS_unlinkat, { -1 } },
+	{ FILES | MEMORY, ENOSYS, SYS_clone, { SIGCHLD, 0 } },
+	{ FILES | MEMORY, ENOSYS, SYS_socket, { AF_UNIX, SOCK_STREAM } },
+	{ FILES | MEMORY, ENOSYS, SYS_connect, { -1 } },
+	{ FILES | MEMORY, ENOSYS, SYS_sendmsg, { -1 } },
+	{ MEMORY, ENOSYS, SYS_unlinkat, { -1 } },
+	{ MEMORY, ENOSYS, SYS_mkdirat, { -1 } },
+	{ MEMORY, ENOSYS, SYS_ftruncate, { -1 } },
+	{ MEMORY, ENOSYS, SYS_pwrite64, { -1 } },
+};
+
+static int make_calls(void *arg)
+{
+	enum sandbox_kind kind = *(const enum sandbox_kind *)arg;
+	unsigned i;
+
+	if (sandbox_enter(kind))
+		return 99;
+	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		const long *a = calls[i].argument;
+		long rc;
+
+		if (!(calls[i].kinds & 1U << kind))
+			continue;
+		errno = 0;
+		rc = syscall(calls[i].number, a[0], a[1], a[2], a[3], -1, 0);
+		if (calls[i].error ? rc != -1 || errno != calls[i].error :
+				     errno == ENOSYS || errno == EPERM)
+			FAIL("kind %u: call %ld (%lx ...) returned %ld, errno %d", kind,
+			     calls[i].number, (unsigned long)a[0], rc, errno);
+	}
+	_exit(0);
+}
+
+TEST(what_is_on_no_list_fails_and_kills_nobody)
+{
+	enum sandbox_kind kind;
+	int code;
+
+#if defined(SHMQ_SANITIZE) || defined(SANDBOX_STRICT)
+	SKIP("the lists are not in force in this build, or kill");
+#endif
+	for (kind = SANDBOX_BUS; kind <= SANDBOX_MEMORY; kind++) {
+		code = test_join(test_spawn(make_calls, &kind));
+		if (code == 99)
+			SKIP("no filters here");
+		CHECK_EQ(code, 0);
+	}
+}
+
+static void *do_nothing(void *arg)
+{
+	return arg;
+}
+
+static int start_thread_and_abort(void *arg)
+{
+	pthread_t thread;
+
+	if (sandbox_enter(SANDBOX_TAILER))
+		_exit(99);
+	CHECK_OK(pthread_create(&thread, NULL, do_nothing, arg));
+	CHECK_OK(pthread_join(thread, NULL));
+	signal(SIGABRT, SIG_DFL);
+	abort();
+}
+
+TEST(the_tailer_starts_threads_and_may_abort)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(start_thread_and_abort(NULL));
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	if (status == 99 << 8)
+		SKIP("no filters here");
+	CHECK(WIFSIGNALED(status));
+	CHECK_EQ(WTERMSIG(status), SIGABRT);
+}
+
+/* ---- files ----------------------------------------------------------- */
 
 /* In a child that may write below the directory `own` and one that is not there yet. */
 static int write_around(void *arg)
@@ -111,42 +238,71 @@ TEST(files_are_written_below_what_is_named_and_nowhere_else)
 	CHECK_EQ(code, 0);
 }
 
-/* Of the process that serves and its parent: 0 no filter, 2 one. */
-static int mode_of(pid_t pid)
+/* ---- processes -------------------------------------------------------- */
+
+/* How many are in force; -1: the kernel does not say. */
+static int filters_of(pid_t pid)
 {
+	static const char name[] = "Seccomp_filters:";
 	char path[64], line[256];
 	FILE *status;
-	int mode = -1;
+	int count = -1;
 
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	status = fopen(path, "re");
 	while (status && fgets(line, sizeof(line), status))
-		if (!strncmp(line, "Seccomp:", 8))
-			mode = atoi(line + 8);
+		if (!strncmp(line, name, sizeof(name) - 1))
+			count = atoi(line + sizeof(name) - 1);
 	if (status)
 		fclose(status);
-	return mode;
+	return count;
 }
 
-TEST(each_process_is_under_the_filter_unless_it_is_off)
+struct expected {
+	const char *role;
+	int filters;
+};
+
+static int has_filters(void *arg)
 {
-	int outside = mode_of(getpid());
+	const struct expected *e = arg;
+	pid_t pid = test_bus_pid(e->role);
+
+	return pid && filters_of(pid) == e->filters;
+}
+
+static void check_filters(const char *role, int filters)
+{
+	struct expected e = { role, filters };
+
+	if (!test_wait_until(has_filters, &e, 10000))
+		FAIL("the %s has %d filters in place of %d", role, filters_of(test_bus_pid(role)),
+		     filters);
+}
+
+TEST(each_process_is_under_its_filters_unless_they_are_off)
+{
+	struct shmq_topic_options logged = { .size = sizeof(logged), .log = SHMQ_LOG_BLOCK };
+	int outside = filters_of(getpid()), on;
 	shmq_bus *bus;
 
-	if (end_of_call(SYS_getpid) == 99 << 8)
-		SKIP("no filters here");
-	test_bus_start("--sandbox", "require");
-	bus = test_bus_open();
-	CHECK_EQ(mode_of(test_bus_parent_pid(bus)), 2);
-	CHECK_EQ(mode_of(test_bus_worker_pid(bus)), 2);
-	shmq_bus_close(bus);
-	test_bus_stop();
-	test_bus_start("--sandbox", "off");
-	bus = test_bus_open();
-	CHECK_EQ(mode_of(test_bus_parent_pid(bus)), outside);
-	CHECK_EQ(mode_of(test_bus_worker_pid(bus)), outside);
-	shmq_bus_close(bus);
-	test_bus_stop();
+	if (outside < 0 || end_of_call(SYS_getpid) == 99 << 8)
+		SKIP("no filters here, or they are not told");
+	for (on = 1; on >= 0; on--) {
+		test_bus_start("--sandbox", on ? "require" : "off");
+		bus = test_bus_open();
+		CHECK_OK(shmq_topic_create(bus, "t", &logged, NULL));
+		check_filters("parent", outside + on);
+		check_filters("control", outside + on);
+		check_filters("tailer", outside + 2 * on);
+		/* Those that are started by a survivor. */
+		CHECK_EQ(test_bus_kill("parent"), 1);
+		test_bus_await_killed();
+		check_filters("parent", outside + on);
+		check_filters("tailer", outside + 2 * on);
+		shmq_bus_close(bus);
+		test_bus_stop();
+	}
 }
 
 /* As a container does that lets nobody have one. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -83,12 +84,14 @@ int fsync(int fd)
 
 /* Writes that the ring is to sync: seen on their way to the kernel. */
 static int ring_dsyncs;
+static struct io_uring *last_ring;
 
 int io_uring_submit(struct io_uring *ring)
 {
 	static int (*submit)(struct io_uring * ring);
 	unsigned i;
 
+	last_ring = ring;
 	for (i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++)
 		ring_dsyncs += ring->sq.sqes[i & *ring->sq.kring_mask].rw_flags == RWF_DSYNC &&
 			       ring->sq.sqes[i & *ring->sq.kring_mask].opcode != IORING_OP_FSYNC;
@@ -245,6 +248,36 @@ TEST(where_the_ring_is_refused_plain_calls_are_made)
 	options.kind = TAIL_IO_URING;
 	CHECK_LT(tail_io_create(&options, &io), 0);
 	setrlimit(RLIMIT_NOFILE, &before);
+}
+
+/* Past the filter of system calls nothing else is to be had from it. */
+TEST(the_ring_writes_and_syncs_and_does_nothing_else)
+{
+	struct tail_io *io = make(TAIL_IO_URING, 2);
+	struct counted sync = { .op.done = count_end };
+	int fd = make_file("file"), i;
+
+	tail_io_datasync(io, &sync.op, fd);
+	reap_all(io);
+	CHECK_OK(sync.error);
+	for (i = 0; i < 3; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(last_ring);
+		struct io_uring_cqe *cqe;
+
+		if (i == 0)
+			io_uring_prep_openat(sqe, AT_FDCWD, "/", O_RDONLY | O_CLOEXEC, 0);
+		else if (i == 1)
+			io_uring_prep_socket(sqe, AF_INET, SOCK_STREAM, 0, 0);
+		else
+			io_uring_prep_read(sqe, fd, &(char){ 0 }, 1, 0);
+		CHECK_EQ(io_uring_submit_and_wait(last_ring, 1), 1);
+		CHECK_OK(io_uring_wait_cqe(last_ring, &cqe));
+		CHECK_EQ(cqe->res, -EACCES);
+		io_uring_cqe_seen(last_ring, cqe);
+	}
+	CHECK_LT(io_uring_register_files(last_ring, &fd, 1), 0);
+	close(fd);
+	tail_io_destroy(io);
 }
 
 /* ---- both kinds ------------------------------------------------------------ */

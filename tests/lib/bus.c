@@ -363,6 +363,11 @@ int test_bus_signal(const char *role, int sig)
 	return signal_supervisors(sig, role);
 }
 
+pid_t test_bus_pid(const char *role)
+{
+	return signal_supervisors(0, role) == 1 ? signalled[0] : 0;
+}
+
 static void check_no_socket(void)
 {
 	DIR *entries = opendir(dir);

@@ -43,6 +43,9 @@ void test_bus_await_killed(void);
 /* Another signal for those in one role: how many there were. */
 int test_bus_signal(const char *role, int sig);
 
+/* The process in a role, if there is just one; else 0. */
+pid_t test_bus_pid(const char *role);
+
 /* Wait until all of it has ended, as it was asked to. */
 void test_bus_await_end(void);
 
