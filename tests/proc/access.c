@@ -5,14 +5,18 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <grp.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "../lib/asking.h"
+#include "bus.h"
+#include "talk.h"
 
 enum { GUEST = 4711, OTHER = 4712, TEAM = 4713, LARGE = 50000 };
 
@@ -55,7 +59,7 @@ static void make(shmq_bus *bus, const char *name, enum shmq_policy policy)
 	       .max_message_bytes = LARGE);
 }
 
-static void send(shmq_pub *pub, char byte, size_t bytes)
+static void put(shmq_pub *pub, char byte, size_t bytes)
 {
 	static char text[LARGE];
 
@@ -86,8 +90,8 @@ static int guest_talks(void *arg)
 	reach(stage, 1);
 	get(sub, 'o', 10);
 	get(sub, 'O', LARGE);
-	send(pub, 'g', 10);
-	send(pub, 'G', LARGE);
+	put(pub, 'g', 10);
+	put(pub, 'G', LARGE);
 	get(sub, 'g', 10);
 	get(sub, 'G', LARGE);
 	shmq_bus_close(bus);
@@ -109,8 +113,8 @@ TEST(who_is_let_in_publishes_and_subscribes)
 	pub = open_pub(bus, "md.a");
 	guest = test_spawn(guest_talks, NULL);
 	await(stage, 1);
-	send(pub, 'o', 10);
-	send(pub, 'O', LARGE);
+	put(pub, 'o', 10);
+	put(pub, 'O', LARGE);
 	get(sub, 'o', 10);
 	get(sub, 'O', LARGE);
 	get(sub, 'g', 10);
@@ -128,7 +132,7 @@ static int guest_sends_unsupervised(void *arg)
 	(void)arg;
 	reach(stage, 1);
 	await(stage, 2);
-	send(pub, 'G', LARGE);
+	put(pub, 'G', LARGE);
 	reach(stage, 3);
 	await(stage, 4);
 	shmq_bus_close(bus);
@@ -191,12 +195,12 @@ TEST(a_subscriber_of_a_uid_that_came_later_is_waited_for)
 	guest = test_spawn(guest_reads_slowly, NULL);
 	await(stage, 1);
 	for (i = 0; i < depth; i++)
-		send(pub, (char)('a' + i % 26), 8);
+		put(pub, (char)('a' + i % 26), 8);
 	CHECK_ERROR(shmq_publish(pub, "refused", 8), SHMQ_EFULL);
 	reach(stage, 2);
 	while (peers_of(bus, "read.a", SHMQ_ROLE_SUBSCRIBER).lag)
 		test_sleep_ms(1);
-	send(pub, (char)('a' + depth % 26), 8);
+	put(pub, (char)('a' + depth % 26), 8);
 	CHECK_EQ(test_join(guest), 0);
 	shmq_bus_close(bus);
 	test_bus_stop();
@@ -214,7 +218,7 @@ static int member_talks(void *arg)
 	CHECK_OK(setuid(OTHER));
 	bus = test_bus_open();
 	pub = open_pub(bus, "team.a");
-	send(pub, 't', 5);
+	put(pub, 't', 5);
 	shmq_bus_close(bus);
 	return 0;
 }
@@ -344,7 +348,7 @@ static int guest_tries(void *arg)
 	CHECK_EQ(held.writable_rings, 0);
 	CHECK_EQ(held.writable_arenas, 0);
 	pub = open_pub(bus, "write.a");
-	send(pub, 'w', LARGE);
+	put(pub, 'w', LARGE);
 	held = look_at_descriptors();
 	CHECK_EQ(held.rings, 2);
 	CHECK_EQ(held.writable_rings, 1);
@@ -465,14 +469,42 @@ static int attack_files(const char *in)
 	return n;
 }
 
-static int guest_attacks(void *arg)
+/* A client of another uid that is let in as well. */
+static _Atomic pid_t *neighbour;
+
+static int other_is_there(void *arg)
 {
-	pid_t owner = getppid();
-	struct shmq_bus_info info;
 	shmq_bus *bus;
 
 	(void)arg;
 	await(stage, 1);
+	bus = open_as(OTHER);
+	open_sub(bus, "read.a");
+	atomic_store(neighbour, getpid());
+	reach(stage, 2);
+	await(stage, 3);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* By root, who sees all: nothing below is anybody's but the owner's. */
+static int check_mode(const char *path, const struct stat *st, int kind, struct FTW *where)
+{
+	(void)kind;
+	(void)where;
+	if (st->st_mode & 077)
+		FAIL("%s has mode %o", path, st->st_mode & 07777U);
+	return 0;
+}
+
+static int guest_attacks(void *arg)
+{
+	pid_t owner = getppid(), tailer;
+	struct shmq_bus_info info;
+	shmq_bus *bus;
+
+	await(stage, 2);
+	tailer = *(pid_t *)arg;
 	bus = open_as(GUEST);
 	open_sub(bus, "read.a");
 	open_pub(bus, "write.a");
@@ -480,27 +512,234 @@ static int guest_attacks(void *arg)
 	CHECK_OK(shmq_bus_get_info(bus, &info));
 	attack_process((pid_t)info.daemon_pid);
 	attack_process((pid_t)info.parent_pid);
+	attack_process(tailer);
 	attack_process(owner);
+	attack_process(atomic_load(neighbour));
 	CHECK_GE(attack_files(test_bus_dir()), 2);
+	cannot_open(test_bus_data(), O_RDONLY | O_DIRECTORY);
 	shmq_bus_close(bus);
 	return 0;
 }
 
+static int has_tailer(void *arg)
+{
+	return (*(pid_t *)arg = test_bus_pid("tailer")) != 0;
+}
+
 TEST(what_another_uid_was_not_given_it_cannot_take)
 {
+	pid_t guest, other, *tailer;
 	shmq_bus *bus;
+
+	begin();
+	tailer = shared_memory(sizeof(*tailer));
+	neighbour = shared_memory(sizeof(*neighbour));
+	guest = test_spawn(guest_attacks, tailer); /* before this process has descriptors */
+	other = test_spawn(other_is_there, NULL);
+	bus = test_bus_open();
+	make(bus, "read.a", SHMQ_BLOCK);
+	create(bus, "write.a", .depth = 64, .mode = SHMQ_SHARED, .max_message_bytes = LARGE,
+	       .log = SHMQ_LOG_BLOCK);
+	put(open_pub(bus, "write.a"), 'o', LARGE);
+	CHECK(test_wait_until(has_tailer, tailer, 60000));
+	CHECK_OK(nftw(test_bus_data(), check_mode, 16, FTW_PHYS));
+	reach(stage, 1);
+	CHECK_EQ(test_join(guest), 0);
+	reach(stage, 3);
+	CHECK_EQ(test_join(other), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- by requests of its own --------------------------------------------- */
+
+/* What a guest may learn or guess of a client of the owner's and of its topic. */
+struct known {
+	uint64_t nonce, bus_nonce, topic_id, handle, gen;
+	unsigned client;
+};
+
+/* Refused, and nothing comes with it; or nothing is there to be refused. */
+static void forge(int fd, const struct proto_request *req, int want)
+{
+	struct proto_reply reply;
+
+	CHECK_EQ(answer_to(fd, req, sizeof(*req), &reply), 1);
+	if (reply.error != want || reply.fd_count)
+		FAIL("request %u for \"%s\": %s with %u descriptors, want %s", req->op, req->topic,
+		     shmq_errname(reply.error), reply.fd_count, shmq_errname(want));
+}
+
+static void forge_open(int fd, const char *topic, enum shmq_role role, unsigned flags, int want)
+{
+	struct proto_request req = request(PROTO_OPEN);
+
+	snprintf(req.topic, sizeof(req.topic), "%s", topic);
+	req.open.role = role;
+	req.open.partition = -1;
+	req.open.from = SHMQ_FROM_LATEST;
+	req.open.flags = flags;
+	forge(fd, &req, want);
+	/* As a seat, which the supervisor gives and nobody asks for. */
+	req.token = PROTO_WATCH_TOKEN(0, PROTO_WATCH_SEAT | 1);
+	forge(fd, &req, want);
+}
+
+static void forge_about(int fd, enum proto_op op, const char *topic, int want)
+{
+	struct proto_request req = request(op);
+
+	snprintf(req.topic, sizeof(req.topic), "%s", topic);
+	if (op == PROTO_REMOVE || op == PROTO_STOP)
+		req.remove.flags = SHMQ_FORCE;
+	if (op == PROTO_CREATE || op == PROTO_PLAN)
+		proto_put_options(TOPIC_OPTIONS(.depth = 1024), &req.create);
+	forge(fd, &req, want);
+}
+
+static void forge_report(int fd, const struct known *known, enum proto_report kind)
+{
+	struct proto_request req = request(PROTO_REPORT);
+
+	req.report.kind = kind;
+	req.report.topic_id = known->topic_id;
+	req.report.client = known->client;
+	req.report.client_gen = known->gen;
+	req.report.handle = known->handle;
+	forge(fd, &req, SHMQ_ENOTOPIC);
+}
+
+static int guest_forges(void *arg)
+{
+	const struct known *known = arg;
+	struct proto_request req = request(PROTO_HELLO);
+	struct proto_reply reply;
+	int fd;
+
+	await(stage, 1);
+	become(GUEST);
+	fd = raw_connect();
+	/* As the client it is not. */
+	req.hello.nonce = known->nonce;
+	req.hello.bus_nonce = known->bus_nonce;
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_OK(reply.error);
+	CHECK_EQ(reply.hello.resumed, 0);
+	CHECK_NE(reply.hello.client, known->client);
+
+	forge_open(fd, "secret", SHMQ_ROLE_PUBLISHER, 0, SHMQ_EACCESS);
+	forge_open(fd, "secret", SHMQ_ROLE_SUBSCRIBER, 0, SHMQ_EACCESS);
+	forge_open(fd, "secret", SHMQ_ROLE_SUBSCRIBER, PROTO_OPEN_OBSERVE, SHMQ_EACCESS);
+	forge_open(fd, "secret", SHMQ_ROLE_SUBSCRIBER, PROTO_OPEN_RING_ONLY, SHMQ_EACCESS);
+	forge_open(fd, "write.a", SHMQ_ROLE_SUBSCRIBER, 0, SHMQ_EACCESS);
+	forge_open(fd, "read.a", SHMQ_ROLE_PUBLISHER, 0, SHMQ_EACCESS);
+	forge_open(fd, "$sys.events", SHMQ_ROLE_SUBSCRIBER, 0, SHMQ_EACCESS);
+	forge_open(fd, "$sys.events", SHMQ_ROLE_PUBLISHER, 0, SHMQ_EACCESS);
+	forge_about(fd, PROTO_SLABS, "secret", SHMQ_EACCESS);
+	forge_about(fd, PROTO_CREATE, "secret.too", SHMQ_EACCESS);
+	forge_about(fd, PROTO_PLAN, "secret.too", SHMQ_EACCESS);
+	forge_about(fd, PROTO_REMOVE, "secret", SHMQ_EACCESS);
+	forge_about(fd, PROTO_MOVE, "secret", SHMQ_EACCESS);
+	forge_about(fd, PROTO_STOP, "", SHMQ_EACCESS);
+	forge_about(fd, PROTO_RELOAD, "", SHMQ_EACCESS);
+	forge_report(fd, known, PROTO_REPORT_EVICT);
+	forge_report(fd, known, PROTO_REPORT_STUCK);
+	/* Another's handle is none of its own, to be closed or joined by. */
+	req = request(PROTO_CLOSE);
+	req.close.handle = known->handle;
+	forge(fd, &req, 0);
+	req.op = PROTO_JOIN;
+	forge(fd, &req, SHMQ_EPROTO);
+	close(fd);
+	return 0;
+}
+
+TEST(by_requests_past_the_library_another_uid_gets_no_more)
+{
+	struct known *known;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	shmq_pub *pub;
 	pid_t guest;
 
 	begin();
-	guest = test_spawn(guest_attacks, NULL); /* before this process has descriptors */
+	known = shared_memory(sizeof(*known));
+	guest = test_spawn(guest_forges, known);
 	bus = test_bus_open();
+	make(bus, "secret", SHMQ_EVICT);
 	make(bus, "read.a", SHMQ_BLOCK);
 	make(bus, "write.a", SHMQ_BLOCK);
-	send(open_pub(bus, "write.a"), 'o', LARGE);
+	pub = open_pub(bus, "secret");
+	sub = open_sub(bus, "secret");
+	*known = (struct known){ bus->nonce,          bus->bus_nonce, topic_info(bus, "secret").id,
+				 bus->handles->token, bus->gen,       shmq_bus_client_id(bus) };
 	reach(stage, 1);
 	CHECK_EQ(test_join(guest), 0);
+	/* All is as it was. */
+	put(pub, 'x', 100);
+	get(sub, 'x', 100);
+	CHECK_EQ(topic_info(bus, "secret").subscribers, 1);
 	shmq_bus_close(bus);
 	test_bus_stop();
+}
+
+/* ---- labels -------------------------------------------------------------- */
+
+static int comes_as_guest(void *arg)
+{
+	shmq_bus *bus;
+	int rc;
+
+	await(stage, 1);
+	become(GUEST);
+	rc = shmq_bus_open(test_bus_name(), BUS_OPTIONS(.runtime_dir = test_bus_dir()), &bus);
+	if (rc)
+		return rc == SHMQ_EACCESS ? 2 : 3;
+	open_sub(bus, "t");
+	shmq_bus_close(bus);
+	(void)arg;
+	return 0;
+}
+
+/* Of this process, as the kernel tells who is at the other end. */
+static int read_label(char *label, socklen_t bytes)
+{
+	int ends[2], rc;
+
+	CHECK_OK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
+	memset(label, 0, bytes--);
+	rc = getsockopt(ends[0], SOL_SOCKET, SO_PEERSEC, label, &bytes);
+	close(ends[0]);
+	close(ends[1]);
+	return rc || !*label ? -1 : 0;
+}
+
+TEST(a_label_lets_in_and_another_does_not)
+{
+	char label[256], rule[300];
+	int is_ours;
+	pid_t guest;
+	shmq_bus *bus;
+
+	if (geteuid() != 0)
+		SKIP("only root can be two users");
+	if (read_label(label, sizeof(label)))
+		SKIP("this kernel labels no processes (SO_PEERSEC)");
+	for (is_ours = 0; is_ours < 2; is_ours++) {
+		stage = shared_memory(sizeof(*stage));
+		snprintf(rule, sizeof(rule), "t subscribe label:%s%s", label,
+			 is_ours ? "" : ".other");
+		test_bus_start("--allow", rule);
+		CHECK_OK(chmod(test_tmpdir(), 0755));
+		CHECK_OK(chmod(test_bus_dir(), 0755));
+		guest = test_spawn(comes_as_guest, NULL);
+		bus = test_bus_open();
+		create(bus, "t", .depth = 1024);
+		reach(stage, 1);
+		CHECK_EQ(test_join(guest), is_ours ? 0 : 2);
+		shmq_bus_close(bus);
+		test_bus_stop();
+	}
 }
 
 /* ---- who asks ------------------------------------------------------------ */
@@ -603,7 +842,7 @@ TEST(another_uid_can_do_nothing_that_no_rule_allows)
 	make(bus, "own.theirs", SHMQ_BLOCK);
 	/* An arena without an owner is no other uid's either. */
 	pub = open_pub(bus, "md.a");
-	send(pub, 'o', LARGE);
+	put(pub, 'o', LARGE);
 	shmq_pub_close(pub);
 	reach(stage, 1);
 	CHECK_EQ(test_join(guest), 0);
@@ -689,7 +928,7 @@ static int guest_subscribes_all(void *arg)
 static void make_and_send(shmq_bus *bus, const char *topic, char byte)
 {
 	make(bus, topic, SHMQ_BLOCK);
-	send(open_pub(bus, topic), byte, LARGE);
+	put(open_pub(bus, topic), byte, LARGE);
 }
 
 /* Topics that were there, and topics that come. */
@@ -708,8 +947,8 @@ TEST(a_pattern_covers_what_its_subscriber_may_have)
 	secret = open_pub(bus, "secret.before");
 	reach(stage, 1);
 	await(stage, 2);
-	send(secret, 's', LARGE);
-	send(before, 'm', LARGE);
+	put(secret, 's', LARGE);
+	put(before, 'm', LARGE);
 	make_and_send(bus, "secret.after", 's');
 	make_and_send(bus, "read.after", 'r');
 	CHECK_EQ(test_join(guest), 0);
@@ -731,7 +970,7 @@ static int guest_lives_through(void *arg)
 		reach(stage, 2 * i - 1);
 		await(stage, 2 * i);
 		get(sub, 'o', LARGE);
-		send(pub, 'g', LARGE);
+		put(pub, 'g', LARGE);
 		get(sub, 'g', LARGE);
 	}
 	/* It is who it was. */
@@ -767,7 +1006,7 @@ TEST(a_guest_lives_through_the_deaths_of_the_supervisor)
 			test_bus_restart("--allow", "md.# publish,subscribe uid:4711", "--allow",
 					 "own.# create uid:4711", "--guests", "3");
 		}
-		send(pub, 'o', LARGE);
+		put(pub, 'o', LARGE);
 		reach(stage, 2 * i);
 		get(sub, 'o', LARGE);
 		get(sub, 'g', LARGE);
@@ -836,7 +1075,7 @@ TEST_WITHIN(a_bus_with_hundreds_of_slabs_lives_through_deaths, 120)
 		snprintf(name, sizeof(name), "%c.t", 'a' + i);
 		make(bus, name, SHMQ_BLOCK);
 		pub = open_pub(bus, name);
-		send(pub, 'x', LARGE);
+		put(pub, 'x', LARGE);
 	}
 	CHECK_GE(test_bus_kill("control"), 1);
 	make(bus, "after", SHMQ_BLOCK);
@@ -900,12 +1139,12 @@ TEST(memory_that_nobody_had_is_lost_by_name_and_the_bus_comes_back)
 	pub = open_pub(bus, "secret");
 	CHECK_GE(test_bus_kill(NULL), 1);
 	test_bus_restart("--allow", "md.# publish uid:4711", "--guests", "3");
-	send(pub, 's', LARGE);
+	put(pub, 's', LARGE);
 	get(sub, 's', LARGE);
 	CHECK_ERROR(shmq_pub_open(bus, "md.a", NULL, &pub), SHMQ_ENOTOPIC);
 	CHECK(test_bus_log_has("topic \"md.a\" cannot be adopted and is lost"));
 	make(bus, "md.a", SHMQ_BLOCK);
-	send(open_pub(bus, "md.a"), 'a', LARGE);
+	put(open_pub(bus, "md.a"), 'a', LARGE);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
