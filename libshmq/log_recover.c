@@ -18,6 +18,7 @@
 #include "log_reader.h"
 
 #define COPY_BYTES ((size_t)1 << 20)
+#define PAGE_BYTES ((size_t)1 << 16) /* the largest there are */
 
 struct recovery {
 	int dir;
@@ -125,13 +126,16 @@ static int find_end(struct recovery *r, int fd, uint64_t off, uint64_t *end)
 	off_t data;
 
 	*end = off;
+	/* What was only reserved need not be read.  But pages of it that were read pass for
+	 * data: so nothing is read ahead, nor a part of a page, whose rest would be next. */
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	posix_fadvise(fd, (off_t)off, 0, POSIX_FADV_DONTNEED);
 	for (;;) {
-		/* What was only reserved need not be read. */
 		data = lseek(fd, (off_t)at, SEEK_DATA);
 		if (data < 0)
 			return errno == ENXIO ? 0 : -errno;
 		at = (uint64_t)data;
-		n = pread(fd, r->copy, COPY_BYTES, data);
+		n = pread(fd, r->copy, COPY_BYTES - at % PAGE_BYTES, data);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)

@@ -10,6 +10,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define FIRST (UINT64_C(0) - 5)
 #define NAME "18446744073709551611" /* FIRST */
@@ -190,6 +192,33 @@ TEST(what_was_only_reserved_is_given_back_and_not_kept)
 	CHECK_EQ(s.off, f.bytes);
 	CHECK_EQ(size_of(dir, NAME ".log"), f.bytes);
 	CHECK_EQ(count_cut(dir), 0);
+	logfile_free(&f);
+	close(dir);
+}
+
+static size_t bytes_read;
+
+ssize_t pread(int fd, void *to, size_t bytes, off_t off)
+{
+	bytes_read += bytes;
+	return syscall(SYS_pread64, fd, to, bytes, off);
+}
+
+TEST(what_was_only_reserved_is_not_read)
+{
+	size_t end[RECORDS + 1];
+	struct logfile f = eight(end);
+	int dir = logfile_dir(), fd;
+	struct said said;
+
+	logfile_write(&f, dir);
+	fd = openat(dir, NAME ".log", O_WRONLY | O_CLOEXEC);
+	if (fallocate(fd, 0, 0, 256 << 20))
+		SKIP("nothing can be reserved here: %s", strerror(errno));
+	close(fd);
+	bytes_read = 0;
+	CHECK_EQ(recover(dir, &said).off, f.bytes);
+	CHECK_LT(bytes_read, 16 << 20);
 	logfile_free(&f);
 	close(dir);
 }
