@@ -259,9 +259,9 @@ static int append_missing(struct tail_lane *l, uint64_t to)
 	l->lost -= lost;
 	if (!l->lost)
 		l->gap_flags = 0;
-	log_warn("log of \"%s\", partition %u: %" PRIu64 " messages from seq %" PRIu64
+	log_warn("log of \"%s\", partition %u: %s%" PRIu64 " messages from seq %" PRIu64
 		 " on are not in it: %s",
-		 l->name, l->o.partition, lost, head.seq,
+		 l->name, l->o.partition, log_gap_is_bound(&head) ? "up to " : "", lost, head.seq,
 		 head.flags & LOG_GAP_UNKNOWN ? "the bus went down, or had no tailer" :
 						"the disk was too slow for them");
 	return 0;
