@@ -101,10 +101,14 @@ int tail_writer_open(struct tail_io *io, const struct tail_layout *layout,
 /* Whether anything of it is under way in the tail_io. */
 static int is_busy(const struct tail_writer *w)
 {
+	const struct tail_segment *s;
 	const struct run *run;
 
 	TAILQ_FOREACH (run, &w->runs, link)
 		if (run->state == RUN_SENT)
+			return 1;
+	TAILQ_FOREACH (s, &w->segments, link)
+		if (s->is_zeroing)
 			return 1;
 	return w->syncing || w->is_naming || !tail_ceiling_is_idle(w->ceiling);
 }

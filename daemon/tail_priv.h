@@ -4,6 +4,7 @@
  *
  *   tail_writer  records, and the contract
  *   tail_run     the buffers that they are copied into, and their writes
+ *   tail_zero    what is written ahead of them
  *   tail_sync    syncs of segments and of their names
  *   tail_open    open and close
  */
@@ -119,6 +120,19 @@ void tail_run_send(struct tail_writer *w);
 
 /* Draw the conclusions of whatever has ended, or is wanted. */
 void tail_run_settle(struct tail_writer *w);
+
+/* ---- tail_zero ----------------------------------------------------------- */
+
+/* `run` is sent, up to offset `end`: if it is short and synced, and so will be what
+ * follows, write zeros behind it.  A block that was never written costs its first sync
+ * as much again, for the file is told that it has it. */
+void tail_zero_ahead(struct tail_writer *w, const struct run *run, uint64_t end);
+
+/* Zeros are on their way to where the run goes, which ends at `end`. */
+static inline int tail_zero_bars(const struct run *run, uint64_t end)
+{
+	return run->segment->is_zeroing && end > run->segment->zero_end;
+}
 
 /* ---- tail_sync ----------------------------------------------------------- */
 

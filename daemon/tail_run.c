@@ -107,6 +107,7 @@ static void send_run(struct tail_writer *w, struct run *run)
 	if (run->has_sync) {
 		tail_sync_begin(w, s, run->whole_seq, run->number, s->run_count - 1);
 		tail_io_write_sync(w->io, &run->op, s->fd, run->mem, bytes, run->off);
+		tail_zero_ahead(w, run, run->off + bytes);
 	} else {
 		/* One that was held comes behind its successors. */
 		if (run->number > s->unsynced_run)
@@ -116,9 +117,9 @@ static void send_run(struct tail_writer *w, struct run *run)
 }
 
 /* A run that shares a block with the one before waits until that is written, and
- * fills meanwhile.  One of a new segment waits until all before are complete and
- * synced: recovery looks at the last segment there is, so nothing may be missing
- * before that, whoever is killed and whatever a loss of power leaves. */
+ * fills meanwhile; one that goes where zeros go waits for these.  One of a new segment waits until
+ * all before are complete and synced: recovery looks at the last segment there is, so nothing may
+ * be missing before that, whoever is killed and whatever a loss of power leaves. */
 void tail_run_send(struct tail_writer *w)
 {
 	struct run *run, *before = NULL;
@@ -126,7 +127,8 @@ void tail_run_send(struct tail_writer *w)
 	for (run = TAILQ_FIRST(&w->runs); run && !w->error; run = TAILQ_NEXT(run, link)) {
 		int must_wait = run == w->big.held || run->segment != TAILQ_FIRST(&w->segments) ||
 				(run->overlaps && before && before->number + 1 == run->number &&
-				 before->state != RUN_DONE);
+				 before->state != RUN_DONE) ||
+				tail_zero_bars(run, run->off + whole_blocks(run->used));
 
 		before = run;
 		if (must_wait)

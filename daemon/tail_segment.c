@@ -32,7 +32,7 @@ void tail_segment_undirect(struct tail_segment *s)
 /* Zeros are what the log ends with, so a preallocated file needs no other
  * mark.  Where it cannot be had the file grows by being written, and a full
  * disk is met by the write that it hits. */
-static void preallocate(const struct tail_layout *layout, const struct tail_segment *s)
+static void preallocate(const struct tail_layout *layout, struct tail_segment *s)
 {
 	uint64_t bytes = (layout->segment_bytes + LOG_BLOCK - 1) & ~(uint64_t)(LOG_BLOCK - 1);
 	int failed;
@@ -42,6 +42,7 @@ static void preallocate(const struct tail_layout *layout, const struct tail_segm
 	do
 		failed = fallocate(s->fd, 0, 0, (off_t)bytes);
 	while (failed && errno == EINTR);
+	s->allocated = failed ? 0 : bytes;
 }
 
 static struct tail_segment *allocate(uint64_t first_seq, uint64_t seed)

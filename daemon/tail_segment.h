@@ -47,8 +47,12 @@ struct tail_segment {
 	/* Numbers of runs: the last one that was sent to be written only; the
 	 * last one that syncs cover, will cover. */
 	uint64_t unsynced_run, synced_run, syncing_run;
-	int is_ended;     /* another one follows; */
-	uint64_t end_seq; /* what is before that is whole without it */
+	struct tail_op zeroing; /* zeros are written from zero_end on, */
+	int is_zeroing;         /* ... now */
+	uint64_t zero_end;      /* UINT64_MAX: never again */
+	uint64_t allocated;     /* bytes of the file that are set aside for it */
+	int is_ended;           /* another one follows; */
+	uint64_t end_seq;       /* what is before that is whole without it */
 	uint64_t end_off;
 };
 

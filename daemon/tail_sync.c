@@ -112,14 +112,14 @@ void tail_sync_raise(struct tail_writer *w)
 	while ((s = TAILQ_FIRST(&w->segments)) && s->is_named && !w->sync_error) {
 		if (seq_diff(s->synced_seq, w->synced) > 0)
 			w->synced = s->synced_seq;
-		if (!s->is_sealed)
+		if (!s->is_sealed || s->is_zeroing)
 			break;
 		close_segment(w, s);
 	}
 	/* Nothing will be synced any more, and no file waits for it. */
 	for (s = TAILQ_FIRST(&w->segments); s && w->sync_error; s = next) {
 		next = TAILQ_NEXT(s, link);
-		if (s->is_ended && !s->run_count && !s->is_syncing)
+		if (s->is_ended && !s->run_count && !s->is_syncing && !s->is_zeroing)
 			close_segment(w, s);
 	}
 	/* What was wanted later waits for as much as was wanted then: what is

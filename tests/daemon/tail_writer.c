@@ -16,7 +16,7 @@
 #include "helpers.h"
 #include "log_record.h"
 #include "shmq.h"
-#include "tail_writer.h"
+#include "tail_priv.h"
 
 #define KIB 1024
 #define BUFFER (16 * KIB)
@@ -34,6 +34,10 @@ static struct {
 	int is_limited;
 	int refuses_direct, direct_writes_fail;
 	int dsyncs, datasyncs, syncs;
+	int zero_error, zeros; /* writes of zeros behind the log */
+	off_t zero_end;
+	const struct tail_segment *zeroed; /* nothing is written to where zeros go */
+	int fresh;                         /* synced writes to where nothing was written before */
 } disk;
 
 /* What a loss of power would leave, if it left nothing that it need not: of
@@ -57,6 +61,12 @@ static int first_seq_of(int fd)
 	seq = atoi(path + strlen(path) - 24);
 	CHECK_LT(seq, FILES);
 	return seq;
+}
+
+/* No record and no header begins with so many. */
+static int is_zero(const char *data, size_t bytes)
+{
+	return bytes >= 64 && !*data && !memcmp(data, data + 1, bytes - 1);
 }
 
 static int fails_by(int error)
@@ -86,6 +96,14 @@ ssize_t pwrite(int fd, const void *data, size_t bytes, off_t off)
 		return fails_by(disk.write_error);
 	if (disk.direct_writes_fail && fcntl(fd, F_GETFL) & O_DIRECT)
 		return fails_by(EINVAL);
+	if (disk.zeroed && disk.zeroed->is_zeroing && !is_zero(data, bytes))
+		CHECK_LE((uint64_t)off + bytes, disk.zeroed->zero_end);
+	if (is_zero(data, bytes) && disk.zero_error)
+		return fails_by(disk.zero_error);
+	if (is_zero(data, bytes)) {
+		disk.zeros++;
+		disk.zero_end = off + (off_t)bytes;
+	}
 	if (disk.is_limited) {
 		if (disk.room < (int64_t)bytes)
 			bytes = (size_t)disk.room;
@@ -103,6 +121,9 @@ ssize_t pwritev2(int fd, const struct iovec *data, int count, off_t off, int fla
 	CHECK_EQ(count, 1);
 	CHECK_EQ(flags, RWF_DSYNC);
 	disk.dsyncs++;
+	if (!off) /* another segment */
+		disk.zero_end = 0;
+	disk.fresh += off + n > disk.zero_end;
 	if (n > 0 && first_seq_of(fd) >= 0)
 		keep(first_seq_of(fd), data->iov_base, (size_t)n, (size_t)off);
 	return n;
@@ -213,6 +234,7 @@ static struct log open_log(enum tail_io_kind kind, unsigned buffers, struct tail
 static void close_log(struct log *log)
 {
 	CHECK_OK(tail_writer_close(log->w, TAIL_CLOSE_CLEAN));
+	CHECK_EQ(tail_io_under_way(log->io), 0);
 	tail_io_destroy(log->io);
 	close(log->dir);
 }
@@ -809,6 +831,98 @@ TEST(preallocated_segments_end_up_with_their_size_by_uring)
 TEST(preallocated_segments_end_up_with_their_size_by_plain_calls)
 {
 	check_rolls(TAIL_IO_PLAIN, 1);
+}
+
+/* Each synced by itself, in segments of two reaches of zeros; how many. */
+static uint64_t write_short(enum tail_io_kind kind, uint32_t each)
+{
+	enum { RECORDS = 1000 };
+	struct log log = open_log(kind, 4,
+				  LAYOUT(.segment_bytes = 512 * KIB, .preallocates = 1,
+					 .direct = TAIL_DIRECT_AUTO));
+	uint64_t seq;
+
+	for (seq = FIRST_SEQ; seq < FIRST_SEQ + RECORDS; seq++) {
+		append(&log, seq, each);
+		flush(&log, TAIL_SYNC);
+		CHECK_EQ(tail_writer_marks(log.w).synced, seq + 1);
+	}
+	close_log(&log);
+	CHECK_EQ(walk(), seq);
+	return seq;
+}
+
+static void need_zeros(void)
+{
+	int fd = open(test_tmpdir(), O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+
+	if (fd < 0 || fallocate(fd, 0, 0, 512 * KIB))
+		SKIP("this filesystem has no O_DIRECT, or sets nothing aside");
+	close(fd);
+}
+
+TEST(short_syncs_go_where_zeros_were_written)
+{
+	need_zeros();
+	write_short(TAIL_IO_PLAIN, 1000);
+	CHECK_GE(disk.zeros, 4);
+	CHECK_LE(disk.fresh, 20); /* where segments begin, of a thousand */
+}
+
+TEST(short_syncs_are_the_same_bytes_with_zeros_under_way)
+{
+	write_short(TAIL_IO_URING, 5000);
+}
+
+TEST(where_no_zeros_can_be_written_syncs_go_on_without)
+{
+	disk.zero_error = EIO;
+	write_short(TAIL_IO_PLAIN, 1000);
+	CHECK_EQ(disk.zeros, 0);
+	CHECK_EQ(disk.fresh, disk.dsyncs);
+}
+
+TEST(what_goes_where_zeros_go_waits_for_them)
+{
+	struct log log = open_log(TAIL_IO_PLAIN, 4,
+				  LAYOUT(.segment_bytes = 512 * KIB, .preallocates = 1,
+					 .direct = TAIL_DIRECT_AUTO));
+
+	append(&log, FIRST_SEQ, 5000);
+	tail_writer_flush(log.w, TAIL_SYNC);
+	disk.zeroed = log.w->segment;
+	append(&log, FIRST_SEQ + 1, 5000);
+	flush(&log, TAIL_SYNC);
+	disk.zeroed = NULL;
+	close_log(&log);
+	CHECK_EQ(walk(), FIRST_SEQ + 2);
+}
+
+TEST(a_log_is_closed_while_zeros_are_under_way)
+{
+	struct log log = open_log(TAIL_IO_URING, 4,
+				  LAYOUT(.segment_bytes = 512 * KIB, .preallocates = 1,
+					 .direct = TAIL_DIRECT_AUTO));
+
+	append(&log, FIRST_SEQ, 100);
+	tail_writer_flush(log.w, TAIL_SYNC);
+	close_log(&log);
+	CHECK_EQ(walk(), FIRST_SEQ + 1);
+}
+
+TEST(long_syncs_write_nothing_twice)
+{
+	struct log log = open_log(TAIL_IO_PLAIN, 4,
+				  LAYOUT(.segment_bytes = 512 * KIB, .preallocates = 1,
+					 .direct = TAIL_DIRECT_AUTO));
+	uint64_t seq;
+
+	for (seq = FIRST_SEQ; seq < FIRST_SEQ + 20; seq++) {
+		append(&log, seq, 40000);
+		flush(&log, TAIL_SYNC);
+	}
+	close_log(&log);
+	CHECK_EQ(disk.zeros, 0);
 }
 
 TEST(a_segment_holds_a_record_however_large)
