@@ -29,7 +29,10 @@ struct lane { /* one partition */
 	struct lay_bell *bell;   /* looked at after a commit: one that is never
 				    armed where nobody sleeps or others look */
 	struct lay_entry *entry; /* own */
+	uint64_t count;          /* as stored there, and so are bytes: who looks may
+				    have the entry's line, and reading it waits */
 	struct lay_bells *bells;
+	uint64_t bytes;
 	struct shmq__credit credit;
 };
 
@@ -136,12 +139,14 @@ static inline void lane_account_run(struct lane *l, uint64_t next, uint64_t n, u
 				    enum shmq_mode mode)
 {
 	struct lay_entry *e = l->entry;
-	uint64_t count = load_relaxed(&e->count) + n;
+	uint64_t count = l->count + n;
 
 	if (mode == SHMQ_EXCLUSIVE)
 		l->w.next = next;
+	l->count = count;
+	l->bytes += bytes;
 	store_release(&e->count, count);
-	store_relaxed(&e->bytes, load_relaxed(&e->bytes) + bytes);
+	store_relaxed(&e->bytes, l->bytes);
 	if (unlikely(count % RING_HINT_EVERY == 0))
 		lane_move_hint(l, next);
 }

@@ -261,7 +261,7 @@ static size_t send_run_exclusive(struct shmq_pub *pub, struct shmq_msg *m, size_
 size_t shmq__pub_send_run(struct shmq_pub *pub, struct shmq_msg *m, size_t n)
 {
 	struct lane *l = &pub->lane[0];
-	uint64_t most = RING_HINT_EVERY - load_relaxed(&l->entry->count) % RING_HINT_EVERY;
+	uint64_t most = RING_HINT_EVERY - l->count % RING_HINT_EVERY;
 
 	n = n < most ? n : most;
 	return l->w.geo.mode == SHMQ_EXCLUSIVE ? send_run_exclusive(pub, m, n) :
