@@ -21,6 +21,12 @@ static const unsigned subscribers[] = { 1, 2, 4, 8 };
 #define COUNTS (sizeof(subscribers) / sizeof(subscribers[0]))
 #define QUICK_COUNTS 2
 
+/* Two against one as in stream.1p1c.64, whose topic has 4 MiB of slots: in such
+ * a ring a single reader has the most to lose. */
+#define STREAM "stream"
+#define STREAM_SLOT_BYTES 128u
+#define STREAM_RING_BYTES (4u << 20)
+
 static void measure(const struct policy *p, unsigned n)
 {
 	struct crowd c = { .topic = p->name,
@@ -39,6 +45,16 @@ static void measure(const struct policy *p, unsigned n)
 		crowd_run_peers(&c, name);
 }
 
+/* One publisher and n polling subscribers whom it waits for. */
+static void measure_stream(const char *figure, unsigned n)
+{
+	const struct crowd c = {
+		.topic = STREAM, .publishers = 1, .subscribers = n, .seconds = 0.25
+	};
+
+	bench_note(figure, "M/s", crowd_run(&c).rate);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned counts, i, k, r;
@@ -53,18 +69,30 @@ int main(int argc, char **argv)
 
 		BENCH_OK(shmq_topic_create(bus, policies[i].name, &o, NULL));
 	}
-	for (r = 0; r < bench.rounds; r++)
+	BENCH_OK(shmq_topic_create(bus, STREAM,
+				   &(struct shmq_topic_options){
+					   .size = sizeof(struct shmq_topic_options),
+					   .slot_bytes = STREAM_SLOT_BYTES,
+					   .depth = STREAM_RING_BYTES / STREAM_SLOT_BYTES },
+				   NULL));
+	for (r = 0; r < bench.rounds; r++) {
+		measure_stream("stream.1p2c.64.rate", 2);
+		measure_stream("stream.1p2c.64.of_1p1c.rate", 1);
 		for (k = 0; k < counts; k++)
 			for (i = 0; i < POLICIES; i++)
 				if (policies[i].quick || !bench.quick)
 					measure(&policies[i], subscribers[k]);
+	}
 	shmq_bus_close(bus);
 	for (k = 0; k < counts; k++) {
 		snprintf(name, sizeof(name), "broadcast.1p%uc", subscribers[k]);
 		bench_busy(name, 1 + subscribers[k]);
 	}
-	bench_ratio("stream.1p2c.64.vs_1p1c", "broadcast.1p2c.block.rate",
-		    "broadcast.1p1c.block.rate");
+	bench_ratio("stream.1p2c.64.vs_1p1c", "stream.1p2c.64.rate", "stream.1p2c.64.of_1p1c.rate");
+	bench_label("stream.1p2c.64", "both on a topic of 4 MiB, as stream.1p1c.64 is");
 	bench_busy("stream.1p2c.64", 3);
+	bench_ratio("broadcast.1p2c.vs_1p1c", "broadcast.1p2c.block.rate",
+		    "broadcast.1p1c.block.rate");
+	bench_label("broadcast.1p2c.vs_1p1c", "both on a topic of the default size");
 	return bench_end();
 }

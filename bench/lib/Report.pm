@@ -49,12 +49,13 @@ sub target_table {
 			join '; ', filled_in($note), remarks($r->{name}), special_doubts($r->{name}, ($figure{ $r->{name} } // {})->{program})];
 	}
 	my @peers = grep { defined $_->{verdict} } @{ $report->{comparisons} };
-	my %of    = (ahead => 0, level => 0, behind => 0);
+	my @order = ('ahead', 'level', 'behind', 'too few rounds');
+	my %of    = map { $_ => 0 } @order;
 	$of{ $_->{verdict} }++ for @peers;
 	my $doubt = grep { !$_->{trusted} } @peers;
 	push @rows, ['every figure against every peer',
-		@peers ? join(', ', map { "$of{$_} $_" } grep { $of{$_} || $_ eq 'ahead' } qw(ahead level behind)) : '-',
-		'ahead of all', (@peers ? $of{behind} ? 'missed' : $of{level} ? 'level' : 'met'
+		@peers ? join(', ', map { "$of{$_} $_" } grep { $of{$_} || $_ eq 'ahead' } @order) : '-',
+		'ahead of all', (@peers ? $of{behind} ? 'missed' : $of{level} || $of{'too few rounds'} ? 'not told' : 'met'
 			: $report->{options}{peers} eq 'none' ? 'left out' : 'not measured') . ($doubt ? ', not trusted' : ''),
 		@peers ? $doubt ? "$doubt of " . @peers . ' are not trusted' : ''
 			: $report->{quick} ? 'peers are measured in the full run' : ''];
@@ -66,7 +67,7 @@ sub against {
 	my ($report, $verdict) = @_;
 	my $value = sub { my ($f) = @_; return human(@{ $figure{$f} }{qw(median unit)}) };
 	return map { "- `$_->{figure}`: $_->{against} has " . $value->($_->{other})
-		. ', shmq ' . $value->($_->{figure}) . ($_->{trusted} ? '' : ' (not trusted)') . "\n" }
+		. ', shmq ' . $value->($_->{figure}) . ", better in $_->{rounds_ahead} of $_->{rounds} rounds" . ($_->{trusted} ? '' : ' (not trusted)') . "\n" }
 		grep { ($_->{verdict} // '') eq $verdict } @{ $report->{comparisons} };
 }
 
@@ -74,9 +75,10 @@ sub against {
 sub peers {
 	my ($report) = @_;
 	my %title = (behind => 'A peer is ahead:',
-		level => 'Now one and now the other is ahead, so that the rounds do not tell which is better:');
+		level => 'Now one and now the other is ahead, so that the rounds do not tell which is better:',
+		'too few rounds' => 'Fewer than six rounds do not tell which is better:');
 	my $text = '';
-	for my $verdict (qw(behind level)) {
+	for my $verdict ('behind', 'level', 'too few rounds') {
 		my @lines = against($report, $verdict) or next;
 		$text .= "$title{$verdict}\n\n@lines\n" =~ s/^ //gmr;
 	}
@@ -142,6 +144,7 @@ sub side_by_side {
 				my $cell = $f ? human($f->{median}, $f->{unit}) : '-';
 				$cell = "**$cell**" if $who eq 'shmq';
 				$cell .= { ahead => sprintf(', %sx', three_digits($c->{advantage})), level => ', level',
+					'too few rounds' => sprintf(', %sx in %d of %d rounds', three_digits($c->{advantage}), @$c{qw(rounds_ahead rounds)}),
 					behind => ', **shmq behind**' }->{ $c->{verdict} } if $c && $c->{verdict};
 				push @row, $cell;
 			}

@@ -123,13 +123,13 @@ sub median {
 }
 
 # Who is better in nearly every round, as chance has it in one run of 20 at
-# most, is ahead or behind; else the rounds do not tell.  Few never do, so
-# that of less than six the median decides.
+# most (a sign test), is ahead or behind; else the rounds do not tell.  Fewer than
+# six cannot tell, whatever they are.
 sub verdict {
 	my (@advantages) = @_;
 	my $ahead  = grep { $_ > 1 } @advantages;
 	my $behind = grep { $_ < 1 } @advantages;
-	return median(@advantages) > 1 ? 'ahead' : 'behind' if @advantages < 6;
+	return 'too few rounds' if @advantages < 6;
 	my ($fewer, $chance, $ways) = ($ahead < $behind ? $ahead : $behind, 0, 1);
 	for my $k (0 .. $fewer) {
 		$chance += $ways;
@@ -139,25 +139,33 @@ sub verdict {
 	return $ahead > $behind ? 'ahead' : 'behind';
 }
 
-# Nothing is better than a limit: if shmq is, something else was measured, and
-# in the tail, where even a limit waits for the machine, a peer of whom the rounds
-# do not show that the limit is ahead was measured by the machine's interruptions.
+sub is_tail { my ($stat) = @_; return $stat !~ /^(rate|p50)$/ }
+
+# Nothing is better than a limit: who is, shmq or peer, was measured by something
+# else, in the tail by fewer interruptions of the machine.  And where even a limit
+# waits for the machine, in the tail, whoever the rounds do not show the limit to
+# be ahead of waited for nothing else: comparing with him says nothing.
 sub judge_limits {
 	for my $w (grep { $_->{of}{limit} } @_) {
 		my ($stat, $limit, %of) = ($w->{stat}, $w->{of}{limit}, %{ $w->{of} });
-		if ($stat =~ /^(rate|p50)$/) {
-			my $times = defined $of{shmq} ? median(advantages($of{shmq}, $limit)) : 0;
-			distrust($w->{name}, sprintf 'shmq is %.2f times as good as the limit, which then is none', $times)
+		my @contenders = grep { $_ ne 'limit' } sort { ($b eq 'shmq') <=> ($a eq 'shmq') || $a cmp $b } keys %of;
+		for my $who (@contenders) {
+			my $times = median(advantages($of{$who}, $limit));
+			# Of a median or rate all that was measured with it is in doubt.
+			distrust($who eq 'shmq' && !is_tail($stat) ? $w->{name} : $of{$who},
+				sprintf '%s is %.2f times as good as the limit, which then is none', shown($who), $times)
 				if $times > 1.05;
-			next;
 		}
-		for my $who (grep { /^peer/ } sort keys %of) {
-			distrust($of{$who}, 'the limit is not ahead of it: it is the machine that was measured')
-				if verdict(advantages($limit, $of{$who})) ne 'ahead';
-		}
+		next unless is_tail($stat);
+		my @level = grep { verdict(advantages($limit, $of{$_})) ne 'ahead' } @contenders or next;
+		$w->{level} = { map { $_ => 1 } @level };
+		distrust("$w->{name} $stat", 'the limit is not ahead of ' . join(', ', map { shown($_) } @level)
+			. ': comparing with them measures the machine');
 	}
 	return;
 }
+
+sub shown { my ($who) = @_; return $who =~ s/^peer\.//r }
 
 sub compare {
 	my @compared;
@@ -169,9 +177,11 @@ sub compare {
 			my @advantages = advantages($shmq, $other) or next;
 			my $advantage  = median(@advantages);
 			my @why = map { why_not_trusted($_, $figure{$_}{program}) } $shmq, $other;
+			push @why, 'level' if $who ne 'limit' && grep { $w->{level}{$_} } 'shmq', $who;
 			push @compared, {
-				figure => $shmq, against => $who =~ s/^peer\.//r, other => $other,
+				figure => $shmq, against => shown($who), other => $other,
 				ratio => more_is_better($figure{$shmq}{unit}) ? $advantage : 1 / $advantage, advantage => $advantage,
+				rounds => scalar @advantages, rounds_ahead => scalar(grep { $_ > 1 } @advantages),
 				verdict => $who eq 'limit' ? undef : verdict(@advantages),
 				trusted => @why ? JSON::PP::false : JSON::PP::true,
 			};

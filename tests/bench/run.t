@@ -119,10 +119,24 @@ figure rtt.spin.64.peer.near.p50 215 ns
 rounds rtt.spin.64.p50 210 210 220 220 230 230 260
 rounds rtt.spin.64.peer.near.p50 215 215 215 - 225 225 225
 rounds rtt.spin.64.peer.slow.p50 2.1 2.1 2.2 2.2 2.3 2.3 2.6
+rounds rtt.spin.64.peer.fast.p50 100 100 110 110 120 120 140
+rounds rtt.spin.64.limit.p50 200 200 200 200 200 200 200
 figure rtt.spin.64.p99 300 ns
 figure rtt.spin.64.limit.p99 290 ns
 figure rtt.spin.64.peer.lucky.p99 280 ns
+figure rtt.spin.64.peer.near.p99 310 ns
 figure rtt.spin.64.peer.slow.p99 3 us
+rounds rtt.spin.64.p99 300 300 300 300 300 300 300
+rounds rtt.spin.64.limit.p99 290 290 290 290 290 290 290
+rounds rtt.spin.64.peer.lucky.p99 270 270 270 270 270 270 270
+rounds rtt.spin.64.peer.near.p99 280 280 280 310 310 310 310
+rounds rtt.spin.64.peer.slow.p99 3 3 3 3 3 3 3
+figure rtt.spin.64.p999 800 ns
+figure rtt.spin.64.limit.p999 900 ns
+figure rtt.spin.64.peer.slow.p999 9 us
+rounds rtt.spin.64.p999 800 800 800 800 800 800 800
+rounds rtt.spin.64.limit.p999 900 900 900 900 900 900 900
+rounds rtt.spin.64.peer.slow.p999 9 9 9 9 9 9 9
 figure rtt.spin.64.vs_limit 1.1 ratio
 curve rtt.spin.64 50 220
 curve rtt.spin.64 99.9 900
@@ -170,10 +184,16 @@ check('a_distrust_is_kept', doubted('stream.1p1c.64', 'in the way'));
 check('a_distrusted_ratio_is_not_trusted', !ratio('stream.1p1c.64.vs_limit')->{trusted});
 check('another_ratio_is_trusted', ratio('rtt.spin.64.vs_limit')->{trusted});
 check('the_reason_stands_beside_the_target', $text =~ /stream\.1p1c\.64\.vs_limit.*the ring is in the way/);
-check('a_tail_before_the_limit_is_the_machine', doubted('rtt.spin.64.peer.lucky.p99', 'not ahead of it'));
-check('who_was_before_it_is_not_trusted', !versus('rtt.spin.64.peer.lucky.p99')->{trusted});
+check('who_is_better_than_the_limit_is_not_trusted', doubted('rtt.spin.64.peer.lucky.p99', '^lucky is 1.07 times as good'));
+check('nor_is_shmq_in_a_tail', doubted('rtt.spin.64.p999', '^shmq is 1.12 times as good'));
+check('whose_median_is_trusted_all_the_same', ratio('rtt.spin.64.vs_limit')->{trusted});
+check('a_tail_level_with_the_limit_is_the_machine', doubted('rtt.spin.64 p99', 'not ahead of lucky, near: comparing'));
+check('who_is_level_with_it_is_not_compared', !versus('rtt.spin.64.peer.near.p99')->{trusted} && !versus('rtt.spin.64.peer.lucky.p99')->{trusted});
 check('a_tail_behind_the_limit_is_trusted', versus('rtt.spin.64.peer.slow.p99')->{trusted});
-check('nothing_else_is_doubted', @{ $json->{distrust} // [] } == 2, map { $_->{reason} } @{ $json->{distrust} // [] });
+check('unless_that_of_shmq_is_level_with_it', doubted('rtt.spin.64 p999', 'not ahead of shmq: ') && !versus('rtt.spin.64.peer.slow.p999')->{trusted});
+is('few_rounds_tell_nothing', versus('stream.1p1c.64.peer.slow')->{verdict}, 'too few rounds');
+is('how_many_were_better_is_told', join(' of ', @{ versus('rtt.spin.64.peer.near.p50') }{qw(rounds_ahead rounds)}), '2 of 6');
+check('nothing_else_is_doubted', @{ $json->{distrust} // [] } == 6, map { "$_->{figures}: $_->{reason}" } @{ $json->{distrust} // [] });
 check('the_text_names_the_peer_ahead', $text =~ /`rtt\.spin\.64\.p50`: fast has 110 ns, shmq 220 ns/);
 check('the_text_names_the_absent_peer', $text =~ /absent: gone \(not built\)/);
 check('what_a_peer_cannot_do_is_said_below_its_table', $text =~ /^- small: carries too little\.$/m);
