@@ -186,12 +186,28 @@ int service_catch_up(void)
 	return o != NULL;
 }
 
+/* What is said again counts from then on, so that no more is owed than there are
+ * different things to say. */
+static void take_back(const char *words)
+{
+	struct owed *o;
+
+	STAILQ_FOREACH(o, &owed, link)
+	if (!strcmp(o->words, words))
+		break;
+	if (!o)
+		return;
+	STAILQ_REMOVE(&owed, o, owed, link);
+	free(o);
+}
+
 static void tell(const char *words, int fd)
 {
 	struct owed *o;
 
 	if (!service_catch_up() && send_words(words, fd) != -EAGAIN)
 		return;
+	take_back(words);
 	o = malloc(sizeof(*o) + strlen(words) + 1);
 	if (!o)
 		return;

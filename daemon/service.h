@@ -26,8 +26,8 @@ int service_socket(const char *path, struct shmq__why *why);
 int service_next_slab(unsigned *id);
 
 /* Tell it; words as sd_notify(3) has them, "READY=1".  Never waits: what it cannot take
- * now it is told by service_catch_up(), in this order, which returns 1 while something is
- * left. */
+ * now it is told by service_catch_up(), in the order in which each was said last, which
+ * returns 1 while something is left. */
 void service_notify(const char *words);
 int service_catch_up(void);
 /* Keep a slab for whoever is started next, or keep none of that id any more. */

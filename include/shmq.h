@@ -769,7 +769,8 @@ int shmq_sub_topic_each(const shmq_sub *sub,
 /* A set of subscribers of one bus.  Wait fills ready[] with up to n that have
  * something to receive (a message, or an end) and returns how many; round-robin,
  * so that nobody starves.  0 never; SHMQ_EEMPTY (no wait, or an empty set) or
- * SHMQ_ETIMEOUT.  A subscriber is in one set at most and leaves it when closed;
+ * SHMQ_ETIMEOUT.  A subscriber is in one set at most and leaves it when closed; one
+ * that has a listener is refused with SHMQ_EINUSE, as two would receive from it;
  * destroy sets before their bus is closed, or after. */
 int shmq_waitset_create(shmq_bus *bus, shmq_waitset **out);
 void shmq_waitset_destroy(shmq_waitset *set);
@@ -1121,7 +1122,8 @@ int shmq_cursor_remove(const char *dir, const char *name);
 
 /* ---- inspection ------------------------------------------------------ */
 
-/* What all handles of a topic did, those that have left since included. */
+/* What all handles of a topic did, those that have left since included, those of the
+ * bus itself, as what writes logs, not. */
 struct shmq_topic_stats {
 	uint64_t sent, sent_bytes;         /* messages committed, and their payload */
 	uint64_t dropped;                  /* refused as full or timed out */
@@ -1156,7 +1158,7 @@ struct shmq_topic_info {
 	int compress;
 	unsigned publishers, subscribers;
 	uint64_t head;     /* messages of all partitions so far, voids included */
-	uint64_t sleepers; /* subscribers asleep now */
+	uint64_t sleepers; /* subscribers asleep now, those of the bus left out */
 	char note[256];    /* fall-backs taken, "" if none */
 	struct shmq_topic_stats stats;
 	uint64_t arena_bytes; /* of the arenas of the publishers that are there */

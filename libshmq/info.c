@@ -65,7 +65,7 @@ static void look_at_members(const struct shmq__topic *t, struct shmq_topic_info 
 			shmq__topic_entry(t, m, m->partition >= 0 ? (uint32_t)m->partition : 0);
 
 		out->sleepers += load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && e &&
-				 load_relaxed(&e->asleep);
+				 load_relaxed(&e->asleep) && !shmq__topic_is_own_reader(t, m);
 		out->arena_bytes += arena_of(t, m)->bytes;
 	}
 }

@@ -111,6 +111,11 @@ struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub)
 	return sub->set;
 }
 
+int shmq__sub_has_listener(const struct shmq_sub *sub)
+{
+	return sub->listener != NULL;
+}
+
 void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set)
 {
 	sub->set = set;

@@ -38,6 +38,7 @@ int64_t shmq__sub_report_stuck(struct shmq_sub *sub);
 
 /* The set it is in, or NULL; shmq_sub_close() takes it out. */
 struct shmq_waitset *shmq__sub_set(const struct shmq_sub *sub);
+int shmq__sub_has_listener(const struct shmq_sub *sub);
 void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set);
 void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub);
 /* What one of its subscribers sleeps on is not what it was. */

@@ -240,6 +240,15 @@ void shmq__topic_publish_member(struct shmq__topic *t, struct lay_member *m,
 	shmq__topic_announce(t->rec);
 }
 
+/* The bus tells of its clients, not of itself: what writes logs is no reader of theirs,
+ * and sleeps when it has nothing to do. */
+int shmq__topic_is_own_reader(const struct shmq__topic *t, const struct lay_member *m)
+{
+	struct lay_client *c = shmq__slabs_client(t->slabs, m->client);
+
+	return load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER && c && c->name[0] == '$';
+}
+
 void shmq__topic_add_totals(const struct shmq__topic *t, const struct lay_member *m,
 			    uint64_t sum[LAY_TOTALS])
 {
@@ -247,6 +256,8 @@ void shmq__topic_add_totals(const struct shmq__topic *t, const struct lay_member
 	uint64_t evicted = load_relaxed(&m->state) == LAY_MEMBER_EVICTED;
 	uint32_t p;
 
+	if (shmq__topic_is_own_reader(t, m))
+		return;
 	for (p = 0; p < t->geo.partitions; p++) {
 		struct lay_entry *e = shmq__topic_entry(t, m, p);
 

@@ -74,6 +74,7 @@ struct lay_entry *shmq__topic_entry(const struct shmq__topic *topic,
 				    const struct lay_member *member, uint32_t partition);
 
 /* Add what the handle of a member did to sum[LAY_TOTALS]. */
+int shmq__topic_is_own_reader(const struct shmq__topic *topic, const struct lay_member *member);
 void shmq__topic_add_totals(const struct shmq__topic *topic, const struct lay_member *member,
 			    uint64_t sum[LAY_TOTALS]);
 

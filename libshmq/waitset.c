@@ -61,16 +61,33 @@ SHMQ_EXPORT void shmq_waitset_destroy(shmq_waitset *set)
 	free(set);
 }
 
+/* Whose subscriber it is, and who else receives from it. */
+static int check_free(const struct shmq_waitset *set, const struct shmq_sub *sub)
+{
+	struct shmq__why *why = shmq__bus_why();
+
+	if (shmq__sub_bus(sub) != set->bus)
+		return shmq__fail(why, SHMQ_EOPTION, "the subscriber is of another bus");
+	if (shmq__sub_has_listener(sub))
+		return shmq__fail(why, SHMQ_EINUSE,
+				  "the subscriber has a listener, which receives: stop that");
+	if (shmq__sub_set(sub))
+		return shmq__fail(why, SHMQ_EOPTION, "the subscriber is in a wait set already");
+	if (set->notify && shmq__sub_is_spin_only(sub))
+		return shmq__fail(why, SHMQ_EOPTION,
+				  "nobody sleeps on a spin-only topic, and the wait set has a "
+				  "descriptor to wait by");
+	return 0;
+}
+
 SHMQ_EXPORT int shmq_waitset_add(shmq_waitset *set, shmq_sub *sub)
 {
 	int error = bus_check(set->bus);
 
+	if (!error)
+		error = check_free(set, sub);
 	if (error)
 		return error;
-	if (set->notify && shmq__sub_is_spin_only(sub))
-		return SHMQ_EOPTION;
-	if (shmq__sub_bus(sub) != set->bus || shmq__sub_set(sub))
-		return SHMQ_EOPTION;
 	if (set->count == set->capacity) {
 		unsigned capacity = set->capacity ? 2 * set->capacity : 16;
 		struct shmq_sub **more = realloc(set->sub, capacity * sizeof(*more));

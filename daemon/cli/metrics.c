@@ -21,7 +21,6 @@
 
 #define CONNECTIONS 16u /* of scrapers at once, */
 #define PATIENCE_S 10u  /* which are given so long */
-#define REOPEN_NS INT64_C(1000000000)
 
 struct metrics {
 	struct cli *cli;
@@ -220,32 +219,6 @@ static int put_all(shmq_bus *bus, FILE *out)
 	return rc;
 }
 
-/* The bus may have ended, and another of that name begun: what is mapped is still that
- * of the old one.  While only its supervisor is away it is as good as ever. */
-static int find_bus(struct cli *cli)
-{
-	struct shmq_bus_options how = {
-		.size = sizeof(how),
-		.start = SHMQ_START_NEVER,
-		.runtime_dir = cli->runtime_dir,
-		.timeout_ns = REOPEN_NS,
-		.client_name = cli->client_name,
-	};
-	struct shmq_bus_info info;
-	shmq_bus *other;
-	int rc = shmq_bus_get_info(cli->bus, &info);
-
-	/* Nobody serves a bus without handles: that it hung up is not noticed. */
-	if (rc < 0 || (info.daemon_pid && (!kill(info.daemon_pid, 0) || errno != ESRCH)))
-		return rc;
-	rc = shmq_bus_open(shmq_bus_name(cli->bus), &how, &other);
-	if (rc < 0)
-		return info.daemon_pid ? 0 : rc;
-	shmq_bus_close(cli->bus);
-	cli->bus = other;
-	return 0;
-}
-
 /* ---- over HTTP ------------------------------------------------------------ */
 
 static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status, char *text,
@@ -292,7 +265,7 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 	} else if (strcmp(url, "/metrics") != 0) {
 		status = 404;
 		fputs("see /metrics\n", out);
-	} else if ((rc = find_bus(m->cli)) != 0 || (rc = put_all(m->cli->bus, out)) != 0) {
+	} else if ((rc = top_find_bus(m->cli)) < 0 || (rc = put_all(m->cli->bus, out)) != 0) {
 		status = 503;
 		fprintf(out, "looking at the bus: %s\n", shmq_strerror(rc));
 	}

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "stat.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <time.h>
 
 #define SECOND_NS ((int64_t)1000000000)
@@ -33,11 +35,13 @@ static int64_t up_ns(const struct shmq_bus_info *bus)
 static void print_summary(const struct shmq_bus_info *bus)
 {
 	printf("bus %s: ", bus->name);
-	if (bus->daemon_pid)
+	if (!bus->daemon_pid)
+		printf("stopped");
+	else if (kill(bus->daemon_pid, 0) && errno == ESRCH)
+		printf("supervisor away, clients carry on");
+	else
 		printf("supervisor pid %d, worker pid %d", (int)bus->parent_pid,
 		       (int)bus->daemon_pid);
-	else
-		printf("supervisor away, clients carry on");
 	printf(", up %s", units_duration(up_ns(bus)).s);
 	if (bus->epoch > 1)
 		printf(", worker started %" PRIu64 " times", bus->epoch);

@@ -131,10 +131,14 @@ static void print_table(const struct top *top, const struct top_look *before,
 	top_rows_clear(&rows);
 }
 
-int top_take(const struct top *top, struct top_look *out)
+static int take(const struct top *top, struct top_look *before, struct top_look *out)
 {
-	int rc = top_look(top->cli->bus, out);
+	int rc = top_find_bus(top->cli);
 
+	if (rc == TOP_OTHER)
+		top_look_clear(before);
+	if (rc >= 0)
+		rc = top_look(top->cli->bus, out);
 	return rc == 0 ?
 		       CLI_OK :
 		       out_fail(top->cli, rc, "looking at bus", shmq_bus_name(top->cli->bus), NULL);
@@ -144,13 +148,13 @@ static int report(const struct top *top)
 {
 	struct top_look before = { 0 }, now = { 0 };
 	uint64_t left = top->count ? top->count : top->once ? 1 : UINT64_MAX;
-	int code = top_take(top, &before), rc;
+	int code = take(top, &before, &before), rc;
 
 	for (; code == CLI_OK && left; left--) {
 		sig_sleep_until(before.at_ns + top->interval_ns);
 		if (sig_stopped())
 			break;
-		code = top_take(top, &now);
+		code = take(top, &before, &now);
 		if (code != CLI_OK)
 			break;
 		if (top->json)

@@ -40,6 +40,12 @@ struct top_look {
 	size_t peer_count, peer_room;
 };
 
+/* What became of the bus since it was opened: a supervisor serves it, is away, or serves
+ * another one of that name, which cli has now; or the error, of one that was stopped,
+ * for which there is none. */
+enum { TOP_SERVED, TOP_AWAY, TOP_OTHER };
+int top_find_bus(struct cli *cli);
+
 /* 0 or an error of the library. */
 int top_look(shmq_bus *bus, struct top_look *out);
 void top_look_clear(struct top_look *look);
@@ -109,8 +115,5 @@ struct top {
 
 /* Until it is left.  An exit code. */
 int top_screen(struct top *top);
-
-/* One look, told of if it fails.  An exit code. */
-int top_take(const struct top *top, struct top_look *out);
 
 #endif

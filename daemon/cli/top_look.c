@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "top.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
+
+#define REOPEN_NS INT64_C(1000000000)
 
 static int keep_topic(void *arg, const struct shmq_topic_info *info)
 {
@@ -88,4 +92,31 @@ void top_look_clear(struct top_look *look)
 	free(look->topics);
 	free(look->peers);
 	*look = (struct top_look){ 0 };
+}
+
+/* While only its supervisor is away a bus is as good as ever.  Nobody serves a client
+ * without handles: that it hung up is not noticed. */
+int top_find_bus(struct cli *cli)
+{
+	struct shmq_bus_options how = {
+		.size = sizeof(how),
+		.start = SHMQ_START_NEVER,
+		.runtime_dir = cli->runtime_dir,
+		.timeout_ns = REOPEN_NS,
+		.client_name = cli->client_name,
+	};
+	struct shmq_bus_info info;
+	shmq_bus *other;
+	int rc = shmq_bus_get_info(cli->bus, &info);
+
+	if (rc < 0)
+		return rc;
+	if (info.daemon_pid && (!kill(info.daemon_pid, 0) || errno != ESRCH))
+		return TOP_SERVED;
+	rc = shmq_bus_open(shmq_bus_name(cli->bus), &how, &other);
+	if (rc < 0)
+		return info.daemon_pid ? TOP_AWAY : rc;
+	shmq_bus_close(cli->bus);
+	cli->bus = other;
+	return TOP_OTHER;
 }

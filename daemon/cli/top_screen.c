@@ -30,6 +30,8 @@ struct screen {
 	size_t first, chosen; /* row on the first line, and chosen */
 	char filter[2][64];   /* of each level */
 	int is_typing, is_held, is_helping;
+	int bus; /* TOP_*, or the error of one that was stopped: what is shown
+		    is its last */
 	int code, done;
 };
 
@@ -91,9 +93,14 @@ static void choose(struct screen *s, long long to)
 
 static void look(struct screen *s)
 {
+	s->bus = top_find_bus(s->top->cli);
+	if (s->bus < 0)
+		return;
 	top_look_clear(&s->before);
 	s->before = s->now;
 	s->now = (struct top_look){ 0 };
+	if (s->bus == TOP_OTHER)
+		top_look_clear(&s->before);
 	s->code = top_look(s->top->cli->bus, &s->now);
 	if (s->code < 0)
 		s->done = 1;
@@ -122,7 +129,10 @@ static void draw_bus(struct screen *s)
 	snprintf(line, sizeof(line), "bus %.40s: %u %s, %u %s, %s shared, %.0f asleep%s%s",
 		 bus->name, bus->topics, units_plural(bus->topics, "topic", "topics"), bus->clients,
 		 units_plural(bus->clients, "client", "clients"), units_size(bus->bytes).s, sent,
-		 bus->daemon_pid ? "" : ", supervisor away", s->is_held ? "  [held]" : "");
+		 s->bus == TOP_AWAY ? ", supervisor away" : "", s->is_held ? "  [held]" : "");
+	if (s->bus < 0)
+		snprintf(line, sizeof(line), "bus %.40s: stopped; this is the last that was seen",
+			 bus->name);
 	put_line(0, A_BOLD, line);
 }
 

@@ -99,6 +99,20 @@ load helper
 	has "$output" "received     10, 11 B, 0 lost, 0 evictions"
 }
 
+@test "what_writes_the_log_counts_as_no_reader" {
+	export SHMQ_DATA_DIR=$DIR/data
+	shmq create t -q --log block
+	seq 10 | shmq pub t --confirm written
+	await "shmq stat t | grep -q '[$]tailer .* asleep'"
+	run -0 shmq stat t
+	has "$output" "subscribers  0, 0 asleep"
+	has "$output" "received     0, 0 B, 0 lost"
+	has "$output" "sleep        0 times"
+	kill -KILL "$(shmq clients --json | json '(grep { $_->{name} eq q($tailer) } @$_)[0]->{pid}')"
+	await "shmq stat t | grep -q 'subscribers  0, 0 asleep'"
+	[ "$(shmq stat t --json | json '$_->{stats}{received}')" = 0 ]
+}
+
 @test "latency_is_measured_where_it_is_asked_for_and_shown_by_stat" {
 	shmq create t -q --time
 	shmq create plain -q

@@ -174,6 +174,28 @@ scene() {
 	[ "$(cat ended)" = "ended 0" ]
 }
 
+@test "top_says_that_the_bus_was_stopped_and_shows_the_next" {
+	shmq create t -q
+	terminal
+	await 'shows "^t "'
+	shmq stop --force
+	await 'shows "^bus $SHMQ_BUS: stopped"'
+	shows '^t '
+	shmq create other -q
+	await 'shows "^other "'
+	shows "^bus $SHMQ_BUS: 1 topic"
+	press q
+}
+
+@test "top_reports_that_the_bus_was_stopped_with_exit_5" {
+	shmq create t -q
+	start top top --json --interval 50ms
+	await '[ -s top.out ]'
+	shmq stop --force
+	finish top 5
+	has "$(cat top.err)" "nobody listens at"
+}
+
 @test "top_once_is_a_table_for_scripts" {
 	scene
 	run -0 shmq top --once --interval 10ms

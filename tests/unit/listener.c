@@ -572,9 +572,12 @@ TEST(what_cannot_be_listened_to_is_refused)
 	o.error = failed;
 	o.arg = &h;
 	CHECK_ERROR(shmq_listener_start(sub, &o, &l), SHMQ_EINUSE);
+	/* Nor does anybody else receive. */
+	CHECK_OK(shmq_waitset_create(bus, &set));
+	CHECK_ERROR(shmq_waitset_add(set, sub), SHMQ_EINUSE);
+	CHECK(strstr(shmq_bus_error(NULL), "has a listener"));
 	shmq_listener_stop(h.listener);
 	shmq_listener_stop(NULL);
-	CHECK_OK(shmq_waitset_create(bus, &set));
 	CHECK_OK(shmq_waitset_add(set, sub));
 	CHECK_ERROR(shmq_listener_start(sub, &o, &l), SHMQ_EINUSE);
 	shmq_waitset_destroy(set);
