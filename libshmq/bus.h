@@ -163,6 +163,10 @@ void shmq__bus_send_closes(struct shmq_bus *bus);
  * library's thread if it is to serve; the fence this process uses. */
 enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags);
 
+/* With what commits fence, if bells are looked at with `fence`: in full also where
+ * the supervisor, which ends and moves topics, has no membarrier. */
+enum shmq__fence shmq__bus_commit_fence(const struct shmq_bus *bus, enum shmq__fence fence);
+
 /* Deferred wakes: the thread looks at the data bells of these handles, once
  * they have sent something. */
 void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_ns);

@@ -94,5 +94,10 @@ int shmq__membarrier_register(void)
 
 int shmq__membarrier(void)
 {
-	return membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED);
+	struct timespec left = { .tv_nsec = 1000000 };
+	int error = membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED);
+
+	while (error && clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR)
+		;
+	return error;
 }

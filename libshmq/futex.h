@@ -36,6 +36,8 @@ int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, un
  * the kernel has none or denies it.  SHMQ_NO_MEMBARRIER in the environment
  * makes it behave as denied, SHMQ_NO_WAITV likewise for waitv. */
 int shmq__membarrier_register(void);
+/* 0, or -ENOSYS as above: then a while has passed instead, in which whatever any
+ * processor stored before has long come out of its store buffer. */
 int shmq__membarrier(void);
 
 #endif

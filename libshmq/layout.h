@@ -306,11 +306,11 @@ enum lay_slab_kind {
 struct lay_registry {
 	shmq_au64 magic; /* stored last */
 	uint32_t version;
-	uint32_t pad0;
-	uint64_t nonce;        /* of this bus: random at its first start */
-	uint64_t started_ns;   /* CLOCK_REALTIME */
-	shmq_au64 epoch;       /* control workers so far */
-	shmq_au32 control_pid; /* 0 while away on purpose */
+	shmq_au32 no_membarrier; /* 1: the supervisor has none, publishers fence in full */
+	uint64_t nonce;          /* of this bus: random at its first start */
+	uint64_t started_ns;     /* CLOCK_REALTIME */
+	shmq_au64 epoch;         /* control workers so far */
+	shmq_au32 control_pid;   /* 0 while away on purpose */
 	shmq_au32 parent_pid;
 	shmq_au32 change;       /* futex word: topics came or went */
 	shmq_au32 slab_count;   /* ids below it have a record */

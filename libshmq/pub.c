@@ -193,7 +193,8 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	pub->h = h;
 	shmq__bus_move_handle(&pub->h, &h);
 	pub->guard = bus->guard;
-	pub->fence = shmq__bus_ready(bus, h.topic->geo.flags);
+	pub->sleep_fence = shmq__bus_ready(bus, h.topic->geo.flags);
+	pub->fence = shmq__bus_commit_fence(bus, pub->sleep_fence);
 	pub->sleeps = !(h.topic->geo.flags & SHMQ_TOPIC_SPIN_ONLY);
 	pub->gates = shmq__topic_gates(&h.topic->geo);
 	pub->invalidates = shmq__topic_laps(h.topic->geo.policy, h.topic->geo.log);

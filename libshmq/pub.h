@@ -45,7 +45,8 @@ struct open_claim {
 struct shmq_pub {
 	struct shmq__handle h; /* first: close() converts */
 	const struct bus_guard *guard;
-	enum shmq__fence fence;
+	enum shmq__fence fence;       /* of commits */
+	enum shmq__fence sleep_fence; /* while it waits */
 	enum shmq_wake wake;
 	enum shmq_wait wait;
 	size_t inline_end; /* lengths below it are inline, on a topic without

@@ -204,7 +204,7 @@ static int stand_by(struct shmq_pub *pub, struct lane *l, uint64_t need)
 		if (step == WAIT_EXPIRED)
 			return SHMQ_ETIMEOUT;
 		if (step == WAIT_SLEEP)
-			go_to_sleep(l, pub->fence, w.deadline, need, &ready);
+			go_to_sleep(l, pub->sleep_fence, w.deadline, need, &ready);
 		if (ready)
 			break;
 		if (step == WAIT_SLEEP || ++turns % ATTEND_TURNS == 0) {

@@ -144,6 +144,12 @@ enum shmq__fence shmq__bus_ready(struct shmq_bus *bus, unsigned topic_flags)
 	return fence;
 }
 
+enum shmq__fence shmq__bus_commit_fence(const struct shmq_bus *bus, enum shmq__fence fence)
+{
+	return load_relaxed(&shmq__slabs_registry(bus->slabs)->no_membarrier) ? SHMQ__FENCE_FULL :
+										fence;
+}
+
 /* Locked by deferred_lock. */
 static void find_shortest_wake(struct shmq_bus *bus)
 {

@@ -35,7 +35,10 @@
  *      All rings are at N3 before N4, and at N4 before any is at N5: one N2
  *      does for commits to several rings, and the N6 of one for N7 at all.
  *      A process is registered for membarrier before it fences lightly
- *      (shmq__bus_ready()), on topics where nobody sleeps too.
+ *      (shmq__bus_ready()), on topics where nobody sleeps too.  If the supervisor is
+ *      denied it, those that open a topic then fence in full
+ *      (shmq__bus_commit_fence()); for those that had it open already, on a bus
+ *      whose supervisor was another, N4 takes a millisecond.
  */
 #include "topic.h"
 #include "futex.h"

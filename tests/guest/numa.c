@@ -3,12 +3,9 @@
  * Where memory really lies, on a machine of two nodes: what a topic shows is
  * compared with what the kernel counts for each node.
  */
+#include "deny.h"
 #include "guest.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -417,21 +414,6 @@ static void await_sys(shmq_sub *events, uint16_t type, const char *text)
 	while (msg.type != type || !memmem(msg.data, msg.len, text, strlen(text)));
 }
 
-/* Binding to nodes is denied to whoever begins after this, as in a container. */
-static void deny_binding(void)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mbind, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { COUNT(code), code };
-
-	CHECK_OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	CHECK_OK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
-}
-
 TEST(where_binding_is_denied_a_first_publisher_opens_all_the_same)
 {
 	shmq_bus *bus;
@@ -440,7 +422,7 @@ TEST(where_binding_is_denied_a_first_publisher_opens_all_the_same)
 
 	set_pools(0, 0);
 	run_on(0);
-	deny_binding();
+	deny_call(SYS_mbind);
 	test_bus_start();
 	bus = test_bus_open();
 	events = open_sub(bus, SHMQ_EVENTS_TOPIC);

@@ -3,11 +3,15 @@
  * A topic moves to fresh rings: past a publisher that neither goes on nor
  * goes away, and under traffic.
  */
+#include "deny.h"
+#include "futex.h"
+#include "pub.h"
 #include "raw.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 
 enum { DEPTH = 1024 };
 
@@ -374,4 +378,84 @@ TEST_WITHIN(a_worker_killed_while_it_moves_a_topic_leaves_one_of_that_name, 60)
 {
 	move_under_traffic(8, DEPTH, 400);
 	move_under_traffic(5, 32 * DEPTH, 8000);
+}
+
+/* ---- denied a system call ------------------------------------------------------- */
+
+/* This program is started in place of the supervisor, and becomes that. */
+__attribute__((constructor)) static void become_supervisor(int argc, char **argv)
+{
+	const char *program = getenv("SHMQ_TEST_DENIED");
+
+	(void)argc;
+	if (!program)
+		return;
+	deny_call(SYS_membarrier);
+	unsetenv("SHMQ_TEST_DENIED");
+	execv(program, argv);
+	_exit(127);
+}
+
+TEST(a_supervisor_without_membarrier_has_publishers_fence_and_loses_nothing)
+{
+	char self[PATH_MAX] = "";
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	if (shmq__membarrier_register())
+		SKIP("this kernel has no membarrier");
+	CHECK_GT(readlink("/proc/self/exe", self, sizeof(self) - 1), 0);
+	CHECK_OK(setenv("SHMQ_TEST_DENIED", test_bus_daemon(), 1));
+	CHECK_OK(setenv("SHMQ_DAEMON", self, 1));
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "u", .depth = DEPTH);
+	CHECK(test_bus_log_has("membarrier(2) is denied to the supervisor"));
+	pub = open_pub(bus, "u");
+	CHECK_EQ(pub->fence, SHMQ__FENCE_FULL);
+	CHECK_EQ(pub->sleep_fence, SHMQ__FENCE_LIGHT);
+	shmq_bus_close(bus);
+	test_bus_stop();
+	move_under_traffic(5, DEPTH, 0);
+}
+
+TEST(a_client_without_membarrier_publishes_and_is_woken)
+{
+	struct shmq_msg msg;
+	_Atomic int *got = shared_memory(sizeof(*got));
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t pid;
+	int i;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH);
+	pid = fork();
+	CHECK_GE(pid, 0);
+	if (!pid) {
+		shmq_sub *sub;
+
+		deny_call(SYS_membarrier);
+		bus = test_bus_open();
+		sub = open_sub(bus, "t", .wait = SHMQ_WAIT_SLEEP);
+		for (i = 0; i < 100; i++) {
+			CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+			atomic_store(got, i + 1);
+		}
+		pub = open_pub(bus, "u");
+		CHECK_EQ(pub->fence, SHMQ__FENCE_FULL);
+		_exit(0);
+	}
+	create(bus, "u", .depth = DEPTH);
+	pub = open_pub(bus, "t");
+	CHECK_EQ(pub->fence, shmq__membarrier_register() ? SHMQ__FENCE_FULL : SHMQ__FENCE_LIGHT);
+	CHECK_OK(shmq_pub_wait_subscribers(pub, 1, PATIENCE));
+	for (i = 0; i < 100; i++) {
+		CHECK_OK(shmq_publish(pub, "m", 1));
+		await(got, i + 1);
+	}
+	CHECK_EQ(test_join(pid), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "clock.h"
+#include "deny.h"
 #include "fake.h"
 #include "futex.h"
 #include "shmem.h"
@@ -8,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 TEST(a_wait_ends_at_once_where_the_word_has_changed)
@@ -193,6 +195,17 @@ TEST(the_environment_takes_waitv_and_membarrier_away)
 	CHECK_EQ(shmq__membarrier_register(), -ENOSYS);
 	unsetenv("SHMQ_NO_MEMBARRIER");
 	CHECK(shmq__membarrier_register() == 0 || shmq__membarrier_register() == -ENOSYS);
+}
+
+/* A filter that was set up since: for so long every store buffer is empty. */
+TEST(where_membarrier_is_denied_a_millisecond_passes_instead)
+{
+	int64_t began;
+
+	deny_call(SYS_membarrier);
+	began = test_now_ns();
+	CHECK_EQ(shmq__membarrier(), -ENOSYS);
+	CHECK_GE(test_now_ns() - began, 1000000);
 }
 
 TEST(membarrier_works_once_registered)
