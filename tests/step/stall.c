@@ -39,6 +39,7 @@ struct stand {
 	shmq_pub *pub; /* of the others; NULL on an exclusive topic */
 	shmq_sub *sub;
 	struct victim_slots slots; /* of it, when it was stopped */
+	uint64_t sent;             /* by pub */
 	unsigned got, others;      /* messages of it, 1 bit each; of pub's */
 	uint64_t lost;
 	int is_told;    /* by an event that it is stalled */
@@ -47,13 +48,12 @@ struct stand {
 
 static struct stand stands[CASES];
 static unsigned count;
-static uint64_t sent; /* by pub, on whatever topic */
 
 static void send_one(struct stand *s, size_t len)
 {
 	static char buf[CAST_MESSAGE_MAX];
 
-	cast_fill(buf, len, CAST_OTHERS, sent++);
+	cast_fill(buf, len, CAST_OTHERS, s->sent++);
 	CHECK_OK(shmq_publish(s->pub, buf, len));
 }
 
@@ -149,11 +149,13 @@ static void stop_everywhere(shmq_bus *bus, const struct victim_act *act,
 			    const struct conditions *on, uint64_t *random)
 {
 	unsigned stride = steps_is_torture() ? 1 : 10, steps = 0;
+	/* What a reader reads, and may find changed, it reads between its stores. */
+	unsigned more = act->count ? 2 : 8;
 	uint64_t state = fake_random(random) % stride;
 
 	for (; add_stand(bus, act, on, state, UINT64_MAX); state += stride)
 		steps++;
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < more; i++)
 		add_stand(bus, act, on, UINT64_MAX, 1 + fake_random(random) % 500);
 	NOTE("%s: stopped at %u labelled steps", act->name, steps);
 }
@@ -372,7 +374,7 @@ static void go_round(struct stand *s)
 	int rc = 0;
 
 	for (i = 0; i < 2 * DEPTH + 10 && !rc; i++) {
-		cast_fill(buf, 40, CAST_OTHERS, sent++);
+		cast_fill(buf, 40, CAST_OTHERS, s->sent++);
 		rc = shmq_publish(s->pub, buf, 40);
 	}
 	if (!s->slots.claimed) {
@@ -598,6 +600,7 @@ static int receive_on(void *arg)
 		if (m.type == LAST)
 			break;
 		check_whole(&m, head);
+		CHECK_EQ(head[1], m.seq); /* not another that took its place */
 	}
 	shmq_bus_close(bus);
 	return 0;
@@ -616,7 +619,7 @@ static void publish_round(struct stand *s, enum shmq_policy policy)
 	int rc = 0;
 
 	for (unsigned k = 0; k < 2 * DEPTH && !rc; k++) {
-		cast_fill(buf, len, CAST_OTHERS, sent++);
+		cast_fill(buf, len, CAST_OTHERS, s->sent++);
 		rc = shmq_publish(s->pub, buf, len);
 		read_some(s);
 	}
