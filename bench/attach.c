@@ -3,14 +3,18 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static const char question[] =
 	"How long does a process that is not on the bus yet take to its first message, and what\n"
-	"of that is opening the bus, a publisher, a subscriber?";
+	"of that is opening the bus, a publisher, a subscriber?  And how long does an answer of the\n"
+	"supervisor take, with nothing else to do, and while ten thousand connect to it a second?";
 
 #define BYTES 64
 #define MESSAGES 256 /* that are there already */
@@ -155,6 +159,85 @@ static void publish_first(void *arg)
 	shmq_bus_close(bus);
 }
 
+/* ---- beside those who only connect -------------------------------------------------- */
+
+#define FLOOD_NS 100000 /* between two connections */
+
+static uint64_t *answers(unsigned flooded)
+{
+	return &bench_shared->samples[flooded * bench_amount(2000)];
+}
+
+static void ask(shmq_bus *bus, uint64_t *ns)
+{
+	struct shmq_plan plan;
+	uint64_t i, began;
+
+	for (i = 0; i < bench_amount(2000); i++) {
+		began = bench_now();
+		BENCH_OK(shmq_topic_plan(bus, "attach.none", NULL, &plan));
+		ns[i] = bench_now() - began;
+	}
+}
+
+static void ask_in_flood(void *arg)
+{
+	shmq_bus *bus = bench_open();
+	uint64_t began;
+
+	ask(bus, answers(0));
+	bench_say_stage(1);
+	bench_await_stage(2);
+	began = bench_now();
+	ask(bus, answers(1));
+	bench_shared->stop = 1;
+	bench_shared->result[0] = (double)(bench_now() - began) / 1e9;
+	shmq_bus_close(bus);
+}
+
+static void connect_again_and_again(void *arg)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	uint64_t due, n = 0;
+	int fd;
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/%s.sock", getenv("SHMQ_RUNTIME_DIR"),
+		 bench.bus);
+	bench_await_stage(1);
+	due = bench_now();
+	while (!bench_shared->stop) {
+		if (n == 100)
+			bench_say_stage(2);
+		if (bench_now() < due)
+			continue;
+		due += FLOOD_NS;
+		fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+		if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof(at)))
+			bench_fail("a connection was refused");
+		close(fd);
+		n++;
+	}
+	bench_shared->result[1] = (double)n;
+}
+
+static void measure_answers(void)
+{
+	static const char *const figure[] = { "attach.answer_us", "attach.answer_flooded_us" };
+	struct bench_proc proc[] = { { ask_in_flood, NULL, 0 },
+				     { connect_again_and_again, NULL, 1 } };
+	unsigned n = (unsigned)bench_amount(2000), i, k;
+	static double us[2000];
+
+	bench_run(proc, 2);
+	for (k = 0; k < 2; k++) {
+		for (i = 0; i < n; i++)
+			us[i] = (double)answers(k)[i] / 1e3;
+		bench_note(figure[k], "us", bench_median(us, n));
+		bench_note_stat(figure[k], "p99", "us", us[n - 1 - n / 100]);
+	}
+	bench_note("attach.flood_rate", "1/s", bench_shared->result[1] / bench_shared->result[0]);
+}
+
 /* ---- measuring -------------------------------------------------------------------- */
 
 static void note_step(const char *figure, unsigned w, int from, int to)
@@ -204,6 +287,7 @@ int main(int argc, char **argv)
 		again = 1; /* the messages stay */
 		for (w = 0; w < WAYS; w++)
 			note_way(w);
+		measure_answers();
 	}
 	shmq_bus_close(bus);
 	return bench_end();

@@ -629,6 +629,146 @@ TEST(one_claim_of_a_publisher_is_watched_however_many_are_reported)
 	end();
 }
 
+/* ---- floods --------------------------------------------------------------- */
+
+/* Neither those who wait to be taken in nor who asks for much at once comes before
+ * somebody else's question. */
+TEST(who_asks_is_answered_while_a_flood_of_connections_and_requests_is_queued)
+{
+	enum { FLOOD = 512, PILE = 16, TURNS = 2 };
+	struct proto_request req = creation("t", 1024);
+	int flood[FLOOD], asker, eager, turns = 0, taken = 0;
+	struct proto_reply reply;
+
+	begin();
+	asker = join(1);
+	eager = join(2);
+	req.op = PROTO_PLAN;
+	for (int i = 0; i < FLOOD; i++)
+		flood[i] = dial();
+	for (int i = 0; i < PILE; i++)
+		ask(eager, &req);
+	ask(asker, &req);
+	do {
+		turn();
+		turns++;
+	} while (!take_reply(asker, &reply));
+	NOTE("answered after %d turns, in which %u of %d were taken in", turns, c.conn_count - 2,
+	     FLOOD);
+	CHECK_OK(reply.error);
+	CHECK_LE(turns, TURNS);
+	CHECK_LT(c.conn_count - 2, FLOOD);
+	while (take_reply(eager, &reply))
+		taken++;
+	CHECK_LE(taken, turns);
+	/* And they in their turn. */
+	while (c.conn_count - 2 < FLOOD || taken < PILE) {
+		turn();
+		taken += take_reply(eager, &reply);
+	}
+	for (int i = 0; i < FLOOD; i++)
+		close(flood[i]);
+	close(asker);
+	close(eager);
+	end();
+}
+
+/* Of what stands in a slot of t. */
+static int report(int fd, const struct topic *t, uint64_t seq, uint64_t word)
+{
+	struct proto_request req = request(PROTO_REPORT, "");
+
+	req.report.kind = PROTO_REPORT_STUCK;
+	req.report.topic_id = t->rec->id;
+	req.report.seq = seq;
+	req.report.word = word;
+	return call(fd, &req).error;
+}
+
+TEST(what_is_reported_of_a_publisher_is_looked_at_and_not_believed)
+{
+	struct proto_request req = creation("t", 1024);
+	struct shmq__ring *ring;
+	uint64_t claimed, other;
+	struct topic *t;
+	shmq_au64 *at;
+	int writer, reader;
+
+	begin();
+	writer = join(1);
+	reader = join(2);
+	req.create.mode = SHMQ_SHARED;
+	req.create.stall = SHMQ_STALL_KILL; /* us */
+	CHECK_OK(call(writer, &req).error);
+	open_publisher(writer, "t");
+	t = registry_find(c.reg, "t");
+	ring = &t->attached->ring[0];
+	at = &lay_slot_at(ring->mem, &ring->geo, 5)->ctrl;
+	claimed = LAY_CTRL(lay_lap(&ring->geo, 5), peer_of_nonce(1)->id, LAY_CLAIMED);
+	/* By who has nothing to do with it. */
+	store_release(at, claimed);
+	CHECK_EQ(report(reader, t, 5, claimed), SHMQ_ENOTOPIC);
+	CHECK(LIST_EMPTY(&c.stalls));
+	open_subscriber(reader, "t");
+	/* Another word than is there, and words that are no claim of that seq. */
+	other = LAY_CTRL(lay_lap(&ring->geo, 5), peer_of_nonce(1)->id, LAY_COMMITTED);
+	CHECK_OK(report(reader, t, 5, other));
+	store_release(at, other);
+	CHECK_OK(report(reader, t, 5, other));
+	CHECK_OK(report(reader, t, 5, claimed));
+	store_release(at, claimed);
+	CHECK_OK(report(reader, t, 5 + 1024, claimed));
+	CHECK_OK(report(reader, t, 4, claimed));
+	CHECK(LIST_EMPTY(&c.stalls));
+	/* One that is: it is watched, and forgotten once it is none. */
+	CHECK_OK(report(reader, t, 5, claimed));
+	CHECK(!LIST_EMPTY(&c.stalls));
+	store_release(at, other);
+	while (!LIST_EMPTY(&c.stalls))
+		CHECK_OK(loop_once(c.loop));
+	close(writer);
+	close(reader);
+	end();
+}
+
+TEST(readers_are_evicted_for_publishers_of_their_topic_alone)
+{
+	struct proto_request req = creation("t", 1024);
+	const struct lay_member *m;
+	int writer, reader, other;
+
+	begin();
+	writer = join(1);
+	reader = join(2);
+	other = join(3);
+	req.create.policy = SHMQ_EVICT;
+	CHECK_OK(call(writer, &req).error);
+	open_publisher(writer, "t");
+	open_subscriber(reader, "t");
+	open_subscriber(other, "t");
+	m = LIST_FIRST(&peer_of_nonce(2)->handles)->member;
+	req = request(PROTO_REPORT, "");
+	req.report.kind = PROTO_REPORT_EVICT;
+	req.report.topic_id = registry_find(c.reg, "t")->rec->id;
+	req.report.client = peer_of_nonce(2)->id;
+	req.report.client_gen = peer_of_nonce(2)->gen;
+	req.report.handle = LIST_FIRST(&peer_of_nonce(2)->handles)->token;
+	CHECK_EQ(call(other, &req).error, SHMQ_EACCESS);
+	req.report.client_gen++;
+	CHECK_OK(call(writer, &req).error);
+	req.report.client_gen--;
+	req.report.handle++;
+	CHECK_OK(call(writer, &req).error);
+	req.report.handle--;
+	CHECK_EQ(load_relaxed(&m->state), LAY_MEMBER_SUBSCRIBER);
+	CHECK_OK(call(writer, &req).error);
+	CHECK_EQ(load_relaxed(&m->state), LAY_MEMBER_EVICTED);
+	close(writer);
+	close(reader);
+	close(other);
+	end();
+}
+
 /* ---- arenas of those who left ------------------------------------------ */
 
 static unsigned count_orphans(void)
