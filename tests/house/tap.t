@@ -29,6 +29,7 @@ TEST(thread_fails)
 TEST(child_fails) { CHECK_EQ(test_join(test_spawn(fails, NULL)), 0); }
 TEST(child_code_is_seen) { CHECK_EQ(test_join(test_spawn(gives_3, NULL)), 3); }
 TEST(child_kill_is_seen) { CHECK_EQ(test_kill_wait(test_spawn(sleeps, NULL), SIGKILL), 137); }
+TEST(kill_of_nobody_fails) { kill(0, SIGKILL); }
 TEST(crash_fails) { raise(SIGSEGV); }
 TEST(exit_fails) { exit(0); }
 TEST(skip_skips) { SKIP("because of %d", 42); }
@@ -48,7 +49,7 @@ TEST_WITHIN(hang_fails, 1) { pause(); }
 TEST(stdout_is_not_tap) { printf("ok 99 - forged\n"); fflush(stdout); }
 END
 cat >"$dir/want" <<'END'
-1..17
+1..18
 ok 1 - passes
 not ok 2 - check_fails
 not ok 3 - check_eq_fails
@@ -58,14 +59,15 @@ not ok 6 - thread_fails
 not ok 7 - child_fails
 ok 8 - child_code_is_seen
 ok 9 - child_kill_is_seen
-not ok 10 - crash_fails
-not ok 11 - exit_fails
-ok 12 - skip_skips # SKIP because of 42
-not ok 13 - descriptor_leak_fails
-not ok 14 - child_leak_fails
-not ok 15 - orphan_leak_fails
-not ok 16 - hang_fails
-ok 17 - stdout_is_not_tap
+not ok 10 - kill_of_nobody_fails
+not ok 11 - crash_fails
+not ok 12 - exit_fails
+ok 13 - skip_skips # SKIP because of 42
+not ok 14 - descriptor_leak_fails
+not ok 15 - child_leak_fails
+not ok 16 - orphan_leak_fails
+not ok 17 - hang_fails
+ok 18 - stdout_is_not_tap
 END
 n=0 failed=0
 check() { # name, command...
@@ -76,7 +78,7 @@ check() { # name, command...
 says() { grep -qF "$1" "$dir/said"; }
 
 echo 1..9
-${CC:-cc} -std=gnu11 -D_GNU_SOURCE= -Itests/lib -o "$dir/t" "$dir/t.c" tests/lib/tap.c -pthread >&2
+${CC:-cc} -std=gnu11 -D_GNU_SOURCE= -Itests/lib -Wl,--wrap=kill -o "$dir/t" "$dir/t.c" tests/lib/tap.c -pthread >&2
 mkdir "$dir/tmp"
 export TMPDIR="$dir/tmp"
 "$dir/t" >"$dir/got" 2>"$dir/said"

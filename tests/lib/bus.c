@@ -204,10 +204,20 @@ pid_t test_bus_worker_pid(shmq_bus *bus)
 	return info.daemon_pid;
 }
 
+static int has_parent(void *bus)
+{
+	struct shmq_bus_info info;
+
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	return info.parent_pid > 0;
+}
+
 pid_t test_bus_parent_pid(shmq_bus *bus)
 {
 	struct shmq_bus_info info;
 
+	if (!test_wait_until(has_parent, bus, START_MS))
+		FAIL("the bus has no parent");
 	CHECK_OK(shmq_bus_get_info(bus, &info));
 	return info.parent_pid;
 }

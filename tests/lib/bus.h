@@ -70,7 +70,8 @@ int test_log_has(const char *path, const char *text);
 /* Attach to it, or fail the test. */
 shmq_bus *test_bus_open(void);
 
-/* Process ids as the bus gives them: the control worker, the parent. */
+/* Process ids as the bus gives them: the control worker, the parent.  The parent
+ * is waited for, where one died and the next is not there yet. */
 pid_t test_bus_worker_pid(shmq_bus *bus);
 pid_t test_bus_parent_pid(shmq_bus *bus);
 
