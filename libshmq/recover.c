@@ -212,13 +212,15 @@ unsigned shmq__recover_publisher(struct shmq__topic *t, const struct lay_member 
 
 	for (p = 0; p < t->geo.partitions; p++) {
 		struct lay_entry *e = shmq__topic_entry(t, m, p);
+		unsigned n;
 
 		if (t->geo.mode == SHMQ_EXCLUSIVE)
-			voided += void_unfinished_batch(t, p, e, client, gen);
+			n = void_unfinished_batch(t, p, e, client, gen);
 		else
-			voided += void_claims(t, p,
-					      e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,
-					      client, gen);
+			n = void_claims(t, p, e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,
+					client, gen);
+		PROBE4(recover, t->id, p, client, n);
+		voided += n;
 	}
 	shmq__topic_ring_all(t);
 	return voided;

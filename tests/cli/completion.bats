@@ -43,7 +43,28 @@ offers() {
 	done
 }
 
-@test "zsh_reads_its_completion" {
+@test "zsh_completes_on_a_terminal" {
 	command -v zsh >/dev/null || skip 'no zsh'
-	zsh -n "$BATS_TEST_DIRNAME/../../daemon/completion/_shmq"
+	zsh -fc 'zmodload zsh/zpty' 2>/dev/null || skip 'no zsh/zpty'
+	shmq create a.one -q
+	shmq create b.two -q
+	touch some.conf
+	while IFS='|' read -r typed offered; do
+		printf '%s\n' "$typed" >&8
+		printf '%s\n' "$typed$offered" >&9
+	done 8>typed 9>wanted <<-'END'
+		shmq cre|ate 
+		shmq log ver|ify 
+		shmq create --poli|cy 
+		shmq create t --policy |block drop-new evict lossy 
+		shmq create --depth |
+		shmq stat |a.one b.two 
+		shmq stat b|.two 
+		shmq --bus other stat b|
+		shmq config check so|me.conf 
+		shmqd --on-|demand 
+	END
+	PATH=$BIN:$PATH timeout 60 zsh -f "$BATS_TEST_DIRNAME/offers.zsh" \
+		"$BATS_TEST_DIRNAME/../../daemon/completion" <typed >offered 3>&-
+	diff wanted offered
 }

@@ -4,7 +4,7 @@
 header=$(printf '#include <sys/sdt.h>\n' | ${CC:-cc} -E - >/dev/null 2>&1 && echo yes)
 library=$SHMQ_BUILD/libshmq.so
 notes=$(readelf -n "$library" 2>/dev/null)
-echo "1..9"
+echo "1..14"
 n=0 failed=0
 
 result() { # code, name, reason for which it is skipped
@@ -47,4 +47,54 @@ result $? "a_tracer_lists_all_of_them" "$tracer"
 [ "$tracer" ] || bpftrace -e 'BEGIN { exit(); }' >/dev/null 2>&1 || tracer="this machine lets nobody trace"
 [ "$tracer" ] || trace | grep -q '@: [1-9]'
 result $? "a_tracer_sees_messages" "$tracer"
+
+# A debugger stops at them as a tracer does, and needs no right over the machine.
+debugger=$why
+[ "$debugger" ] || command -v gdb >/dev/null || debugger="no gdb"
+[ "$debugger" ] || DEBUGINFOD_URLS= timeout 60 gdb -nx -q -batch -ex run --args true 2>&1 | grep -q 'exited normally' ||
+	debugger="gdb may run no program here"
+[ "$debugger" ] || [ ! "$SHMQ_SANITIZED" ] || debugger="a sanitizer's programs are no debugger's"
+dir=$(mktemp -d)
+mkdir -m 700 "$dir/run"
+export SHMQ_RUNTIME_DIR="$dir/run" SHMQ_BUS=probes
+shmq() { timeout 60 "$SHMQ_BUILD/shmq" "$@"; }
+trap 'shmq stop --force >/dev/null 2>&1; rm -rf "$dir"' EXIT
+hits() { # what to print at each, program...: one line per hit: probe, number of arguments, values
+	printf 'set breakpoint pending on\n' >"$dir/$$.gdb"
+	for probe in publish receive sleep wake recover; do
+		case $probe in
+		publish | receive) values='"%lu %lu\\n", $_probe_arg1, $_probe_arg2' ;;
+		sleep) values='"%lu %d\\n", $_probe_arg1, *(unsigned *)$_probe_arg0 > 0' ;;
+		wake) values='"%d\\n", *(unsigned *)$_probe_arg0 > 0' ;;
+		recover) values='"%lu %lu %lu\\n", $_probe_arg1, $_probe_arg2, $_probe_arg3' ;;
+		esac
+		printf 'break -probe-stap shmq:%s\ncommands\nsilent\nprintf "probe %s %%d ", $_probe_argc\nprintf %b\ncontinue\nend\n' \
+			$probe $probe "$values"
+	done >>"$dir/$$.gdb"
+	echo run >>"$dir/$$.gdb"
+	DEBUGINFOD_URLS= timeout 60 gdb -nx -q -batch -x "$dir/$$.gdb" --args "$@" 2>/dev/null | grep '^probe '
+}
+are() { [ "$(grep "^probe $1 " "$2" | tr '\n' ';')" = "$3" ]; }
+if [ ! "$debugger" ]; then
+	printf 'a\nbb\nccc\n' >"$dir/lines"
+	shmq create t -q
+	hits "$SHMQ_BUILD/shmq" pub t --lines --batch 1 >"$dir/pub" <"$dir/lines"
+	hits "$SHMQ_BUILD/shmq" sub t --from oldest --count 3 >"$dir/sub"
+	hits "$SHMQ_BUILD/shmq" sub t --count 1 >"$dir/sleeper" </dev/null &
+	tries=0
+	until shmq stat t --json | grep -q '"sleepers":1' || [ $((tries += 1)) = 3000 ]; do sleep 0.02; done
+	hits "$SHMQ_BUILD/shmq" pub t --lines >"$dir/waker" <"$dir/lines"
+	wait
+	hits "$SHMQ_BUILD/tests/unit/recover" -g claims_in_every_partition_are_voided >"$dir/recoverer"
+fi
+[ "$debugger" ] || are publish "$dir/pub" 'probe publish 3 0 1;probe publish 3 1 2;probe publish 3 2 3;'
+result $? "publish_is_passed_with_seq_and_bytes" "$debugger"
+[ "$debugger" ] || are receive "$dir/sub" 'probe receive 3 0 1;probe receive 3 1 2;probe receive 3 2 3;'
+result $? "receive_is_passed_with_seq_and_bytes" "$debugger"
+[ "$debugger" ] || grep -q '^probe sleep 2 1 ' "$dir/sleeper"
+result $? "sleep_is_passed_with_the_word_of_the_bell" "$debugger"
+[ "$debugger" ] || are wake "$dir/waker" 'probe wake 1 1;'
+result $? "wake_is_passed_once_for_a_sleeper_with_the_word_of_the_bell" "$debugger"
+[ "$debugger" ] || are recover "$dir/recoverer" 'probe recover 4 0 1 1;probe recover 4 1 1 1;probe recover 4 2 1 1;'
+result $? "recover_is_passed_with_partition_client_and_what_it_voided" "$debugger"
 exit $failed
