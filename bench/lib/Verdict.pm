@@ -102,9 +102,11 @@ sub groups {
 	return @groups;
 }
 
-# How many times better one figure is than another, in each round that has
-# both, or by their medians if the rounds are not known.
-sub advantages {
+# One figure divided by another, in each round that has both, or their medians
+# if the rounds are not known.  The median of these is the ratio of the two,
+# wherever one stands: that of their medians is another, and of an even number of
+# rounds so is the inverse of the ratio the other way round.
+sub quotients {
 	my ($of, $over) = @_;
 	my @x = @{ $rounds{$of} // [] };
 	my @y = @{ $rounds{$over} // [] };
@@ -112,8 +114,20 @@ sub advantages {
 	@pairs = [map { $figure{$_}{median} } $of, $over] unless @pairs;
 	my ($x_unit, $y_unit) = map { $figure{$_}{unit} } $of, $over;
 	my @in_base = map { [in_base($_->[0], $x_unit), in_base($_->[1], $y_unit)] } @pairs;
-	return map { more_is_better($x_unit) ? $_->[0] / $_->[1] : $_->[1] / $_->[0] }
-		grep { $_->[0] > 0 && $_->[1] > 0 } @in_base;
+	return map { $_->[0] / $_->[1] } grep { $_->[0] > 0 && $_->[1] > 0 } @in_base;
+}
+
+# How many times better one is than the other: in each round, and by the ratio.
+sub advantages {
+	my ($of, $over) = @_;
+	my $more = more_is_better($figure{$of}{unit});
+	return map { $more ? $_ : 1 / $_ } quotients($of, $over);
+}
+
+sub advantage {
+	my ($of, $over) = @_;
+	my $ratio = median(quotients($of, $over)) or return 0;
+	return more_is_better($figure{$of}{unit}) ? $ratio : 1 / $ratio;
 }
 
 sub median {
@@ -150,7 +164,7 @@ sub judge_limits {
 		my ($stat, $limit, %of) = ($w->{stat}, $w->{of}{limit}, %{ $w->{of} });
 		my @contenders = grep { $_ ne 'limit' } sort { ($b eq 'shmq') <=> ($a eq 'shmq') || $a cmp $b } keys %of;
 		for my $who (@contenders) {
-			my $times = median(advantages($of{$who}, $limit));
+			my $times = advantage($of{$who}, $limit);
 			# Of a median or rate all that was measured with it is in doubt.
 			distrust($who eq 'shmq' && !is_tail($stat) ? $w->{name} : $of{$who},
 				sprintf '%s is %.2f times as good as the limit, which then is none', shown($who), $times)
@@ -175,12 +189,11 @@ sub compare {
 			next if $who eq 'shmq';
 			my $other = $w->{of}{$who};
 			my @advantages = advantages($shmq, $other) or next;
-			my $advantage  = median(@advantages);
 			my @why = map { why_not_trusted($_, $figure{$_}{program}) } $shmq, $other;
 			push @why, 'level' if $who ne 'limit' && grep { $w->{level}{$_} } 'shmq', $who;
 			push @compared, {
 				figure => $shmq, against => shown($who), other => $other,
-				ratio => more_is_better($figure{$shmq}{unit}) ? $advantage : 1 / $advantage, advantage => $advantage,
+				ratio => median(quotients($shmq, $other)), advantage => advantage($shmq, $other),
 				rounds => scalar @advantages, rounds_ahead => scalar(grep { $_ > 1 } @advantages),
 				verdict => $who eq 'limit' ? undef : verdict(@advantages),
 				trusted => @why ? JSON::PP::false : JSON::PP::true,
@@ -199,7 +212,7 @@ sub ratios {
 	for my $t (@$targets, map { { name => $_ } } grep { $figure{$_}{unit} eq 'ratio' } @figures) {
 		next if $done{ $t->{name} }++;
 		my $f = $figure{ $t->{name} };
-		# A ratio that no program made round by round is made of medians.
+		# What no program printed is among the comparisons.
 		if (!$f && $t->{name} =~ /^(.+)\.vs_limit$/) {
 			my ($of) = grep { $limit{$_} } $1, "$1.p50", "$1.rate";
 			$f = { unit => 'ratio', program => $figure{$of}{program},

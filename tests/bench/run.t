@@ -211,6 +211,29 @@ if (grep { -x "$_/gnuplot" } split /:/, $ENV{PATH}) {
 
 check('a_figure_is_put_into_a_note', $text =~ /asleep, 300 ns apart, what was not measured \|/);
 
+# ---- ratios ---------------------------------------------------------------------------
+programs(rtt => <<'END', stream => <<'END');
+figure rtt.spin.64.p50 225 ns
+figure rtt.spin.64.limit.p50 150 ns
+rounds rtt.spin.64.p50 200 250 200 250
+rounds rtt.spin.64.limit.p50 100 200 200 100
+END
+figure stream.1p1c.64.rate 225 M/s
+figure stream.1p1c.64.limit 150 M/s
+rounds stream.1p1c.64.rate 200 250 200 250
+rounds stream.1p1c.64.limit 100 200 200 100
+END
+run();
+# Of 2, 1.25, 1 and 2.5; not 1.5, of the medians, nor 1.54, the inverse of the other way round.
+for ([versus('rtt.spin.64.limit.p50'), 1 / 1.625], [versus('stream.1p1c.64.limit'), 1.625]) {
+	my ($c, $advantage) = @$_;
+	check("the_ratio_of_even_rounds_is_the_median_of_theirs_$c->{figure}" =~ s/\W/_/gr,
+		$c->{ratio} == 1.625 && abs($c->{advantage} - $advantage) < 1e-9, $c->{ratio}, $c->{advantage});
+}
+check('it_is_the_same_in_each_table', ratio('rtt.spin.64.vs_limit')->{median} == 1.625
+	&& $text =~ /^\| rtt\.spin\.64\.vs_limit +\| +1\.625 \|.*^\| shmq \/ limit +\| +1\.6[23] \|/ms,
+	ratio('rtt.spin.64.vs_limit')->{median});
+
 # ---- what was measured --------------------------------------------------------------
 spew("$dir/shmqd", "#!/bin/sh\necho shmqd 9.8.7\n");
 chmod 0755, "$dir/shmqd";
