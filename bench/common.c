@@ -36,6 +36,10 @@ static unsigned pid_count;
 static pid_t main_pid;
 static cpu_set_t usable;
 
+static unsigned runs;
+static suseconds_t limit_us; /* added to limit_s */
+static int is_mutant;        /* a fork whose ring is another */
+
 struct note {
 	char name[96], unit[16];
 	unsigned n;
@@ -251,6 +255,7 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 						 { "quick", no_argument, NULL, 'q' },
 						 { "peers", required_argument, NULL, 'p' },
 						 { "smoke", no_argument, NULL, 's' },
+						 { "mutants", no_argument, NULL, 'm' },
 						 { "limit", required_argument, NULL, 'l' },
 						 { "help", no_argument, NULL, 'h' },
 						 { 0 } };
@@ -267,6 +272,8 @@ void bench_init(int argc, char **argv, enum bench_need need_bus, const char *que
 			bench.peers = parse_peers(optarg);
 		else if (c == 's')
 			bench.quick = bench.smoke = 1;
+		else if (c == 'm')
+			bench.smoke = bench.mutants = 1;
 		else if (c == 'l')
 			bench.limit_s = parse_count("limit", optarg, LIMIT_MAX_S);
 		else if (c == 'r')
@@ -374,6 +381,8 @@ int bench_end(void)
 {
 	unsigned i;
 
+	if (is_mutant)
+		_exit(0);
 	stop_buses();
 	for (i = 0; i < note_count; i++) {
 		struct note *n = &notes[i];
@@ -496,10 +505,10 @@ void bench_unpin(void)
 	sched_setaffinity(0, sizeof(usable), &usable);
 }
 
-void bench_run(const struct bench_proc *proc, unsigned n)
+static void run(const struct bench_proc *proc, unsigned n)
 {
 	/* Again and again, for the first may come just before a wait(). */
-	const struct itimerval limit = { { 1, 0 }, { bench.limit_s, 0 } }, none = { 0 };
+	const struct itimerval limit = { { 1, 0 }, { bench.limit_s, limit_us } }, none = { 0 };
 	unsigned i;
 	int failed = 0;
 
@@ -548,6 +557,74 @@ void bench_run(const struct bench_proc *proc, unsigned n)
 	pid_count = 0;
 	if (failed)
 		bench_fail("a process of the run failed");
+}
+
+/* In a fork that goes on from here with another ring.  0 where that went well. */
+static int run_mutant(const struct bench_proc *proc, unsigned n, unsigned fate, unsigned limit_ms)
+{
+	int status;
+	pid_t pid;
+
+	atomic_store(&bench_shared->fate, fate);
+	atomic_store(&bench_shared->mutated, 0);
+	pid = fork();
+	if (pid < 0)
+		bench_fail("fork: %s", strerror(errno));
+	if (!pid) {
+		is_mutant = 1;
+		bench.limit_s = limit_ms / 1000;
+		limit_us = (suseconds_t)(limit_ms % 1000) * 1000;
+		run(proc, n);
+		return -1; /* to the caller of the run, who may notice it */
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		check_signals();
+	return !!status;
+}
+
+/* On the ring as it is all went well: now it is another.  Who waits for what was
+ * lost waits until the limit, which on a busy machine may come before anything
+ * was sent. */
+static void run_mutants(const struct bench_proc *proc, unsigned n)
+{
+	static const char *const what[BENCH_FATES] = { "", "loses", "doubles", "tears" };
+	static struct bench_shared *kept;
+	unsigned fate, ms;
+	int failed;
+
+	if (!kept && !(kept = malloc(sizeof(*kept))))
+		bench_fail("out of memory");
+	memcpy(kept, bench_shared, sizeof(*kept));
+	for (fate = BENCH_KEEP + 1; fate < BENCH_FATES; fate++) {
+		for (ms = fate == BENCH_LOSE ? 100 : 1000;; ms *= 4) {
+			failed = run_mutant(proc, n, fate, ms);
+			if (failed < 0)
+				return;
+			if (atomic_load(&bench_shared->mutated))
+				break;
+			if (!failed || ms > 20000)
+				bench_fail("run %u sends nothing", runs);
+		}
+		if (!failed)
+			bench_fail("run %u does not notice that its ring %s messages", runs,
+				   what[fate]);
+	}
+	memcpy(bench_shared, kept, sizeof(*kept));
+	atomic_store(&bench_shared->fate, BENCH_KEEP);
+}
+
+void bench_run(const struct bench_proc *proc, unsigned n)
+{
+	if (is_mutant) /* and nobody has noticed */
+		_exit(0);
+	atomic_store(&bench_shared->published, 0);
+	bench_shared->run = ++runs;
+	run(proc, n);
+	if (!atomic_load(&bench_shared->published))
+		return;
+	printf("published %u\n", runs);
+	if (bench.mutants)
+		run_mutants(proc, n);
 }
 
 void bench_meet(unsigned n)

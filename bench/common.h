@@ -26,12 +26,14 @@
 #define BENCH_STORES "lmdb", "sqlite", "rocksdb"
 
 /* Set by bench_init() from the command line: --rounds N, --quick, --peers
- * LIST, and for the tests --smoke and --limit S. */
+ * LIST, and for the tests --smoke, --mutants and --limit S. */
 struct bench {
 	const char *bus; /* name of the private bus */
 	unsigned rounds;
 	int quick;
-	int smoke;         /* one quick round of few messages: see bench_amount() */
+	int smoke;         /* one round of few messages: see bench_amount() */
+	int mutants;       /* the same of all workloads, each again with mutants: see
+			      bench_run() */
 	int cpus;          /* usable processors */
 	unsigned limit_s;  /* a run that lasts longer waits for a lost message */
 	const char *peers; /* the list, or NULL: see peers.h */
@@ -65,6 +67,12 @@ struct bench_shared {
 	_Alignas(128) _Atomic unsigned stop;
 	_Alignas(128) _Atomic unsigned stage;
 	_Alignas(128) _Atomic uint64_t word[BENCH_WORDS][16]; /* a line each */
+	/* What becomes of some messages where the program is linked with a ring
+	 * that can do that (tests/bench/mutant.c); did any pass through it, and was
+	 * it done to any, in this run, the how manieth? */
+	_Alignas(128) _Atomic unsigned fate, published, mutated;
+	unsigned run;
+	size_t used; /* of messages in place so many bytes are; 0: all */
 	double result[64];
 	uint64_t samples[1 << 20]; /* of latencies, ns */
 	uint64_t sample_count;
@@ -77,9 +85,13 @@ extern struct bench_shared *bench_shared;
  * it over in half the time. */
 extern const struct bench_shared *bench_shared_ro;
 
+enum bench_fate { BENCH_KEEP, BENCH_LOSE, BENCH_DOUBLE, BENCH_TEAR, BENCH_FATES };
+
 /* Run n functions, each in a process of its own pinned to cpu[i] (-1 not
  * pinned), and wait for all; fails if one fails.  Each calls bench_meet()
- * once it is set up. */
+ * once it is set up.  With --mutants the same then runs three times more, on a ring
+ * that loses, doubles and tears, in a fork of the caller that goes on from here to
+ * the next run at most, and has to fail. */
 struct bench_proc {
 	void (*run)(void *arg);
 	void *arg;
@@ -246,24 +258,46 @@ void bench_busy(const char *figures, unsigned processes);
 void bench_scrub(const char *where, const char *prefix, pid_t owner);
 
 /* Payload of message i.  Every word says which message and which place it
- * belongs to, so that a torn, stale or misplaced word shows; beyond
- * BENCH_WHOLE bytes only the first word of each cache line does, and the
- * rest is written and verified in every 16th message: filling would hide
- * what is to be measured.  verify returns 0 if buf is that message. */
-#define BENCH_WHOLE 4096u
+ * belongs to, so that a torn, stale or misplaced word shows, and all of them are
+ * written and verified, of 1 MiB as of 32 bytes.  Word by word, as a program has its
+ * fields; beyond BENCH_FIELDS bytes, as bulk, 16 bytes at a time, which is as fast as
+ * caches are.  verify returns 0 if buf is that message. */
+#define BENCH_FIELDS 4096u
 #define BENCH_ALWAYS static inline __attribute__((always_inline))
 
-BENCH_ALWAYS size_t bench_step(size_t len, uint64_t i)
+typedef uint64_t bench_words __attribute__((vector_size(16)));
+static const bench_words bench_words_step = { UINT64_C(16) << 32, UINT64_C(16) << 32 };
+
+/* The words of message i from place 0 on; how many bytes of it they are. */
+BENCH_ALWAYS size_t bench_fill_bulk(char *at, size_t len, uint64_t i)
 {
-	return len <= BENCH_WHOLE || i % 16 == 0 ? 8 : 64;
+	bench_words v = { i, i + (UINT64_C(8) << 32) };
+	size_t k;
+
+	for (k = 0; k + 16 <= len; k += 16, v += bench_words_step)
+		memcpy(at + k, &v, 16);
+	return k;
+}
+
+BENCH_ALWAYS size_t bench_verify_bulk(const char *at, size_t len, uint64_t i, uint64_t *wrong)
+{
+	bench_words v = { i, i + (UINT64_C(8) << 32) }, all = { 0, 0 }, got;
+	size_t k;
+
+	for (k = 0; k + 16 <= len; k += 16, v += bench_words_step) {
+		memcpy(&got, at + k, 16);
+		all |= got ^ v;
+	}
+	*wrong |= all[0] | all[1];
+	return k;
 }
 
 BENCH_ALWAYS void bench_fill(void *buf, size_t len, uint64_t i)
 {
-	size_t k, step = bench_step(len, i);
 	char *at = buf;
+	size_t k = len > BENCH_FIELDS ? bench_fill_bulk(at, len, i) : 0;
 
-	for (k = 0; k + 8 <= len; k += step) {
+	for (; k + 8 <= len; k += 8) {
 		uint64_t v = i + (k << 32);
 
 		memcpy(at + k, &v, 8);
@@ -274,11 +308,11 @@ BENCH_ALWAYS void bench_fill(void *buf, size_t len, uint64_t i)
 
 BENCH_ALWAYS int bench_verify(const void *buf, size_t len, uint64_t i)
 {
-	size_t k, step = bench_step(len, i);
 	const char *at = buf;
 	uint64_t wrong = 0;
+	size_t k = len > BENCH_FIELDS ? bench_verify_bulk(at, len, i, &wrong) : 0;
 
-	for (k = 0; k + 8 <= len; k += step) {
+	for (; k + 8 <= len; k += 8) {
 		uint64_t v;
 
 		memcpy(&v, at + k, 8);

@@ -15,9 +15,15 @@ struct end {
 	struct peer_end peer;
 };
 
+/* Whom nobody reads meanwhile, a witness verifies afterwards. */
 static unsigned everyone(const struct crowd *c)
 {
-	return c->publishers + c->subscribers;
+	return c->publishers + (c->subscribers ? c->subscribers : 1);
+}
+
+static _Atomic uint64_t *done(void)
+{
+	return &bench_shared->word[BENCH_WORDS - 2][0];
 }
 
 /* ---- what processes tell the one that waits for them -------------------------- */
@@ -189,7 +195,7 @@ BENCH_ALWAYS void send_all(struct end *e, end_op *open, end_put *put, end_op *cl
 	open(e);
 	bench_meet(everyone(e->crowd));
 	span(e->index)[0] = (double)bench_now();
-	time = crowd_start(e->crowd->seconds);
+	time = crowd_start(e->crowd->seconds / (bench.smoke ? 10 : 1));
 	for (i = 0;; i++) {
 		head = crowd_head(e->index, i);
 		if (crowd_is_last(&time, i))
@@ -202,6 +208,8 @@ BENCH_ALWAYS void send_all(struct end *e, end_op *open, end_put *put, end_op *cl
 	put(e, buf);
 	span(e->index)[1] = (double)bench_now();
 	close(e);
+	if (atomic_fetch_add(done(), 1) + 1 == e->crowd->publishers)
+		bench_say_stage(1);
 }
 
 BENCH_ALWAYS void receive_all(struct end *e, end_op *open, end_get *get, end_op *close)
@@ -246,7 +254,8 @@ static void peer_receive_all(void *arg)
  * them, until the last one is sent. */
 static double seconds_taken(const struct crowd *c)
 {
-	unsigned from = c->lossy ? 0 : c->publishers, n = c->lossy ? c->publishers : everyone(c), k;
+	unsigned from = c->lossy ? 0 : c->publishers, k;
+	unsigned n = c->lossy ? c->publishers : c->publishers + c->subscribers;
 	double first = span(0)[0], last = 0;
 
 	for (k = 1; k < c->publishers; k++)
@@ -267,28 +276,31 @@ static int processor_of(const struct crowd *c, unsigned k)
 	return (int)(c->publishers + (k - c->publishers) % (cpus - c->publishers));
 }
 
-static void verify_rest(const struct crowd *c, shmq_sub *sub)
+static void verify_rest(void *arg)
 {
-	struct crowd_reader r = { .publishers = c->publishers };
+	struct end *e = arg;
+	struct crowd_reader r = { .publishers = e->crowd->publishers };
 	char buf[CROWD_BYTES];
 
-	while (!shmq_next(sub, c->lossy, buf, SHMQ_NOWAIT, &r.lost))
+	shmq_open_receive(e);
+	bench_meet(everyone(e->crowd));
+	bench_await_stage(1);
+	while (!shmq_next(e->sub, e->crowd->lossy, buf, SHMQ_NOWAIT, &r.lost))
 		crowd_take(&r, buf);
-	check_count(c, &r);
+	check_count(e->crowd, &r);
+	shmq_close(e);
 }
 
 struct crowd_result crowd_run(const struct crowd *c)
 {
 	struct bench_proc proc[BENCH_PROCS_MAX];
-	struct end end[BENCH_PROCS_MAX], witness = { .crowd = c };
+	struct end end[BENCH_PROCS_MAX];
 	void (*send)(void *) = c->peer ? peer_send_all : shmq_send_all;
 	void (*receive)(void *) = c->peer ? peer_receive_all : shmq_receive_all;
 	struct crowd_result result;
 	uint64_t received = 0;
 	unsigned k;
 
-	if (!c->subscribers)
-		shmq_open_receive(&witness);
 	for (k = 0; k < everyone(c); k++) {
 		int sends = k < c->publishers;
 
@@ -296,11 +308,9 @@ struct crowd_result crowd_run(const struct crowd *c)
 		proc[k] =
 			(struct bench_proc){ sends ? send : receive, &end[k], processor_of(c, k) };
 	}
+	if (!c->subscribers)
+		proc[c->publishers] = (struct bench_proc){ verify_rest, &end[c->publishers], -1 };
 	bench_run(proc, everyone(c));
-	if (!c->subscribers) {
-		verify_rest(c, witness.sub);
-		shmq_close(&witness);
-	}
 	for (k = 0; k < c->subscribers; k++)
 		received += atomic_load(&bench_shared->word[k][1]);
 	result.rate = (double)sent_by_all(c) / 1e6 / seconds_taken(c);

@@ -18,9 +18,9 @@
 struct crowd {
 	const char *topic;
 	unsigned publishers;
-	unsigned subscribers; /* 0: nobody reads meanwhile; afterwards this
-				 process, which was subscribed, verifies what
-				 is there and that the rest counts as lost */
+	unsigned subscribers; /* 0: nobody reads meanwhile; afterwards somebody who
+				 was subscribed verifies what is there and that
+				 the rest counts as lost */
 	int lossy;            /* the topic's policy; else nothing may be lost */
 	int lanes;            /* each publisher has its own partition */
 	double seconds;

@@ -62,7 +62,7 @@ static _Atomic uint64_t *start_tick(void)
 
 static uint64_t messages_of(const struct load *l)
 {
-	return (uint64_t)(l->per_second * l->seconds / (bench.quick ? 5 : 1));
+	return (uint64_t)(l->per_second * l->seconds / (bench.smoke ? 25 : bench.quick ? 5 : 1));
 }
 
 BENCH_ALWAYS void fill(char *buf, uint64_t i, uint64_t tick)

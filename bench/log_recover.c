@@ -86,6 +86,7 @@ static void publish(void *arg)
 	durable_receive(durable_open_at(bus, TOPIC, 0), BYTES, 0, look);
 	durable_receive(durable_open_at(bus, TOPIC, l->sent - look), BYTES, l->sent - look,
 			l->sent);
+	durable_receive(durable_open_at(bus, TOPIC, head), BYTES, head, head + 1);
 	if (head < l->sent || durable_head(bus, TOPIC) != head + 1)
 		bench_fail("%llu messages were sent, the next seq is %llu",
 			   (unsigned long long)l->sent, (unsigned long long)head);

@@ -18,6 +18,8 @@ static const char question[] =
 #define WINDOW 16u      /* trips timed together: the clock is coarser than one */
 #define LONGEST_NS 4e7  /* slow ones make fewer trips */
 #define RING_SLOTS 1024 /* of the bare ring */
+#define USED 64u
+#define LARGE 4096u /* what is larger takes longer to copy than to announce */
 
 struct trip {
 	const char *name; /* of the figure */
@@ -31,7 +33,7 @@ struct trip {
 #define WITH_LINES 1u /* one buffer each way; beside it a ring */
 #define WITH_COPY 2u  /* the better of these */
 #define WITH_FUTEX 4u
-#define IN_PLACE 8u /* zero-copy: of a message 64 bytes are used */
+#define IN_PLACE 8u /* zero-copy: of a message USED bytes are used */
 #define WITH_PLACE 16u
 
 static const struct trip trips[] = {
@@ -160,7 +162,7 @@ BENCH_ALWAYS void ring_put(struct ends *e, size_t bytes, uint64_t i)
 
 	bench_fill(e->buf, bytes, i);
 	put_at(slot_rw(e->to, ring_off(bytes, i)), e->buf, bytes, i);
-	for (k = 0; k < bytes + 8 && bytes <= BENCH_WHOLE; k += 64)
+	for (k = 0; k < bytes + 8 && bytes <= LARGE; k += 64)
 		bench_fetch_for_writing(next + k); /* while the answer is awaited */
 }
 
@@ -186,7 +188,7 @@ BENCH_ALWAYS void place_put(struct ends *e, size_t bytes, uint64_t i)
 	struct lines *l = slot_rw(e->to, ring_off(8, i));
 	size_t off = place_off(i);
 
-	bench_fill(slot_rw(e->to, off), 64, i);
+	bench_fill(slot_rw(e->to, off), USED, i);
 	memcpy(l->near, &off, sizeof(off));
 	atomic_store_explicit(&l->seq, i + 1, memory_order_release);
 }
@@ -199,7 +201,7 @@ BENCH_ALWAYS void place_get(struct ends *e, size_t bytes, uint64_t i)
 	while (atomic_load_explicit(&l->seq, memory_order_acquire) != i + 1)
 		bench_relax();
 	memcpy(&off, l->near, sizeof(off));
-	if (off > WAY_BYTES - 64 || bench_verify(slot_ro(e->from, off), 64, i))
+	if (off > WAY_BYTES - USED || bench_verify(slot_ro(e->from, off), USED, i))
 		wrong_message(i);
 }
 
@@ -213,7 +215,7 @@ static _Atomic uint32_t *futex_of(int way)
 /* What takes longer to copy than to say that it is there is copied as well. */
 static void futex_put(struct ends *e, size_t bytes, uint64_t i)
 {
-	if (bytes > BENCH_WHOLE)
+	if (bytes > LARGE)
 		ring_put(e, bytes, i);
 	atomic_store(futex_of(e->to), (uint32_t)i + 1);
 	syscall(SYS_futex, futex_of(e->to), FUTEX_WAKE, 1, NULL, NULL, 0);
@@ -223,7 +225,7 @@ static void futex_get(struct ends *e, size_t bytes, uint64_t i)
 {
 	while (atomic_load(futex_of(e->from)) != (uint32_t)i + 1)
 		syscall(SYS_futex, futex_of(e->from), FUTEX_WAIT, (uint32_t)i, NULL, NULL, 0);
-	if (bytes > BENCH_WHOLE)
+	if (bytes > LARGE)
 		ring_get(e, bytes, i);
 }
 
@@ -266,7 +268,7 @@ static void zero_put(struct ends *e, size_t bytes, uint64_t i)
 	void *data;
 
 	BENCH_OK(shmq_claim(e->pub, bytes, &data));
-	bench_fill(data, 64, i);
+	bench_fill(data, USED, i);
 	BENCH_OK(shmq_commit(e->pub, NULL));
 }
 
@@ -275,7 +277,7 @@ static void zero_get(struct ends *e, size_t bytes, uint64_t i)
 	struct shmq_msg msg;
 
 	BENCH_OK(shmq_receive(e->sub, &msg, SHMQ_FOREVER));
-	if (msg.len != bytes || bench_verify(msg.data, 64, i))
+	if (msg.len != bytes || bench_verify(msg.data, USED, i))
 		wrong_message(i);
 }
 
@@ -307,7 +309,7 @@ static void zero_peer_put(struct ends *e, size_t bytes, uint64_t i)
 {
 	void *room = bench_peer_loan(&e->peer_to, bytes);
 
-	bench_fill(room, 64, i);
+	bench_fill(room, USED, i);
 	bench_peer_publish(&e->peer_to, room);
 }
 
@@ -315,7 +317,7 @@ static void zero_peer_get(struct ends *e, size_t bytes, uint64_t i)
 {
 	const void *message = bench_peer_take(&e->peer_from, bytes);
 
-	if (bench_verify(message, 64, i))
+	if (bench_verify(message, USED, i))
 		wrong_message(i);
 	peer->release(e->peer_from.end, message);
 }
@@ -326,7 +328,7 @@ typedef void end_op(struct ends *e, size_t bytes, uint64_t i);
 
 BENCH_ALWAYS void ping_pong(struct ends *e, size_t bytes, int leads, end_op *put, end_op *get)
 {
-	uint64_t *at = bench_shared->samples, i, n = e->trip->trips;
+	uint64_t *at = bench_shared->samples, i, n = e->trip->trips / (bench.smoke ? 50 : 1) + 8;
 	const uint64_t most = (uint64_t)(LONGEST_NS / bench_tick_ns);
 
 	bench_meet(2);
@@ -424,6 +426,7 @@ static struct times time_trips(const struct trip *t, void (*ping)(void *), void 
 				     { pong, (void *)(uintptr_t)t, 1 } };
 
 	memset(bench_shared->area, 0, sizeof(bench_shared->area)); /* flags of the last run */
+	bench_shared->used = t->needs & IN_PLACE ? USED : 0;
 	bench_run(proc, 2);
 	return of_trips();
 }

@@ -35,6 +35,7 @@ static const struct shape shapes[] = {
 #define PEER_NS 50000000         /* a slow peer sends for so long */
 #define FETCH_LINES 8u           /* how far ahead the limits fetch lines for writing */
 #define RING_BYTES (4u << 20)    /* limits and rings take as much memory */
+#define LARGE 4096u              /* beside what is larger a look at the clock is nothing */
 
 static char buffer[1 << 20] __attribute__((aligned(4096)));
 
@@ -52,10 +53,15 @@ BENCH_ALWAYS void fetch_for_writing(const char *p)
 #endif
 }
 
+static uint64_t messages(const struct shape *s)
+{
+	return bench.smoke ? s->messages / 100 + BATCH : s->messages;
+}
+
 /* The first tenth is warm-up: by then all memory has been touched. */
 static uint64_t warm_up(const struct shape *s)
 {
-	return s->messages / 10;
+	return messages(s) / 10;
 }
 
 static void finish(uint64_t messages, uint64_t start)
@@ -136,7 +142,21 @@ BENCH_ALWAYS void limit_write_n(size_t bytes, struct place p, uint64_t n)
 	}
 }
 
-BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t warm, uint64_t n)
+/* Verified where it lies, or copied out first, as whoever keeps a message does. */
+enum reader { COPIES_OUT, IN_PLACE };
+
+BENCH_ALWAYS void take_message(const char *data, size_t bytes, uint64_t i, enum reader reader)
+{
+	if (reader == COPIES_OUT) {
+		memcpy(buffer, data, bytes);
+		data = buffer;
+	}
+	if (bench_verify(data, bytes, i))
+		wrong_message(i);
+}
+
+BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t warm, uint64_t n,
+			       enum reader reader)
 {
 	uint64_t blocks = block_count(p), each = per_block(p), b, i = 0, k, start = 0, from = 0;
 
@@ -149,11 +169,8 @@ BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t warm, uint
 		}
 		while (atomic_load_explicit(flag_at(b % blocks, 1), memory_order_acquire) != b + 1)
 			bench_relax();
-		for (k = 0; k < each && i < n; k++, i++, at += p.stride) {
-			memcpy(buffer, at + p.off, bytes);
-			if (bench_verify(buffer, bytes, i))
-				wrong_message(i);
-		}
+		for (k = 0; k < each && i < n; k++, i++, at += p.stride)
+			take_message(at + p.off, bytes, i, reader);
 		atomic_store_explicit(words_read(), b + 1, memory_order_release);
 	}
 	finish(n - from, start);
@@ -187,11 +204,14 @@ BENCH_ALWAYS void limit_read_n(size_t bytes, struct place p, uint64_t warm, uint
 		bench_meet(2); \
 		BY_LENGTH(s, READ_##name); \
 	}
-#define WRITE_limit(bytes) limit_write_n(bytes, dense(bytes), s->messages)
-#define READ_limit(bytes) limit_read_n(bytes, dense(bytes), warm_up(s), s->messages)
-#define WRITE_lines(bytes) limit_write_n(bytes, in_lines(bytes), s->messages)
-#define READ_lines(bytes) limit_read_n(bytes, in_lines(bytes), warm_up(s), s->messages)
+#define WRITE_limit(bytes) limit_write_n(bytes, dense(bytes), messages(s))
+#define READ_limit(bytes) limit_read_n(bytes, dense(bytes), warm_up(s), messages(s), COPIES_OUT)
+#define WRITE_in_place(bytes) WRITE_limit(bytes)
+#define READ_in_place(bytes) limit_read_n(bytes, dense(bytes), warm_up(s), messages(s), IN_PLACE)
+#define WRITE_lines(bytes) limit_write_n(bytes, in_lines(bytes), messages(s))
+#define READ_lines(bytes) limit_read_n(bytes, in_lines(bytes), warm_up(s), messages(s), COPIES_OUT)
 LIMIT(limit)
+LIMIT(in_place)
 LIMIT(lines)
 
 /* ---- shmq --------------------------------------------------------------- */
@@ -229,7 +249,7 @@ static void publish(void *arg)
 	shmq_bus *bus;
 	shmq_pub *pub = open_pub(s, &bus);
 
-#define CALL(bytes) publish_n(pub, bytes, 0, s->messages)
+#define CALL(bytes) publish_n(pub, bytes, 0, messages(s))
 	BY_LENGTH(s, CALL);
 #undef CALL
 	close_pub(pub, bus);
@@ -246,8 +266,8 @@ static void publish_batch(void *arg)
 	each = each < 1 ? 1 : each < BATCH ? each : BATCH;
 	for (k = 0; k < each; k++)
 		msg[k] = (struct shmq_msg){ .data = buffer + k * s->bytes, .len = s->bytes };
-	while (i < s->messages) {
-		n = s->messages - i < each ? s->messages - i : each;
+	while (i < messages(s)) {
+		n = messages(s) - i < each ? messages(s) - i : each;
 		for (k = 0; k < n; k++)
 			bench_fill(buffer + k * s->bytes, s->bytes, i + k);
 		if (shmq_publish_batch(pub, msg, n, 0) != (ssize_t)n)
@@ -264,7 +284,7 @@ static void publish_claimed(void *arg)
 	shmq_pub *pub = open_pub(s, &bus);
 	uint64_t i;
 
-	for (i = 0; i < s->messages; i++) {
+	for (i = 0; i < messages(s); i++) {
 		void *data;
 
 		BENCH_OK(shmq_claim(pub, s->bytes, &data));
@@ -294,9 +314,7 @@ BENCH_ALWAYS void receive_n(shmq_sub *sub, size_t bytes, uint64_t from, uint64_t
 
 		if (rc || msg.len != bytes)
 			bench_fail("message %llu: %s", (unsigned long long)i, shmq_strerror(rc));
-		memcpy(buffer, msg.data, bytes);
-		if (bench_verify(buffer, bytes, i))
-			wrong_message(i);
+		take_message(msg.data, bytes, i, COPIES_OUT);
 	}
 }
 
@@ -311,52 +329,50 @@ static void subscribe(void *arg)
 	BY_LENGTH(s, CALL);
 #undef CALL
 	start = bench_now();
-#define CALL(bytes) receive_n(sub, bytes, warm, s->messages - warm)
+#define CALL(bytes) receive_n(sub, bytes, warm, messages(s) - warm)
 	BY_LENGTH(s, CALL);
 #undef CALL
-	finish(s->messages - warm, start);
+	finish(messages(s) - warm, start);
 	shmq_bus_close(bus);
 }
 
-/* As a program does that reads a stream: in place, where nothing is copied. */
-BENCH_ALWAYS int verify_n(uint64_t *next, const struct shmq_msg *msg, size_t bytes)
+/* As a program does that reads a stream. */
+BENCH_ALWAYS int verify_n(uint64_t *next, const struct shmq_msg *msg, size_t bytes,
+			  enum reader reader)
 {
 	uint64_t i = (*next)++;
 
-	if (msg->len != bytes || bench_verify(msg->data, bytes, i))
+	if (msg->len != bytes)
 		wrong_message(i);
+	take_message(msg->data, bytes, i, reader);
 	return 0;
 }
 
 static size_t polled_bytes;
 
-static int verify_32(void *next, const struct shmq_msg *msg)
-{
-	return verify_n(next, msg, 32);
-}
+#define VERIFIER(name, bytes) \
+	static int copy_##name(void *next, const struct shmq_msg *msg) \
+	{ \
+		return verify_n(next, msg, bytes, COPIES_OUT); \
+	} \
+	static int verify_##name(void *next, const struct shmq_msg *msg) \
+	{ \
+		return verify_n(next, msg, bytes, IN_PLACE); \
+	}
+VERIFIER(32, 32)
+VERIFIER(64, 64)
+VERIFIER(1024, 1024)
+VERIFIER(any, polled_bytes)
 
-static int verify_64(void *next, const struct shmq_msg *msg)
-{
-	return verify_n(next, msg, 64);
-}
-
-static int verify_1024(void *next, const struct shmq_msg *msg)
-{
-	return verify_n(next, msg, 1024);
-}
-
-static int verify_any(void *next, const struct shmq_msg *msg)
-{
-	return verify_n(next, msg, polled_bytes);
-}
-
-static shmq_handler *verifier(size_t bytes)
+static shmq_handler *verifier(size_t bytes, enum reader reader)
 {
 	polled_bytes = bytes;
-	return bytes == 32   ? verify_32 :
-	       bytes == 64   ? verify_64 :
-	       bytes == 1024 ? verify_1024 :
-			       verify_any;
+#define CHOOSE(name) (reader == COPIES_OUT ? copy_##name : verify_##name)
+	return bytes == 32   ? CHOOSE(32) :
+	       bytes == 64   ? CHOOSE(64) :
+	       bytes == 1024 ? CHOOSE(1024) :
+			       CHOOSE(any);
+#undef CHOOSE
 }
 
 /* Up to message `end`, or a few more. */
@@ -366,10 +382,9 @@ static void poll_to(shmq_sub *sub, shmq_handler *verify, uint64_t *next, uint64_
 		BENCH_OK(shmq_poll(sub, verify, next, BATCH, SHMQ_FOREVER));
 }
 
-static void subscribe_polling(void *arg)
+BENCH_ALWAYS void poll_all(const struct shape *s, enum reader reader)
 {
-	const struct shape *s = arg;
-	shmq_handler *verify = verifier(s->bytes);
+	shmq_handler *verify = verifier(s->bytes, reader);
 	uint64_t start, from, next = 0;
 	shmq_bus *bus;
 	shmq_sub *sub = open_sub(s, &bus);
@@ -377,9 +392,19 @@ static void subscribe_polling(void *arg)
 	poll_to(sub, verify, &next, warm_up(s));
 	from = next;
 	start = bench_now();
-	poll_to(sub, verify, &next, s->messages);
-	finish(s->messages - from, start);
+	poll_to(sub, verify, &next, messages(s));
+	finish(messages(s) - from, start);
 	shmq_bus_close(bus);
+}
+
+static void subscribe_polling(void *arg)
+{
+	poll_all(arg, COPIES_OUT);
+}
+
+static void subscribe_in_place(void *arg)
+{
+	poll_all(arg, IN_PLACE);
 }
 
 /* Both ends in one process and all in its caches: what publishing and receiving
@@ -392,7 +417,7 @@ static void alone(void *arg)
 	const struct shape *s = arg;
 	shmq_bus *bus = bench_open();
 	uint64_t took[2] = { 0, 0 }, i, next = 0;
-	shmq_handler *verify = verifier(s->bytes);
+	shmq_handler *verify = verifier(s->bytes, COPIES_OUT);
 	shmq_pub *pub;
 	shmq_sub *sub;
 
@@ -401,7 +426,7 @@ static void alone(void *arg)
 #define CALL(bytes) publish_n(pub, bytes, 0, ALONE_BEHIND)
 	BY_LENGTH(s, CALL);
 #undef CALL
-	for (i = 0; i < s->messages; i += ALONE_BLOCK) {
+	for (i = 0; i < messages(s); i += ALONE_BLOCK) {
 		uint64_t start = bench_now(), between;
 
 #define CALL(bytes) publish_n(pub, bytes, i + ALONE_BEHIND, ALONE_BLOCK)
@@ -425,14 +450,13 @@ static struct peer_channel channel;
 BENCH_ALWAYS void peer_write_n(const struct shape *s, enum peer_use use)
 {
 	struct peer_end end = bench_peer_open(peer, PEER_SENDER, &channel);
-	uint64_t until, i, n = s->messages;
+	uint64_t until, i, n = messages(s);
 	void *room;
 
 	bench_meet(2);
 	until = bench_now() + PEER_NS;
 	for (i = 0; i < n; i++) {
-		if (i + 1 < n && i % (s->bytes > BENCH_WHOLE ? 1 : 32) == 0 &&
-		    bench_now() > until) {
+		if (i + 1 < n && i % (s->bytes > LARGE ? 1 : 32) == 0 && bench_now() > until) {
 			n = i + 1;
 			bench_say_total(n);
 		}
@@ -453,7 +477,7 @@ BENCH_ALWAYS void peer_read_n(const struct shape *s, enum peer_use use)
 
 	bench_meet(2);
 	start = bench_now();
-	for (i = 0; i < s->messages && !(i && bench_is_total(i)); i++) {
+	for (i = 0; i < messages(s) && !(i && bench_is_total(i)); i++) {
 		const void *message = buffer;
 
 		if (i == warm) {
@@ -530,12 +554,14 @@ static void one_round(const struct shape *s)
 	}
 	measure(s, ".rate", publish, subscribe_polling);
 	measure(s, ".receive.rate", publish, subscribe);
+	measure(s, ".in_place.limit", in_place_write, in_place_read);
+	measure(s, ".in_place.rate", publish, subscribe_in_place);
 	if (s->mode == SHMQ_EXCLUSIVE)
 		measure_peers(s, "", PEER_COPIES);
 	if (bench.quick || s->mode == SHMQ_SHARED)
 		return;
 	measure(s, ".batch.rate", publish_batch, subscribe_polling);
-	measure(s, ".zerocopy.rate", publish_claimed, subscribe_polling);
+	measure(s, ".zerocopy.rate", publish_claimed, subscribe_in_place);
 	measure_peers(s, ".zerocopy", PEER_IN_PLACE);
 }
 
@@ -570,6 +596,11 @@ int main(int argc, char **argv)
 		snprintf(of, sizeof(of), "%s.rate", shapes[i].name);
 		snprintf(to, sizeof(to), "%s.limit", shapes[i].name);
 		bench_ratio(name, of, to);
+		snprintf(name, sizeof(name), "%s.in_place.vs_limit", shapes[i].name);
+		snprintf(of, sizeof(of), "%s.in_place.rate", shapes[i].name);
+		snprintf(to, sizeof(to), "%s.in_place.limit", shapes[i].name);
+		bench_ratio(name, of, to);
+		snprintf(of, sizeof(of), "%s.rate", shapes[i].name);
 		snprintf(to, sizeof(to), "%s.lines", shapes[i].name);
 		snprintf(name, sizeof(name), "%s.vs_lines", shapes[i].name);
 		if (bench_has(to))

@@ -135,17 +135,29 @@ static void *open_recv(const struct peer_channel *channel)
 	return e;
 }
 
-static void send_one(struct end *e, struct mapped *m, const void *data, size_t len)
+/* The cell that comes next, once there is room in the ring. */
+static struct cell *next_cell(struct end *e, const struct mapped *m)
 {
-	size_t off = e->cells_off + m->at * e->cell_bytes;
-	struct cell *cell = (struct cell *)((char *)m->lane + off);
-
 	while (ck_ring_size(&m->lane->ring) == e->depth - 1)
 		peer_relax(&e->polls);
+	return (struct cell *)((char *)m->lane + e->cells_off + m->at * e->cell_bytes);
+}
+
+static void enqueue(struct end *e, struct mapped *m, const struct cell *cell)
+{
+	void *off = (void *)(uintptr_t)((const char *)cell - (const char *)m->lane);
+
+	ck_ring_enqueue_spsc(&m->lane->ring, m->lane->slots, off);
+	m->at = (m->at + 1) % e->depth;
+}
+
+static void send_one(struct end *e, struct mapped *m, const void *data, size_t len)
+{
+	struct cell *cell = next_cell(e, m);
+
 	cell->len = len;
 	memcpy(cell->bytes, data, len);
-	ck_ring_enqueue_spsc(&m->lane->ring, m->lane->slots, (void *)off);
-	m->at = (m->at + 1) % e->depth;
+	enqueue(e, m, cell);
 }
 
 static int send_all(void *end, const void *data, size_t len)
@@ -158,10 +170,31 @@ static int send_all(void *end, const void *data, size_t len)
 	return 0;
 }
 
-static ssize_t recv_any(void *end, void *buf, size_t capacity)
+/* In place: a cell of the first receiver's, of which the others get copies. */
+static void *loan(void *end, size_t len)
 {
 	struct end *e = end;
-	const struct cell *cell;
+	struct cell *cell = next_cell(e, &e->lanes[0]);
+
+	cell->len = len;
+	return cell->bytes;
+}
+
+static int publish(void *end, void *room)
+{
+	struct end *e = end;
+	const struct cell *cell = (const struct cell *)((char *)room - sizeof(*cell));
+	unsigned i;
+
+	for (i = 1; i < e->n; i++)
+		send_one(e, &e->lanes[i], cell->bytes, cell->len);
+	enqueue(e, &e->lanes[0], cell);
+	return 0;
+}
+
+/* The next message of any sender, which stays until the next one is taken. */
+static const struct cell *take_cell(struct end *e)
+{
 	struct mapped *m;
 	void *off;
 
@@ -169,13 +202,8 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 		m = &e->lanes[e->next];
 		if (++e->next == e->n)
 			e->next = 0;
-		if (ck_ring_dequeue_spsc(&m->lane->ring, m->lane->slots, &off)) {
-			cell = (const struct cell *)((char *)m->lane + (uintptr_t)off);
-			if (cell->len > capacity)
-				return peer_error("a message of %zu bytes is too long", cell->len);
-			memcpy(buf, cell->bytes, cell->len);
-			return (ssize_t)cell->len;
-		}
+		if (ck_ring_dequeue_spsc(&m->lane->ring, m->lane->slots, &off))
+			return (const struct cell *)((char *)m->lane + (uintptr_t)off);
 		if (!e->next)
 			peer_relax(&e->polls);
 	} while (1);
@@ -184,6 +212,30 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 static const char *version(void)
 {
 	return CK_VERSION;
+}
+
+static const void *take(void *end, size_t *len)
+{
+	const struct cell *cell = take_cell(end);
+
+	*len = cell->len;
+	return cell->bytes;
+}
+
+static void release(void *end, const void *message)
+{
+	(void)end;
+	(void)message;
+}
+
+static ssize_t recv_any(void *end, void *buf, size_t capacity)
+{
+	const struct cell *cell = take_cell(end);
+
+	if (cell->len > capacity)
+		return peer_error("a message of %zu bytes is too long", cell->len);
+	memcpy(buf, cell->bytes, cell->len);
+	return (ssize_t)cell->len;
 }
 
 const struct peer bench_peer = {
@@ -198,4 +250,8 @@ const struct peer bench_peer = {
 	.send = send_all,
 	.recv = recv_any,
 	.close = close_end,
+	.loan = loan,
+	.publish = publish,
+	.take = take,
+	.release = release,
 };

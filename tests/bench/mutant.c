@@ -3,13 +3,14 @@
  * mutant: a ring that loses, doubles or tears a message.
  *
  * A program of bench/ that is linked with this (--wrap) publishes through
- * here.  $SHMQ_MUTANT says what becomes of some messages: lose, double or
- * tear.
+ * here.  What becomes of some messages is said by bench_run(), with --mutants,
+ * or by $SHMQ_MUTANT for the run numbered $SHMQ_MUTANT_RUN: lose, double or tear.
  */
-#include "shmq.h"
+#include "../../bench/common.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int __real_shmq_publish(shmq_pub *pub, const void *data, size_t len);
 int __real_shmq_publish_msg(shmq_pub *pub, struct shmq_msg *msg);
@@ -22,21 +23,29 @@ ssize_t __wrap_shmq_publish_batch(shmq_pub *pub, struct shmq_msg *msgs, size_t n
 int __wrap_shmq_claim(shmq_pub *pub, size_t len, void **data);
 int __wrap_shmq_commit(shmq_pub *pub, struct shmq_msg *msg);
 
-enum fate { KEEP, LOSE, DOUBLE, TEAR };
-
 /* Of each process the first message and every thousandth after it: where
  * nobody waits for readers, most are overwritten before they are read. */
-static enum fate next_fate(void)
+static enum bench_fate next_fate(void)
 {
 	static unsigned long messages;
-	const char *mutant;
+	static pid_t self;
+	enum bench_fate fate = atomic_load_explicit(&bench_shared->fate, memory_order_relaxed);
+	const char *mutant = getenv("SHMQ_MUTANT"), *in = getenv("SHMQ_MUTANT_RUN");
 
+	if (self != getpid()) {
+		self = getpid();
+		messages = 0;
+		atomic_store(&bench_shared->published, 1);
+	}
 	if (messages++ % 1000)
-		return KEEP;
-	mutant = getenv("SHMQ_MUTANT");
-	if (!mutant)
-		return KEEP;
-	return !strcmp(mutant, "lose") ? LOSE : !strcmp(mutant, "double") ? DOUBLE : TEAR;
+		return BENCH_KEEP;
+	if (mutant && in && (unsigned)atoi(in) == bench_shared->run)
+		fate = !strcmp(mutant, "lose")   ? BENCH_LOSE :
+		       !strcmp(mutant, "double") ? BENCH_DOUBLE :
+						   BENCH_TEAR;
+	if (fate != BENCH_KEEP)
+		atomic_store(&bench_shared->mutated, 1);
+	return fate;
 }
 
 static void *copy_of(const void *data, size_t len)
@@ -64,12 +73,12 @@ int __wrap_shmq_publish_msg(shmq_pub *pub, struct shmq_msg *msg)
 	int rc;
 
 	switch (next_fate()) {
-	case LOSE:
+	case BENCH_LOSE:
 		return 0;
-	case DOUBLE:
+	case BENCH_DOUBLE:
 		rc = __real_shmq_publish_msg(pub, msg);
 		return rc ? rc : __real_shmq_publish_msg(pub, msg);
-	case TEAR:
+	case BENCH_TEAR:
 		torn.data = copy_of(msg->data, msg->len);
 		tear((void *)(uintptr_t)torn.data, torn.len);
 		rc = __real_shmq_publish_msg(pub, &torn);
@@ -118,17 +127,17 @@ int __wrap_shmq_commit(shmq_pub *pub, struct shmq_msg *msg)
 	int rc;
 
 	switch (next_fate()) {
-	case LOSE:
+	case BENCH_LOSE:
 		return shmq_abort(pub);
-	case DOUBLE:
+	case BENCH_DOUBLE:
 		copy = copy_of(claimed, claimed_len);
 		rc = __real_shmq_commit(pub, msg);
 		if (!rc)
 			rc = __real_shmq_publish(pub, copy, claimed_len);
 		free(copy);
 		return rc;
-	case TEAR:
-		tear(claimed, claimed_len);
+	case BENCH_TEAR:
+		tear(claimed, bench_shared->used ? bench_shared->used : claimed_len);
 		break;
 	default:
 		break;
