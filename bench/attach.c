@@ -235,7 +235,7 @@ static void measure_answers(void)
 		bench_note(figure[k], "us", bench_median(us, n));
 		bench_note_stat(figure[k], "p99", "us", us[n - 1 - n / 100]);
 	}
-	bench_note("attach.flood_rate", "1/s", bench_shared->result[1] / bench_shared->result[0]);
+	bench_note("attach.flood_rate", "/s", bench_shared->result[1] / bench_shared->result[0]);
 }
 
 /* ---- measuring -------------------------------------------------------------------- */

@@ -41,7 +41,7 @@ sub target_table {
 	my ($report) = @_;
 	my @rows;
 	for my $r (grep { $_->{target} } @{ $report->{ratios} }) {
-		my $unit = $r->{unit} // 'number';
+		my $unit = $r->{unit} // ($r->{name} =~ /_(ns|us|ms)$/ ? $1 : 'number');
 		my ($must, $limit, $note) = @{ $r->{target} }{qw(comparison value note)};
 		$limit = human($limit, $unit) unless $unit =~ /^(ratio|number)$/;
 		push @rows, [$r->{name}, defined $r->{median} ? human_range($r) : '-', "$must $limit",
