@@ -40,6 +40,7 @@ static const struct opt bus_options[] = {
 	{ "linger", .kind = OPT_DURATION, OPT_AT(struct config, linger_ns), .min = 1 },
 	{ "guests", .kind = OPT_COUNT, OPT_AT(struct config, guests), .min = 1, .max = 256 },
 	{ "data-dir", .kind = OPT_TEXT, OPT_AT(struct config, data_dir) },
+	{ "log-dirs", .kind = OPT_TEXT, OPT_AT(struct config, log_dirs) },
 	{ "log", .kind = OPT_TEXT, OPT_AT(struct config, log) },
 };
 
@@ -57,7 +58,7 @@ static const struct config_limits no_limits = { UINT64_MAX, UINT64_MAX, UINT64_M
 int config_is_for_start(const struct config_item *item)
 {
 	return !*item->section && (!strcmp(item->key, "guests") || !strcmp(item->key, "data-dir") ||
-				   !strcmp(item->key, "log"));
+				   !strcmp(item->key, "log-dirs") || !strcmp(item->key, "log"));
 }
 
 /* ---- reading --------------------------------------------------------- */
@@ -730,8 +731,11 @@ void config_free(struct config *c)
 	}
 	for (i = 0; i < c->allow_count; i++)
 		free(c->allow[i]);
-	for (i = 0; i < c->topic_count; i++)
+	for (i = 0; i < c->topic_count; i++) {
 		free(c->topic[i].name);
+		free((char *)(uintptr_t)c->topic[i].options.log_dir);
+	}
+	free((char *)(uintptr_t)c->defaults.log_dir);
 	for (i = 0; i < c->limit_count; i++)
 		free(c->limit[i].title);
 	free(c->item);
@@ -740,6 +744,7 @@ void config_free(struct config *c)
 	free(c->topic);
 	free(c->limit);
 	free(c->data_dir);
+	free(c->log_dirs);
 	free(c->log);
 	free(c->text);
 	free(c);
@@ -880,6 +885,13 @@ void config_fill_defaults(const struct config *c, struct proto_options *w)
 	w->flags |= d.flags & (SHMQ_TOPIC_RETAIN_CURSORS | SHMQ_TOPIC_RETAIN_KEYS);
 	if (w->flags & SHMQ_TOPIC_RETAIN_KEYS)
 		FILL(tombstone_ns);
+}
+
+void config_fill_log_dir(const struct config *c, const struct proto_options *w,
+			 char log_dir[PROTO_LOG_DIR_BYTES])
+{
+	if (c && c->defaults.log_dir && w->log > SHMQ_LOG_NONE && !*log_dir)
+		snprintf(log_dir, PROTO_LOG_DIR_BYTES, "%s", c->defaults.log_dir);
 }
 
 struct config_limits config_limits_of(const struct config *c, const struct access_caller *who)

@@ -45,7 +45,7 @@ struct config {
 	int level; /* enum log_level + 1; here and below 0 or NULL: not said */
 	int64_t linger_ns;
 	uint64_t guests;
-	char *data_dir, *log;
+	char *data_dir, *log_dirs, *log;
 	char **allow; /* rules, each checked */
 	unsigned allow_count;
 	struct shmq_topic_options defaults;
@@ -94,6 +94,9 @@ int config_is_for_start(const struct config_item *item);
 
 /* What its creator left open.  config may be NULL. */
 void config_fill_defaults(const struct config *config, struct proto_options *options);
+/* ... and then where its log is to be, if it has one. */
+void config_fill_log_dir(const struct config *config, const struct proto_options *options,
+			 char log_dir[PROTO_LOG_DIR_BYTES]);
 /* Of that uid: what is said of it, else of everyone, from which the owner and root
  * are free. */
 struct config_limits config_limits_of(const struct config *config, const struct access_caller *who);

@@ -116,6 +116,25 @@ int create_plan(struct exchange *x, struct place_ask *ask, struct place_answer *
 	return error;
 }
 
+/* Only where the tailer may write, and has a thread for its device. */
+static int check_log_dir(struct exchange *x, const struct proto_request *req)
+{
+	const char *dir = req->log_dir;
+
+	if (!*dir)
+		return 0;
+	if (!memchr(dir, 0, sizeof(req->log_dir)))
+		return -EPROTO;
+	if (req->create.log <= SHMQ_LOG_NONE)
+		return shmq__fail(&x->why, SHMQ_EOPTION, "log_dir: a topic without a log has none");
+	if (durable_is_log_dir(x->c->o->log_dirs, dir))
+		return 0;
+	return shmq__fail(&x->why, SHMQ_EOPTION,
+			  "log_dir: %.180s is none of this bus's: name it in --log-dirs, when "
+			  "shmqd starts",
+			  dir);
+}
+
 static int find_shape(struct exchange *x, struct shape *s)
 {
 	struct place_ask ask;
@@ -128,6 +147,8 @@ static int find_shape(struct exchange *x, struct shape *s)
 			  shmq__name_check_topic(x->req->topic, SHMQ__NAME_BUS, &x->why);
 	if (!error)
 		error = shmq__layout_defaults(&s->o, x->why.text, sizeof(x->why.text));
+	if (!error)
+		error = check_log_dir(x, x->req);
 	if (error)
 		return error;
 	ask.piece_bytes = shmq__layout_ring_bytes(s->o.depth, s->o.slot_bytes, 12);
@@ -193,8 +214,10 @@ static int with_defaults(struct exchange *x, int (*handle)(struct exchange *x))
 	struct shmq__name_reply reply;
 	int rc;
 
-	if (!shmq__name_read_reply(full.topic, &reply))
+	if (!shmq__name_read_reply(full.topic, &reply)) {
 		config_fill_defaults(x->c->o->config, &full.create);
+		config_fill_log_dir(x->c->o->config, &full.create, full.log_dir);
+	}
 	x->req = &full;
 	rc = handle(x);
 	x->req = asked;
@@ -241,6 +264,7 @@ struct creation {
 	struct memory_wait wait; /* for seats */
 	/* With a log. */
 	char name[SHMQ_NAME_MAX + 1];
+	char log_dir[PROTO_LOG_DIR_BYTES]; /* or "" */
 	struct proto_options options;
 	uint64_t *next; /* where each partition goes on; shared with the child */
 };
@@ -427,8 +451,8 @@ static int prepare_log(void *arg, struct shmq__why *why)
 {
 	struct creation *cr = arg;
 
-	return durable_prepare(cr->c->log_dir, cr->name, &cr->options, cr->first_seq, cr->next,
-			       why);
+	return durable_prepare(cr->c->log_dir, cr->log_dir, cr->name, &cr->options, cr->first_seq,
+			       cr->next, why);
 }
 
 static int begin_rings(struct creation *cr, struct shmq__why *why)
@@ -522,6 +546,7 @@ static int begin(struct exchange *x, struct shape *s)
 	proto_put_options(&s->o, &cr->options);
 	cr->t->creation = cr;
 	memcpy(cr->name, cr->t->rec->name, sizeof(cr->name));
+	memcpy(cr->log_dir, x->req->log_dir, sizeof(cr->log_dir));
 	if (x->conn) {
 		conn_defer(x, &cr->later, cr, abandon);
 	} else {
@@ -669,7 +694,7 @@ static void find_creator(const struct control *c, struct revival *r)
 
 /* How: CREATION_*. */
 static void revive(struct control *c, const char *topic, const struct proto_options *options,
-		   unsigned how)
+		   const char *log_dir, unsigned how)
 {
 	struct revival *r = calloc(1, sizeof(*r));
 
@@ -681,6 +706,7 @@ static void revive(struct control *c, const char *topic, const struct proto_opti
 	r->req.op = PROTO_CREATE;
 	r->req.create = *options;
 	snprintf(r->req.topic, sizeof(r->req.topic), "%s", topic);
+	snprintf(r->req.log_dir, sizeof(r->req.log_dir), "%s", log_dir);
 	r->is_anew = how & CREATION_ANEW;
 	r->is_configured = how & CREATION_CONFIGURED;
 	r->creator_uid = c->reg->uid;
@@ -692,7 +718,7 @@ static void revive(struct control *c, const char *topic, const struct proto_opti
 static void revive_without(struct creation *cr, int error, const struct shmq__why *why)
 {
 	if (error == SHMQ_ENOHUGE && !cr->later.is_anew)
-		revive(cr->c, cr->name, &cr->options,
+		revive(cr->c, cr->name, &cr->options, cr->log_dir,
 		       CREATION_ANEW | (cr->is_configured ? CREATION_CONFIGURED : 0));
 	else
 		say_not_made(cr->c, cr->name, cr->is_configured,
@@ -705,7 +731,7 @@ static int revive_if_missing(void *arg, const char *topic, const struct proto_op
 	struct topic *t = registry_find(c->reg, topic);
 
 	if (!t)
-		revive(c, topic, options, 0);
+		revive(c, topic, options, "", 0);
 	else if (t->rec->log > SHMQ_LOG_NONE)
 		link_say(c->link.fd, LINK_LOGS);
 	return 0;
@@ -716,7 +742,7 @@ void create_own(struct control *c, const char *topic, const struct shmq_topic_op
 	struct proto_options options;
 
 	proto_put_options(o, &options);
-	revive(c, topic, &options, 0);
+	revive(c, topic, &options, "", 0);
 }
 
 void create_configured(struct control *c)
@@ -728,9 +754,14 @@ void create_configured(struct control *c)
 	for (i = 0; config && i < config->topic_count; i++) {
 		if (registry_find(c->reg, config->topic[i].name))
 			continue;
-		proto_put_options(&config->topic[i].options, &options);
+		const struct shmq_topic_options *o = &config->topic[i].options;
+		char log_dir[PROTO_LOG_DIR_BYTES];
+
+		proto_put_options(o, &options);
 		config_fill_defaults(config, &options);
-		revive(c, config->topic[i].name, &options, CREATION_CONFIGURED);
+		snprintf(log_dir, sizeof(log_dir), "%s", o->log_dir ? o->log_dir : "");
+		config_fill_log_dir(config, &options, log_dir);
+		revive(c, config->topic[i].name, &options, log_dir, CREATION_CONFIGURED);
 	}
 }
 

@@ -30,6 +30,80 @@
 /* A name that no topic has: what is removed is deleted under it. */
 #define REMOVED ".removed."
 
+static int add_dir(struct durable_dirs *dirs, const char *path, size_t bytes, const char *bus)
+{
+	if (dirs->count == DURABLE_DIRS_MAX)
+		return -E2BIG;
+	if (snprintf(dirs->dir[dirs->count], PATH_MAX, "%.*s%s", (int)bytes, path, bus) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	dirs->count++;
+	return 0;
+}
+
+static int has_dir(const struct durable_dirs *dirs, const char *path)
+{
+	unsigned i;
+
+	for (i = 0; i < dirs->count; i++)
+		if (!strcmp(dirs->dir[i], path))
+			return 1;
+	return 0;
+}
+
+/* Where logs are that were made while other directories were named. */
+static void add_links(struct durable_dirs *dirs)
+{
+	DIR *d = opendir(dirs->dir[0]);
+	char target[PATH_MAX];
+	struct dirent *e;
+	ssize_t n;
+
+	while (d && (e = readdir(d))) {
+		if (*e->d_name == '.' || (e->d_type != DT_LNK && e->d_type != DT_UNKNOWN))
+			continue;
+		n = readlinkat(dirfd(d), e->d_name, target, sizeof(target) - 1);
+		target[n < 0 ? 0 : n] = 0;
+		if (*target != '/')
+			continue;
+		*strrchr(target, '/') = 0;
+		if (!has_dir(dirs, target) && add_dir(dirs, target, strlen(target), ""))
+			log_warn("%s/%s is beyond what is written to: name fewer log directories",
+				 dirs->dir[0], e->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
+int durable_find_dirs(const char *bus_dir, size_t bytes, const char *log_dirs,
+		      struct durable_dirs *out)
+{
+	size_t n;
+	int error;
+
+	out->count = 0;
+	error = add_dir(out, bus_dir, strnlen(bus_dir, bytes), "");
+	for (; log_dirs && *log_dirs && !error; log_dirs += n + (log_dirs[n] == ':')) {
+		n = strcspn(log_dirs, ":");
+		if (n)
+			error = add_dir(out, log_dirs, n, strrchr(out->dir[0], '/'));
+	}
+	if (!error)
+		add_links(out);
+	return error;
+}
+
+int durable_is_log_dir(const char *log_dirs, const char *dir)
+{
+	size_t n, bytes = strlen(dir);
+
+	for (; log_dirs && *log_dirs; log_dirs += n + (log_dirs[n] == ':')) {
+		n = strcspn(log_dirs, ":");
+		if (n == bytes && !memcmp(log_dirs, dir, n))
+			return 1;
+	}
+	return 0;
+}
+
 int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
 		    struct shmq__why *why)
 {
@@ -79,7 +153,7 @@ static int open_topic(const char *bus_dir, const char *topic, char path[PATH_MAX
 
 	if (snprintf(path, PATH_MAX, "%s/%s", bus_dir, topic) >= PATH_MAX)
 		return -ENAMETOOLONG;
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -214,8 +288,45 @@ static int prepare_partition(int dir, const struct log_identity *id,
 	return error;
 }
 
-int durable_prepare(const char *bus_dir, const char *topic, const struct proto_options *options,
-		    uint64_t first_seq, uint64_t *next, struct shmq__why *why)
+/* Have `path`, where the log is looked for, lead to where it is to be.  What is there
+ * already stays where it is. */
+static int lead_to(const char *bus_dir, const char *log_dir, const char *topic, const char *path,
+		   struct shmq__why *why)
+{
+	char target[PATH_MAX], was[PATH_MAX];
+	ssize_t n = readlink(path, was, sizeof(was) - 1);
+	int error;
+
+	if (snprintf(target, sizeof(target), "%s%s/%s", log_dir, strrchr(bus_dir, '/'), topic) >=
+	    (int)sizeof(target))
+		return shmq__fail(why, -ENAMETOOLONG, "the log's directory has too long a name");
+	was[n < 0 ? 0 : n] = 0;
+	if (!strcmp(target, path) || !strcmp(target, was))
+		return 0;
+	if (n >= 0 || errno != ENOENT)
+		return shmq__fail(why, SHMQ_EEXISTS,
+				  "the log of \"%.80s\" is there, in %.180s: create it without a "
+				  "log directory, or move that away",
+				  topic, n >= 0 ? was : path);
+	/* An empty one in the place of one that is not mounted would be filled. */
+	if (access(log_dir, F_OK))
+		return shmq__fail(why, -errno, "the log directory %.180s: %s: mount it, or make it",
+				  log_dir, shmq_strerror(-errno));
+	error = make_dirs(target);
+	if (!error)
+		error = make_dirs(bus_dir);
+	if (!error && symlinkat(target, AT_FDCWD, path))
+		error = -errno;
+	if (!error)
+		error = sync_dir(bus_dir);
+	return error ? shmq__fail(why, error, "making the log in %.180s: %s", target,
+				  shmq_strerror(error)) :
+		       0;
+}
+
+int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
+		    const struct proto_options *options, uint64_t first_seq, uint64_t *next,
+		    struct shmq__why *why)
 {
 	const struct proto_options *was;
 	struct log_identity id;
@@ -225,6 +336,9 @@ int durable_prepare(const char *bus_dir, const char *topic, const struct proto_o
 
 	if (snprintf(path, sizeof(path), "%s/%s", bus_dir, topic) >= (int)sizeof(path))
 		return shmq__fail(why, -ENAMETOOLONG, "the log's directory has too long a name");
+	error = *log_dir ? lead_to(bus_dir, log_dir, topic, path, why) : 0;
+	if (error)
+		return error;
 	error = make_dirs(path);
 	dir = error ? error : open_topic(bus_dir, topic, path);
 	if (dir < 0)
@@ -317,23 +431,43 @@ static void delete_below(int fd)
 	closedir(d);
 }
 
-int durable_remove(const char *bus_dir, const char *topic)
+static int put_away(const char *dir, const char *from)
 {
-	char from[PATH_MAX], to[PATH_MAX];
+	char to[PATH_MAX];
 
-	if (snprintf(from, sizeof(from), "%s/%s", bus_dir, topic) >= (int)sizeof(from) ||
-	    snprintf(to, sizeof(to), "%s/%s%" PRIu64, bus_dir, REMOVED,
-		     shmq__clock_realtime_ns()) >= (int)sizeof(to))
+	if (snprintf(to, sizeof(to), "%s/%s%" PRIu64, dir, REMOVED, shmq__clock_realtime_ns()) >=
+	    (int)sizeof(to))
 		return -ENAMETOOLONG;
 	if (rename(from, to))
 		return errno == ENOENT ? 0 : -errno;
-	return sync_dir(bus_dir);
+	return sync_dir(dir);
 }
 
-void durable_sweep(const char *bus_dir)
+int durable_remove(const char *bus_dir, const char *topic)
+{
+	char path[PATH_MAX], target[PATH_MAX], dir[PATH_MAX];
+	ssize_t n;
+	int error;
+
+	if (snprintf(path, sizeof(path), "%s/%s", bus_dir, topic) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return put_away(bus_dir, path);
+	target[n] = 0;
+	memcpy(dir, target, (size_t)n + 1);
+	if (strrchr(dir, '/'))
+		*strrchr(dir, '/') = 0;
+	error = put_away(dir, target);
+	if (unlink(path) && !error)
+		error = -errno;
+	return error ? error : sync_dir(bus_dir);
+}
+
+void durable_sweep(const char *dir)
 {
 	struct dirent *e;
-	DIR *d = opendir(bus_dir);
+	DIR *d = opendir(dir);
 
 	while (d && (e = readdir(d))) {
 		int fd;

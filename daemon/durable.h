@@ -5,26 +5,51 @@
  *
  *   <data dir>/<bus>/lock       held by who writes below it
  *   <data dir>/<bus>/<topic>/   log_format.h
+ *
+ * A topic may have it elsewhere, on another device: then it is a symbolic link,
+ *
+ *   <data dir>/<bus>/<topic> -> <log dir>/<bus>/<topic>
+ *
+ * which whoever looks for a log follows without knowing of log directories.
  */
 #ifndef SHMQ_DURABLE_H
 #define SHMQ_DURABLE_H
+
+#include <limits.h>
 
 #include "error.h"
 #include "log_format.h"
 #include "proto.h"
 
+/* Where the logs of a bus are: first the directory that all are found in, then those of
+ * its log directories, and what links lead to besides. */
+#define DURABLE_DIRS_MAX 8u
+struct durable_dirs {
+	char dir[DURABLE_DIRS_MAX][PATH_MAX];
+	unsigned count;
+};
+
+/* log_dirs: absolute, with ':' between them, or NULL.  0, -ENAMETOOLONG, or -E2BIG if
+ * there are more. */
+int durable_find_dirs(const char *bus_dir, size_t bytes, const char *log_dirs,
+		      struct durable_dirs *out);
+
+/* Whether it is one of them. */
+int durable_is_log_dir(const char *log_dirs, const char *dir);
+
 /* shmq_log_dir() of a bus, with why. */
 int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
 		    struct shmq__why *why);
 
-/* Make the topic's log ready to be written: its directories, who it is, and what
- * a crash left in each partition put right.  A log that is there is gone on with,
- * unless it has other partitions.  next[partitions] gets where each goes on, or
+/* Make the topic's log ready to be written, below log_dir unless that is "": its
+ * directories, who it is, and what a crash left in each partition put right.  A log that is there
+ * is gone on with, unless it has other partitions.  next[partitions] gets where each goes on, or
  * first_seq where nothing was ever written.  May take as long as reading the last
  * segment of each.  0, SHMQ_EEXISTS, SHMQ_ECORRUPT, SHMQ_EVERSION or -errno, with
  * why. */
-int durable_prepare(const char *bus_dir, const char *topic, const struct proto_options *options,
-		    uint64_t first_seq, uint64_t *next, struct shmq__why *why);
+int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
+		    const struct proto_options *options, uint64_t first_seq, uint64_t *next,
+		    struct shmq__why *why);
 
 /* How far above the next seq the ceiling of such a topic is put.  A publisher that
  * waits for its log is never more than a ring ahead of it; one that does not would
@@ -45,7 +70,7 @@ int durable_each(const char *bus_dir,
 /* The topic is removed for good: its log is out of the way at once.  0 or -errno. */
 int durable_remove(const char *bus_dir, const char *topic);
 
-/* Delete what was removed; takes as long as that takes. */
-void durable_sweep(const char *bus_dir);
+/* Delete what was removed there; takes as long as that takes. */
+void durable_sweep(const char *dir);
 
 #endif

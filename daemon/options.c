@@ -27,6 +27,8 @@ static const char help[] =
 	"  --data-dir DIR       where the logs of its topics are (default:\n"
 	"                       $SHMQ_DATA_DIR, /var/lib/shmq for root,\n"
 	"                       $XDG_STATE_HOME/shmq, else ~/.local/state/shmq)\n"
+	"  --log-dirs DIR[:DIR]...  where logs of topics may be besides, as on other\n"
+	"                       disks: a topic says which by log-dir\n"
 	"  --config FILE        what else it is to be, shmqd.conf(5) (default:\n"
 	"                       /etc/shmq/<bus>.conf of a bus in /run/shmq, else\n"
 	"                       $XDG_CONFIG_HOME/shmq/<bus>.conf if it is there; none: no file).\n"
@@ -63,6 +65,7 @@ enum long_option {
 	OPT_BUS = 256,
 	OPT_DIR,
 	OPT_DATA_DIR,
+	OPT_LOG_DIRS,
 	OPT_CONFIG,
 	OPT_CONFIG_LIST,
 	OPT_FOREGROUND,
@@ -88,6 +91,7 @@ static const struct option long_options[] = {
 	{ "bus", required_argument, NULL, OPT_BUS },
 	{ "runtime-dir", required_argument, NULL, OPT_DIR },
 	{ "data-dir", required_argument, NULL, OPT_DATA_DIR },
+	{ "log-dirs", required_argument, NULL, OPT_LOG_DIRS },
 	{ "config", required_argument, NULL, OPT_CONFIG },
 	{ "config-list", required_argument, NULL, OPT_CONFIG_LIST },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
@@ -209,6 +213,11 @@ static int parse_one(int opt, const char *value, struct options *o, struct given
 		return -1;
 	case OPT_DATA_DIR:
 		o->said.data_dir = value;
+		return -1;
+	case OPT_LOG_DIRS:
+		if (*value != '/')
+			return misuse("--log-dirs wants absolute paths", value);
+		o->said.log_dirs = value;
 		return -1;
 	case OPT_CONFIG:
 		given->config = value;
@@ -363,6 +372,7 @@ int options_apply(struct options *o, struct config *config)
 	if (!rules)
 		o->guests = 0;
 	o->data_dir = o->said.data_dir ? o->said.data_dir : config ? config->data_dir : NULL;
+	o->log_dirs = o->said.log_dirs ? o->said.log_dirs : config ? config->log_dirs : NULL;
 	o->log = o->said.log ? o->said.log : config ? config->log : NULL;
 	if (o->config != config)
 		config_free(o->config);
@@ -559,6 +569,8 @@ static int become(const struct options *o, enum role role, int fd, int program)
 		SAY("--linger", linger);
 	if (o->said.data_dir)
 		SAY("--data-dir", o->said.data_dir);
+	if (o->said.log_dirs)
+		SAY("--log-dirs", o->said.log_dirs);
 	if (o->said.guests)
 		SAY("--guests", guests);
 	if (o->topology)

@@ -44,10 +44,11 @@ struct options {
 		int level;     /* + 1 */
 		int64_t linger_ns;
 		unsigned guests;
-		const char *data_dir, *log;
+		const char *data_dir, *log_dirs, *log;
 	} said;
 	const char *topology;
 	const char *data_dir;  /* of logs; NULL is the default */
+	const char *log_dirs;  /* others, with ':' between them, or NULL */
 	uint64_t first_seq;    /* of new topics: tests start near a wrap */
 	struct access *access; /* the rules of --allow and of the configuration */
 	char **allow;          /* those of --allow as they were given */

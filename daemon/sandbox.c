@@ -169,6 +169,7 @@ static const struct {
 	{ SYS_flock, B | T | F },
 	{ SYS_mkdirat, B | T | F },
 	{ SYS_unlinkat, B | T | F },
+	{ SYS_symlinkat, B | F },
 #ifdef SYS_renameat
 	{ SYS_renameat, B | T | F },
 #endif

@@ -92,7 +92,8 @@ struct tail_keep {
 	pthread_cond_t changed;
 	LIST_HEAD(kept_list, tail_kept) all;
 	LIST_HEAD(disk_list, disk) disks;
-	const char *bus_dir;
+	const char *const *dir;
+	unsigned dirs;
 	shmq_au32 is_to_sweep;
 	int is_over;
 };
@@ -656,7 +657,8 @@ static void *run(void *arg)
 	while (!k->is_over) {
 		if (atomic_exchange_explicit(&k->is_to_sweep, 0, memory_order_relaxed)) {
 			pthread_mutex_unlock(&k->lock);
-			durable_sweep(k->bus_dir);
+			for (unsigned i = 0; i < k->dirs; i++)
+				durable_sweep(k->dir[i]);
 			pthread_mutex_lock(&k->lock);
 		}
 		each(k, tend);
@@ -682,7 +684,7 @@ static int start(struct tail_keep *k)
 	return -error;
 }
 
-int tail_keep_create(const char *bus_dir, struct tail_keep **out)
+int tail_keep_create(const char *const *dir, unsigned count, struct tail_keep **out)
 {
 	struct tail_keep *k = calloc(1, sizeof(*k));
 	pthread_condattr_t attr;
@@ -693,7 +695,8 @@ int tail_keep_create(const char *bus_dir, struct tail_keep **out)
 		return -ENOMEM;
 	LIST_INIT(&k->all);
 	LIST_INIT(&k->disks);
-	k->bus_dir = bus_dir;
+	k->dir = dir;
+	k->dirs = count;
 	store_relaxed(&k->is_to_sweep, 1);
 	pthread_mutex_init(&k->lock, NULL);
 	pthread_condattr_init(&attr);

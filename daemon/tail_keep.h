@@ -6,7 +6,7 @@
  *
  *   tail_lane  --tail_keep_began(), tail_keep_rolled()-->  the keeper's thread
  *
- * One thread for all partitions of a tailer, behind everything else: writing never
+ * One thread for all partitions on a device, behind everything else: writing never
  * waits for it, nor for a lock that it holds.  What segments there are it knows by
  * heart, so that looking after ten thousand logs in which nothing happens costs
  * next to nothing.
@@ -22,9 +22,9 @@
 struct tail_keep;
 struct tail_kept; /* a partition */
 
-/* bus_dir: where what removed topics left is deleted; it has to stay.  0, -ENOMEM or
+/* dir[count]: where what removed topics left is deleted; they have to stay.  0, -ENOMEM or
  * -EAGAIN. */
-int tail_keep_create(const char *bus_dir, struct tail_keep **out);
+int tail_keep_create(const char *const *dir, unsigned count, struct tail_keep **out);
 void tail_keep_destroy(struct tail_keep *k); /* when it has no partition */
 
 /* A topic was removed, or may have been. */

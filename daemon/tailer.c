@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <search.h>
 #include <signal.h>
@@ -47,6 +48,7 @@
 #define OPEN_AGAIN_NS UINT64_C(1000000000)
 #define STUCK_MS 2
 #define READY_MAX 64
+#define DIRS_MAX DURABLE_DIRS_MAX
 
 /* A topic with its lanes. */
 struct tail {
@@ -64,13 +66,14 @@ struct failed {
 	uint64_t id, again_ns;
 };
 
-struct tailer {
-	const struct options *o;
-	int link_fd, registry_fd;
-	struct link_slab slab[LINK_SLABS_MAX];
-	char dir[PATH_MAX]; /* of the bus's logs */
-	int lock_fd;
-	shmq_bus *bus;
+/* What has the logs of one device, on a thread of its own: one that is slow or full
+ * delays nobody else's. */
+struct worker {
+	struct tailer *t;
+	pthread_t thread;
+	dev_t dev;
+	const char *dir[DIRS_MAX]; /* of the bus's logs, on it */
+	unsigned dirs;
 	shmq_waitset *set;
 	struct tail_io *io;
 	LIST_HEAD(tail_list, tail) tails;
@@ -79,7 +82,6 @@ struct tailer {
 	unsigned failed_count;
 	unsigned lanes;
 	struct tail_keep *keep;
-	const struct lay_registry *registry;
 	uint32_t change; /* of the registry when we looked at its topics */
 	int is_to_look;  /* ... whether it has changed or not */
 	uint64_t look_ns;
@@ -88,8 +90,20 @@ struct tailer {
 	int is_fed;      /* a lane had something when it was looked at last */
 	int is_rushed;   /* ... so much of a ring that we should hurry */
 	uint64_t spin_until_ns;
-	int is_stopping; /* the bus ends: read all there is */
-	int is_over;     /* the parent is gone */
+};
+
+struct tailer {
+	const struct options *o;
+	int link_fd, registry_fd;
+	struct link_slab slab[LINK_SLABS_MAX];
+	struct durable_dirs dirs;
+	int lock_fd;
+	shmq_bus *bus;
+	const struct lay_registry *registry;
+	struct worker worker[DIRS_MAX]; /* the first is the main thread */
+	unsigned workers;
+	shmq_au32 is_stopping; /* the bus ends: read all there is */
+	shmq_au32 is_over;     /* the parent is gone */
 };
 
 /* ---- topics ---------------------------------------------------------- */
@@ -101,7 +115,7 @@ static int by_id(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void close_tail(struct tailer *t, struct tail *tail)
+static void close_tail(struct worker *w, struct tail *tail)
 {
 	uint32_t p;
 	int error;
@@ -109,31 +123,31 @@ static void close_tail(struct tailer *t, struct tail *tail)
 	for (p = 0; p < tail->info.partitions; p++) {
 		if (!tail->lane[p])
 			continue;
-		shmq_waitset_remove(t->set, tail_lane_sub(tail->lane[p]));
+		shmq_waitset_remove(w->set, tail_lane_sub(tail->lane[p]));
 		error = tail_lane_close(tail->lane[p]);
 		if (error)
 			log_error("closing the log of \"%s\", partition %u: %s", tail->info.name, p,
 				  shmq_strerror(error));
-		t->lanes--;
+		w->lanes--;
 	}
 	if (tail->map)
 		shmq__shmem_unmap(tail->map, tail->map_bytes);
 	if (tail->dir >= 0)
 		close(tail->dir);
 	LIST_REMOVE(tail, link);
-	tdelete(tail, &t->by_id, by_id);
+	tdelete(tail, &w->by_id, by_id);
 	free(tail);
 }
 
 /* Its partition records, to be written. */
-static int map_records(struct tailer *t, struct tail *tail, lay_ref array)
+static int map_records(struct worker *w, struct tail *tail, lay_ref array)
 {
 	uint64_t off = LAY_REF_OFF(array), from = off & ~(uint64_t)(LAY_PAGE - 1),
 		 bytes = tail->info.partitions * sizeof(struct lay_partition);
 	int error;
 
 	tail->map_bytes = (size_t)(off - from + bytes + LAY_PAGE - 1) & ~(size_t)(LAY_PAGE - 1);
-	error = shmq__shmem_map(t->registry_fd, from, tail->map_bytes, PROT_READ | PROT_WRITE,
+	error = shmq__shmem_map(w->t->registry_fd, from, tail->map_bytes, PROT_READ | PROT_WRITE,
 				&tail->map);
 	return error;
 }
@@ -143,17 +157,18 @@ static struct lay_partition *record_of(const struct tail *tail, lay_ref array, u
 	return (struct lay_partition *)((char *)tail->map + LAY_REF_OFF(array) % LAY_PAGE) + p;
 }
 
-static int open_lanes(struct tailer *t, struct tail *tail, lay_ref array, struct shmq__why *why)
+static int open_lanes(struct worker *w, struct tail *tail, lay_ref array, struct shmq__why *why)
 {
 	char path[PATH_MAX];
 	uint32_t p;
-	int error = map_records(t, tail, array);
+	int error = map_records(w, tail, array);
 
 	if (error)
 		return shmq__fail(why, error, "mapping its records: %s", shmq_strerror(error));
-	if (snprintf(path, sizeof(path), "%s/%s", t->dir, tail->info.name) >= (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "%s/%s", w->t->dirs.dir[0], tail->info.name) >=
+	    (int)sizeof(path))
 		return -ENAMETOOLONG;
-	tail->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	tail->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (tail->dir < 0)
 		return shmq__fail(why, -errno, "opening %.180s: %s", path, shmq_strerror(-errno));
 	error = durable_lock(tail->dir, tail->info.name, 0, why);
@@ -161,9 +176,9 @@ static int open_lanes(struct tailer *t, struct tail *tail, lay_ref array, struct
 		error = shmq__log_identify_of(tail->dir, tail->info.name, &tail->identity, why);
 	for (p = 0; !error && p < tail->info.partitions; p++) {
 		struct tail_lane_options o = {
-			.bus = t->bus,
-			.io = t->io,
-			.keep = t->keep,
+			.bus = w->t->bus,
+			.io = w->io,
+			.keep = w->keep,
 			.topic = &tail->info,
 			.partition = p,
 			.dir = tail->dir,
@@ -174,43 +189,58 @@ static int open_lanes(struct tailer *t, struct tail *tail, lay_ref array, struct
 		error = tail_lane_open(&o, &tail->lane[p], why);
 		if (error)
 			break;
-		t->lanes++;
-		error = shmq_waitset_add(t->set, tail_lane_sub(tail->lane[p]));
+		w->lanes++;
+		error = shmq_waitset_add(w->set, tail_lane_sub(tail->lane[p]));
 	}
 	return error;
 }
 
-static int is_due(struct tailer *t, uint64_t id, uint64_t now)
+static int is_due(struct worker *w, uint64_t id, uint64_t now)
 {
 	unsigned i;
 
-	for (i = 0; i < t->failed_count; i++)
-		if (t->failed[i].id == id)
-			return now >= t->failed[i].again_ns;
+	for (i = 0; i < w->failed_count; i++)
+		if (w->failed[i].id == id)
+			return now >= w->failed[i].again_ns;
 	return 1;
 }
 
-static void note_failure(struct tailer *t, uint64_t id, uint64_t now)
+static void note_failure(struct worker *w, uint64_t id, uint64_t now)
 {
 	struct failed *more;
 	unsigned i;
 
-	for (i = 0; i < t->failed_count && t->failed[i].id != id; i++)
+	for (i = 0; i < w->failed_count && w->failed[i].id != id; i++)
 		;
-	if (i == t->failed_count) {
-		more = realloc(t->failed, (i + 1) * sizeof(*more));
+	if (i == w->failed_count) {
+		more = realloc(w->failed, (i + 1) * sizeof(*more));
 		if (!more)
 			return;
-		t->failed = more;
-		t->failed_count++;
+		w->failed = more;
+		w->failed_count++;
 	}
-	t->failed[i] = (struct failed){ id, now + OPEN_AGAIN_NS };
+	w->failed[i] = (struct failed){ id, now + OPEN_AGAIN_NS };
+}
+
+/* Who has the device that its log is on; the first one of what is on none of ours. */
+static const struct worker *worker_of(const struct tailer *t, const char *topic)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	unsigned i = 0;
+
+	if (t->workers > 1 &&
+	    snprintf(path, sizeof(path), "%s/%s", t->dirs.dir[0], topic) < (int)sizeof(path) &&
+	    !stat(path, &st))
+		for (i = t->workers - 1; i && t->worker[i].dev != st.st_dev; i--)
+			;
+	return &t->worker[i];
 }
 
 static int consider(void *arg, const struct shmq_topic_info *info)
 {
 	uint64_t now = shmq__clock_monotonic_ns();
-	struct tailer *t = arg;
+	struct worker *w = arg;
 	struct shmq__why why = { "" };
 	struct tail *tail;
 	lay_ref array;
@@ -218,83 +248,86 @@ static int consider(void *arg, const struct shmq_topic_info *info)
 
 	struct tail key = { .info.id = info->id };
 
-	if (info->log <= SHMQ_LOG_NONE || info->ended || tfind(&key, &t->by_id, by_id))
+	if (info->log <= SHMQ_LOG_NONE || info->ended || tfind(&key, &w->by_id, by_id) ||
+	    worker_of(w->t, info->name) != w)
 		return 0;
-	if (!is_due(t, info->id, now)) {
-		t->is_to_look = 1;
+	if (!is_due(w, info->id, now)) {
+		w->is_to_look = 1;
 		return 0;
 	}
-	array = shmq__bus_partition_array(t->bus, info->id);
+	array = shmq__bus_partition_array(w->t->bus, info->id);
 	tail = calloc(1, sizeof(*tail) + info->partitions * sizeof(tail->lane[0]));
 	if (tail)
 		tail->info = *info;
-	if (!tail || !array || !tsearch(tail, &t->by_id, by_id)) {
-		t->is_to_look = 1;
+	if (!tail || !array || !tsearch(tail, &w->by_id, by_id)) {
+		w->is_to_look = 1;
 		free(tail);
 		return 0;
 	}
 	tail->dir = -1;
-	LIST_INSERT_HEAD(&t->tails, tail, link);
-	error = open_lanes(t, tail, array, &why);
+	LIST_INSERT_HEAD(&w->tails, tail, link);
+	error = open_lanes(w, tail, array, &why);
 	if (!error) {
-		log_info("keeping the log of \"%s\" in %s", info->name, t->dir);
+		log_info("keeping the log of \"%s\" in %s", info->name, w->t->dirs.dir[0]);
 		return 0;
 	}
 	log_error("the log of \"%s\" is not kept: %s", info->name,
 		  *why.text ? why.text : shmq_strerror(error));
-	close_tail(t, tail);
-	note_failure(t, info->id, now);
-	t->is_to_look = 1;
+	close_tail(w, tail);
+	note_failure(w, info->id, now);
+	w->is_to_look = 1;
 	return 0;
 }
 
 /* It was removed for good, and its log is in nobody's way any more. */
-static int is_removed(struct tailer *t, const struct tail *tail)
+static int is_removed(struct worker *w, const struct tail *tail)
 {
 	char path[PATH_MAX];
 	struct stat was, is;
 
-	if (shmq__bus_partition_array(t->bus, tail->info.id))
+	if (shmq__bus_partition_array(w->t->bus, tail->info.id))
 		return 0;
 	/* Its directory may not be out of the way yet. */
-	t->is_to_look = 1;
-	if (fstat(tail->dir, &was) ||
-	    snprintf(path, sizeof(path), "%s/%s", t->dir, tail->info.name) >= (int)sizeof(path))
+	w->is_to_look = 1;
+	if (fstat(tail->dir, &was) || snprintf(path, sizeof(path), "%s/%s", w->t->dirs.dir[0],
+					       tail->info.name) >= (int)sizeof(path))
 		return 0;
 	return stat(path, &is) ? errno == ENOENT :
 				 was.st_dev != is.st_dev || was.st_ino != is.st_ino;
 }
 
-static void drop_removed(struct tailer *t)
+static void drop_removed(struct worker *w)
 {
 	struct tail *tail, *next;
 
-	for (tail = LIST_FIRST(&t->tails); tail; tail = next) {
+	for (tail = LIST_FIRST(&w->tails); tail; tail = next) {
 		next = LIST_NEXT(tail, link);
-		if (is_removed(t, tail))
-			close_tail(t, tail);
+		if (is_removed(w, tail))
+			close_tail(w, tail);
 	}
 }
 
 /* ---- the loop -------------------------------------------------------- */
 
-static void read_link(struct tailer *t)
+static void read_link(struct worker *w)
 {
 	struct link_msg msg;
 	int fd, rc;
 
-	while ((rc = link_recv(t->link_fd, &msg, &fd, 0)) == 1) {
+	if (w != w->t->worker)
+		return;
+	while ((rc = link_recv(w->t->link_fd, &msg, &fd, 0)) == 1) {
 		if (fd >= 0)
 			close(fd);
 		if (msg.kind == LINK_STOP)
-			t->is_stopping = 1;
+			store_relaxed(&w->t->is_stopping, 1);
 	}
 	if (rc != -EAGAIN)
-		t->is_over = 1;
+		store_relaxed(&w->t->is_over, 1);
 }
 
 /* 1 if any of it has more. */
-static int pump(struct tailer *t, struct tail *tail, unsigned *ended)
+static int pump(struct worker *w, struct tail *tail, unsigned *ended)
 {
 	uint64_t before, taken;
 	int more = 0, rc;
@@ -305,12 +338,12 @@ static int pump(struct tailer *t, struct tail *tail, unsigned *ended)
 		before = shmq__sub_cursor(tail_lane_sub(tail->lane[p]));
 		rc = tail_lane_pump(tail->lane[p]);
 		taken = shmq__sub_cursor(tail_lane_sub(tail->lane[p])) - before;
-		t->is_fed |= taken > 0;
-		t->is_rushed |= taken > tail->info.depth / 4;
+		w->is_fed |= taken > 0;
+		w->is_rushed |= taken > tail->info.depth / 4;
 		if (taken && tail->info.sync == SHMQ_SYNC_EVERY)
-			t->spin_until_ns = shmq__clock_monotonic_ns() + SPIN_NS;
+			w->spin_until_ns = shmq__clock_monotonic_ns() + SPIN_NS;
 		more |= rc == 1;
-		t->is_stuck |= rc == -EAGAIN;
+		w->is_stuck |= rc == -EAGAIN;
 		*ended += rc < 0 && rc != -EAGAIN;
 		if (rc < 0 && rc != -EAGAIN && rc != SHMQ_EENDED && rc != SHMQ_EMOVED)
 			log_error("reading \"%s\", partition %u for its log: %s", tail->info.name,
@@ -319,32 +352,32 @@ static int pump(struct tailer *t, struct tail *tail, unsigned *ended)
 	return more;
 }
 
-static int pump_all(struct tailer *t)
+static int pump_all(struct worker *w)
 {
 	struct tail *tail, *next;
 	unsigned ended;
 	int more = 0;
 
-	t->is_stuck = t->is_fed = t->is_rushed = 0;
-	for (tail = LIST_FIRST(&t->tails); tail; tail = next) {
+	w->is_stuck = w->is_fed = w->is_rushed = 0;
+	for (tail = LIST_FIRST(&w->tails); tail; tail = next) {
 		next = LIST_NEXT(tail, link);
-		more |= pump(t, tail, &ended);
+		more |= pump(w, tail, &ended);
 		/* A moved topic is found again in its fresh rings. */
 		if (ended == tail->info.partitions) {
-			close_tail(t, tail);
-			t->is_to_look = 1;
+			close_tail(w, tail);
+			w->is_to_look = 1;
 		}
 	}
 	return more;
 }
 
-static uint64_t tend_all(struct tailer *t)
+static uint64_t tend_all(struct worker *w)
 {
 	uint64_t now = shmq__clock_monotonic_ns(), due = UINT64_MAX, at;
 	struct tail *tail;
 	uint32_t p;
 
-	LIST_FOREACH (tail, &t->tails, link)
+	LIST_FOREACH (tail, &w->tails, link)
 		for (p = 0; p < tail->info.partitions; p++) {
 			at = tail_lane_tend(tail->lane[p], now);
 			due = at < due ? at : due;
@@ -353,75 +386,76 @@ static uint64_t tend_all(struct tailer *t)
 }
 
 /* Topics come and go seldom: there may be very many that do not. */
-static void look_at_topics(struct tailer *t)
+static void look_at_topics(struct worker *w)
 {
-	uint32_t change = load_acquire(&t->registry->change);
+	uint32_t change = load_acquire(&w->t->registry->change);
 
-	if (change == t->change && !t->is_to_look)
+	if (change == w->change && !w->is_to_look)
 		return;
-	t->change = change;
-	t->is_to_look = 0;
-	t->fed_ns = shmq__clock_monotonic_ns();
-	drop_removed(t);
-	shmq_topic_each(t->bus, consider, t);
-	tail_keep_sweep(t->keep);
+	w->change = change;
+	w->is_to_look = 0;
+	w->fed_ns = shmq__clock_monotonic_ns();
+	drop_removed(w);
+	shmq_topic_each(w->t->bus, consider, w);
+	tail_keep_sweep(w->keep);
 }
 
-static void look_around(struct tailer *t, uint64_t now)
+static void look_around(struct worker *w, uint64_t now)
 {
-	if (now < t->look_ns)
+	if (now < w->look_ns)
 		return;
-	read_link(t);
-	look_at_topics(t);
-	t->look_ns = now + (now < t->fed_ns + IDLE_NS ? LOOK_NS : LOOK_IDLE_NS);
+	read_link(w);
+	look_at_topics(w);
+	w->look_ns = now + (now < w->fed_ns + IDLE_NS ? LOOK_NS : LOOK_IDLE_NS);
 }
 
-static void wait_for_more(struct tailer *t, uint64_t due)
+static void wait_for_more(struct worker *w, uint64_t due)
 {
 	shmq_sub *ready[READY_MAX];
-	struct pollfd link = { .fd = t->link_fd, .events = POLLIN };
+	struct pollfd link = { .fd = w == w->t->worker ? w->t->link_fd : -1, .events = POLLIN };
 	const struct timespec nap = { .tv_nsec = NAP_NS };
 	int64_t left;
 
-	if (t->is_rushed || shmq__clock_monotonic_ns() < t->spin_until_ns) {
-		tail_io_reap(t->io, 0);
+	if (w->is_rushed || shmq__clock_monotonic_ns() < w->spin_until_ns) {
+		tail_io_reap(w->io, 0);
 		sched_yield(); /* whom we wait for may want this processor */
 		return;
 	}
-	if (tail_io_under_way(t->io)) {
-		tail_io_reap(t->io, IO_WAIT_NS);
+	if (tail_io_under_way(w->io)) {
+		tail_io_reap(w->io, IO_WAIT_NS);
 		return;
 	}
-	due = t->look_ns < due ? t->look_ns : due;
+	due = w->look_ns < due ? w->look_ns : due;
 	left = shmq__clock_left(due);
-	if (t->is_fed)
+	if (w->is_fed)
 		nanosleep(&nap, NULL);
-	else if (t->is_stuck) /* what is there cannot be taken now */
+	else if (w->is_stuck) /* what is there cannot be taken now */
 		poll(&link, 1, STUCK_MS);
-	else if (t->lanes)
-		shmq_waitset_wait(t->set, ready, READY_MAX, left);
+	else if (w->lanes)
+		shmq_waitset_wait(w->set, ready, READY_MAX, left);
 	else
 		poll(&link, 1, shmq__clock_left_ms(due));
 }
 
-static void run(struct tailer *t)
+static void run(struct worker *w)
 {
 	uint64_t due;
 	int more;
 
-	while (!t->is_over && !(t->is_stopping && LIST_EMPTY(&t->tails))) {
-		look_around(t, shmq__clock_monotonic_ns());
-		more = pump_all(t);
-		if (t->is_fed || t->is_stuck)
-			t->fed_ns = shmq__clock_monotonic_ns();
-		due = tend_all(t);
+	while (!load_relaxed(&w->t->is_over) &&
+	       !(load_relaxed(&w->t->is_stopping) && LIST_EMPTY(&w->tails))) {
+		look_around(w, shmq__clock_monotonic_ns());
+		more = pump_all(w);
+		if (w->is_fed || w->is_stuck)
+			w->fed_ns = shmq__clock_monotonic_ns();
+		due = tend_all(w);
 		if (more)
-			tail_io_reap(t->io, 0);
+			tail_io_reap(w->io, 0);
 		else
-			wait_for_more(t, due);
+			wait_for_more(w, due);
 	}
-	while (!LIST_EMPTY(&t->tails))
-		close_tail(t, LIST_FIRST(&t->tails));
+	while (!LIST_EMPTY(&w->tails))
+		close_tail(w, LIST_FIRST(&w->tails));
 }
 
 /* ---- coming ---------------------------------------------------------- */
@@ -430,7 +464,7 @@ static int lock_dir(struct tailer *t)
 {
 	char path[PATH_MAX];
 
-	if (snprintf(path, sizeof(path), "%s/lock", t->dir) >= (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "%s/lock", t->dirs.dir[0]) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
 	return files_lock(path, LOCK_TIMEOUT_NS);
 }
@@ -446,16 +480,14 @@ static int join_bus(struct tailer *t)
 	};
 	int error = shmq_bus_open(t->o->bus, &o, &t->bus);
 
-	if (error)
-		return error;
-	t->registry = shmq__slabs_registry(t->bus->slabs);
-	t->is_to_look = 1;
-	return shmq_waitset_create(t->bus, &t->set);
+	if (!error)
+		t->registry = shmq__slabs_registry(t->bus->slabs);
+	return error;
 }
 
 /* Settled when the bus began: a configuration that was taken since, or a start that
  * brought the bus back, may name another directory. */
-static int find_dir(struct tailer *t)
+static int find_dirs(struct tailer *t)
 {
 	const struct lay_registry *head;
 	void *mem;
@@ -464,20 +496,129 @@ static int find_dir(struct tailer *t)
 	if (error)
 		return error;
 	head = mem;
-	snprintf(t->dir, sizeof(t->dir), "%.*s", (int)sizeof(head->data_dir) - 1, head->data_dir);
+	error = *head->data_dir ? durable_find_dirs(head->data_dir, sizeof(head->data_dir),
+						    t->o->log_dirs, &t->dirs) :
+				  -ENOENT;
 	shmq__shmem_unmap(mem, LAY_REGISTRY_BYTES);
-	return *t->dir ? 0 : -ENOENT;
+	return error;
 }
 
 /* It reads what publishers wrote and writes the logs, and nothing else.  Not so the
  * other workers, which read of clients in /proc what landlock would deny them. */
 static void limit_writes(const struct tailer *t)
 {
-	const char *const directories[] = { t->dir, "/dev" };
-	int error = t->o->sandbox == SANDBOX_OFF ? 0 : sandbox_limit_writes(directories, 2);
+	const char *directory[DIRS_MAX + 1];
+	unsigned i;
+	int error;
 
+	for (i = 0; i < t->dirs.count; i++)
+		directory[i] = t->dirs.dir[i];
+	directory[i++] = "/dev";
+	error = t->o->sandbox == SANDBOX_OFF ? 0 : sandbox_limit_writes(directory, i);
 	if (error)
 		log_info("no limit on where this process writes (landlock: %s)", strerror(-error));
+}
+
+/* The device of a directory, or of what leads there; 0: not known. */
+static dev_t device_of(const char *path)
+{
+	char at[PATH_MAX];
+	struct stat st;
+	char *slash;
+
+	snprintf(at, sizeof(at), "%s", path);
+	while (stat(at, &st)) {
+		slash = strrchr(at, '/');
+		if (!slash || slash == at)
+			return 0;
+		*slash = 0;
+	}
+	return st.st_dev;
+}
+
+/* One for each device. */
+static int make_workers(struct tailer *t)
+{
+	unsigned i, n;
+
+	for (i = 0; i < t->dirs.count; i++) {
+		dev_t dev = device_of(t->dirs.dir[i]);
+		struct worker *w;
+		int error;
+
+		for (n = 0; n < t->workers && t->worker[n].dev != dev; n++)
+			;
+		w = &t->worker[n];
+		w->dir[w->dirs++] = t->dirs.dir[i];
+		if (n < t->workers)
+			continue;
+		w->t = t;
+		w->dev = dev;
+		w->is_to_look = 1;
+		LIST_INIT(&w->tails);
+		error = tail_io_create(&(struct tail_io_options){ 0 }, &w->io);
+		if (error)
+			return error;
+		t->workers++;
+	}
+	return 0;
+}
+
+static int start_keeping(struct worker *w)
+{
+	int error = tail_keep_create(w->dir, w->dirs, &w->keep);
+
+	return error ? error : shmq_waitset_create(w->t->bus, &w->set);
+}
+
+static void *run_thread(void *worker)
+{
+	run(worker);
+	return NULL;
+}
+
+/* The signals of the process are the first one's business. */
+static int start_threads(struct tailer *t)
+{
+	sigset_t all, before;
+	int error = 0;
+	unsigned i;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (i = 1; i < t->workers && !error; i++)
+		error = pthread_create(&t->worker[i].thread, NULL, run_thread, &t->worker[i]);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -error;
+}
+
+static int begin(struct tailer *t)
+{
+	unsigned i;
+	int error = make_workers(t);
+
+	if (sandbox_narrow(SANDBOX_TAILER))
+		log_info("no filter of the tailer's own: going on under that of the bus");
+	if (!error)
+		error = join_bus(t);
+	for (i = 0; i < t->workers && !error; i++)
+		error = start_keeping(&t->worker[i]);
+	return error ? error : start_threads(t);
+}
+
+static void end(struct tailer *t)
+{
+	unsigned i;
+
+	for (i = 1; i < t->workers; i++)
+		pthread_join(t->worker[i].thread, NULL);
+	for (i = 0; i < t->workers; i++) {
+		tail_keep_destroy(t->worker[i].keep);
+		shmq_waitset_destroy(t->worker[i].set);
+	}
+	shmq_bus_close(t->bus);
+	for (i = 0; i < t->workers; i++)
+		tail_io_destroy(t->worker[i].io);
 }
 
 int tailer_run(const struct options *o)
@@ -494,7 +635,6 @@ int tailer_run(const struct options *o)
 	signal(SIGPIPE, SIG_IGN);
 	t->o = o;
 	t->link_fd = o->fd;
-	LIST_INIT(&t->tails);
 	for (i = 0; i < LINK_SLABS_MAX; i++)
 		t->slab[i].fd = -1;
 	error = link_take(t->link_fd, &listen_fd, &lock_fd, t->slab, &start);
@@ -505,29 +645,20 @@ int tailer_run(const struct options *o)
 		log_error("starting: %s", strerror(-error));
 		return EXIT_FAILED;
 	}
-	error = find_dir(t);
+	error = find_dirs(t);
 	t->lock_fd = error ? error : lock_dir(t);
 	if (t->lock_fd < 0) {
-		log_error("locking the logs in %s: %s", t->dir, shmq_strerror(t->lock_fd));
+		log_error("locking the logs in %s: %s", t->dirs.dir[0], shmq_strerror(t->lock_fd));
 		return EXIT_FAILED;
 	}
 	limit_writes(t);
-	error = tail_io_create(&(struct tail_io_options){ 0 }, &t->io);
-	if (sandbox_narrow(SANDBOX_TAILER))
-		log_info("no filter of the tailer's own: going on under that of the bus");
-	if (!error)
-		error = tail_keep_create(t->dir, &t->keep);
-	if (!error)
-		error = join_bus(t);
+	error = begin(t);
 	if (error) {
 		log_error("joining the bus: %s",
 			  *shmq_bus_error(NULL) ? shmq_bus_error(NULL) : shmq_strerror(error));
 		return EXIT_FAILED;
 	}
-	run(t);
-	tail_keep_destroy(t->keep);
-	shmq_waitset_destroy(t->set);
-	shmq_bus_close(t->bus);
-	tail_io_destroy(t->io);
+	run(t->worker);
+	end(t);
 	return EXIT_OK;
 }

@@ -352,6 +352,10 @@ struct shmq_topic_options {
 	int64_t tombstone_ns;       /* see SHMQ_TOPIC_RETAIN_KEYS; default one day */
 	int compress;               /* level of zstd, 1 to 19, for segments that are
 				       complete; default 0: they are not compressed */
+	const char *log_dir;        /* below which the log is to be, one of those that
+				       shmqd was given (--log-dirs), so on another
+				       device, whose writes wait for no other's; NULL:
+				       where those are that do not say */
 };
 
 /* What a creation takes, before it happens. */

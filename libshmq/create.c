@@ -40,10 +40,15 @@ static int ask(struct shmq_bus *bus, enum proto_op op, const char *name,
 	o = asked; /* checked here, but what is left open is for the supervisor to fill */
 	if (!error)
 		error = shmq__layout_defaults(&o, why->text, sizeof(why->text));
+	if (!error && asked.log_dir && strlen(asked.log_dir) >= sizeof(req.log_dir))
+		error = shmq__fail(why, SHMQ_EOPTION, "log_dir: longer than %zu bytes",
+				   sizeof(req.log_dir) - 1);
 	if (error)
 		return error;
 	shmq__bus_prepare(bus, &req, op, name);
 	proto_put_options(&asked, &req.create);
+	if (asked.log_dir)
+		memcpy(req.log_dir, asked.log_dir, strlen(asked.log_dir));
 	error = shmq__bus_request(bus, &req, &reply, why);
 	if (!error && out)
 		from_wire(&reply, out);

@@ -28,6 +28,7 @@
 #define PROTO_MAGIC 0x53514d48u
 #define PROTO_VERSION 1u
 #define PROTO_FDS_MAX 16 /* descriptors in one message */
+#define PROTO_LOG_DIR_BYTES 256
 
 enum proto_op {
 	PROTO_HELLO = 1,
@@ -165,7 +166,10 @@ struct proto_request {
 			uint64_t bus_nonce; /* of the bus it was on, 0 if new */
 			char name[32];
 		} hello;
-		struct proto_options create; /* PLAN too */
+		struct { /* PLAN too */
+			struct proto_options create;
+			char log_dir[PROTO_LOG_DIR_BYTES]; /* "" as those that do not say */
+		};
 		struct {
 			uint32_t flags; /* SHMQ_FORCE */
 		} remove;               /* STOP too */

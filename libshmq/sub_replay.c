@@ -64,7 +64,7 @@ int shmq__sub_open_log(const struct shmq_sub *sub, struct shmq__why *why)
 
 	snprintf(path, sizeof(path), "%.*s/%.*s", (int)sizeof(r->data_dir) - 1, r->data_dir,
 		 SHMQ_NAME_MAX, sub->h.topic->rec->name);
-	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* it may lead to another disk */
 	if (dir >= 0)
 		return dir;
 	error = -errno;

@@ -157,7 +157,8 @@ static void list_log(struct ls *ls, const char *name, const char *path)
 
 static int is_visible(const struct dirent *e)
 {
-	return e->d_name[0] != '.' && (e->d_type == DT_DIR || e->d_type == DT_UNKNOWN);
+	return e->d_name[0] != '.' &&
+	       (e->d_type == DT_DIR || e->d_type == DT_LNK || e->d_type == DT_UNKNOWN);
 }
 
 /* The directories in a directory, sorted; a negative error. */

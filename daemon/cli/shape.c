@@ -31,6 +31,7 @@ static void check_log(const struct command *command, const struct shmq_topic_opt
 		const char *name;
 	} needs[] = { { shape->sync != 0, "sync" },
 		      { shape->sync_ns != 0, "sync-after" },
+		      { shape->log_dir != NULL, "log-dir" },
 		      { shape->segment_bytes != 0, "segment" },
 		      { shape->retain_bytes != 0, "retain" },
 		      { shape->retain_ns != 0, "retain-for" },

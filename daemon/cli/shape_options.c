@@ -102,6 +102,8 @@ const struct opt shape_options[] = {
 		  "never, every so often (default), after so much,\nat once" },
 	{ "sync-after", .kind = OPT_DURATION, AT(sync_ns), .arg = "TIME", .min = 1,
 	  .help = "how often: sync interval (1s), batch (5ms)" },
+	{ "log-dir", .kind = OPT_TEXT, AT(log_dir), .arg = "DIR",
+	  .help = "keep it there, one of those of shmqd --log-dirs,\nsay on another disk" },
 	{ "segment", .kind = OPT_SIZE, AT(segment_bytes), .arg = "SIZE", .min = 1 << 20,
 	  .max = UINT64_C(1) << 40, .help = "of the log's files, 1MiB to 1TiB (1GiB)" },
 	{ "retain", .kind = OPT_SIZE, AT(retain_bytes), .arg = "SIZE", .min = 1,

@@ -21,7 +21,7 @@ struct top_topic {
 	struct holder holder;  /* where it is worst */
 	uint64_t log_behind;   /* messages that are not in the log's files yet */
 	uint64_t log_unsynced; /* ... that are, and not yet on the disk */
-	uint64_t log_written;  /* messages in the files so far */
+	uint64_t log_written;  /* seqs before which all is in the files */
 	int log_error;
 	size_t first_peer, peers; /* of look.peers */
 };

@@ -33,7 +33,7 @@ static int add_log(void *arg, const struct shmq_partition_info *partition)
 
 	topic->log_behind += partition->head - partition->log_written;
 	topic->log_unsynced += partition->log_written - partition->log_synced;
-	topic->log_written += partition->log_written - partition->log_first;
+	topic->log_written += partition->log_written;
 	if (partition->log_error)
 		topic->log_error = partition->log_error;
 	return 0;

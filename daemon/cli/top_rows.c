@@ -230,7 +230,7 @@ static void add_logs(const struct top_look *before, const struct top_look *now,
 		if (then)
 			row->number[L_RATE] =
 				per_second(before, now,
-					   (double)t->log_written - (double)then->log_written);
+					   (double)(t->log_written - then->log_written));
 		if (stats->sent)
 			row->number[L_BYTES] = row->number[L_RATE] * (double)stats->sent_bytes /
 					       (double)stats->sent;

@@ -56,7 +56,7 @@ class TopicOptions(ctypes.Structure):
                 ("wait", c_int), ("pages", c_int), ("lock", c_int), ("node", c_int), ("flags", c_uint),
                 ("evict_ns", c_int64), ("block_timeout_ns", c_int64), ("log", c_int), ("sync", c_int),
                 ("sync_ns", c_int64), ("segment_bytes", c_uint64), ("retain_bytes", c_uint64),
-                ("retain_ns", c_int64), ("tombstone_ns", c_int64), ("compress", c_int)]
+                ("retain_ns", c_int64), ("tombstone_ns", c_int64), ("compress", c_int), ("log_dir", c_char_p)]
 
 
 class PubOptions(ctypes.Structure):

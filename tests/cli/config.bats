@@ -91,6 +91,29 @@ log: not set -> /tmp/x (when the bus is started next)' ]
 	[ -d "$DIR/data/$SHMQ_BUS" ]
 }
 
+@test "topics_are_kept_in_the_log_directories_that_the_file_says" {
+	mkdir one two
+	conf "data-dir = $DIR/data" "log-dirs = $DIR/one:$DIR/two" \
+		"defaults { log-dir = $DIR/one }" \
+		"topic \"t\" { log = block segment = 1M log-dir = $DIR/two }"
+	shmq ls >/dev/null
+	await '[ "$(shmq ls)" = t ]'
+	[ -d "two/$SHMQ_BUS/t/0" ]
+	shmq create u --log block --segment 1M -q
+	[ -d "one/$SHMQ_BUS/u/0" ]
+	shmq create v --log block --segment 1M --log-dir "$DIR/two" -q
+	[ -d "two/$SHMQ_BUS/v/0" ]
+	shmq create plain -q
+	run -2 shmq create w --log-dir "$DIR/two"
+	has "$output" "--log-dir needs --log"
+	run ! shmq create w --log block --log-dir "$DIR/three"
+	has "$output" "--log-dirs"
+	seq 10 | shmq pub v --confirm synced
+	[ "$(shmq sub v --from oldest --count 10 | tail -n 1)" = 10 ]
+	shmq stop
+	[ "$(shmq log ls --data-dir "$DIR/data" | grep -c "^$SHMQ_BUS/[tuv] ")" = 3 ]
+}
+
 @test "config_needs_to_be_told_what" {
 	run -2 shmq config
 	run -2 shmq config frobnicate

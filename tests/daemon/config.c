@@ -70,6 +70,12 @@ TEST(what_it_says_is_read)
 	CHECK_EQ(c->topic[0].options.flags, 0);
 	CHECK_STR(c->topic[1].name, "empty");
 	config_free(c);
+	c = good("log-dirs = /a:/b\ndefaults { log-dir = /a }\n"
+		 "topic \"t\" { log = block log-dir = /b }\n");
+	CHECK_STR(c->log_dirs, "/a:/b");
+	CHECK_STR(c->defaults.log_dir, "/a");
+	CHECK_STR(c->topic[0].options.log_dir, "/b");
+	config_free(c);
 	config_free(good(""));
 	config_free(good("# nothing but a comment\n"));
 }
