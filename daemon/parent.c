@@ -646,7 +646,6 @@ static int begin(struct parent *p)
 /* What this process was before it executed another build. */
 static int resume(struct parent *p)
 {
-	close_fd(&p->control.fd);
 	close_fd(&p->control.link_fd);
 	write_manifest(p);
 	renew_store(p); /* it may lack what came last */
@@ -656,18 +655,17 @@ static int resume(struct parent *p)
 
 /* Everything comes from the worker that started us; what it queued outlives
  * it.  The order matters: hold all there is to hold, then wait for the lock,
- * then tell. */
+ * then tell.  It says itself who it is: if it has died, whoever took in what it
+ * left is our parent, and may be anybody. */
 static int take_over(struct parent *p)
 {
-	pid_t worker = getppid();
 	struct link_msg start;
 	int error;
 
-	p->control.fd = shmq__proc_pidfd(worker);
 	p->control.link_fd = p->o->fd;
 	error = link_take(p->control.link_fd, &p->listen_fd, &p->lock_fd, p->slab, &start);
 	if (error) {
-		log_error("taking over from %d: %s", (int)worker, strerror(-error));
+		log_error("taking over the bus: %s", strerror(-error));
 		return EXIT_FAILED;
 	}
 	p->nonce = start.nonce;
@@ -680,8 +678,9 @@ static int take_over(struct parent *p)
 		return EXIT_FAILED;
 	}
 	p->control.spawned_ns = shmq__clock_monotonic_ns();
-	if (getppid() == worker && p->control.fd >= 0) {
-		p->control.pid = worker;
+	p->control.fd = shmq__proc_pidfd(start.pid);
+	if (getppid() == start.pid && p->control.fd >= 0) {
+		p->control.pid = start.pid;
 	} else {
 		close_fd(&p->control.fd);
 		close_fd(&p->control.link_fd);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 
 enum { DEPTH = 1024 };
 
@@ -194,6 +195,52 @@ TEST(a_parent_that_dies_while_its_worker_begins_is_never_told_to_be_another_proc
 		if (now && now != parent && !is_supervisor(now))
 			FAIL("%d is not the parent", (int)now);
 	} while (!now || now == parent || !has_epoch(&adopted));
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* Let the worker go on until what it starts executes its program, there to be
+ * stopped. */
+static pid_t stop_what_it_starts(pid_t worker)
+{
+	long options =
+		PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
+	int status, event, sig;
+	pid_t pid;
+
+	if (ptrace(PTRACE_SEIZE, worker, NULL, (void *)options))
+		SKIP("the worker cannot be traced: %s", strerror(errno));
+	CHECK_EQ(test_kill_wait(test_bus_pid("parent"), SIGKILL), 128 + SIGKILL);
+	for (;;) {
+		pid = waitpid(-1, &status, __WALL);
+		CHECK_GT(pid, 0);
+		CHECK(WIFSTOPPED(status));
+		event = status >> 16;
+		if (event == PTRACE_EVENT_EXEC && pid != worker)
+			return pid;
+		sig = event ? 0 : WSTOPSIG(status);
+		CHECK_OK(ptrace(PTRACE_CONT, pid, NULL, (void *)(uintptr_t)(unsigned)sig));
+	}
+}
+
+/* Then its parent is whoever takes in orphans: here it is this process. */
+TEST(a_new_parent_whose_worker_died_before_it_began_takes_nobody_else_for_it)
+{
+	shmq_bus *bus;
+	pid_t worker, parent;
+	uint64_t epoch;
+
+	CHECK_OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
+	test_bus_start();
+	bus = test_bus_open();
+	epoch = epoch_of(bus);
+	worker = test_bus_worker_pid(bus);
+	parent = stop_what_it_starts(worker);
+	CHECK_EQ(test_kill_wait(worker, SIGKILL), 128 + SIGKILL);
+	CHECK_OK(ptrace(PTRACE_DETACH, parent, NULL, NULL));
+	await_wish(has_epoch, bus, epoch + 1);
+	create(bus, "t", .depth = DEPTH);
+	CHECK_EQ(test_bus_parent_pid(bus), parent);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }

@@ -290,6 +290,11 @@ TEST(nothing_of_a_batch_is_written_before_one_that_interleaves_with_it_is_whole)
 
 /* ---- the supervisor's processes -------------------------------------------- */
 
+static int is_parent(void *arg)
+{
+	return test_bus_pid("parent") != 0;
+}
+
 TEST_WITHIN(control_worker_parent_and_tailer_die_in_turn_and_at_once_and_nothing_is_missing, 60)
 {
 	static const char *const role[] = { "control", "tailer", "parent" };
@@ -306,7 +311,10 @@ TEST_WITHIN(control_worker_parent_and_tailer_die_in_turn_and_at_once_and_nothing
 	live = open_sub(bus, "t");
 	child = test_spawn(publish_flow, &flow);
 	for (uint64_t n = 0; n < flow.to; n += 20000, kills++) {
-		/* All but the parent's, who has to be left to start the others. */
+		/* All but the parent's, who has to be left to start the others: so it
+		 * has to be there. */
+		test_bus_await_killed();
+		CHECK(test_wait_until(is_parent, NULL, 30000));
 		if (kills % 4 == 3) {
 			test_bus_kill("control");
 			test_bus_kill("tailer");
