@@ -39,6 +39,9 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 #define cas_acqrel(p, expected, v) \
 	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel, \
 						memory_order_acquire)
+#define cas_relaxed(p, expected, v) \
+	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_relaxed, \
+						memory_order_relaxed)
 
 #ifdef __SANITIZE_THREAD__
 /* TSan's runtime carries a read-modify-write out with a full barrier, so that

@@ -15,10 +15,10 @@ int shmq__bell_ring(struct lay_bell *bell)
 
 	if (a == load_relaxed(&bell->served))
 		return 0;
-	add_release(&bell->word, 1); /* W4 */
+	add_relaxed(&bell->word, 1); /* W4 */
 	PROBE1(wake, &bell->word);
 	shmq__futex_wake(&bell->word);
-	store_release(&bell->served, a);
+	store_relaxed(&bell->served, a);
 	return 1;
 }
 

@@ -14,9 +14,9 @@
  *   W2 light or full fence             S2 armed += 1     (release)
  *   W3 a = armed        (relaxed)      S3 membarrier (full fence in every
  *   W4 if a != served:                    registered process)
- *        word += 1      (release)      S4 look at P      (acquire)
+ *        word += 1      (relaxed)      S4 look at P      (acquire)
  *        FUTEX_WAKE                    S5 FUTEX_WAIT(word, e)
- *        served = a     (release)
+ *        served = a     (relaxed)
  *
  * Impossible: S4 misses P and W3 misses the arming (store buffering: W2
  * pairs with S3).  So if S4 saw nothing, a waker sees a != served and bumps
@@ -25,6 +25,9 @@
  * between, be taken as the expectation, and served would hide the arming
  * from everyone after.  served is stored after the wake: a waker that dies
  * in between leaves a != served, and the next one wakes again.
+ *
+ * W4 carries nothing: who finds word changed arms, by S3, before it believes that
+ * there is nothing; and what stands between word and served is the kernel.
  *
  * A killed or stalled waker between W1 and W4 leaves its sleepers to the
  * next waker or, at the latest, to recovery, which rings every bell of the

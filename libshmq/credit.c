@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Edges
- *   C1 limit (release) -> C2 full fence -> C3 roster epoch, cursors
+ *   C1 limit -> C2 full fence -> C3 roster epoch, cursors
  *      pairs with J1 to J3 of topic.c.
  *   A3 cursor (acquire) -> stores over what it has passed; pairs with R3
  *      of ring.h, and with L1 of the tailer: what is in the log's files may
@@ -128,7 +128,9 @@ static uint64_t lowest(struct shmq__credit *c, uint64_t next, uint64_t want)
 		if (g->absent)
 			continue;
 		pos = load_acquire(&g->entry->pos); /* A3 */
-		if (load_acquire(&g->entry->gen) != g->gen)
+		/* Relaxed: a new cursor of an old generation is that of nobody, and
+		 * an old one of a new generation is passed over. */
+		if (load_relaxed(&g->entry->gen) != g->gen)
 			continue;
 		gaters++;
 		if (seq_diff(pos, low) < 0)
@@ -150,10 +152,11 @@ static uint64_t lowest(struct shmq__credit *c, uint64_t next, uint64_t want)
 }
 
 /* What joiners go by.  0 says that there is none, so one more stands there for
- * it: whoever joins starts a seq later, or at the head. */
+ * it: whoever joins starts a seq later, or at the head.  Relaxed: C2 is behind it,
+ * and what is told after that is no more than what was told before. */
 static void tell(struct shmq__credit *c, uint64_t limit)
 {
-	store_release(&c->own->limit, limit ? limit : 1);
+	store_relaxed(&c->own->limit, limit ? limit : 1);
 }
 
 uint64_t shmq__credit_refresh(struct shmq__credit *c, uint64_t next, uint64_t want, int *error)
@@ -180,6 +183,7 @@ uint64_t shmq__credit_refresh(struct shmq__credit *c, uint64_t next, uint64_t wa
 	return second;
 }
 
+/* Relaxed: that is after whom to look, as far as is seen. */
 struct credit_gater *shmq__credit_holder(struct shmq__credit *c)
 {
 	struct credit_gater *holder = NULL;
@@ -188,9 +192,9 @@ struct credit_gater *shmq__credit_holder(struct shmq__credit *c)
 
 	for (i = 0; i < c->count; i++) {
 		struct credit_gater *g = &c->gater[i];
-		uint64_t pos = load_acquire(&g->entry->pos);
+		uint64_t pos = load_relaxed(&g->entry->pos);
 
-		if (g->absent || load_acquire(&g->entry->gen) != g->gen)
+		if (g->absent || load_relaxed(&g->entry->gen) != g->gen)
 			continue;
 		if (holder && seq_diff(pos, low) >= 0)
 			continue;
@@ -198,7 +202,7 @@ struct credit_gater *shmq__credit_holder(struct shmq__credit *c)
 		low = pos;
 	}
 	if (holder && shmq__topic_log_gates(&c->topic->geo) &&
-	    seq_diff(load_acquire(log_pos(c)), low) < 0)
+	    seq_diff(load_relaxed(log_pos(c)), low) < 0)
 		return NULL;
 	return holder;
 }

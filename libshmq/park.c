@@ -7,10 +7,14 @@
  *
  *   caller                                  relay
  *   P1 e = local word                       Q1 wait returns (bells or stop)
- *   P2 arm, look, hand out, state = WAITING Q2 state = IDLE    (release)
- *   P3 FUTEX_WAIT(local, e)                 Q3 local += 1, wake
- * Q3 after P1 makes P3 return at once; before P1, the bell's word had
+ *   P2 arm, look, hand out, state = WAITING Q2 state = IDLE
+ *   P3 FUTEX_WAIT(local, e)                 Q3 local += 1 (release), wake
+ * P1 acquires.  Q3 after P1 makes P3 return at once; before P1, the bell's word had
  * changed before P2 and the look, or P2's hand-out, finds it.
+ *
+ * All else is relaxed.  A relay that finds an expectation of an earlier arming comes
+ * back early, and whoever finds a word changed arms again.  `stop` brings nothing but
+ * the end, which is joined.
  */
 #include "park.h"
 #include "clock.h"
@@ -48,7 +52,7 @@ static const shmq_au32 *word_of(const struct shmq__park *p, unsigned i)
 
 static uint32_t load_word(const struct shmq__park *p, unsigned i)
 {
-	return load_acquire((shmq_au32 *)(uintptr_t)word_of(p, i));
+	return load_relaxed((shmq_au32 *)(uintptr_t)word_of(p, i));
 }
 
 int shmq__park_create(struct lay_bell *const *bell, unsigned n, const shmq_au32 *also,
@@ -84,7 +88,7 @@ static void relay_wait(struct relay *r)
 		/* Alone with one word we cannot watch `stop` as well: the
 		 * back-stop bounds how long the end takes, and stopping wakes
 		 * the bell. */
-		if (!load_acquire(&p->stop))
+		if (!load_relaxed(&p->stop))
 			shmq__futex_wait(word_of(p, r->first), load_relaxed(&p->expected[r->first]),
 					 shmq__clock_deadline(1000000000));
 		return;
@@ -103,13 +107,13 @@ static void *relay_main(void *arg)
 	struct relay *r = arg;
 	struct shmq__park *p = r->park;
 
-	while (!load_acquire(&p->stop)) {
-		if (load_acquire(&r->state) != RELAY_WAITING) {
+	while (!load_relaxed(&p->stop)) {
+		if (load_relaxed(&r->state) != RELAY_WAITING) {
 			shmq__futex_wait(&r->state, RELAY_IDLE, UINT64_MAX);
 			continue;
 		}
 		relay_wait(r);
-		store_release(&r->state, RELAY_IDLE); /* Q2 */
+		store_relaxed(&r->state, RELAY_IDLE); /* Q2 */
 		add_release(&p->word, 1);             /* Q3 */
 		shmq__futex_wake(&p->word);
 	}
@@ -154,14 +158,14 @@ void shmq__park_free(struct shmq__park *p)
 
 	if (!p)
 		return;
-	store_release(&p->stop, 1);
+	store_relaxed(&p->stop, 1);
 	shmq__futex_wake(&p->stop);
 	for (i = 0; i < p->relays; i++) {
 		struct relay *r = &p->relay[i];
 
 		if (!r->started)
 			continue;
-		store_release(&r->state, RELAY_STOP);
+		store_relaxed(&r->state, RELAY_STOP);
 		shmq__futex_wake(&r->state);
 		for (k = 0; k < r->n && r->n == 1; k++)
 			shmq__futex_wake((shmq_au32 *)(uintptr_t)word_of(p, r->first));
@@ -203,9 +207,9 @@ static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
 	for (i = 0; i < p->relays; i++) { /* P2 */
 		struct relay *r = &p->relay[i];
 
-		if (load_acquire(&r->state) == RELAY_WAITING)
+		if (load_relaxed(&r->state) == RELAY_WAITING)
 			continue;
-		store_release(&r->state, RELAY_WAITING);
+		store_relaxed(&r->state, RELAY_WAITING);
 		shmq__futex_wake(&r->state);
 	}
 	/* A bell may have rung on a relay that was idle when we armed. */

@@ -61,7 +61,9 @@ SHMQ_EXPORT int shmq_pub_wait_subscribers(shmq_pub *pub, unsigned count, int64_t
 	while (!error) {
 		uint32_t epoch = load_acquire(&rec->epoch);
 
-		if (load_acquire(&rec->subscribers) >= count)
+		/* Relaxed: who is counted has joined, and by C1 to C3 and J1 to J3
+		 * nobody who sends then writes over what it reads. */
+		if (load_relaxed(&rec->subscribers) >= count)
 			return 0;
 		if (shmq__topic_has_ended(pub->h.topic))
 			return SHMQ_EENDED;
@@ -110,7 +112,7 @@ static void open_lane(struct shmq_pub *pub, uint32_t p)
 	l->w.limit = pub->gates ? l->w.next : l->w.next + (UINT64_C(1) << 62);
 	l->w.room = l->w.next;
 	shmq__credit_init(&l->credit, pub->h.topic, p, l->entry);
-	store_release(&l->entry->pos, l->w.next); /* R6 */
+	store_relaxed(&l->entry->pos, l->w.next); /* R6: it has no claim yet */
 }
 
 static void close_pub(struct shmq__handle *h)

@@ -53,8 +53,9 @@ static int claim_batch(struct shmq_pub *pub, struct lane *l, size_t n)
 		error = pub_have_credit(pub, l, n);
 		if (error)
 			return error;
-		/* R6: recovery looks for the rest of a batch up to here. */
-		store_release(&l->entry->batch_end, l->w.next + n);
+		/* R6: recovery looks for the rest of a batch up to here; too far
+		 * does no harm. */
+		store_relaxed(&l->entry->batch_end, l->w.next + n);
 		fence_release();
 		ring_make_room(&l->w, n, pub->invalidates);
 		for (i = 0; i < n; i++)

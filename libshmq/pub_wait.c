@@ -244,7 +244,8 @@ int shmq__pub_wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq,
 		return SHMQ_ESTALLED;
 	say_waiting(l, seq + 1);
 	shmq__waiter_start(&w, SHMQ_WAIT_YIELD, 0, pub->block_ns);
-	while (!error && load_acquire(&slot->ctrl) == word) {
+	/* Relaxed: who finds it gone claims anew, which acquires (R4). */
+	while (!error && load_relaxed(&slot->ctrl) == word) {
 		error = lane_has_ended(l);
 		if (!error)
 			error = attend(pub, l, &held, old, word);

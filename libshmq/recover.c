@@ -2,13 +2,16 @@
  *
  * Edges
  *   V1 owner proved dead -> V2 word (acquire) -> V3 registry generation
- *      (acquire) -> V4 compare-and-swap of exactly that word to VOID
+ *      -> V4 compare-and-swap (release) of exactly that word to VOID
  *      A word read at V2 that still stands at V4 was written by the
  *      generation that V3 saw as current or by one before it; ids are
  *      handed out again only after the generation moved and after every
  *      claim of the old one was voided, so V4 never hits a new owner's.
  *   V5 the void list entry stands before V4 (ring.c).
  *   V6 the bells ring after V4: a void is a commit.
+ *
+ * What the dead stored is behind V1, whose edge is the kernel's: of it everything is
+ * loaded relaxed.
  */
 #include "recover.h"
 #include "probe.h"
@@ -21,7 +24,7 @@ static int is_current(const struct shmq__topic *t, unsigned client, uint64_t gen
 {
 	struct lay_client *c = shmq__slabs_client(t->slabs, client);
 
-	return c && load_acquire(&c->gen) == gen; /* V3 */
+	return c && load_relaxed(&c->gen) == gen; /* V3 */
 }
 
 int shmq__recover_slot(struct shmq__topic *t, uint32_t p, uint64_t seq, uint64_t seen, uint64_t gen)
@@ -51,7 +54,7 @@ static int is_unfinished(const struct shmq__ring *r, uint64_t seq, uint64_t w, u
 	memcpy(&batch, (const char *)s + r->geo.payload_off, sizeof(batch));
 	if (seq_diff(seq, batch.first_seq) <= 0 || seq - batch.first_seq >= r->geo.depth)
 		return 0;
-	first = load_acquire(&lay_slot_at(r->mem, &r->geo, batch.first_seq)->ctrl);
+	first = load_relaxed(&lay_slot_at(r->mem, &r->geo, batch.first_seq)->ctrl);
 	return first == LAY_CTRL(lay_lap(&r->geo, batch.first_seq), client, LAY_CLAIMED);
 }
 
@@ -105,7 +108,7 @@ int shmq__recover_sees_claim(const struct shmq__topic *t, const struct lay_membe
 	for (p = 0; p < t->geo.partitions; p++) {
 		struct lay_entry *e = shmq__topic_entry(t, m, p);
 
-		if (e && sees_claim(&t->ring[p], load_acquire(&e->pos), m->client))
+		if (e && sees_claim(&t->ring[p], load_relaxed(&e->pos), m->client))
 			return 1;
 	}
 	return 0;
@@ -122,14 +125,15 @@ unsigned shmq__recover_claims(struct shmq__topic *t, uint32_t p, unsigned client
 }
 
 /* 1 if the log and every gating subscriber have passed seq, or it is dead: that
- * publishers pass on proof, too. */
+ * publishers pass on proof, too.  Relaxed: who finds it so gives a slot up, and
+ * stores no payload. */
 static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
 {
 	struct shmq__roster_iter it = { 0 };
 	struct lay_member *m;
 
 	if (shmq__topic_log_gates(&t->geo) &&
-	    seq_diff(load_acquire(&t->ring[p].part->log_written), seq) <= 0)
+	    seq_diff(load_relaxed(&t->ring[p].part->log_written), seq) <= 0)
 		return 0;
 	while ((m = shmq__topic_next_member(t, &it))) {
 		struct lay_entry *e;
@@ -137,7 +141,7 @@ static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
 		if (load_relaxed(&m->state) != LAY_MEMBER_SUBSCRIBER)
 			continue;
 		e = shmq__topic_entry(t, m, p);
-		if (e && seq_diff(load_acquire(&e->pos), seq) <= 0 &&
+		if (e && seq_diff(load_relaxed(&e->pos), seq) <= 0 &&
 		    !shmq__topic_client_is_dead(t, m->client, m->client_gen))
 			return 0;
 	}
@@ -148,7 +152,8 @@ static int is_passed(const struct shmq__topic *t, uint32_t p, uint64_t seq)
  * be half written over, while their words still say what was there a lap
  * ago.  Nobody who gates will look there again, but a joiner from the oldest
  * would: give them up.  Where a gating reader still stands, the publisher
- * had no credit and wrote nothing. */
+ * had no credit and wrote nothing.  Relaxed: the supervisor alone recovers exclusive
+ * rings, and lets nobody join or succeed meanwhile. */
 static void give_up_torn(struct shmq__topic *t, uint32_t p, uint64_t from, uint64_t to,
 			 unsigned client, uint64_t gen)
 {
@@ -157,12 +162,12 @@ static void give_up_torn(struct shmq__topic *t, uint32_t p, uint64_t from, uint6
 
 	for (n = from; seq_diff(n, to) < 0; n++) {
 		struct lay_slot *s = lay_slot_at(r->mem, &r->geo, n);
-		uint64_t w = load_acquire(&s->ctrl);
+		uint64_t w = load_relaxed(&s->ctrl);
 
 		if (lay_lap_diff(LAY_CTRL_LAP(w), lay_lap(&r->geo, n)) >= 0 ||
 		    !is_passed(t, p, n - r->geo.depth) || !is_current(t, client, gen))
 			return;
-		cas_acqrel(&s->ctrl, &w, LAY_CTRL(lay_lap(&r->geo, n), client, LAY_AHEAD));
+		cas_relaxed(&s->ctrl, &w, LAY_CTRL(lay_lap(&r->geo, n), client, LAY_AHEAD));
 	}
 }
 
@@ -176,7 +181,7 @@ static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, const s
 	struct shmq__ring *r = &t->ring[p];
 	uint64_t head = shmq__topic_head(r), end = head, last = head + r->geo.depth / 4, n;
 	uint64_t batch_end =
-		e ? load_acquire(&((struct lay_entry *)(uintptr_t)e)->batch_end) : last;
+		e ? load_relaxed(&((struct lay_entry *)(uintptr_t)e)->batch_end) : last;
 	unsigned voided = 0;
 
 	/* No further than where its last batch ends, if it ever made one; a
@@ -186,13 +191,13 @@ static unsigned void_unfinished_batch(struct shmq__topic *t, uint32_t p, const s
 	else if (seq_diff(batch_end, last) < 0)
 		last = batch_end;
 	for (n = head; n != last; n++) {
-		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
+		uint64_t w = load_relaxed(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
 
 		if (LAY_CTRL_LAP(w) == lay_lap(&r->geo, n) && LAY_CTRL_STATE(w) != LAY_AHEAD)
 			end = n + 1;
 	}
 	for (n = end; n != head; n--) {
-		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl);
+		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl); /* V2 */
 
 		if (!is_current(t, client, gen))
 			return voided;
@@ -217,7 +222,7 @@ unsigned shmq__recover_publisher(struct shmq__topic *t, const struct lay_member 
 		if (t->geo.mode == SHMQ_EXCLUSIVE)
 			n = void_unfinished_batch(t, p, e, client, gen);
 		else
-			n = void_claims(t, p, e ? load_acquire(&e->pos) : t->ring[p].mem->base_seq,
+			n = void_claims(t, p, e ? load_relaxed(&e->pos) : t->ring[p].mem->base_seq,
 					client, gen);
 		PROBE4(recover, t->id, p, client, n);
 		voided += n;

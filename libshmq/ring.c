@@ -154,11 +154,12 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 	return RING_CLAIM_CORRUPT;
 }
 
+/* Relaxed: the release of what is entered or voided next comes after it. */
 static void forget(struct lay_ring *r, uint64_t end)
 {
 	uint64_t high = load_relaxed(&r->void_forgotten);
 
-	while (seq_diff(end, high) > 0 && !cas_acqrel(&r->void_forgotten, &high, end))
+	while (seq_diff(end, high) > 0 && !cas_relaxed(&r->void_forgotten, &high, end))
 		;
 }
 
@@ -178,10 +179,11 @@ static void remember_void(struct lay_ring *r, uint64_t seq)
 	store_release(entry, seq + 1);
 }
 
+/* Relaxed: an entry that it overlooks is entered twice, and readers ignore that. */
 static int is_remembered(const struct lay_ring *ring, uint64_t seq)
 {
 	struct lay_ring *r = (struct lay_ring *)(uintptr_t)ring;
-	uint64_t count = load_acquire(&r->void_count), i;
+	uint64_t count = load_relaxed(&r->void_count), i;
 
 	if (count > LAY_VOIDS)
 		count = LAY_VOIDS;
@@ -208,9 +210,10 @@ void shmq__ring_gone(struct ring_writer *w, uint64_t seq, uint64_t word)
 	shmq_au64 *ctrl = &lay_slot_at(w->mem, &w->geo, seq)->ctrl;
 	uint64_t gone = LAY_CTRL(LAY_CTRL_LAP(word), LAY_CTRL_OWNER(word), LAY_GONE), seen = word;
 
-	/* On a shared ring another may be taking the slot. */
+	/* On a shared ring another may be taking the slot.  Relaxed: what is replaced
+	 * was stored by this publisher, and R2 is behind it. */
 	if (w->geo.mode != SHMQ_EXCLUSIVE)
-		cas_acqrel(ctrl, &seen, gone);
+		cas_relaxed(ctrl, &seen, gone);
 	else if (load_relaxed(ctrl) == word)
 		store_relaxed(ctrl, gone);
 	fence_release(); /* R2 */
@@ -240,7 +243,8 @@ uint64_t shmq__ring_voids_between(const struct lay_ring *ring, uint64_t from, ui
 				  uint32_t *is_bound)
 {
 	struct lay_ring *r = (struct lay_ring *)(uintptr_t)ring;
-	uint64_t count = load_acquire(&r->void_count), found = 0, seen[LAY_VOIDS], i, k;
+	/* Relaxed: A1 of the slots that were lapped or passed brought their entries. */
+	uint64_t count = load_relaxed(&r->void_count), found = 0, seen[LAY_VOIDS], i, k;
 
 	if (count > LAY_VOIDS)
 		count = LAY_VOIDS;
@@ -256,7 +260,7 @@ uint64_t shmq__ring_voids_between(const struct lay_ring *ring, uint64_t from, ui
 		if (k == found)
 			seen[found++] = v;
 	}
-	if (seq_diff(load_acquire(&r->void_forgotten), from) > 0)
+	if (seq_diff(load_relaxed(&r->void_forgotten), from) > 0)
 		*is_bound = 1;
 	return found;
 }

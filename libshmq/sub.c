@@ -225,6 +225,7 @@ static int needs_log(const struct shmq_sub_options *o)
 	return o->from == SHMQ_FROM_TIME || o->cursor;
 }
 
+/* Relaxed, as whatever the supervisor stored before it answered. */
 static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
 {
 	struct rlane *l = &sub->lane[i];
@@ -236,7 +237,7 @@ static void open_lane(struct shmq_sub *sub, uint32_t i, uint32_t partition)
 	l->entry = &sub->h.entry[i];
 	l->r.mem = l->ring->mem;
 	l->r.geo = l->ring->geo;
-	l->r.next = l->start = load_acquire(&l->entry->pos);
+	l->r.next = l->start = load_relaxed(&l->entry->pos);
 	sub->bell[i] = &l->bells->data;
 }
 
@@ -297,10 +298,10 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 	is_late = sub->may_replay && shmq__topic_starts_in_log(from);
 	sub->is_to_join = is_late && gates;
 	sub_set_gating(sub, gates && !is_late);
-	sub->far = sub->look_further_at = load_acquire(&sub->h.entry[0].pos);
+	sub->far = sub->look_further_at = load_relaxed(&sub->h.entry[0].pos);
 	sub->pace.near_seq = sub->pace.look_at = sub->far;
 	sub->quick_looks = sub->wait == SHMQ_WAIT_SLEEP ? 0 : QUICK_LOOKS;
-	sub->saw_publisher = !!load_acquire(&h->topic->rec->publishers);
+	sub->saw_publisher = !!load_relaxed(&h->topic->rec->publishers);
 	for (i = 0; i < lanes; i++)
 		open_lane(sub, i, o->partition_plus1 ? (uint32_t)o->partition_plus1 - 1 : i);
 	error = of ? 0 : shmq__park_create(sub->bell, lanes, NULL, sub->fence, &sub->park);

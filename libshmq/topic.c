@@ -169,7 +169,8 @@ struct lay_member *shmq__topic_next_member(const struct shmq__topic *t,
 			if (load_acquire(&m->state) == LAY_MEMBER_FREE)
 				continue;
 			c = shmq__slabs_client(t->slabs, m->client);
-			if (c && load_acquire(&c->gen) == m->client_gen)
+			/* Relaxed: of who is gone nothing is read. */
+			if (c && load_relaxed(&c->gen) == m->client_gen)
 				return m;
 		}
 		it->chunk = follow(it, load_acquire(&chunk->next));
@@ -189,8 +190,10 @@ int shmq__topic_client_is_dead(const struct shmq__topic *t, unsigned client, uin
 	id.pid = (pid_t)load_relaxed(&c->pid);
 	id.start_time = load_relaxed(&c->start_time);
 	id.pidns = load_relaxed(&c->pidns);
-	state = load_acquire(&c->state);
-	return load_acquire(&c->gen) != gen || state == LAY_CLIENT_DEAD || shmq__proc_is_dead(&id);
+	/* Relaxed, all of it: who is dead neither reads nor writes any more, and
+	 * what it did is behind the proof, which is the kernel's. */
+	state = load_relaxed(&c->state);
+	return load_relaxed(&c->gen) != gen || state == LAY_CLIENT_DEAD || shmq__proc_is_dead(&id);
 }
 
 struct lay_entry *shmq__topic_entry(const struct shmq__topic *t, const struct lay_member *m,
@@ -205,7 +208,8 @@ struct lay_entry *shmq__topic_entry(const struct shmq__topic *t, const struct la
 		i = 0;
 	}
 	e = shmq__slabs_at(t->slabs, m->entry + i * sizeof(*e), sizeof(*e));
-	return e && load_acquire(&e->gen) == m->entry_gen ? e : NULL;
+	/* Relaxed: it was filled before the member was there (M1). */
+	return e && load_relaxed(&e->gen) == m->entry_gen ? e : NULL;
 }
 
 uint64_t shmq__topic_head(const struct shmq__ring *r)
@@ -289,7 +293,7 @@ void shmq__topic_remove_member(struct shmq__topic *t, struct lay_member *m)
 	shmq__topic_add_totals(t, m, sum);
 	store_relaxed(&t->rec->totals_word, word);
 	fence_release(); /* T1 */
-	store_release(&m->state, LAY_MEMBER_FREE);
+	store_relaxed(&m->state, LAY_MEMBER_FREE);
 	for (i = 0; i < LAY_TOTALS; i++)
 		store_relaxed(&t->rec->total[i], load_relaxed(&t->rec->total[i]) + sum[i]);
 	store_release(&t->rec->totals_word, word + 1); /* T2 */
@@ -311,7 +315,9 @@ static uint64_t highest_limit(struct shmq__topic *t, uint32_t p, uint64_t base)
 		if (load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER)
 			continue;
 		e = shmq__topic_entry(t, m, p);
-		limit = e ? load_acquire(&e->limit) : 0; /* before the head is read */
+		/* Relaxed: of a limit that J2 comes before, C3 comes after, and finds
+		 * the joiner; what C2 came after was there at J2. */
+		limit = e ? load_relaxed(&e->limit) : 0;
 		if (limit && seq_diff(limit, high) > 0)
 			high = limit;
 	}
@@ -355,7 +361,7 @@ void shmq__topic_join(struct shmq__topic *t, struct lay_member *m, unsigned from
 			continue;
 		start = start_of(t, p, from,
 				 from == SHMQ__FROM_ENTRY ? load_relaxed(&e->pos) : seq);
-		store_release(&e->pos, start);
+		store_relaxed(&e->pos, start); /* no payload was read yet */
 		if (!joined++ || seq_diff(start, lowest) < 0)
 			lowest = start;
 		bell_look(&t->ring[p].bells->credit, SHMQ__FENCE_FULL);
@@ -387,7 +393,7 @@ void shmq__topic_close_rings(struct shmq__topic *t, enum lay_ring_state state)
 
 void shmq__topic_end(struct shmq__topic *t)
 {
-	store_release(&t->rec->state, LAY_TOPIC_ENDED);
+	store_relaxed(&t->rec->state, LAY_TOPIC_ENDED); /* the announcement releases it */
 	shmq__topic_refuse(t, LAY_RING_ENDING);
 	shmq__topic_close_rings(t, LAY_RING_ENDED);
 	shmq__topic_announce(t->rec);

@@ -132,7 +132,6 @@ static const struct weave_scenario *scenario;
 static enum weave_memory memory;
 static enum { SEARCH_ALL, SEARCH_RANDOM } search;
 static uint64_t number;
-static struct weave_site *weakened, *weakened_too;
 static int telling;
 
 struct choice {
@@ -578,14 +577,9 @@ static void reach_site(struct weave_site *s)
 	s->same->reached += current >= 0;
 }
 
-static int is_weakened(const struct weave_site *s)
-{
-	return s->same == weakened || s->same == weakened_too;
-}
-
 static unsigned order_of(const struct weave_site *s)
 {
-	return is_weakened(s) ? WEAVE_RELAXED : s->order;
+	return s->same->weakened ? WEAVE_RELAXED : s->order;
 }
 
 /* ---- late loads ----------------------------------------------------- */
@@ -605,6 +599,11 @@ static void take_late(struct fiber *f, struct late_load *l)
 	k = fits[choose(n)];
 	if (l->to)
 		memcpy(l->to, (char *)&h->store[k].value + l->shift / 8, l->bytes);
+	/* What it loads from now on is not older. */
+	if (h->store[k].at > f->view[l->word])
+		f->view[l->word] = h->store[k].at;
+	if (f->view[l->word] > f->acquired[l->word])
+		f->acquired[l->word] = f->view[l->word];
 	if (h->store[k].view)
 		join(f->acquired, h->store[k].view);
 	weave_tell("late load of %s: %#llx", name_of(word_of[l->word]),
@@ -848,7 +847,7 @@ uint64_t weave_load(struct weave_site *site, const void *p, size_t bytes)
 	f = enter();
 	point(OP_MEMORY, s, 0);
 	settle_late_of(f, s);
-	if ((site->same->late || is_weakened(site)) && memory == WEAVE_WEAK && guess_count[s] &&
+	if ((site->same->late || site->same->weakened) && memory == WEAVE_WEAK && guess_count[s] &&
 	    search == SEARCH_RANDOM && next_random() % 3 == 0) {
 		struct late_load *l = add_late(f, s, f->view[s]);
 
@@ -1668,6 +1667,20 @@ void weave_late(const char *site)
 	find_site(site)->late = 1;
 }
 
+/* Those of "SITE+SITE" from now on, and no others; NULL none. */
+static void weaken(const char *sites)
+{
+	struct weave_site *const *a;
+	char *copy, *rest, *name;
+
+	for (a = __start_weave_sites; is_site(a); a++)
+		(*a)->weakened = 0;
+	rest = copy = strdup(sites ? sites : "");
+	while ((name = strsep(&rest, "+")) && *name)
+		find_site(name)->weakened = 1;
+	free(copy);
+}
+
 /* A site of the library that orders anything. */
 static int is_edge(const struct weave_site *s)
 {
@@ -1713,10 +1726,9 @@ static void reach(uint64_t *reached)
 	}
 }
 
-/* 1 if some schedule of those scenarios fails with that site weakened, and the other
- * if there is one; and none up to there as they are. */
-static int is_needed(uint64_t reached, struct weave_site *site, struct weave_site *other,
-		     uint64_t count)
+/* 1 if some schedule of those scenarios fails with these sites weakened; and none
+ * up to there as they are. */
+static int is_needed(uint64_t reached, const char *sites, uint64_t count)
 {
 	const struct weave_scenario *s;
 	uint64_t some, left;
@@ -1728,15 +1740,13 @@ static int is_needed(uint64_t reached, struct weave_site *site, struct weave_sit
 
 			if (!(left & 1))
 				continue;
-			weakened = site;
-			weakened_too = other;
+			weaken(sites);
 			r = look(s, WEAVE_WEAK, SEARCH_RANDOM, some);
-			weakened = weakened_too = NULL;
+			weaken(NULL);
 			if (!r.failed)
 				continue;
-			NOTE("%s%s%s: %s fails at %llu: %s", site->name, other ? " and " : "",
-			     other ? other->name : "", s->name, (unsigned long long)r.executions,
-			     failure);
+			NOTE("%s fails at %llu: %s, with %s", s->name,
+			     (unsigned long long)r.executions, failure, sites);
 			strong = look(s, WEAVE_WEAK, SEARCH_RANDOM, r.executions + 1);
 			if (strong.failed)
 				report(&strong);
@@ -1767,19 +1777,22 @@ static int is_as_said(struct weave_site *site, const struct weave_spared *sp, ui
 		NOTE("%s: is reached by %s", site->name, reached ? "a scenario" : "no scenario");
 		so = 0;
 	}
-	if (!sp && !is_needed(reached, site, NULL, count)) {
+	if (!sp && !is_needed(reached, site->name, count)) {
 		NOTE("%s: weakened, no schedule fails", site->name);
 		so = 0;
 	}
-	if (sp && is_needed(reached, site, NULL, count_of_spared(count))) {
+	if (sp && is_needed(reached, site->name, count_of_spared(count))) {
 		NOTE("%s: is needed, though it is said: %s", site->name, sp->why);
 		so = 0;
 	}
-	if (sp && sp->together_with &&
-	    !is_needed(scenario_bit(sp->in), site, find_site(sp->together_with), count)) {
-		NOTE("%s: weakened together with %s, no schedule fails", site->name,
-		     sp->together_with);
-		so = 0;
+	if (sp && sp->together_with) {
+		char both[256];
+
+		snprintf(both, sizeof(both), "%s+%s", site->name, sp->together_with);
+		if (!is_needed(scenario_bit(sp->in), both, count)) {
+			NOTE("%s: weakened, no schedule fails", both);
+			so = 0;
+		}
 	}
 	return so;
 }
@@ -1827,10 +1840,7 @@ static void replay(char *what)
 		s = s->next;
 	if (!s)
 		FAIL("there is no scenario %s", name);
-	if (what)
-		weakened = find_site(strsep(&what, "+"));
-	if (what)
-		weakened_too = find_site(what);
+	weaken(what);
 	r = look(s, strcmp(mem, memory_name[WEAVE_SC]) ? WEAVE_WEAK : WEAVE_SC,
 		 strcmp(how, search_name[SEARCH_ALL]) ? SEARCH_RANDOM : SEARCH_ALL,
 		 strtoull(n, NULL, 0));
@@ -1843,6 +1853,14 @@ static void replay(char *what)
 	exit(EXIT_SUCCESS);
 }
 
+/* Which scenario fails, in so many schedules of each; or does that one? */
+static void weaken_and_look(const char *sites, const char *count, const char *name)
+{
+	if (!is_needed(name ? scenario_bit(name) : UINT64_MAX, sites, strtoull(count, NULL, 0)))
+		NOTE("none fails, with %s", sites);
+	exit(EXIT_SUCCESS);
+}
+
 /* Before main(), which is that of tap.c. */
 int __real_main(int argc, char **argv);
 int __wrap_main(int argc, char **argv);
@@ -1852,5 +1870,7 @@ int __wrap_main(int argc, char **argv)
 	name_sites();
 	if (argc == 3 && !strcmp(argv[1], "--replay"))
 		replay(argv[2]);
+	if (argc >= 4 && !strcmp(argv[1], "--weaken"))
+		weaken_and_look(argv[2], argv[3], argv[4]);
 	return __real_main(argc, argv);
 }

@@ -45,6 +45,10 @@
  *
  * as the failure says, SITE being one that is weakened; what each fiber
  * did is then told step by step.  MEMORY is sc or weak, SEARCH all or random.
+ * Which scenario fails with some sites weakened, if any does in COUNT random
+ * schedules of each, is told by
+ *
+ *     build/tests/weave/weave --weaken SITE[+SITE] COUNT [SCENARIO]
  */
 #ifndef WEAVE_H
 #define WEAVE_H
@@ -74,6 +78,7 @@ struct weave_site {
 	enum weave_kind kind;
 	enum weave_order order;
 	int late;                /* a load that may be late */
+	int weakened;            /* for this search */
 	uint64_t reached;        /* by fibers, how often */
 	struct weave_site *same; /* one of those that stand on this line */
 	char name[96];           /* file:function:name in atomics.h, #n if there are several */
@@ -127,6 +132,8 @@ void *weave_copy(void *to, const void *from, size_t bytes);
 #define add_acqrel(p, v) WEAVE_ADD_(p, v, WEAVE_ACQREL)
 #define cas_acqrel(p, expected, v) \
 	weave_cas(WEAVE_SITE(WEAVE_CAS, WEAVE_ACQREL), (p), (expected), (v), sizeof(*(p)))
+#define cas_relaxed(p, expected, v) \
+	weave_cas(WEAVE_SITE(WEAVE_CAS, WEAVE_RELAXED), (p), (expected), (v), sizeof(*(p)))
 #define fence_release() weave_fence(WEAVE_SITE(WEAVE_FENCE, WEAVE_RELEASE))
 #define fence_acquire() weave_fence(WEAVE_SITE(WEAVE_FENCE, WEAVE_ACQUIRE))
 #define fence_full() weave_fence(WEAVE_SITE(WEAVE_FENCE, WEAVE_SEQCST))
