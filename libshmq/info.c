@@ -74,22 +74,10 @@ static void look_at_members(const struct shmq__topic *t, struct shmq_topic_info 
 static void sum_up(const struct shmq__topic *t, struct shmq_topic_stats *out)
 {
 	uint64_t sum[LAY_TOTALS];
-	struct lay_member *m;
-	unsigned i, tries;
-	uint32_t word;
+	unsigned tries;
 
-	for (tries = 0; tries < TOTALS_TRIES; tries++) {
-		struct shmq__roster_iter it = { 0 };
-
-		word = load_acquire(&t->rec->totals_word); /* T2 */
-		for (i = 0; i < LAY_TOTALS; i++)
-			sum[i] = load_relaxed(&t->rec->total[i]);
-		while ((m = shmq__topic_next_member(t, &it)))
-			shmq__topic_add_totals(t, m, sum);
-		fence_acquire(); /* T1 */
-		if (!(word & 1) && load_relaxed(&t->rec->totals_word) == word)
-			break;
-	}
+	for (tries = 0; tries < TOTALS_TRIES && !shmq__topic_sum(t, sum); tries++)
+		;
 	*out = (struct shmq_topic_stats){
 		.sent = sum[LAY_TOTAL_SENT],
 		.sent_bytes = sum[LAY_TOTAL_SENT_BYTES],

@@ -15,7 +15,7 @@
  *   T1 totals_word odd -> fence (release) -> FREE, totals -> T2 totals_word
  *      even (release); readers load it (acquire), walk and sum, fence, and
  *      load it again: a sum in which a member that leaves is missing, or there
- *      twice, is made once more (info.c).
+ *      twice, is made once more.
  *
  *   The end of a ring: ENDED stands for MOVED too, ENDING for MOVING.
  *
@@ -279,6 +279,21 @@ void shmq__topic_add_totals(const struct shmq__topic *t, const struct lay_member
 		evicted |= !!(load_relaxed(&e->flags) & LAY_ENTRY_EVICTED);
 	}
 	sum[LAY_TOTAL_EVICTIONS] += evicted;
+}
+
+int shmq__topic_sum(const struct shmq__topic *t, uint64_t sum[LAY_TOTALS])
+{
+	struct shmq__roster_iter it = { 0 };
+	uint32_t word = load_acquire(&t->rec->totals_word); /* T2 */
+	struct lay_member *m;
+	unsigned i;
+
+	for (i = 0; i < LAY_TOTALS; i++)
+		sum[i] = load_relaxed(&t->rec->total[i]);
+	while ((m = shmq__topic_next_member(t, &it)))
+		shmq__topic_add_totals(t, m, sum);
+	fence_acquire(); /* T1 */
+	return !(word & 1) && load_relaxed(&t->rec->totals_word) == word;
 }
 
 /* A supervisor that died at an odd word is succeeded by one that goes on to the

@@ -78,6 +78,10 @@ int shmq__topic_is_own_reader(const struct shmq__topic *topic, const struct lay_
 void shmq__topic_add_totals(const struct shmq__topic *topic, const struct lay_member *member,
 			    uint64_t sum[LAY_TOTALS]);
 
+/* What the living did, and before them who has left: into sum[].  1 if it is that of
+ * one moment; 0 if somebody left meanwhile. */
+int shmq__topic_sum(const struct shmq__topic *topic, uint64_t sum[LAY_TOTALS]);
+
 /* 1 if publishers of this topic wait for subscribers. */
 static inline int shmq__topic_gates(const struct lay_geometry *geo)
 {

@@ -82,6 +82,34 @@ static void set_up_blocked(void)
 }
 SCENARIO(two_blocked, set_up_blocked, NULL);
 
+/* The publisher counts, and a thread of its process wakes by the count (serve.c). */
+static void wake_deferred(void *arg)
+{
+	struct lay_entry *e = pub[0]->lane[0].entry;
+	uint64_t woken_for = 0, sent;
+
+	while (woken_for < messages) {
+		sent = load_acquire(&e->count);
+		if (sent == woken_for) {
+			weave_idle();
+			continue;
+		}
+		woken_for = sent;
+		bell_look(&world->bells->data, SHMQ__FENCE_FULL);
+	}
+}
+
+static void set_up_deferred(void)
+{
+	static struct lay_bell none;
+
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3, .fence = SHMQ__FENCE_FULL }, 1,
+	       1, 1);
+	weave_spawn("library", wake_deferred, NULL);
+	pub[0]->lane[0].bell = &none;
+}
+SCENARIO(wake_deferred_full_fence, set_up_deferred, NULL);
+
 /* ---- the bell alone ------------------------------------------------- */
 
 struct alone {
@@ -212,4 +240,6 @@ TEST_WITHIN(both_sides_sleep_and_wake, WEAVE_LIMIT_S)
 	weave_random(&both_bells, WEAVE_WEAK, 5000);
 	weave_random(&both_bells_full_fence, WEAVE_SC, 2500);
 	weave_random(&both_bells_full_fence, WEAVE_WEAK, 5000);
+	weave_random(&wake_deferred_full_fence, WEAVE_SC, 1000);
+	weave_random(&wake_deferred_full_fence, WEAVE_WEAK, 2500);
 }

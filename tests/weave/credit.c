@@ -108,6 +108,172 @@ static void set_up_replace(void)
 }
 SCENARIO(replace_member, set_up_replace, NULL);
 
+/* ---- the log's tailer gates too ------------------------------------- */
+
+static shmq_au64 *log_written;
+
+static void write_log(void *arg)
+{
+	struct ring_reader at = { .mem = world->ring, .geo = world->geo, .next = 3 };
+	uint64_t words[WORLD_WORDS], word;
+	unsigned n;
+
+	for (n = 0; n < messages; n++, at.next++) {
+		while (ring_look(&at, &word) != RING_MESSAGE)
+			weave_idle();
+		weave_read_late(words, lay_slot_at(at.mem, &at.geo, at.next) + 1, sizeof(words));
+		store_release(log_written, at.next + 1); /* L1 */
+		bell_look(&world->bells->credit, SHMQ__FENCE_LIGHT);
+		weave_settle();
+		WANT_EQ(words[0], world_value(0, n));
+		WANT_EQ(words[WORLD_WORDS - 1], world_value(0, n));
+	}
+}
+
+static void set_up_log(void)
+{
+	struct shmq__ring *ring;
+
+	world_new(&(struct world_options){ .depth = 1, .base_seq = 3, .mode = SHMQ_SHARED });
+	messages = 3;
+	ring = &world->topic->ring[0];
+	world->topic->geo.log = ring->geo.log = SHMQ_LOG_BLOCK;
+	ring->part = weave_alloc(sizeof(*ring->part));
+	log_written = &ring->part->log_written;
+	store_relaxed(log_written, 3);
+	weave_spawn("publisher", publish, (void *)(uintptr_t)0);
+	weave_spawn("tailer", write_log, NULL);
+	pub[0] = world_pub(0);
+}
+SCENARIO(log_gates, set_up_log, NULL);
+
+/* ---- rosters that change while they are walked ---------------------- */
+
+enum { OLD_TOKEN = 99, NEW_TOKEN, OLD_GEN = 40, NEW_GEN, OLD_CLIENT = 4, NEW_CLIENT };
+
+static struct lay_roster *more;
+
+static void fill(struct lay_member *m, unsigned client, uint64_t token, unsigned entry,
+		 uint64_t gen)
+{
+	struct lay_entry *e = &world->entry[entry];
+
+	store_relaxed(&e->pos, world->ring->base_seq);
+	store_release(&e->gen, gen);
+	m->client = (uint16_t)client;
+	m->client_gen = 1;
+	m->token = token;
+	m->entry = world_ref(e);
+	m->entry_gen = gen;
+	m->partition = -1;
+}
+
+/* A chunk that was another topic's is emptied, and somebody comes into it. */
+static void add_chunk(void *arg)
+{
+	struct lay_member *m = &more->member[0];
+
+	*m = (struct lay_member){ 0 };
+	store_release(&world->roster->next, world_ref(more));
+	fill(m, NEW_CLIENT, NEW_TOKEN, 2, NEW_GEN);
+	shmq__topic_publish_member(world->topic, m, LAY_MEMBER_SUBSCRIBER);
+}
+
+/* Whom a walk comes by is there, and whole. */
+static void walk(void *arg)
+{
+	struct shmq__roster_iter it;
+	struct lay_member *m;
+	unsigned n;
+
+	for (n = 0; n < 2; n++) {
+		it = (struct shmq__roster_iter){ 0 };
+		while ((m = shmq__topic_next_member(world->topic, &it))) {
+			WANT_EQ(m->token, NEW_TOKEN);
+			WANT_EQ(m->client, NEW_CLIENT);
+			WANT_EQ(m->entry_gen, NEW_GEN);
+		}
+	}
+}
+
+static void set_up_chunk(void)
+{
+	world_new(&(struct world_options){ .depth = 2, .base_seq = 3 });
+	more = weave_alloc(sizeof(*more));
+	weave_name(more, "chunk");
+	fill(&more->member[0], OLD_CLIENT, OLD_TOKEN, 1, OLD_GEN);
+	store_relaxed(&more->member[0].state, LAY_MEMBER_SUBSCRIBER);
+	weave_spawn("supervisor", add_chunk, NULL);
+	weave_spawn("walker", walk, NULL);
+}
+SCENARIO(chunk_used_again, set_up_chunk, NULL);
+
+/* A subscriber that died is taken out and another comes in its place. */
+static void replace_dead(void *arg)
+{
+	struct lay_member *m = &more->member[0];
+
+	shmq__topic_remove_member(world->topic, m);
+	fill(m, NEW_CLIENT, NEW_TOKEN, 2, NEW_GEN);
+	shmq__topic_publish_member(world->topic, m, LAY_MEMBER_SUBSCRIBER);
+}
+
+/* Nobody takes the one for the other, and a cursor for that of the dead. */
+static void drop_dead(void *arg)
+{
+	struct shmq__credit *c = &pub[0]->lane[0].credit;
+	unsigned n, i;
+
+	for (n = 0; n < 2; n++) {
+		shmq__credit_gaters(c);
+		shmq__credit_drop_dead(c);
+		for (i = 0; i < c->count; i++)
+			WANT(!c->gater[i].absent || c->gater[i].gen == OLD_GEN);
+	}
+}
+
+static void set_up_dead(void)
+{
+	world_new(&(struct world_options){ .depth = 2, .base_seq = 3 });
+	more = world->roster;
+	fill(&more->member[0], OLD_CLIENT, OLD_TOKEN, 1, OLD_GEN);
+	store_relaxed(&more->member[0].state, LAY_MEMBER_SUBSCRIBER);
+	store_relaxed(&world->client[OLD_CLIENT].state, LAY_CLIENT_DEAD);
+	world->members = 1;
+	weave_spawn("publisher", drop_dead, NULL);
+	weave_spawn("supervisor", replace_dead, NULL);
+	pub[0] = world_pub(0);
+}
+SCENARIO(dead_reader_replaced, set_up_dead, NULL);
+
+/* What who leaves has done is counted once. */
+enum { SENT = 3, SENT_BEFORE = 5 };
+
+static void leave_counted(void *arg)
+{
+	shmq__topic_remove_member(world->topic, &world->roster->member[0]);
+}
+
+static void sum_up(void *arg)
+{
+	uint64_t sum[LAY_TOTALS];
+
+	if (shmq__topic_sum(world->topic, sum))
+		WANT_EQ(sum[LAY_TOTAL_SENT], SENT + SENT_BEFORE);
+}
+
+static void set_up_totals(void)
+{
+	world_new(&(struct world_options){ .depth = 2, .base_seq = 3 });
+	fill(&world->roster->member[0], OLD_CLIENT, OLD_TOKEN, 1, OLD_GEN);
+	store_relaxed(&world->roster->member[0].state, LAY_MEMBER_PUBLISHER);
+	store_relaxed(&world->entry[1].count, SENT);
+	store_relaxed(&world->rec->total[LAY_TOTAL_SENT], SENT_BEFORE);
+	weave_spawn("supervisor", leave_counted, NULL);
+	weave_spawn("who sums up", sum_up, NULL);
+}
+SCENARIO(totals_summed_up, set_up_totals, NULL);
+
 TEST_WITHIN(nobody_writes_over_what_a_joiner_reads, WEAVE_LIMIT_S)
 {
 	weave_random(&join_one, WEAVE_SC, 1500);
@@ -124,4 +290,20 @@ TEST_WITHIN(publishers_go_on_when_whom_they_wait_for_leaves, WEAVE_LIMIT_S)
 	weave_random(&leave_waited_for, WEAVE_WEAK, 2500);
 	weave_random(&replace_member, WEAVE_SC, 1500);
 	weave_random(&replace_member, WEAVE_WEAK, 2500);
+}
+
+TEST_WITHIN(nobody_writes_over_what_is_not_in_the_log, WEAVE_LIMIT_S)
+{
+	weave_random(&log_gates, WEAVE_SC, 1500);
+	weave_random(&log_gates, WEAVE_WEAK, 2500);
+}
+
+TEST_WITHIN(whom_a_walk_comes_by_is_there_and_whole, WEAVE_LIMIT_S)
+{
+	weave_random(&chunk_used_again, WEAVE_SC, 1500);
+	weave_random(&chunk_used_again, WEAVE_WEAK, 2500);
+	weave_random(&dead_reader_replaced, WEAVE_SC, 1500);
+	weave_random(&dead_reader_replaced, WEAVE_WEAK, 2500);
+	weave_random(&totals_summed_up, WEAVE_SC, 1500);
+	weave_random(&totals_summed_up, WEAVE_WEAK, 2500);
 }

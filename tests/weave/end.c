@@ -115,6 +115,52 @@ static void set_up_end(void (*end)(void *arg), void (*read)(void *arg), unsigned
 	expect(2, flags);
 }
 
+/* As the tailer goes by it. */
+static void receive_till_left(void *arg)
+{
+	struct world_reader r = reader;
+	int is_left = 0, rc;
+
+	for (;;) {
+		rc = world_receive(&r, SHMQ_NOWAIT);
+		WANT(!rc || rc == SHMQ_EEMPTY);
+		if (rc && is_left)
+			break;
+		is_left = rc && !shmq__sub_publishers(r.sub);
+		if (rc && !is_left)
+			weave_idle();
+	}
+	WANT_EQ(r.got, messages);
+}
+
+static int has_publisher(void)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+
+	while ((m = shmq__topic_next_member(world->topic, &it)))
+		if (load_acquire(&m->state) == LAY_MEMBER_PUBLISHER)
+			return 1;
+	return 0;
+}
+
+/* As requesters do: who is told that members changed finds who has left gone, and
+ * all that it sent. */
+static void receive_till_told(void *arg)
+{
+	struct world_reader r = reader;
+	int rc;
+
+	r.sub->tells_members = 1;
+	do {
+		rc = world_receive(&r, -1);
+		WANT(!rc || rc == SHMQ__SUB_MEMBERS);
+	} while (!rc || has_publisher());
+	while (!world_receive(&r, SHMQ_NOWAIT))
+		;
+	WANT_EQ(r.got, messages);
+}
+
 static void set_up_ended(void)
 {
 	set_up_end(end_topic, receive_to_end, 0);
@@ -132,6 +178,18 @@ static void set_up_closed(void)
 	set_up_end(close_last, receive_to_end, SHMQ_SUB_END_WITH_PUBLISHERS);
 }
 SCENARIO(publishers_closed, set_up_closed, NULL);
+
+static void set_up_left(void)
+{
+	set_up_end(close_last, receive_till_left, 0);
+}
+SCENARIO(publishers_left, set_up_left, NULL);
+
+static void set_up_told(void)
+{
+	set_up_end(close_last, receive_till_told, 0);
+}
+SCENARIO(members_told, set_up_told, NULL);
 
 static void set_up_closed_polled(void)
 {
@@ -257,6 +315,22 @@ static void wait_in_vain(void *arg)
 	WANT_EQ(shmq_pub_wait_subscribers(pub[0], 1, -1), SHMQ_EENDED);
 }
 
+/* The record is another topic's at once. */
+static void end_and_use_again(void *arg)
+{
+	shmq__topic_end(world->topic);
+	store_release(&world->rec->state, LAY_TOPIC_FREE);
+	world->rec->id = 2;
+	store_release(&world->rec->state, LAY_TOPIC_LIVE);
+}
+
+static void set_up_in_vain_again(void)
+{
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3 }, wait_in_vain, 0);
+	weave_spawn("supervisor", end_and_use_again, NULL);
+}
+SCENARIO(waited_in_vain_in_a_used_record, set_up_in_vain_again, NULL);
+
 static void set_up_in_vain(void)
 {
 	set_up(&(struct world_options){ .depth = 2, .base_seq = 3 }, wait_in_vain, 0);
@@ -297,6 +371,7 @@ TEST_WITHIN(whoever_waits_for_a_subscriber_is_told_of_it_or_of_the_end, WEAVE_LI
 	weave_random(&subscriber_waited_for, WEAVE_WEAK, 2500);
 	weave_all(&waited_in_vain, WEAVE_SC, 10000);
 	weave_random(&waited_in_vain, WEAVE_WEAK, 2500);
+	weave_random(&waited_in_vain_in_a_used_record, WEAVE_WEAK, 2500);
 }
 
 TEST_WITHIN(what_was_sent_before_the_end_comes_before_it, WEAVE_LIMIT_S)
@@ -309,6 +384,10 @@ TEST_WITHIN(what_was_sent_before_the_end_comes_before_it, WEAVE_LIMIT_S)
 	weave_random(&publishers_closed, WEAVE_WEAK, 2500);
 	weave_random(&publishers_closed_polled, WEAVE_SC, 1000);
 	weave_random(&publishers_closed_polled, WEAVE_WEAK, 2500);
+	weave_random(&publishers_left, WEAVE_SC, 1000);
+	weave_random(&publishers_left, WEAVE_WEAK, 2500);
+	weave_random(&members_told, WEAVE_SC, 1000);
+	weave_random(&members_told, WEAVE_WEAK, 2500);
 }
 
 TEST_WITHIN(what_is_sent_while_the_topic_ends_is_refused_or_comes_before_it, WEAVE_LIMIT_S)

@@ -20,7 +20,7 @@ static struct bus_guard guard = { .alive = 1 };
 
 /* ---- what a bus does ------------------------------------------------ */
 
-static lay_ref ref_of(const void *p)
+lay_ref world_ref(const void *p)
 {
 	return LAY_REF(1, (uint64_t)((const char *)p - slabs.base));
 }
@@ -152,7 +152,7 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 	m->client = (uint16_t)bus->client;
 	m->client_gen = load_relaxed(&world->client[bus->client].gen);
 	m->token = i + 1;
-	m->entry = ref_of(e);
+	m->entry = world_ref(e);
 	m->entry_gen = i + 1;
 	m->partition = -1;
 	store_release(&e->gen, m->entry_gen);
@@ -475,7 +475,7 @@ void world_new(const struct world_options *o)
 	world->arena = weave_alloc(WORLD_MEMBERS * sizeof(*world->arena));
 	world->arena_mem = weave_alloc(WORLD_MEMBERS * world->o.arena_bytes);
 	shmq__layout_init_ring(world->ring, LAY_VERSION, g, 1, 0, world->o.base_seq);
-	world->rec->roster = ref_of(world->roster);
+	world->rec->roster = world_ref(world->roster);
 	world->rec->id = 1;
 	world->rec->block_timeout_ns = world->rec->evict_ns = -1;
 	store_relaxed(&world->rec->state, LAY_TOPIC_LIVE);
@@ -491,7 +491,7 @@ void world_new(const struct world_options *o)
 		store_relaxed(&c->state, LAY_CLIENT_LIVE);
 		a = &world->arena[i];
 		store_relaxed(&a->gen, 1);
-		a->mem = ref_of(world->arena_mem + i * world->o.arena_bytes);
+		a->mem = world_ref(world->arena_mem + i * world->o.arena_bytes);
 		a->bytes = world->o.arena_bytes;
 		weave_name(&world->entry[i], "entry %u", i);
 	}

@@ -81,6 +81,9 @@ void world_receive_all(struct world_reader *r, uint64_t all);
  * all others have ended. */
 void world_drain(struct world_reader *r, unsigned looks);
 
+/* What the registry calls a place that weave_alloc() gave. */
+lay_ref world_ref(const void *p);
+
 /* Control word of a seq. */
 uint64_t world_word(uint64_t seq);
 
