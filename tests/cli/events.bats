@@ -40,7 +40,9 @@ load helper
 }
 
 @test "an_idle_bus_started_on_demand_ends_although_it_has_events" {
-	"$BIN/shmqd" --bus "$SHMQ_BUS" --on-demand --linger 0.3 3>&-
-	shmq events --no-start --from oldest --count 1 >/dev/null
+	# By who follows events, so that it is not gone before they are asked for.
+	mkdir -p "$XDG_CONFIG_HOME/shmq"
+	echo 'linger = 300ms' >"$XDG_CONFIG_HOME/shmq/$SHMQ_BUS.conf"
+	shmq events --from oldest --count 1 >/dev/null 3>&-
 	await '! pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"'
 }
