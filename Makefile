@@ -116,8 +116,9 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
-TEST_PROGRAMS := $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY)) $(if $(SAN),,$(WEAVE))
-TESTS         := $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(GUEST_T) $(HOUSE))
+# Those that take longest begin first.
+TEST_PROGRAMS := $(if $(SAN),,$(WEAVE)) $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY))
+TESTS         := $(if $(SAN),,$(GUEST_T)) $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(HOUSE))
 PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ) \
 	$(STEP) $(HISTORY) $(TOOLS)
 
