@@ -34,9 +34,17 @@ struct pass {
 	size_t key_bytes, key_capacity;
 	struct batch batch[BATCHES_MAX]; /* not whole in the segment */
 	unsigned batches;
-	uint64_t first_seq; /* of the segment */
-	uint64_t drops;     /* in the segment */
-	int has_rest;       /* something stays that may have been deleted since */
+	/* The segment that is gone through. */
+	uint64_t next_seq; /* behind its last good record */
+	uint64_t drops;
+	uint64_t bytes; /* of what stays */
+	int is_in_hole; /* the last one is dropped */
+
+	unsigned group, group_count; /* segments that are to become one */
+	uint64_t group_bytes, group_drops;
+	uint64_t reached; /* the highest next_seq so far */
+	int has_reached;
+	int has_rest; /* something stays that may have been deleted since */
 };
 
 typedef int visit_fn(struct pass *p, const struct log_record *head, const char *body);
@@ -48,7 +56,7 @@ static int each_record(struct pass *p, uint64_t first_seq, visit_fn *visit, stru
 	struct log_segment seg;
 	struct log_record head;
 	struct log_scan scan;
-	uint64_t turn = TAIL_TURN_BYTES;
+	uint64_t turn = 0; /* a log may be of many small segments */
 	const char *body;
 	int rc, error = shmq__log_segment_open(p->c->dir, first_seq, p->c->owner, &seg, why);
 
@@ -59,7 +67,6 @@ static int each_record(struct pass *p, uint64_t first_seq, visit_fn *visit, stru
 		shmq__log_segment_close(&seg);
 		return error;
 	}
-	p->first_seq = first_seq;
 	shmq__log_scan_start(&scan, &seg, LOG_BLOCK, first_seq);
 	while (!error && (rc = shmq__log_scan_next(&scan, &head, &body)) == 1) {
 		error = visit(p, &head, body);
@@ -70,6 +77,7 @@ static int each_record(struct pass *p, uint64_t first_seq, visit_fn *visit, stru
 	}
 	if (!error)
 		error = rc < 0 ? rc : head.kind == LOG_END ? 0 : SHMQ_ECORRUPT;
+	p->next_seq = scan.next;
 	shmq__log_scan_fini(&scan);
 	return error;
 }
@@ -228,7 +236,7 @@ static int is_over(struct pass *p, const struct log_record *head, const struct s
 
 	if (msg->len || msg->properties_len)
 		return 0;
-	if (!p->has_rest && due <= p->c->now_ns)
+	if (!p->has_rest && due <= p->c->now_ns && !p->c->keeps_tombstones)
 		return 1;
 	if (!p->has_rest && due < p->out->tombstone_ns)
 		p->out->tombstone_ns = due;
@@ -256,34 +264,122 @@ static enum tail_edit judge(void *arg, const struct log_record *head, const char
 	return TAIL_KEEP;
 }
 
-static int count_drops(struct pass *p, const struct log_record *head, const char *body)
+static int count(struct pass *p, const struct log_record *head, const char *body)
 {
-	p->drops += judge(p, head, body) == TAIL_DROP;
+	int is_dropped = judge(p, head, body) == TAIL_DROP;
+
+	p->drops += (uint64_t)is_dropped;
+	if (!is_dropped)
+		p->bytes += log_record_bytes(head->body_bytes);
+	else if (!p->is_in_hole)
+		p->bytes += log_record_bytes(0);
+	p->is_in_hole = is_dropped;
 	return 0;
 }
 
-static int compact_segment(struct pass *p, uint64_t first_seq, struct shmq__why *why)
+/* ---- segments -------------------------------------------------------- */
+
+/* Write anew what was gathered, if that makes it less. */
+static int write_group(struct pass *p, struct shmq__why *why)
 {
+	const uint64_t *first = &p->c->first[p->group];
 	struct tail_rewrite r = { .dir = p->c->dir,
 				  .owner = p->c->owner,
-				  .first_seq = first_seq,
+				  .first_seq = *first,
+				  .more = first + 1,
+				  .more_count = p->group_count ? p->group_count - 1 : 0,
 				  .level = p->c->level,
 				  .edit = judge,
 				  .arg = p,
 				  .turn = p->c->turn };
+	int error = 0;
+
+	if (p->group_drops || r.more_count)
+		error = tail_rewrite(&r, why);
+	if (!error && (p->group_drops || r.more_count)) {
+		p->out->dropped += p->group_drops;
+		p->out->rewritten++;
+		p->out->merged += r.more_count;
+	}
+	p->group_count = 0;
+	p->group_bytes = p->group_drops = 0;
+	return error == SHMQ_ECORRUPT || error == -ENOENT ? 0 : error;
+}
+
+static int has_place(const struct pass *p, unsigned i)
+{
+	return i == p->group + p->group_count && p->c->first[i] == p->reached &&
+	       LOG_BLOCK + p->group_bytes + p->bytes + log_record_bytes(0) <= p->c->merge_bytes;
+}
+
+/* It became part of the one before, and was not removed. */
+static int is_double(const struct pass *p, uint64_t first_seq)
+{
+	return p->has_reached && seq_diff(first_seq, p->reached) < 0 &&
+	       seq_diff(p->next_seq, p->reached) <= 0;
+}
+
+static int look_at(struct pass *p, uint64_t first_seq, struct shmq__why *why)
+{
 	int error = find_batches(p, first_seq, why);
 
-	p->drops = 0;
-	if (!error)
-		error = each_record(p, first_seq, count_drops, why);
-	if (error || !p->drops)
-		return error;
-	error = tail_rewrite(&r, why);
-	if (!error) {
-		p->out->dropped += p->drops;
-		p->out->rewritten++;
+	p->drops = p->bytes = 0;
+	p->is_in_hole = 0;
+	return error ? error : each_record(p, first_seq, count, why);
+}
+
+/* Where an atomic batch reaches across its bounds it stays for itself: in one file
+ * with the rest of it the batch would be judged, which has superseded nothing. */
+static int pass_segment(struct pass *p, unsigned i, struct shmq__why *why)
+{
+	uint64_t first_seq = p->c->first[i];
+	int error = look_at(p, first_seq, why);
+	unsigned batches = p->batches;
+
+	if (!error && is_double(p, first_seq)) {
+		p->out->merged++;
+		return tail_remove(p->c->dir, first_seq);
 	}
-	return error;
+	if (error == SHMQ_ECORRUPT)
+		p->has_rest = 1;
+	if (error && error != SHMQ_ECORRUPT && error != -ENOENT)
+		return error;
+	if (p->group_count && (error || batches || !has_place(p, i))) {
+		int failed;
+
+		p->batches = 0;
+		failed = write_group(p, why);
+		if (failed)
+			return failed;
+		p->batches = batches;
+	}
+	if (error)
+		return 0;
+	p->reached = p->next_seq;
+	p->has_reached = 1;
+	if (!p->group_count)
+		p->group = i;
+	p->group_count++;
+	p->group_bytes += p->bytes;
+	p->group_drops += p->drops;
+	return batches ? write_group(p, why) : 0;
+}
+
+static int pass_segments(struct pass *p, unsigned end, struct shmq__why *why)
+{
+	unsigned i;
+	int error = 0;
+
+	p->has_rest = 0; /* of what is gone through from here on */
+	for (i = p->c->passed; !error && i < end; i++) {
+		error = pass_segment(p, i, why);
+		p->out->passed_seq = p->group_count ? p->c->first[p->group] :
+				     i + 1 < end    ? p->c->first[i + 1] :
+						      p->out->end_seq;
+		p->out->has_passed = 1;
+	}
+	p->batches = 0;
+	return error ? error : write_group(p, why);
 }
 
 static int learn_segments(struct pass *p, unsigned *end, struct shmq__why *why)
@@ -292,21 +388,24 @@ static int learn_segments(struct pass *p, unsigned *end, struct shmq__why *why)
 
 	for (*end = p->c->clean; *end < p->c->count; ++*end) {
 		if (*end > p->c->clean && is_full(p))
-			return 0;
+			break;
 		error = find_batches(p, p->c->first[*end], why);
 		if (!error)
 			error = each_record(p, p->c->first[*end], learn, why);
 		/* What it says as far as it is whole is so. */
 		if (error && error != SHMQ_ECORRUPT && error != -ENOENT)
 			return error;
+		p->out->end_seq = p->next_seq;
 	}
+	if (*end < p->c->count)
+		p->out->end_seq = p->c->first[*end];
 	return 0;
 }
 
 int tail_compact(const struct tail_compact *c, struct tail_compacted *out, struct shmq__why *why)
 {
 	struct pass *p = calloc(1, sizeof(*p));
-	unsigned end, i;
+	unsigned end;
 	int error;
 
 	*out = (struct tail_compacted){ .done = c->clean, .tombstone_ns = UINT64_MAX };
@@ -315,14 +414,8 @@ int tail_compact(const struct tail_compact *c, struct tail_compacted *out, struc
 	p->c = c;
 	p->out = out;
 	error = learn_segments(p, &end, why);
-	p->has_rest = 0; /* of what is gone through from here on */
-	for (i = 0; !error && i < end; i++) {
-		error = compact_segment(p, c->first[i], why);
-		if (error == SHMQ_ECORRUPT)
-			p->has_rest = 1;
-		if (error == SHMQ_ECORRUPT || error == -ENOENT)
-			error = 0;
-	}
+	if (!error)
+		error = pass_segments(p, end, why);
 	if (!error)
 		out->done = end;
 	free(p->table);

@@ -23,11 +23,15 @@
 #include "durable.h"
 #include "log.h"
 #include "log_cursor.h"
+#include "tail_clean.h"
 #include "tail_compact.h"
 #include "tail_rewrite.h"
 
 #define LOOK_NS INT64_C(1000000000)
 #define KEY_BYTES ((size_t)64 << 20)
+#define PASS_BYTES (UINT64_C(256) << 20) /* at least so much is compacted at a time */
+#define STEP_NS UINT64_C(1000000000)     /* of a clock: less is none */
+#define DAY_NS (UINT64_C(86400) * 1000000000)
 #define NICE 10 /* behind those who write */
 /* After something failed: when to try again. */
 #define AGAIN_NS (UINT64_C(60) * 1000000000)
@@ -74,16 +78,20 @@ struct tail_kept {
 	/* The thread's own. */
 	struct kept_segment *segment;
 	unsigned count, capacity;
-	uint64_t bytes;        /* of all */
-	unsigned uncompressed; /* complete ones that are to be compressed */
-	uint64_t tried_seq;    /* up to there it was looked for what was superseded */
-	uint64_t tried_bytes;  /* of the complete ones before that */
-	uint64_t clean_seq;    /* what comes before supersedes nothing any more */
-	uint64_t tombstone_ns; /* CLOCK_REALTIME: when one is to be dropped */
-	uint64_t again_ns;     /* monotonic: nothing is written anew before */
-	uint64_t turn_ns;      /* monotonic: when others have their turn */
-	int has_tried;         /* the seqs are something */
-	int is_kept;           /* a cursor keeps what would be removed, and that was said */
+	uint64_t bytes;             /* of all */
+	unsigned uncompressed;      /* complete ones that are to be compressed */
+	uint64_t tried_seq;         /* up to there it was looked for what was superseded */
+	uint64_t tried_bytes;       /* of the complete ones before that */
+	struct tail_clean clean;    /* how far compaction has come */
+	struct tail_clean stored;   /* ... as it is on the disk */
+	struct tail_compacted pass; /* the one that goes on */
+	uint64_t keep_from;         /* ... keeps what comes from there on */
+	uint64_t again_ns;          /* monotonic: nothing is written anew before */
+	uint64_t turn_ns;           /* monotonic: when others have their turn */
+	int has_clean;              /* tried_seq and clean are something */
+	int has_stored;             /* stored is */
+	int knows_all;              /* what is clean was all learned since the tailer began */
+	int is_kept;                /* a cursor keeps what would be removed, and that was said */
 };
 
 struct tail_keep {
@@ -94,6 +102,8 @@ struct tail_keep {
 	LIST_HEAD(disk_list, disk) disks;
 	const char *const *dir;
 	unsigned dirs;
+	uint64_t age_ns, age_at_ns; /* what ages go by, and CLOCK_BOOTTIME then */
+	uint64_t age_off_ns;        /* since then it is behind CLOCK_REALTIME; 0: it is not */
 	shmq_au32 is_to_sweep;
 	int is_over;
 };
@@ -144,7 +154,7 @@ static void add_up(struct tail_kept *p)
 
 		p->bytes += s->bytes;
 		p->uncompressed += (unsigned)is_wanted_compressed(p, s);
-		if (s->is_complete && p->has_tried && seq_diff(s->first_seq, p->tried_seq) < 0)
+		if (s->is_complete && p->has_clean && seq_diff(s->first_seq, p->tried_seq) < 0)
 			p->tried_bytes += s->bytes;
 	}
 	if (p->count)
@@ -266,10 +276,32 @@ static void read_notes(struct tail_kept *p)
 
 /* ---- removing -------------------------------------------------------- */
 
+/* The time that ages go by: CLOCK_REALTIME; but where that is stepped forward, rightly
+ * or not, nothing is older at once.  It is caught up with at twice its speed, or after
+ * a day: by then somebody has set it right, or means it. */
+static uint64_t age_clock(struct tail_keep *k)
+{
+	uint64_t now = shmq__clock_realtime_ns(), boot, limit;
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	boot = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	limit = k->age_ns + 2 * (boot - k->age_at_ns);
+	if (!k->age_ns || now <= limit + STEP_NS)
+		k->age_off_ns = 0;
+	else if (!k->age_off_ns)
+		k->age_off_ns = boot;
+	if (k->age_off_ns && boot - k->age_off_ns < DAY_NS)
+		now = limit;
+	k->age_ns = now;
+	k->age_at_ns = boot;
+	return now;
+}
+
 /* Everything in the segment before s is older than retention wants. */
 static int is_too_old(const struct tail_kept *p, struct kept_segment *s)
 {
-	uint64_t now = shmq__clock_realtime_ns();
+	uint64_t now = age_clock(p->keep);
 	struct log_segment seg;
 	struct shmq__why why;
 
@@ -287,16 +319,11 @@ static int is_too_old(const struct tail_kept *p, struct kept_segment *s)
 
 static void remove_segment(const struct tail_kept *p, uint64_t first)
 {
-	static const char *const suffixes[] = { "idx", "zst", "log" };
-	char name[LOG_NAME_BYTES];
-	size_t i;
+	int error = tail_remove(p->dir, first);
 
-	/* The index first: alone it is harmless, and it is never alone. */
-	for (i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-		shmq__log_name(first, suffixes[i], name);
-		if (unlinkat(p->dir, name, 0) && errno != ENOENT)
-			log_warn("removing %s of \"%s\": %s", name, p->topic.name, strerror(errno));
-	}
+	if (error)
+		log_warn("removing segment %020" PRIu64 " of \"%s\": %s", first, p->topic.name,
+			 shmq_strerror(error));
 }
 
 /* Where stored cursors need what comes from there on: *seq is lowered to it.  0: that
@@ -378,6 +405,7 @@ static void complain(struct tail_kept *p, const char *what, int error, const str
 }
 
 static void retain_others(struct tail_keep *k);
+static void store_clean(struct tail_kept *p);
 
 /* Writing a segment anew takes long: what is to be removed is removed meanwhile. */
 static int give_turn(void *arg, const uint64_t *rewriting)
@@ -392,6 +420,7 @@ static int give_turn(void *arg, const uint64_t *rewriting)
 	p->turn_ns = now + LOOK_NS;
 	read_notes(p);
 	retain(p, rewriting);
+	store_clean(p);
 	retain_others(p->keep);
 	return 0;
 }
@@ -432,31 +461,192 @@ static void compress_all(struct tail_kept *p)
 	add_up(p);
 }
 
-/* Complete segments from the oldest on. */
+/* Complete segments from the oldest on, behind each of which there is another one: a
+ * reader at the end of the last looks for nothing but what comes. */
 static unsigned count_complete(const struct tail_kept *p, uint64_t *bytes)
 {
 	unsigned n;
 
 	*bytes = 0;
-	for (n = 0; n < p->count && p->segment[n].is_complete; n++)
+	for (n = 0; n + 1 < p->count && p->segment[n].is_complete; n++)
 		*bytes += p->segment[n].bytes;
 	return n;
 }
 
-/* As much has come as there was left of all before, or what deletes a key is due. */
-static int is_dirty(const struct tail_kept *p)
+/* ---- compaction ------------------------------------------------------ */
+
+static int has_pass(const struct tail_kept *p)
+{
+	return p->has_clean && p->clean.end_seq != p->clean.clean_seq;
+}
+
+static int has_due(const struct tail_kept *p)
+{
+	return p->has_clean && p->clean.tombstone_ns <= age_clock(p->keep);
+}
+
+/* As much has come as there was left of all before. */
+static int has_grown(const struct tail_kept *p)
 {
 	uint64_t bytes;
-	unsigned n;
 
-	if (!(p->topic.flags & SHMQ_TOPIC_RETAIN_KEYS))
-		return 0;
-	n = count_complete(p, &bytes);
-	if (!n)
-		return 0;
-	if (p->has_tried && p->tombstone_ns <= shmq__clock_realtime_ns())
-		return 1;
-	return bytes > p->tried_bytes && bytes - p->tried_bytes >= p->tried_bytes;
+	return count_complete(p, &bytes) && bytes > p->tried_bytes &&
+	       bytes - p->tried_bytes >= p->tried_bytes;
+}
+
+/* ... or a pass did not end, or what deletes a key is due. */
+static int is_dirty(const struct tail_kept *p)
+{
+	return (p->topic.flags & SHMQ_TOPIC_RETAIN_KEYS) &&
+	       (has_grown(p) || has_pass(p) || has_due(p));
+}
+
+/* How far it is, in the midst of a pass too.  The next goes on there, with what this
+ * one learned; but not if cursors made it keep a part. */
+static struct tail_clean clean_so_far(const struct tail_kept *p)
+{
+	struct tail_clean c = p->clean;
+
+	if (!p->pass.has_passed || seq_diff(p->keep_from, p->pass.end_seq) < 0)
+		return c;
+	c.end_seq = p->pass.end_seq;
+	c.passed_seq = p->pass.passed_seq;
+	if (p->pass.tombstone_ns < c.tombstone_ns)
+		c.tombstone_ns = p->pass.tombstone_ns;
+	return c;
+}
+
+/* What is on the disk stays while a pass from the oldest on goes over what it tells
+ * of. */
+static void store_clean(struct tail_kept *p)
+{
+	struct tail_clean now = clean_so_far(p);
+
+	if (!p->has_clean || (p->has_stored && (seq_diff(now.clean_seq, p->stored.clean_seq) < 0 ||
+						!memcmp(&now, &p->stored, sizeof(now)))))
+		return;
+	if (tail_clean_write(p->dir, &p->owner, &now))
+		return; /* then more is read again */
+	p->stored = now;
+	p->has_stored = 1;
+}
+
+/* Where the tailer before this one stood. */
+static void load_clean(struct tail_kept *p)
+{
+	if (!(p->topic.flags & SHMQ_TOPIC_RETAIN_KEYS) || !p->count ||
+	    tail_clean_read(p->dir, &p->owner, &p->stored) ||
+	    /* There was more then. */
+	    seq_diff(p->stored.clean_seq, p->segment[p->count - 1].first_seq) > 0)
+		return;
+	p->clean = p->stored;
+	p->tried_seq = p->clean.clean_seq;
+	p->has_clean = p->has_stored = 1;
+	add_up(p);
+}
+
+/* Segments before seq. */
+static unsigned count_before(const struct tail_kept *p, unsigned count, uint64_t seq)
+{
+	unsigned n = 0;
+
+	while (n < count && seq_diff(p->segment[n].first_seq, seq) < 0)
+		n++;
+	return n;
+}
+
+/* How many of `count` segments a pass learns that begins behind `clean` of them.  As
+ * much as it has to go through anyway, so that one that is interrupted loses no more;
+ * or all, if less than that would be left. */
+static unsigned count_for_pass(const struct tail_kept *p, unsigned clean, unsigned count)
+{
+	uint64_t before = 0, some, rest = 0, sum = 0;
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		*(i < clean ? &before : &rest) += p->segment[i].bytes;
+	some = before > PASS_BYTES ? before : PASS_BYTES;
+	if (rest <= before + 2 * some)
+		return count;
+	for (i = clean; i < count && sum < some; i++)
+		sum += p->segment[i].bytes;
+	return i;
+}
+
+/* What was merged is gone. */
+static void forget_merged(struct tail_kept *p)
+{
+	char name[LOG_NAME_BYTES];
+	unsigned i, n = 0;
+
+	for (i = 0; i < p->count; i++) {
+		shmq__log_segment_name(p->dir, p->segment[i].first_seq, name);
+		if (!p->segment[i].is_complete ||
+		    !faccessat(p->dir, name, F_OK, AT_SYMLINK_NOFOLLOW))
+			p->segment[n++] = p->segment[i];
+	}
+	p->count = n;
+}
+
+static void measure(struct tail_kept *p, const uint64_t *first, unsigned count)
+{
+	struct kept_segment *s;
+	int is_compressed;
+	unsigned i;
+
+	for (i = 0; i < count; i++) {
+		s = find(p, first[i]);
+		if (!s)
+			continue;
+		s->bytes = size_of(p, first[i], &is_compressed);
+		s->is_compressed = (uint8_t)is_compressed;
+	}
+}
+
+/* What a pass is to learn, and where it goes on. */
+static void plan(struct tail_kept *p, struct tail_compact *c, unsigned complete)
+{
+	unsigned end;
+
+	c->keep_from = p->keep_from;
+	c->clean = count_before(p, complete, p->clean.clean_seq);
+	c->count = count_for_pass(p, c->clean, complete);
+	end = count_before(p, complete, p->clean.end_seq);
+	if (has_pass(p) && end > c->clean && seq_diff(p->keep_from, p->clean.end_seq) >= 0) {
+		c->count = end;
+		c->passed = count_before(p, end, p->clean.passed_seq);
+	}
+	c->keeps_tombstones = !p->knows_all || c->passed;
+}
+
+static void note_pass(struct tail_kept *p, const struct tail_compact *c, int error)
+{
+	struct tail_clean clean = clean_so_far(p);
+
+	if (!error) {
+		p->tried_seq = p->pass.done < c->count ? c->first[p->pass.done] :
+							 c->first[c->count - 1] + 1;
+		clean.clean_seq = p->pass.end_seq;
+		if (seq_diff(p->keep_from, clean.clean_seq) < 0)
+			clean.clean_seq = p->keep_from;
+		clean.end_seq = clean.passed_seq = clean.clean_seq;
+		/* It went through all that tells when it is due. */
+		if (!c->passed)
+			clean.tombstone_ns = p->pass.tombstone_ns;
+	}
+	p->clean = clean;
+	p->pass.has_passed = 0;
+	store_clean(p);
+}
+
+/* From the oldest on, as if nothing were known. */
+static void begin_anew(struct tail_kept *p)
+{
+	uint64_t seq = p->segment[0].first_seq;
+
+	p->clean = (struct tail_clean){ seq, seq, seq, UINT64_MAX };
+	p->tried_seq = seq;
+	p->has_clean = p->knows_all = 1;
 }
 
 static void compact(struct tail_kept *p)
@@ -464,53 +654,42 @@ static void compact(struct tail_kept *p)
 	struct tail_compact c = { .dir = p->dir,
 				  .owner = &p->owner,
 				  .level = p->topic.compress,
+				  .merge_bytes = p->topic.segment_bytes,
 				  .key_bytes = KEY_BYTES,
-				  .now_ns = shmq__clock_realtime_ns(),
+				  .now_ns = age_clock(p->keep),
 				  .tombstone_ns = p->topic.tombstone_ns,
 				  .turn = { give_turn, p } };
-	struct tail_compacted done;
 	struct shmq__why why = { "" };
-	struct kept_segment *s;
-	uint64_t bytes, *first, end;
-	int error, is_compressed;
-	unsigned i;
+	uint64_t bytes, *first;
+	unsigned i, complete = count_complete(p, &bytes);
+	int error;
 
-	c.count = count_complete(p, &bytes);
-	end = c.keep_from = p->segment[c.count - 1].first_seq + INT64_MAX / 2;
-	if (c.count < p->count)
-		end = c.keep_from = p->segment[c.count].first_seq;
-	if (!heed_cursors(p, &c.keep_from) || !has_room(p, p->topic.segment_bytes))
+	if (!complete)
 		return;
+	p->keep_from = p->segment[complete].first_seq;
+	if (!heed_cursors(p, &p->keep_from) || !has_room(p, p->topic.segment_bytes))
+		return;
+	/* What deletes a key waits for the rest. */
+	if (!p->has_clean || (!p->knows_all && !has_grown(p) && !has_pass(p)))
+		begin_anew(p);
+	plan(p, &c, complete);
 	c.first = first = malloc(c.count * sizeof(*first));
 	if (!first)
 		return;
 	for (i = 0; i < c.count; i++)
 		first[i] = p->segment[i].first_seq;
-	for (i = 0; i < c.count && p->has_tried; i++)
-		if (seq_diff(i + 1 < c.count ? first[i + 1] : end, p->clean_seq) <= 0)
-			c.clean = i + 1;
-	error = tail_compact(&c, &done, &why);
+	error = tail_compact(&c, &p->pass, &why);
 	if (error)
 		complain(p, "what was superseded is not dropped", error, &why);
-	else
-		p->tombstone_ns = done.tombstone_ns;
-	for (i = 0; i < c.count; i++) {
-		s = find(p, first[i]);
-		if (!s)
-			continue;
-		s->bytes = size_of(p, first[i], &is_compressed);
-		s->is_compressed = (uint8_t)is_compressed;
-	}
-	if (!error) {
-		p->has_tried = 1;
-		p->tried_seq = p->clean_seq = done.done < c.count ? first[done.done] : end;
-		if (seq_diff(c.keep_from, p->clean_seq) < 0)
-			p->clean_seq = c.keep_from;
-	}
-	if (done.dropped)
+	note_pass(p, &c, error);
+	if (p->pass.dropped || p->pass.merged)
 		log_info("log of \"%s\", partition %u: %" PRIu64
-			 " superseded messages were dropped from %u segments",
-			 p->topic.name, p->owner.partition, done.dropped, done.rewritten);
+			 " superseded messages were dropped from %u segments; %u are part of "
+			 "others now",
+			 p->topic.name, p->owner.partition, p->pass.dropped,
+			 p->pass.rewritten + p->pass.merged, p->pass.merged);
+	measure(p, first, c.count);
+	forget_merged(p);
 	free(first);
 	add_up(p);
 }
@@ -762,13 +941,14 @@ int tail_keep_add(struct tail_keep *k, const struct tail_kept_options *o, struct
 	p->topic = *o->topic;
 	p->owner = o->owner;
 	p->part = o->part;
-	p->tombstone_ns = UINT64_MAX;
 	p->dir = fcntl(o->dir, F_DUPFD_CLOEXEC, 0);
 	p->log_dir = p->dir < 0 ? -1 : fcntl(o->log_dir, F_DUPFD_CLOEXEC, 0);
 	if (p->log_dir < 0)
 		error = -errno;
 	if (!error)
 		error = list(p, o->has_open);
+	if (!error)
+		load_clean(p);
 	pthread_mutex_lock(&k->lock);
 	if (!error)
 		error = join_disk(k, p);

@@ -111,13 +111,13 @@ static int edit(struct pass *p, struct log_record *head, const char *body)
 	return put_record(p, *head, body);
 }
 
-/* Only what is whole up to its end is written anew. */
-static int copy(struct pass *p)
+/* Of one segment; *end is its END.  Only what is whole up to that is written anew. */
+static int copy_records(struct pass *p, struct log_record *end)
 {
 	struct log_record head;
 	uint64_t turn = TAIL_TURN_BYTES;
 	const char *body;
-	int rc, error = put_header(p);
+	int rc, error = 0;
 
 	while (!error && (rc = shmq__log_scan_next(&p->scan, &head, &body)) == 1) {
 		error = p->r->edit ? edit(p, &head, body) :
@@ -129,11 +129,40 @@ static int copy(struct pass *p)
 	}
 	if (error || rc < 0)
 		return error ? error : rc;
-	if (head.kind != LOG_END)
+	*end = head;
+	return head.kind == LOG_END ? 0 : SHMQ_ECORRUPT;
+}
+
+static int go_on(struct pass *p, uint64_t first_seq, struct shmq__why *why)
+{
+	struct log_segment seg;
+	int error;
+
+	if (first_seq != p->scan.next)
 		return SHMQ_ECORRUPT;
-	error = put_hole(p);
+	error = shmq__log_segment_open(p->r->dir, first_seq, p->r->owner, &seg, why);
 	if (!error)
-		error = put_record(p, head, NULL);
+		shmq__log_scan_start(&p->scan, &seg, LOG_BLOCK, first_seq);
+	return error;
+}
+
+static int copy(struct pass *p, struct shmq__why *why)
+{
+	struct log_record end;
+	unsigned i;
+	int error = put_header(p);
+
+	if (!error)
+		error = copy_records(p, &end);
+	for (i = 0; !error && i < p->r->more_count; i++) {
+		error = go_on(p, p->r->more[i], why);
+		if (!error)
+			error = copy_records(p, &end);
+	}
+	if (!error)
+		error = put_hole(p);
+	if (!error)
+		error = put_record(p, end, NULL);
 	if (error)
 		return error;
 	error = p->zip ? tail_zip_end(p->zip) : shmq__log_write(p->fd, p->buf, p->used);
@@ -153,18 +182,42 @@ static int make_index(const struct pass *p, struct shmq__why *why)
 	return error ? error : shmq__log_index_rebuild(p->r->dir, &seg);
 }
 
+int tail_remove(int dir, uint64_t first_seq)
+{
+	static const char *const suffixes[] = { "idx", "zst", "log" };
+	char name[LOG_NAME_BYTES];
+	int error = 0;
+	size_t i;
+
+	/* The index first: alone it is harmless, and it is never alone. */
+	for (i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		shmq__log_name(first_seq, suffixes[i], name);
+		if (unlinkat(dir, name, 0) && errno != ENOENT)
+			error = -errno;
+	}
+	return error;
+}
+
 static int replace(const struct pass *p)
 {
 	char plain[LOG_NAME_BYTES];
+	unsigned i;
+	int error;
 
 	if (renameat(p->r->dir, p->fresh, p->r->dir, p->name) || fsync(p->r->dir))
 		return -errno;
-	if (!p->zip)
-		return 0;
-	shmq__log_name(p->r->first_seq, "log", plain);
-	if (unlinkat(p->r->dir, plain, 0) && errno != ENOENT)
-		return -errno;
-	return fsync(p->r->dir) ? -errno : 0;
+	if (p->zip) {
+		shmq__log_name(p->r->first_seq, "log", plain);
+		/* Where both are there the other one counts, which ends earlier. */
+		if ((unlinkat(p->r->dir, plain, 0) && errno != ENOENT) || fsync(p->r->dir))
+			return -errno;
+	}
+	for (i = 0; i < p->r->more_count; i++) {
+		error = tail_remove(p->r->dir, p->r->more[i]);
+		if (error)
+			return error;
+	}
+	return p->r->more_count && fsync(p->r->dir) ? -errno : 0;
 }
 
 static int run(struct pass *p, struct shmq__why *why)
@@ -183,7 +236,7 @@ static int run(struct pass *p, struct shmq__why *why)
 	p->buf = r->level ? NULL : malloc(BUFFER_BYTES);
 	error = r->level ? tail_zip_create(p->fd, r->level, &p->zip) : p->buf ? 0 : -ENOMEM;
 	if (!error)
-		error = copy(p);
+		error = copy(p, why);
 	if (!error && r->edit)
 		error = make_index(p, why);
 	if (!error)

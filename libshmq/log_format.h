@@ -9,6 +9,7 @@
  *   DIR/P/SEQ.zst             ... or that, compressed, once it was complete
  *   DIR/P/SEQ.idx             its sparse index
  *   DIR/P/ceiling             no seq at or above it was ever given out
+ *   DIR/P/compacted           how far compaction has come
  *   DIR/P/cut/                what recovery cut off, kept for people
  *   DIR/P/SEQ.*.new           not finished: takes the place of SEQ.* when it is
  *   DIR/cursors/NAME          how far somebody has read, in all partitions
@@ -35,6 +36,7 @@
 #define LOG_MAGIC_INDEX UINT64_C(0x31786469514d4853)    /* "SHMQidx1" */
 #define LOG_MAGIC_IDENTITY UINT64_C(0x31706f74514d4853) /* "SHMQtop1" */
 #define LOG_MAGIC_CEILING UINT64_C(0x316c6563514d4853)  /* "SHMQcel1" */
+#define LOG_MAGIC_COMPACTED UINT64_C(0x31706d63514d4853) /* "SHMQcmp1" */
 #define LOG_MAGIC_CURSOR UINT64_C(0x31727563514d4853)   /* "SHMQcur1" */
 
 #define LOG_BLOCK 4096u   /* writes are in whole ones of these, aligned */
@@ -188,6 +190,22 @@ struct log_ceiling {
 			      before it: in another partition it is none */
 };
 _Static_assert(sizeof(struct log_ceiling) == 48, "ceiling");
+
+/* ---- compaction ------------------------------------------------------ */
+
+/* A hint: without it, or with one that is behind, more is read again.  A pass drops
+ * what messages from clean_seq to end_seq supersede, segment by segment. */
+struct log_compacted {
+	uint64_t magic;
+	uint64_t clean_seq;    /* what comes before supersedes nothing any more */
+	uint64_t end_seq;      /* of the pass that did not end; else clean_seq */
+	uint64_t passed_seq;   /* segments before it that pass has gone through */
+	uint64_t tombstone_ns; /* before, none of those that delete a key is due */
+	uint8_t log_id[16];
+	uint32_t partition;
+	uint32_t checksum; /* low half of XXH3 of all before it */
+};
+_Static_assert(sizeof(struct log_compacted) == 64, "compaction");
 
 /* ---- cursor ---------------------------------------------------------- */
 

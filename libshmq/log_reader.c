@@ -179,6 +179,19 @@ static unsigned find(const struct log_reader *r, uint64_t seq)
 	return low ? low - 1 : 0;
 }
 
+/* Stand at a place of the index in the segment that was entered, at one that
+ * leads to a record. */
+static void start_at(struct log_reader *r, enum log_by by, uint64_t target)
+{
+	struct log_index_entry e;
+
+	do {
+		shmq__log_index_find(r->dir, &r->scan.seg, by, target, &e);
+		shmq__log_scan_move(&r->scan, e.off, e.seq);
+		target = by == LOG_BY_SEQ ? e.seq - 1 : e.max_ts;
+	} while (e.off > LOG_BLOCK && shmq__log_scan_peek(&r->scan) != 1);
+}
+
 /* ---- damage ---------------------------------------------------------- */
 
 /* Seqs from the cursor to `to` are not in the log. */
@@ -219,6 +232,22 @@ static int find_in_segment(struct log_reader *r, struct onward *to)
 	return found;
 }
 
+/* What should come next is missing: it may have become part of a segment before it
+ * since this one was opened, be it the same by name. */
+static void find_merged(struct log_reader *r, struct onward *to, struct shmq__why *why)
+{
+	struct log_segment seg;
+
+	if (list(r) || !r->count || open_at(r, find(r, r->scan.next), &seg, why))
+		return;
+	if (seg.first_seq == r->scan.seg.first_seq && seg.seed == r->scan.seg.seed) {
+		shmq__log_segment_close(&seg);
+		return;
+	}
+	shmq__log_segment_close(&to->seg);
+	*to = (struct onward){ seg, LOG_BLOCK, seg.first_seq };
+}
+
 /* 0, SHMQ_EEMPTY: nowhere, or what went wrong. */
 static int find_onward(struct log_reader *r, struct onward *to, struct shmq__why *why)
 {
@@ -238,6 +267,8 @@ static int find_onward(struct log_reader *r, struct onward *to, struct shmq__why
 		return error;
 	to->off = LOG_BLOCK;
 	to->seq = to->seg.first_seq;
+	if (seq_diff(to->seq, r->scan.next) > 0)
+		find_merged(r, to, why);
 	return 0;
 }
 
@@ -257,6 +288,8 @@ static int go_on(struct log_reader *r, const struct onward *to, struct log_recor
 	/* What both have is handed out once. */
 	if (seq_diff(next, r->oldest) > 0)
 		r->oldest = next;
+	if (to->seg.fd >= 0 && seq_diff(to->seq, next) < 0)
+		start_at(r, LOG_BY_SEQ, next);
 	return 0;
 }
 
@@ -357,19 +390,6 @@ int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct lo
 }
 
 /* ---- seeking --------------------------------------------------------- */
-
-/* Stand at a place of the index in the segment that was entered, at one that
- * leads to a record. */
-static void start_at(struct log_reader *r, enum log_by by, uint64_t target)
-{
-	struct log_index_entry e;
-
-	do {
-		shmq__log_index_find(r->dir, &r->scan.seg, by, target, &e);
-		shmq__log_scan_move(&r->scan, e.off, e.seq);
-		target = by == LOG_BY_SEQ ? e.seq - 1 : e.max_ts;
-	} while (e.off > LOG_BLOCK && shmq__log_scan_peek(&r->scan) != 1);
-}
 
 int shmq__log_reader_seek(struct log_reader *r, uint64_t seq, struct shmq__why *why)
 {

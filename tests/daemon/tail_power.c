@@ -569,7 +569,7 @@ static void put_keyed_segments(int dir)
 	}
 }
 
-static void compact_by(int dir, int level)
+static void compact_by(int dir, int level, uint64_t merge_bytes)
 {
 	uint64_t first[SEGMENTS - 1];
 	struct tail_compact c = { .dir = dir,
@@ -577,6 +577,7 @@ static void compact_by(int dir, int level)
 				  .first = first,
 				  .count = SEGMENTS - 1,
 				  .keep_from = FIRST + SEGMENTS * EACH,
+				  .merge_bytes = merge_bytes,
 				  .level = level,
 				  .key_bytes = 1 << 20,
 				  .now_ns = FIRST + 1000,
@@ -596,13 +597,25 @@ static void compact_by(int dir, int level)
 static void compact(int dir, uint64_t *told)
 {
 	(void)told;
-	compact_by(dir, 0);
+	compact_by(dir, 0, 0);
 }
 
 static void compact_and_compress(int dir, uint64_t *told)
 {
 	(void)told;
-	compact_by(dir, 1);
+	compact_by(dir, 1, 0);
+}
+
+static void merge(int dir, uint64_t *told)
+{
+	(void)told;
+	compact_by(dir, 0, UINT64_MAX);
+}
+
+static void merge_and_compress(int dir, uint64_t *told)
+{
+	(void)told;
+	compact_by(dir, 1, UINT64_MAX);
 }
 
 /* The last message of each key, as a reader of everything has it in the end; 0: it
@@ -657,6 +670,19 @@ TEST_WITHIN(likewise_while_what_is_left_is_compressed, 120)
 {
 	lose_power_at_every_step((struct run){ .prepare = put_keyed_segments,
 					       .act = compact_and_compress,
+					       .check = check_last_of_each_key });
+}
+
+TEST_WITHIN(likewise_while_what_is_left_of_several_becomes_one, 120)
+{
+	lose_power_at_every_step((struct run){
+		.prepare = put_keyed_segments, .act = merge, .check = check_last_of_each_key });
+}
+
+TEST_WITHIN(likewise_while_that_is_compressed, 120)
+{
+	lose_power_at_every_step((struct run){ .prepare = put_keyed_segments,
+					       .act = merge_and_compress,
 					       .check = check_last_of_each_key });
 }
 
