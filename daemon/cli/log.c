@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "log.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -53,6 +55,80 @@ int log_fail(const struct cli *cli, int error, const char *doing, const char *op
 		hint = "choose a partition by --partition";
 	code = out_fail(cli, error, doing, operand, hint);
 	return error == -ENOENT ? CLI_MISSING : code;
+}
+
+/* ---- all of them ----------------------------------------------------- */
+
+static int is_visible(const struct dirent *e)
+{
+	return e->d_name[0] != '.' &&
+	       (e->d_type == DT_DIR || e->d_type == DT_LNK || e->d_type == DT_UNKNOWN);
+}
+
+/* The directories in a directory, sorted; 0 where there is none; a negative error. */
+static int names_in(const char *path, struct dirent ***out)
+{
+	int n = scandir(path, out, is_visible, alphasort);
+
+	if (n < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return 0;
+	return n < 0 ? -errno : n;
+}
+
+struct each {
+	const struct cli *cli;
+	const struct log_place *place;
+	int (*visit)(void *arg, const char *name, const char *path);
+	void *arg;
+};
+
+static int each_of_bus(const struct each *e, const char *bus)
+{
+	char path[PATH_MAX], name[2 * NAME_MAX + 2];
+	struct dirent **list = NULL;
+	int i, n, code = CLI_OK,
+		  rc = shmq_log_dir(e->place->data_dir, bus, NULL, path, sizeof(path));
+
+	/* What has another name is none of ours. */
+	if (rc == SHMQ_EBUSNAME && !e->cli->bus_name)
+		return CLI_OK;
+	n = rc < 0 ? rc : names_in(path, &list);
+	if (n < 0)
+		return log_fail(e->cli, n, "looking at the logs of", bus);
+	for (i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/%s", bus, list[i]->d_name);
+		if (code == CLI_OK &&
+		    !shmq_log_dir(e->place->data_dir, bus, list[i]->d_name, path, sizeof(path)))
+			code = e->visit(e->arg, name, path);
+		free(list[i]);
+	}
+	free(list);
+	return code;
+}
+
+int log_each(const struct cli *cli, const struct log_place *place,
+	     int (*visit)(void *arg, const char *name, const char *path), void *arg)
+{
+	const struct each e = { cli, place, visit, arg };
+	struct dirent **list = NULL;
+	char path[PATH_MAX];
+	int i, n, rc, code = CLI_OK;
+
+	if (cli->bus_name)
+		return each_of_bus(&e, cli->bus_name);
+	rc = shmq_log_dir(place->data_dir, NULL, NULL, path, sizeof(path));
+	n = rc < 0 ? rc : names_in(path, &list);
+	if (n < 0)
+		return log_fail(cli, n, "looking at the logs of", rc < 0 ? "all buses" : path);
+	for (i = 0; i < n; i++) {
+		int failed = each_of_bus(&e, list[i]->d_name);
+
+		if (code == CLI_OK)
+			code = failed;
+		free(list[i]);
+	}
+	free(list);
+	return code;
 }
 
 /* ---- progress -------------------------------------------------------- */

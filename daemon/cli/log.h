@@ -29,6 +29,12 @@ extern const size_t log_place_option_count;
 int log_find(const struct cli *cli, const struct log_place *place, const char *operand,
 	     char path[PATH_MAX]);
 
+/* Call for each log of the bus, or, where none is named, of all buses, in order, by the
+ * operand that means it, until visit returns other than CLI_OK, which is returned.  Else
+ * an exit code, having said what could not be looked at. */
+int log_each(const struct cli *cli, const struct log_place *place,
+	     int (*visit)(void *arg, const char *name, const char *path), void *arg);
+
 /* Say why a call on the log failed.  An exit code. */
 int log_fail(const struct cli *cli, int error, const char *doing, const char *operand);
 

@@ -69,15 +69,35 @@ static int open_topic(struct import *im)
 	return CLI_OK;
 }
 
+static const char too_long[] = "it is longer than the topic takes";
+
 /* ---- sending --------------------------------------------------------- */
 
+static int flush(struct import *im)
+{
+	int code = sender_flush(&im->sender);
+
+	history_release(&im->history);
+	return code;
+}
+
+/* Those before it are sent, and it is said how many that are: who tries again needs
+ * the others only. */
 static int bad_record(struct import *im, const char *why)
 {
+	int code = flush(im);
+
+	if (code != CLI_OK)
+		return code;
 	progress_hide(&im->sender);
-	out_say("importing into \"%s\": %s %" PRIu64 " of %s: %s (hint: as \"shmq log export\" "
-		"writes them)",
+	out_say("importing into \"%s\": %s %" PRIu64 " of %s: %s; the %" PRIu64
+		" %s before it %s sent (hint: %s)",
 		im->sender.topic, im->format == FORMAT_JSON ? "line" : "frame", im->input.number,
-		im->file, why);
+		im->file, why, im->sender.sent,
+		units_plural(im->sender.sent, "message", "messages"),
+		im->sender.sent == 1 ? "was" : "were",
+		why == too_long ? "create the topic with a larger --max" :
+				  "as \"shmq log export\" writes them");
 	return CLI_FAILURE;
 }
 
@@ -108,14 +128,6 @@ static int send_record(struct import *im, const char *data, size_t len)
 	return code;
 }
 
-static int flush(struct import *im)
-{
-	int code = sender_flush(&im->sender);
-
-	history_release(&im->history);
-	return code;
-}
-
 static int drain(struct import *im)
 {
 	enum input_status status;
@@ -130,8 +142,7 @@ static int drain(struct import *im)
 	}
 	code = flush(im);
 	if (code == CLI_OK && status == INPUT_TOO_LONG)
-		code = bad_record(im, "it is longer than the topic takes: create it with a larger "
-				      "--max");
+		code = bad_record(im, too_long);
 	return code;
 }
 

@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "log.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
 
 struct ls {
 	struct cli *cli;
@@ -155,63 +151,18 @@ static void list_log(struct ls *ls, const char *name, const char *path)
 
 /* ---- all of them ----------------------------------------------------- */
 
-static int is_visible(const struct dirent *e)
+static int list_one(void *arg, const char *name, const char *path)
 {
-	return e->d_name[0] != '.' &&
-	       (e->d_type == DT_DIR || e->d_type == DT_LNK || e->d_type == DT_UNKNOWN);
+	list_log(arg, name, path);
+	return 0;
 }
 
-/* The directories in a directory, sorted; a negative error. */
-static int names_in(const char *path, struct dirent ***out)
+static void list_all(struct ls *ls)
 {
-	int n = scandir(path, out, is_visible, alphasort);
+	int code = log_each(ls->cli, &ls->place, list_one, ls);
 
-	return n < 0 ? -errno : n;
-}
-
-static void list_bus(struct ls *ls, const char *bus)
-{
-	char path[PATH_MAX], name[2 * NAME_MAX + 2];
-	struct dirent **list;
-	int i, n, rc = shmq_log_dir(ls->place.data_dir, bus, NULL, path, sizeof(path));
-
-	/* What has another name is none of ours. */
-	if (rc == SHMQ_EBUSNAME && !ls->cli->bus_name)
-		return;
-	n = rc < 0 ? rc : names_in(path, &list);
-	if (n == -ENOENT || n == -ENOTDIR)
-		return;
-	if (n < 0) {
-		failed(ls, n, bus);
-		return;
-	}
-	for (i = 0; i < n; i++) {
-		snprintf(name, sizeof(name), "%s/%s", bus, list[i]->d_name);
-		if (shmq_log_dir(ls->place.data_dir, bus, list[i]->d_name, path, sizeof(path)) == 0)
-			list_log(ls, name, path);
-		free(list[i]);
-	}
-	free(list);
-}
-
-static void list_buses(struct ls *ls)
-{
-	char path[PATH_MAX];
-	struct dirent **list;
-	int i, n, rc = shmq_log_dir(ls->place.data_dir, NULL, NULL, path, sizeof(path));
-
-	n = rc < 0 ? rc : names_in(path, &list);
-	if (n == -ENOENT)
-		return;
-	if (n < 0) {
-		failed(ls, n, rc < 0 ? "all buses" : path);
-		return;
-	}
-	for (i = 0; i < n; i++) {
-		list_bus(ls, list[i]->d_name);
-		free(list[i]);
-	}
-	free(list);
+	if (ls->code == CLI_OK)
+		ls->code = code;
 }
 
 static void list_operand(struct ls *ls, const char *operand)
@@ -255,10 +206,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (first < argc)
 		for (; first < argc; first++)
 			list_operand(&ls, argv[first]);
-	else if (cli->bus_name)
-		list_bus(&ls, cli->bus_name);
 	else
-		list_buses(&ls);
+		list_all(&ls);
 	print(&ls);
 	return ls.code;
 }

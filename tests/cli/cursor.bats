@@ -103,3 +103,32 @@ written() {
 	run -2 shmq sub plain --cursor mine -c 1
 	is_said_well "$output"
 }
+
+@test "ls_without_a_log_lists_the_cursors_of_all_and_how_far_behind_they_are" {
+	durable t --partitions 2
+	durable u
+	seq 100 | shmq pub t --partition 1
+	seq 20 | shmq pub u
+	await '[ "$(shmq stat t --json | json "\$_->{partition_list}[1]{log}{written}")" = 100 ]'
+	await '[ "$(written u)" = 20 ]'
+	shmq cursor set t zoe --from 42 --partition 1
+	shmq cursor set t amy --from 100 --partition 1
+	shmq cursor set u bob --from oldest
+	run -0 shmq cursor ls
+	[ "$(printf '%s\n' "${lines[@]:1}" | awk '{ print $1, $2, $3, $4, $5 }')" = "$SHMQ_BUS/t amy 1 100 0
+$SHMQ_BUS/t zoe 1 42 58
+$SHMQ_BUS/u bob 0 0 20" ]
+	[ "$(SHMQ_BUS='' shmq cursor ls)" = "$output" ]
+	[ "$(shmq cursor ls t u | awk '{ print $1 }' | paste -sd' ')" = "LOG t t u" ]
+	shmq cursor ls --json | json 'join " ", map { "$_->{log}=$_->{behind}" } @$_' |
+		grep -qx "$SHMQ_BUS/t=0 $SHMQ_BUS/t=58 $SHMQ_BUS/u=20"
+	run -5 --separate-stderr shmq cursor ls nothing u
+	[ "${lines[1]%% *}" = u ]
+	is_said_well "$stderr"
+	rm "data/$SHMQ_BUS/u/topic"
+	printf x >"data/$SHMQ_BUS/t/cursors/amy"
+	run shmq cursor ls
+	has "$output" zoe
+	shmq stop --force
+	[ "$(SHMQ_BUS=other shmq cursor ls)" = "" ]
+}

@@ -330,6 +330,17 @@ in_data_dir() {
 	run -2 shmq log import t a b
 }
 
+@test "import_that_ends_early_says_how_much_was_sent" {
+	shmq create t -q
+	printf '{"data":"%s"}\n' 1 2 3 >file
+	echo '{"data":4}' >>file
+	run -1 shmq log import t file
+	is_said_well "$output"
+	has "$output" "line 4 of file"
+	has "$output" "the 3 messages before it were sent"
+	[ "$(shmq sub t --from oldest -c 3 | paste -sd' ')" = "1 2 3" ]
+}
+
 @test "import_places_by_key_if_asked_or_if_the_partition_is_not_there" {
 	shmq create two -q --partitions 2
 	printf '{"data":"%s","key":"same","partition":%d}\n' a 0 b 1 c 7 >file

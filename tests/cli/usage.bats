@@ -113,8 +113,7 @@ load helper
 		log import a b c
 		cursor
 		cursor nothing
-		cursor ls
-		cursor ls a b
+		cursor ls --frobnicate
 		cursor set a
 		cursor set a b --from soon
 		cursor rm a
