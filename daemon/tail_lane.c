@@ -186,8 +186,11 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 		error = open_kept(l, &state, why);
 	if (!error) {
 		/* A log that is new begins where its rings do, even if publishers
-		 * that do not wait have left that behind already. */
+		 * that do not wait have left that behind already, and where its first
+		 * ones did, if it moved from them before any of them was written. */
 		l->next = state.has_next ? state.next : l->o.part->base_seq;
+		if (!state.has_next && seq_diff(load_relaxed(&l->o.part->log_written), l->next) < 0)
+			l->next = load_relaxed(&l->o.part->log_written);
 		error = open_writer(l, &state, why);
 	}
 	if (error) {
@@ -356,11 +359,12 @@ static int append_message(struct tail_lane *l)
 	return 0;
 }
 
-/* The message in hand belongs into the log: 1; 0: that is not known yet; SHMQ_EMOVED:
- * the topic has moved, and nobody sent it. */
+/* The message in hand belongs into the log: 1; 0: that is not known yet; SHMQ_EMOVED: the
+ * topic has moved, and nobody sent it, nor what is behind it; SHMQ__SUB_TORN: nobody sent
+ * it. */
 static int is_sent(const struct tail_lane *l)
 {
-	int rc = shmq__sub_is_sent(l->sub);
+	int rc = shmq__sub_is_sent(l->sub, &l->msg);
 
 	return rc == SHMQ_EEMPTY ? 0 : rc ? rc : SHMQ_EMOVED;
 }
@@ -433,6 +437,10 @@ int tail_lane_pump(struct tail_lane *l)
 			rc = is_sent(l);
 			if (!rc)
 				return 0;
+			if (rc == SHMQ__SUB_TORN) {
+				l->has_msg = 0;
+				continue;
+			}
 		}
 		if (rc != 1) {
 			if (append_holes(l, rc))

@@ -58,8 +58,10 @@ uint32_t shmq__sub_publishers(const struct shmq_sub *sub);
 void shmq__sub_get_batch(const struct shmq_sub *sub, struct lay_batch *out);
 
 /* Whether the message handed out last stands before the end of the old rings of a topic
- * that moved: 1, 0: its publisher was refused; SHMQ_EEMPTY: that is not settled yet. */
-int shmq__sub_is_sent(const struct shmq_sub *sub);
+ * that moved: 1, 0: its publisher was refused; TORN: likewise, since a part of its atomic
+ * batch stands behind that; SHMQ_EEMPTY: that is not settled yet. */
+#define SHMQ__SUB_TORN 2
+int shmq__sub_is_sent(struct shmq_sub *sub, const struct shmq_msg *msg);
 /* After SHMQ_EMOVED: where the rings that came after begin, at most its cursor. */
 uint64_t shmq__sub_moved_seq(const struct shmq_sub *sub);
 

@@ -174,3 +174,41 @@ int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 		return rc < 0 ? rc : SHMQ_EEMPTY;
 	return skip_member(sub, l, batch->first_seq, msg);
 }
+
+/* Whether the last member of the batch of the one at l->r.next stands before `end`.  Nobody
+ * writes there any more who is not told so. */
+static int find_last(struct shmq_sub *sub, struct rlane *l, const struct lay_batch *member,
+		     uint64_t end)
+{
+	uint64_t at = l->r.next, word;
+	int found = 0;
+
+	for (; !found && seq_diff(l->r.next, end) < 0; l->r.next++) {
+		struct lay_batch batch;
+		struct shmq_msg msg;
+
+		found = ring_look(&l->r, &word) == RING_MESSAGE &&
+			!shmq__sub_decode(sub, l, &msg, &batch) && (msg.flags & SHMQ_MSG_BATCH) &&
+			batch.first_seq == member->first_seq && batch.index == member->count - 1 &&
+			batch.count == member->count;
+	}
+	l->r.next = at;
+	return found;
+}
+
+int shmq__sub_is_whole(struct shmq_sub *sub, uint64_t end)
+{
+	struct rlane *l = &sub->lane[0];
+	struct lay_batch batch;
+	const struct kept *k;
+
+	shmq__sub_get_batch(sub, &batch);
+	if (batch.index + 1 == batch.count)
+		return 1;
+	for (k = l->kept; k; k = k->other)
+		if (k->count && k->member[0].msg.seq == batch.first_seq)
+			return seq_diff(k->member[k->count - 1].msg.seq, end) < 0;
+	if (end - l->r.next > l->r.geo.depth)
+		end = l->r.next + l->r.geo.depth;
+	return find_last(sub, l, &batch, end);
+}

@@ -124,7 +124,7 @@ uint64_t shmq__sub_moved_seq(const struct shmq_sub *sub)
 	return moved_seq(&sub->lane[0]);
 }
 
-int shmq__sub_is_sent(const struct shmq_sub *sub)
+int shmq__sub_is_sent(struct shmq_sub *sub, const struct shmq_msg *msg)
 {
 	const struct rlane *l = &sub->lane[0];
 	uint32_t state = state_of(l);
@@ -133,7 +133,11 @@ int shmq__sub_is_sent(const struct shmq_sub *sub)
 		return 1;
 	if (!lay_ring_is_closed(state))
 		return SHMQ_EEMPTY;
-	return seq_diff(l->r.next, said_moved_seq(l)) < 0;
+	if (seq_diff(l->r.next, said_moved_seq(l)) >= 0)
+		return 0;
+	return !(msg->flags & SHMQ_MSG_BATCH) || shmq__sub_is_whole(sub, said_moved_seq(l)) ?
+		       1 :
+		       SHMQ__SUB_TORN;
 }
 
 /* With stall = report, or in a ring that ended or was left, the time comes when

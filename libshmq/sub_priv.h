@@ -196,6 +196,10 @@ void shmq__sub_free_kept(struct rlane *l);
 /* Forget the copied batches that were handed out to their ends. */
 void shmq__sub_drop_read_batches(struct rlane *l);
 
+/* Whether all of the batch of the member that was handed out last stands before `end`, of
+ * a ring that was left. */
+int shmq__sub_is_whole(struct shmq_sub *sub, uint64_t end);
+
 /* The copied batch whose next member is seq, or NULL. */
 struct kept *shmq__sub_find_kept(const struct rlane *l, uint64_t seq);
 

@@ -241,6 +241,115 @@ TEST(what_was_refused_hides_nothing_of_the_fresh_rings)
 	test_bus_stop();
 }
 
+/* A part of the batch was claimed before the end and a part behind it: its publisher is
+ * refused all of it.  The log has none of it, and all that others sent in between. */
+static void check_refused_batch(enum shmq_log log)
+{
+	struct shmq_msg msg;
+	struct raw raw;
+	shmq_pub *pub;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	uint64_t at[3];
+	unsigned i;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .stall = SHMQ_STALL_REPORT,
+	       .log = log);
+	raw_open(&raw, bus, "t");
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(pub, "0", 1));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	CHECK_EQ(test_bus_signal("tailer", SIGSTOP), 1);
+	at[0] = raw_claim(&raw);
+	CHECK_OK(shmq_publish(pub, "2", 1));
+	at[1] = raw_claim(&raw);
+	CHECK_OK(shmq_publish(pub, "4", 1));
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	at[2] = raw_claim(&raw);
+	CHECK_EQ(at[2], 5);
+	for (i = 0; i < 3; i++) {
+		struct lay_batch batch = { at[0], i, 3 };
+
+		raw_write(&raw, at[i], "refused", 7, &batch);
+	}
+	while (i--)
+		raw_commit(&raw, at[i]);
+	raw_ring(&raw);
+	CHECK_EQ(load_relaxed(&raw.w.mem->state), LAY_RING_MOVED);
+	CHECK_EQ(test_bus_signal("tailer", SIGCONT), 1);
+	shmq_pub_close(pub);
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(pub, "5", 1));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 5, SHMQ_WRITTEN, PATIENCE));
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	for (i = 0; i < 6; i++) {
+		if (i == at[0] || i == at[1])
+			continue;
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.seq, i);
+		CHECK_EQ(msg.len, 1);
+		CHECK_EQ(*(const char *)msg.data, (char)('0' + i));
+	}
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	raw_close(&raw);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+TEST(of_a_batch_that_a_move_cuts_through_the_log_has_nothing_and_all_that_others_sent)
+{
+	check_refused_batch(SHMQ_LOG_BLOCK);
+}
+
+TEST(likewise_where_publishers_do_not_wait_for_it)
+{
+	check_refused_batch(SHMQ_LOG_GAP);
+}
+
+/* A tailer that is not there in time cannot have them any more; who reads the log is told. */
+TEST(what_no_tailer_wrote_before_a_topic_moved_is_told_as_lost)
+{
+	struct shmq_msg msg;
+	uint64_t lost = 0;
+	shmq_pub *pub;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	int rc;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "first", .depth = DEPTH, .log = SHMQ_LOG_BLOCK); /* there is a tailer */
+	pub = open_pub(bus, "first");
+	CHECK_OK(shmq_publish(pub, "0", 1));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	shmq_pub_close(pub);
+	CHECK_EQ(test_bus_signal("tailer", SIGSTOP), 1);
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .log = SHMQ_LOG_BLOCK);
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(pub, "0", 1));
+	CHECK_OK(shmq_publish(pub, "1", 1));
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	shmq_pub_close(pub);
+	CHECK_EQ(test_bus_signal("tailer", SIGCONT), 1);
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish(pub, "2", 1));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 2, SHMQ_WRITTEN, PATIENCE));
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	while ((rc = shmq_receive(sub, &msg, PATIENCE)) == SHMQ_EOVERRUN)
+		lost += msg.lost;
+	CHECK_OK(rc);
+	CHECK_EQ(msg.seq, 2);
+	CHECK_EQ(lost, 2);
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* ---- under traffic ------------------------------------------------------------ */
 
 struct traffic {
