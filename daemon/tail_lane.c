@@ -52,6 +52,7 @@ struct tail_lane {
 	int is_left; /* no publisher is there any more, and all they sent was read */
 
 	struct log_batches batches; /* of which not all members are appended yet */
+	uint64_t rests_to;          /* up to there may be rests of some that began before */
 
 	uint64_t bytes;         /* appended so far */
 	uint64_t flushed_bytes; /* of them, asked to be written */
@@ -205,6 +206,11 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 		if (o->topic->log != SHMQ_LOG_BLOCK)
 			shmq__sub_miss_from(l->sub, l->next);
 	}
+	l->rests_to = l->next;
+	if (state.has_next) {
+		shmq__sub_go_on(l->sub);
+		l->rests_to += o->topic->depth;
+	}
 	*out = l;
 	return 0;
 }
@@ -214,7 +220,11 @@ int tail_lane_open(const struct tail_lane_options *o, struct tail_lane **out, st
 /* Half an atomic batch is none, so no mark may stand in the midst of one. */
 static void hold(struct tail_lane *l)
 {
-	tail_writer_hold(l->writer, l->batches.left ? &l->batches.seq : NULL);
+	uint64_t seq;
+
+	tail_writer_hold(l->writer,
+			 log_batches_hold(&l->batches, l->next, l->o.topic->depth, &seq) ? &seq :
+											   NULL);
 }
 
 static int append(struct tail_lane *l, const struct log_record *head, const struct iovec *piece,
@@ -257,7 +267,7 @@ static int append_missing(struct tail_lane *l, uint64_t to)
 	if (error)
 		return error;
 	if (log_gap_breaks_batches(&head)) /* then recovery does not judge them */
-		l->batches.left = 0;
+		log_batches_clear(&l->batches);
 	hold(l);
 	l->lost -= lost;
 	if (!l->lost)
@@ -380,6 +390,8 @@ static int receive(struct tail_lane *l)
 		l->lost += l->msg.lost;
 		if (l->msg.lost_is_bound)
 			l->gap_flags |= LOG_GAP_OVERRUN | LOG_GAP_BOUND;
+		if (seq_diff(shmq__sub_cursor(l->sub), l->rests_to) < 0)
+			l->gap_flags |= LOG_GAP_UNKNOWN;
 		return 2;
 	}
 	/* A stalled publisher is the supervisor's business; what comes behind it
@@ -528,10 +540,13 @@ static void raise_ceiling(struct tail_lane *l)
 /* One that is not whole by now never was one, and nobody waits for it. */
 static void drop_false_batches(struct tail_lane *l, uint64_t now)
 {
-	if (!l->batches.left)
+	uint64_t before, after;
+	int had_any = log_batches_hold(&l->batches, l->next, l->o.topic->depth, &before);
+
+	if (!had_any)
 		return;
 	log_batches_expire(&l->batches, l->next, l->o.topic->depth);
-	if (l->batches.left)
+	if (log_batches_hold(&l->batches, l->next, l->o.topic->depth, &after) && after == before)
 		return;
 	hold(l);
 	l->first_ns = l->unsynced_ns = now; /* what waited for it waits no more */
@@ -621,7 +636,9 @@ int tail_lane_close(struct tail_lane *l)
 		m = tail_writer_marks(l->writer);
 		error = tail_writer_close(l->writer, is_end ? TAIL_CLOSE_CLEAN : TAIL_CLOSE_OPEN);
 		if (!error) {
-			m.written = m.synced = l->batches.left ? l->batches.seq : m.next_seq;
+			if (!log_batches_hold(&l->batches, l->next, l->o.topic->depth, &m.written))
+				m.written = m.next_seq;
+			m.synced = m.written;
 			if (is_end)
 				m.ceiling = m.next_seq + l->o.topic->depth;
 			m.error = m.sync_error = 0;

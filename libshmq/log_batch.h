@@ -8,37 +8,124 @@
  * within a ring; and where publishers wait for the log, which is not said to be
  * written behind the first member, so is all that is open together.  What is
  * not whole a ring later never was a batch: its publisher is mad.
+ *
+ * Where publishers do not wait, batches may interleave for longer than a ring.  Then
+ * there is no place to cut the log at that would not cost more than what it mends: it
+ * is left as it is, said to be written up to the first that is not whole, and the
+ * rest of those that are not is taken from the ring.  If that is gone, too, readers
+ * are told of a gap.  Who only saw the end of it all sees that, too.
  */
 #ifndef SHMQ_LOG_BATCH_H
 #define SHMQ_LOG_BATCH_H
 
 #include "log_reader.h"
 
-struct log_batches {
-	uint64_t left; /* members that are still to come, of all; 0: none is open */
-	uint64_t seq;  /* of the first member of the first */
+#define LOG_BATCHES_MAX 64u /* of more at once the oldest is not waited for */
+
+struct log_batch {
+	uint64_t first_seq;
+	uint32_t left;     /* members that are still to come, not 0 */
+	uint32_t is_known; /* its first member has passed */
 };
+
+struct log_batches {
+	uint64_t left;     /* of all that are known; 0: none is open */
+	uint64_t seq;      /* of the first of those that are open together */
+	uint32_t is_older; /* ... but they go back to one of which that was not seen */
+	uint32_t count;
+	struct log_batch open[LOG_BATCHES_MAX];
+};
+
+static inline void log_batches_clear(struct log_batches *o)
+{
+	o->left = o->count = 0;
+}
+
+static inline void log_batches_remove(struct log_batches *o, uint32_t i)
+{
+	if (o->open[i].is_known)
+		o->left -= o->open[i].left;
+	o->open[i] = o->open[--o->count];
+}
+
+/* Which of those that are known, or of all, began first; o->count: none. */
+static inline uint32_t log_batches_oldest(const struct log_batches *o, uint32_t is_known)
+{
+	uint32_t i, at = o->count;
+
+	for (i = 0; i < o->count; i++)
+		if (o->open[i].is_known >= is_known &&
+		    (at == o->count || seq_diff(o->open[i].first_seq, o->open[at].first_seq) < 0))
+			at = i;
+	return at;
+}
+
+static inline void log_batches_add(struct log_batches *o, struct log_batch b)
+{
+	if (!b.left)
+		return;
+	if (o->count == LOG_BATCHES_MAX)
+		log_batches_remove(o, log_batches_oldest(o, 0));
+	if (!o->count) {
+		o->seq = b.first_seq;
+		o->is_older = 0;
+	}
+	o->is_older |= !b.is_known;
+	o->left += b.is_known ? b.left : 0;
+	o->open[o->count++] = b;
+}
 
 /* A member passes.  0: its batch began where nobody looked. */
 static inline int log_batches_note(struct log_batches *o, const struct lay_batch *b, uint64_t seq)
 {
+	int is_known;
+	uint32_t i;
+
 	if (!b->index) {
-		if (!o->left)
-			o->seq = seq;
-		o->left += b->count - 1;
+		log_batches_add(o, (struct log_batch){ seq, b->count - 1, 1 });
 		return 1;
 	}
-	if (!o->left || seq_diff(b->first_seq, o->seq) < 0)
-		return 0;
-	o->left--;
-	return 1;
+	for (i = 0; i < o->count; i++) {
+		if (o->open[i].first_seq != b->first_seq)
+			continue;
+		is_known = (int)o->open[i].is_known;
+		o->left -= (uint64_t)is_known;
+		if (!--o->open[i].left)
+			log_batches_remove(o, i);
+		return is_known;
+	}
+	if (b->index < b->count)
+		log_batches_add(o, (struct log_batch){ b->first_seq, b->count - 1 - b->index, 0 });
+	return 0;
 }
 
 /* `next` is what comes next. */
 static inline void log_batches_expire(struct log_batches *o, uint64_t next, uint64_t depth)
 {
-	if (next - o->seq >= depth)
-		o->left = 0;
+	uint32_t i = 0;
+
+	while (i < o->count)
+		if (next - o->open[i].first_seq >= depth)
+			log_batches_remove(o, i);
+		else
+			i++;
+}
+
+/* Those that are open together have been so for longer than a ring. */
+static inline int log_batches_are_long(const struct log_batches *o, uint64_t next, uint64_t depth)
+{
+	return o->is_older || next - o->seq >= depth;
+}
+
+/* How far a log that goes to `next` may be said to be written.  0: all of it. */
+static inline int log_batches_hold(const struct log_batches *o, uint64_t next, uint64_t depth,
+				   uint64_t *seq)
+{
+	if (!o->left)
+		return 0;
+	*seq = log_batches_are_long(o, next, depth) ? o->open[log_batches_oldest(o, 1)].first_seq :
+						      o->seq;
+	return 1;
 }
 
 /* A record passes, which may be of a member.  What a gap has a part of is not
@@ -55,7 +142,7 @@ static inline void log_batches_pass(struct log_batches *o, uint64_t depth,
 		log_batches_note(o, &batch, head->seq);
 	if ((head->kind == LOG_GAP && log_gap_breaks_batches(head)) ||
 	    (head->kind == LOG_HOLE && (head->flags & LOG_HOLE_SUPERSEDED)))
-		o->left = 0;
+		log_batches_clear(o);
 }
 
 #endif

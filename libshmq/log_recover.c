@@ -208,7 +208,7 @@ static void note_record(const struct recovery *r, struct open_batches *o,
 			uint64_t max_ts)
 {
 	log_batches_expire(&o->batches, head->seq, r->depth);
-	if (!o->batches.left) {
+	if (!o->batches.count) {
 		o->off = off;
 		o->max_ts = max_ts;
 	}
@@ -234,7 +234,7 @@ static int judge_before(struct recovery *r, uint64_t seq, struct open_batches *o
 	shmq__log_reader_close(reader);
 	/* Of what is damaged nobody can tell, and readers are told. */
 	if (rc == SHMQ_ECORRUPT)
-		o->batches.left = 0;
+		log_batches_clear(&o->batches);
 	return rc == SHMQ_ECORRUPT ? 0 : rc;
 }
 
@@ -432,11 +432,13 @@ static int cut_last(struct recovery *r, const uint64_t *first, unsigned count,
 		    const struct open_batches *open, struct shmq__why *why)
 {
 	struct log_state *out = r->out;
-	int error;
+	uint64_t seq = open->batches.seq;
+	int error, is_to_cut = open->batches.left &&
+			       !log_batches_are_long(&open->batches, out->next, r->depth);
 
-	if (open->batches.left && (!out->has_segment || r->scan.seg.zip ||
-				   seq_diff(open->batches.seq, out->first_seq) < 0)) {
-		error = cut_before(r, first, count, open->batches.seq, why);
+	if (is_to_cut &&
+	    (!out->has_segment || r->scan.seg.zip || seq_diff(seq, out->first_seq) < 0)) {
+		error = cut_before(r, first, count, seq, why);
 		if (error && (error != SHMQ_ECORRUPT || r->is_unjudged))
 			return error;
 		/* Where it began cannot be found again: better it than all since. */
@@ -449,9 +451,9 @@ static int cut_last(struct recovery *r, const uint64_t *first, unsigned count,
 		out->has_segment = 0;
 		return 0;
 	}
-	if (open->batches.left) {
+	if (is_to_cut) {
 		out->off = open->off;
-		out->next = open->batches.seq;
+		out->next = seq;
 		out->max_ts = open->max_ts;
 	}
 	return cut_at(r, &r->scan.seg, out->off);

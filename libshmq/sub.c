@@ -131,6 +131,11 @@ void shmq__sub_miss_from(struct shmq_sub *sub, uint64_t seq)
 	sub->lane[0].start = seq;
 }
 
+void shmq__sub_go_on(struct shmq_sub *sub)
+{
+	sub->takes_rests = 1;
+}
+
 uint32_t shmq__sub_publishers(const struct shmq_sub *sub)
 {
 	return load_acquire(&sub->h.topic->rec->publishers);

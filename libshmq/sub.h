@@ -50,6 +50,9 @@ uint64_t shmq__sub_cursor(const struct shmq_sub *sub);
 /* It is to have all from `seq` on: what of a batch since then is not to be had whole is
  * lost, and not one that it has come into the midst of.  Publishers must not wait for it. */
 void shmq__sub_miss_from(struct shmq_sub *sub, uint64_t seq);
+/* ... and has had what is before: of a batch that began there it gets the rest, member by
+ * member, or is told what of it is lost. */
+void shmq__sub_go_on(struct shmq_sub *sub);
 /* How many publish to its topic; of those that do not any more all is in the ring. */
 uint32_t shmq__sub_publishers(const struct shmq_sub *sub);
 

@@ -165,6 +165,8 @@ int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 
 	if (sub->gates && seq_diff(batch->first_seq, l->start) >= 0)
 		return sub_hand_out(sub, l, word, msg);
+	if (sub->takes_rests && seq_diff(batch->first_seq, l->start) < 0)
+		return sub_hand_out(sub, l, word, msg);
 	if (sub->gates || batch->index)
 		return skip_member(sub, l, batch->first_seq, msg);
 	rc = keep_batch(sub, l, batch);

@@ -77,6 +77,7 @@ struct shmq_sub {
 	int evicts; /* being lapped is the end */
 	int evicted;
 	int may_replay;      /* where it is lapped it goes on in the log */
+	int takes_rests;     /* of batches that began before its start too */
 	int is_to_join;      /* it will gate, once it has come from the log to the rings */
 	uint64_t join_at_ns; /* not before that: the supervisor was away */
 	int is_plain;        /* what comes next may go the short way of receive.c, */

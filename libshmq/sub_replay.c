@@ -138,7 +138,7 @@ static int enter_log(struct shmq_sub *sub, struct rlane *l, struct shmq__why *wh
 	if (error)
 		return error;
 	l->replay->has_msg = 0;
-	l->replay->batches.left = 0;
+	log_batches_clear(&l->replay->batches);
 	l->replay->stuck_since = 0;
 	l->in_log = 1;
 	sub_judge(sub);
@@ -244,7 +244,7 @@ static int take_record(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *m
 	}
 	if (head->kind == LOG_GAP) {
 		if (log_gap_breaks_batches(head))
-			rp->batches.left = 0;
+			log_batches_clear(&rp->batches);
 		l->r.next = head->seq + head->tag - 1;
 		if (log_gap_is_bound(head))
 			shmq__sub_count_bound(l, head->tag, msg);
@@ -320,7 +320,7 @@ static int judge_start(struct rlane *l, struct shmq__why *why)
 	}
 	/* Of what is damaged nobody can tell, and that was told. */
 	if (rc == SHMQ_ECORRUPT)
-		rp->batches.left = 0;
+		log_batches_clear(&rp->batches);
 	return rc && rc != SHMQ_ECORRUPT ? rc : shmq__log_reader_seek(rp->reader, limit, why);
 }
 

@@ -7,6 +7,7 @@
 #include "raw.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
@@ -668,5 +669,101 @@ TEST_WITHIN(on_a_full_disk_publishers_go_on_where_the_log_may_have_gaps, 60)
 	CHECK_OK(shmq_bus_stop(bus, 0));
 	shmq_bus_close(bus);
 	end_small_disk();
+	test_bus_stop();
+}
+
+/* ---- batches that interleave without end ------------------------------------- */
+
+enum { CHAINED = 64 }; /* bytes of a member, inline */
+
+/* Batches of two, of which each begins before the one before it is whole: the first of
+ * number k is 2k, the second 2k + 3. */
+static void send_chain(struct raw *r, uint64_t from, uint64_t to)
+{
+	for (uint64_t seq = from; seq < to; seq++) {
+		uint64_t at = raw_claim(r), first = at % 2 ? at - 3 : at;
+		struct lay_batch batch = { first, (uint32_t)(at % 2), 2 };
+		char buf[CHAINED];
+
+		CHECK_EQ(at, seq);
+		fill(buf, sizeof(buf), at);
+		raw_write(r, at, buf, sizeof(buf), at == 1 ? NULL : &batch);
+	}
+}
+
+/* All that are whole, last to first: but for the one before the last. */
+static void commit_chain(struct raw *r, uint64_t from, uint64_t to)
+{
+	raw_commit(r, to - 1);
+	for (to -= 2; to > from; to--)
+		raw_commit(r, to - 1);
+	if (from)
+		raw_commit(r, from - 2);
+	raw_ring(r);
+}
+
+/* Until the files of the log go so far, whatever is said to be written. */
+static void await_in_files(const char *topic, uint64_t seq)
+{
+	int64_t deadline = test_now_ns() + PATIENCE;
+	struct shmq_log_partition part = { 0 };
+	shmq_log_reader *log;
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", test_bus_data(), topic);
+	while (part.next != seq) {
+		CHECK_LT(test_now_ns(), deadline);
+		test_sleep_ms(1);
+		CHECK_OK(shmq_log_open(path, &log));
+		CHECK_OK(shmq_log_get_partition(log, 0, &part));
+		shmq_log_close(log);
+	}
+}
+
+/* A tailer is killed where the log has the beginning of a batch and the ring the rest, and
+ * no place within a ring is in no batch. */
+TEST_WITHIN(of_batches_that_interleave_for_longer_than_a_ring_none_is_torn_by_a_killed_tailer, 60)
+{
+	enum { STEP = 256, END = 5 * DEPTH };
+	struct shmq_msg msg;
+	struct raw raw;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	uint64_t seq;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .stall = SHMQ_STALL_REPORT,
+	       .log = SHMQ_LOG_GAP);
+	raw_open(&raw, bus, "t");
+	raw.w.limit = 2 * END;
+	for (seq = 0; seq < END; seq += STEP) {
+		send_chain(&raw, seq, seq + STEP);
+		commit_chain(&raw, seq, seq + STEP);
+		/* It cannot come further: there is the claim. */
+		await_in_files("t", seq + STEP - 2);
+		if (seq % DEPTH != 2 * STEP)
+			continue;
+		CHECK_EQ(test_bus_kill("tailer"), 1);
+		test_bus_await_killed();
+	}
+	/* The last one is given up, as one of a dead publisher would be. */
+	CHECK_EQ(shmq__ring_void(raw.w.mem, &raw.w.geo, END - 2,
+				 LAY_CTRL(lay_lap(&raw.w.geo, END - 2), raw.w.owner, LAY_CLAIMED)),
+		 1);
+	raw_ring(&raw);
+	await_written(bus, "t", END);
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	for (seq = 0; seq < END; seq++) {
+		if (seq == END - 2)
+			continue;
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.seq, seq);
+		CHECK(is_filled(msg.data, CHAINED, seq));
+	}
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	shmq_sub_close(sub);
+	raw_close(&raw);
+	shmq_bus_close(bus);
 	test_bus_stop();
 }

@@ -714,6 +714,59 @@ TEST(what_is_not_whole_a_ring_later_is_no_batch)
 	close(dir);
 }
 
+/* Batches of two, of which each begins before the one before it is whole, from FIRST on,
+ * in two segments; the last one is not. */
+static uint64_t put_chain(int dir, unsigned records, unsigned roll)
+{
+	struct logfile f;
+	uint64_t seq;
+
+	logfile_begin(&f, FIRST, 0);
+	for (unsigned i = 0; i < records; i++) {
+		if (i == roll) {
+			seq = f.seq;
+			logfile_end(&f);
+			logfile_write(&f, dir);
+			logfile_free(&f);
+			logfile_begin(&f, seq, 0);
+		}
+		if (i == 1)
+			logfile_message(&f, TS(f.seq), 10);
+		else if (i % 2)
+			logfile_member(&f, f.seq - 3, 1, 2);
+		else
+			logfile_member(&f, f.seq, 0, 2);
+	}
+	logfile_write(&f, dir);
+	seq = f.seq;
+	logfile_free(&f);
+	return seq;
+}
+
+/* And whoever reads only the end of them sees that they are. */
+TEST(batches_that_interleave_for_longer_than_a_ring_are_not_cut)
+{
+	static const unsigned roll[] = { 1, DEPTH / 2, DEPTH + 7, 2 * DEPTH, 3 * DEPTH - 2 };
+	struct log_state s;
+	struct said said;
+	uint64_t end;
+	int dir;
+
+	for (unsigned i = 0; i < COUNT(roll); i++) {
+		dir = empty_dir();
+		end = put_chain(dir, 3 * DEPTH, roll[i]);
+		s = recover(dir, &said);
+		CHECK_EQ(s.next, end);
+		CHECK_EQ(said.lines, 0);
+		close(dir);
+	}
+	dir = empty_dir();
+	put_chain(dir, DEPTH - 2, DEPTH / 2);
+	s = recover(dir, &said);
+	CHECK_EQ(s.next, FIRST);
+	close(dir);
+}
+
 /* ---- the ceiling ---------------------------------------------------------------- */
 
 static uint64_t resume_at(int dir, struct said *said)
