@@ -20,8 +20,8 @@ enum tail_edit {
 	TAIL_UNBATCH /* a message: it is kept, but is of no atomic batch any more */
 };
 
-/* For each segment, and after each megabyte: others have their turn.  rewriting: first seq of the segment
- * that must stay where it is meanwhile, or NULL.  0 to go on; else that is the end. */
+/* For each segment, and after each megabyte: others have their turn.  rewriting: first seq of the
+ * segment that must stay where it is meanwhile, or NULL.  0 to go on; else that is the end. */
 struct tail_turn {
 	int (*give)(void *arg, const uint64_t *rewriting);
 	void *arg;

@@ -31,13 +31,13 @@
 #include <stdint.h>
 
 #define LOG_VERSION 1u
-#define LOG_MAGIC_SEGMENT UINT64_C(0x31676573514d4853)  /* "SHMQseg1" */
-#define LOG_MAGIC_ZIP UINT64_C(0x3174737a514d4853)      /* "SHMQzst1" */
-#define LOG_MAGIC_INDEX UINT64_C(0x31786469514d4853)    /* "SHMQidx1" */
-#define LOG_MAGIC_IDENTITY UINT64_C(0x31706f74514d4853) /* "SHMQtop1" */
-#define LOG_MAGIC_CEILING UINT64_C(0x316c6563514d4853)  /* "SHMQcel1" */
+#define LOG_MAGIC_SEGMENT UINT64_C(0x31676573514d4853)   /* "SHMQseg1" */
+#define LOG_MAGIC_ZIP UINT64_C(0x3174737a514d4853)       /* "SHMQzst1" */
+#define LOG_MAGIC_INDEX UINT64_C(0x31786469514d4853)     /* "SHMQidx1" */
+#define LOG_MAGIC_IDENTITY UINT64_C(0x31706f74514d4853)  /* "SHMQtop1" */
+#define LOG_MAGIC_CEILING UINT64_C(0x316c6563514d4853)   /* "SHMQcel1" */
 #define LOG_MAGIC_COMPACTED UINT64_C(0x31706d63514d4853) /* "SHMQcmp1" */
-#define LOG_MAGIC_CURSOR UINT64_C(0x31727563514d4853)   /* "SHMQcur1" */
+#define LOG_MAGIC_CURSOR UINT64_C(0x31727563514d4853)    /* "SHMQcur1" */
 
 #define LOG_BLOCK 4096u   /* writes are in whole ones of these, aligned */
 #define LOG_ALIGN 8u      /* records begin at multiples of this */
