@@ -65,8 +65,8 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 	struct lay_partition *part;
 	enum wait_step step;
 	struct waiter w;
-	uint64_t look;
-	uint32_t word;
+	uint64_t look, give_up = 0;
+	uint32_t word, was = 0;
 
 	if (error)
 		return error;
@@ -90,12 +90,17 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 		error = pub_check(pub);
 		if (error)
 			return error;
-		/* What an ended topic had is still written, for a while. */
-		if (shmq__topic_has_ended(pub->h.topic) && word == load_acquire(&part->log_word) &&
-		    seq_diff(mark(part, level), seq) <= 0 && shmq__clock_left(look) == 0)
+		if (shmq__clock_left(look))
+			continue;
+		look = shmq__clock_deadline(LOOK_NS);
+		/* What an ended topic had is still written: as long as something is. */
+		if (!shmq__topic_has_ended(pub->h.topic))
+			continue;
+		if (!give_up || word != was)
+			give_up = shmq__clock_deadline(SHMQ__LOG_PATIENCE_NS);
+		else if (shmq__clock_left(give_up) == 0)
 			return SHMQ_EENDED;
-		if (shmq__clock_left(look) == 0)
-			look = shmq__clock_deadline(LOOK_NS);
+		was = word;
 	}
 }
 

@@ -34,7 +34,6 @@
 
 #define LOOK_EVERY 64u /* records, whether the ring has what comes next */
 #define JOIN_AGAIN_NS 100000000
-#define GIVE_UP_NS UINT64_C(3000000000)
 
 struct replay {
 	struct log_reader *reader;
@@ -286,7 +285,7 @@ static int is_given_up(const struct rlane *l)
 		return 0;
 	if (!l->replay->stuck_since)
 		l->replay->stuck_since = now;
-	return now - l->replay->stuck_since > GIVE_UP_NS;
+	return now - l->replay->stuck_since > (uint64_t)SHMQ__LOG_PATIENCE_NS;
 }
 
 /* What was before the log's first record has been removed, holes and all. */

@@ -16,6 +16,10 @@
 #include "bell.h"
 #include "slabs.h"
 
+/* What a topic that ended has is still written to its log: so long nothing comes of it
+ * before no more is waited for.  A tailer may be starved, and its disk slow. */
+#define SHMQ__LOG_PATIENCE_NS INT64_C(3000000000)
+
 struct shmq__ring {
 	struct lay_geometry geo;
 	struct lay_ring *mem;

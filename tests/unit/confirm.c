@@ -6,6 +6,7 @@
 #include "publisher.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 static struct scene set_up_with_log(uint64_t base, enum shmq_log log)
 {
@@ -91,6 +92,25 @@ TEST(who_waits_and_who_polls_is_told_when_the_log_has_come_further)
 	CHECK_EQ(read(p.fd, &n, sizeof(n)), sizeof(n));
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	CHECK_ERROR(shmq_pub_wait_confirm(c.pub, 0, 0, SHMQ_SYNCED, SHMQ_NOWAIT), SHMQ_EEMPTY);
+	tear_down(&c);
+}
+
+static void *write_late(void *arg)
+{
+	usleep(400000); /* the tailer had no processor, or its disk was slow */
+	raise_marks(arg, 1, 0);
+	return NULL;
+}
+
+TEST(a_tailer_that_is_slow_confirms_what_an_ended_topic_had)
+{
+	struct scene c = set_up_with_log(0, SHMQ_LOG_GAP);
+	pthread_t thread;
+
+	store_release(&c.f->rec->state, LAY_TOPIC_ENDED);
+	CHECK_EQ(pthread_create(&thread, NULL, write_late, &c), 0);
+	CHECK_OK(shmq_pub_wait_confirm(c.pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
+	CHECK_EQ(pthread_join(thread, NULL), 0);
 	tear_down(&c);
 }
 
