@@ -84,7 +84,8 @@ LIB_O    := $(call objects,libshmq/*.c)
 # What configuration shares with the command line (daemon/cli/value.h).
 VALUE_O  := $(patsubst %,$(B)/daemon/cli/%.o,value units shape_options)
 DAEMON_O := $(call objects,daemon/*.c) $(VALUE_O)
-CLI_O    := $(call objects,daemon/cli/*.c)
+# What limits metrics knows nothing of a bus (daemon/sandbox.h).
+CLI_O    := $(call objects,daemon/cli/*.c) $(B)/daemon/sandbox.o
 TAP_O    := $(call objects,tests/lib/*.c)
 COMMON_O := $(call objects,$(call shared,bench) $(call shared,examples/demo))
 

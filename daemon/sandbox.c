@@ -99,7 +99,8 @@ int sandbox_call(unsigned i)
 #define T (1U << SANDBOX_TAILER)
 #define F (1U << SANDBOX_FILES)
 #define M (1U << SANDBOX_MEMORY)
-#define ALL (B | T | F | M)
+#define X (1U << SANDBOX_METRICS)
+#define ALL (B | T | F | M | X)
 
 static const struct {
 	int call;
@@ -152,7 +153,7 @@ static const struct {
 	{ SYS_mlock, B },
 	{ SYS_munlock, B },
 	{ SYS_memfd_create, B },
-	{ SYS_membarrier, B | T },
+	{ SYS_membarrier, B | T | X },
 
 	{ SYS_fallocate, B | T | F },
 	{ SYS_ftruncate, B | T | F },
@@ -161,63 +162,64 @@ static const struct {
 	{ SYS_pwrite64, B | T | F },
 	{ SYS_pwritev, B | T | F },
 	{ SYS_pwritev2, B | T | F },
-	{ SYS_readv, B | T | F },
-	{ SYS_writev, B | T | F },
+	{ SYS_readv, B | T | F | X },
+	{ SYS_writev, B | T | F | X },
 	{ SYS_fsync, B | T | F },
 	{ SYS_fdatasync, B | T | F },
 	{ SYS_fadvise64, B | T | F },
-	{ SYS_flock, B | T | F },
+	{ SYS_flock, B | T | F | X },
 	{ SYS_mkdirat, B | T | F },
-	{ SYS_unlinkat, B | T | F },
+	{ SYS_unlinkat, B | T | F | X },
 	{ SYS_symlinkat, B | F },
 #ifdef SYS_renameat
 	{ SYS_renameat, B | T | F },
 #endif
 	{ SYS_renameat2, B | T | F },
-	{ SYS_faccessat, B | T | F },
-	{ SYS_faccessat2, B | T | F },
-	{ SYS_fstatfs, B | T | F },
-	{ SYS_statfs, B | T | F },
+	{ SYS_faccessat, B | T | F | X },
+	{ SYS_faccessat2, B | T | F | X },
+	{ SYS_fstatfs, B | T | F | X },
+	{ SYS_statfs, B | T | F | X },
 	{ SYS_fchmod, B },
 	{ SYS_umask, B },
 	{ SYS_chdir, B },
 	{ SYS_getcwd, B },
-	{ SYS_close_range, B | T },
-	{ SYS_dup, B | T },
-	{ SYS_dup3, B | T },
-	{ SYS_pipe2, B | T },
-	{ SYS_eventfd2, B | T },
+	{ SYS_close_range, B | T | X },
+	{ SYS_dup, B | T | X },
+	{ SYS_dup3, B | T | X },
+	{ SYS_pipe2, B | T | X },
+	{ SYS_eventfd2, B | T | X },
 
 	/* What is sent by io_uring passes no filter: see tail_io.c. */
 	{ SYS_io_uring_setup, B },
 	{ SYS_io_uring_register, B },
 	{ SYS_io_uring_enter, B | T },
 
-	{ SYS_connect, B | T },
-	{ SYS_sendmsg, B | T },
-	{ SYS_recvmsg, B | T },
-	{ SYS_sendto, B | T },
-	{ SYS_recvfrom, B | T },
-	{ SYS_shutdown, B | T },
-	{ SYS_setsockopt, B | T },
-	{ SYS_getsockopt, B | T },
-	{ SYS_getsockname, B | T },
-	{ SYS_getpeername, B | T },
+	{ SYS_connect, B | T | X },
+	{ SYS_sendmsg, B | T | X },
+	{ SYS_recvmsg, B | T | X },
+	{ SYS_sendto, B | T | X },
+	{ SYS_recvfrom, B | T | X },
+	{ SYS_shutdown, B | T | X },
+	{ SYS_setsockopt, B | T | X },
+	{ SYS_getsockopt, B | T | X },
+	{ SYS_getsockname, B | T | X },
+	{ SYS_getpeername, B | T | X },
 	{ SYS_bind, B },
 	{ SYS_listen, B },
-	{ SYS_accept, B },
-	{ SYS_accept4, B },
+	{ SYS_accept, B | X },
+	{ SYS_accept4, B | X },
 
-	{ SYS_futex_waitv, B | T },
-	{ SYS_epoll_create1, B | T },
-	{ SYS_epoll_ctl, B | T },
-	{ SYS_epoll_pwait, B | T },
-	{ SYS_pselect6, B | T },
+	{ SYS_futex_waitv, B | T | X },
+	{ SYS_epoll_create1, B | T | X },
+	{ SYS_epoll_ctl, B | T | X },
+	{ SYS_epoll_pwait, B | T | X },
+	{ SYS_pselect6, B | T | X },
 	{ SYS_signalfd4, B },
-	{ SYS_rt_sigtimedwait, B | T },
+	{ SYS_rt_sigtimedwait, B | T | X },
+	{ SYS_setitimer, X },
 
-	{ SYS_set_robust_list, B | T },
-	{ SYS_rseq, B | T },
+	{ SYS_set_robust_list, B | T | X },
+	{ SYS_rseq, B | T | X },
 	{ SYS_set_tid_address, B },
 	{ SYS_setpriority, B | T },
 	{ SYS_getppid, B },
@@ -226,7 +228,7 @@ static const struct {
 	{ SYS_waitid, B },
 	{ SYS_kill, B },
 	{ SYS_tgkill, B },
-	{ SYS_pidfd_open, B | T },
+	{ SYS_pidfd_open, B | T | X },
 	{ SYS_pidfd_send_signal, B },
 	{ SYS_execve, B },
 	{ SYS_execveat, B },
@@ -238,9 +240,9 @@ static const struct {
 	{ SYS_landlock_restrict_self, B },
 	{ SYS_sched_setaffinity, B },
 	{ SYS_sched_setscheduler, B },
-	{ SYS_prlimit64, B | T | M },
-	{ SYS_sysinfo, B | T | M },
-	{ SYS_uname, B | T },
+	{ SYS_prlimit64, B | T | M | X },
+	{ SYS_sysinfo, B | T | M | X },
+	{ SYS_uname, B | T | X },
 #ifdef __x86_64__
 	{ SYS_arch_prctl, B },
 #endif
@@ -251,16 +253,16 @@ static const struct {
 	{ SYS_readlink, ALL },
 	{ SYS_poll, ALL },
 	{ SYS_time, ALL },
-	{ SYS_access, B | T | F },
+	{ SYS_access, B | T | F | X },
 	{ SYS_mkdir, B | T | F },
 	{ SYS_rmdir, B | T | F },
-	{ SYS_unlink, B | T | F },
+	{ SYS_unlink, B | T | F | X },
 	{ SYS_rename, B | T | F },
-	{ SYS_dup2, B | T },
-	{ SYS_pipe, B | T },
-	{ SYS_eventfd, B | T },
-	{ SYS_select, B | T },
-	{ SYS_epoll_wait, B | T },
+	{ SYS_dup2, B | T | X },
+	{ SYS_pipe, B | T | X },
+	{ SYS_eventfd, B | T | X },
+	{ SYS_select, B | T | X },
+	{ SYS_epoll_wait, B | T | X },
 #endif
 };
 
@@ -281,31 +283,33 @@ static const struct {
 	{ SYS_mmap, B, 2, PROT_WRITE | PROT_EXEC, 0 },
 	{ SYS_mmap, B, 2, PROT_WRITE | PROT_EXEC, PROT_WRITE },
 	{ SYS_mmap, B, 2, PROT_WRITE | PROT_EXEC, PROT_EXEC },
-	{ SYS_mmap, T | F | M, 2, PROT_EXEC, 0 },
-	{ SYS_mprotect, T | F | M, 2, PROT_EXEC, 0 },
+	{ SYS_mmap, T | F | M | X, 2, PROT_EXEC, 0 },
+	{ SYS_mprotect, T | F | M | X, 2, PROT_EXEC, 0 },
 	{ SYS_mprotect, B, 2, PROT_WRITE | PROT_EXEC, 0 },
 	{ SYS_mprotect, B, 2, PROT_WRITE | PROT_EXEC, PROT_WRITE },
 #ifdef __aarch64__
 	{ SYS_mprotect, B, 2, PROT_WRITE | PROT_EXEC, PROT_EXEC },
 #endif
 	{ SYS_clone, B, 0, NEW_SPACES, 0 },
-	{ SYS_clone, T, 0, NEW_SPACES | CLONE_THREAD, CLONE_THREAD },
-	{ SYS_socket, B | T, 0, UINT32_MAX, AF_UNIX },
+	{ SYS_clone, T | X, 0, NEW_SPACES | CLONE_THREAD, CLONE_THREAD },
+	{ SYS_socket, B | T | X, 0, UINT32_MAX, AF_UNIX },
 	{ SYS_socketpair, B, 0, UINT32_MAX, AF_UNIX },
-	{ SYS_prctl, B | T, 0, UINT32_MAX, PR_SET_NAME },
-	{ SYS_prctl, B | T, 0, UINT32_MAX, PR_GET_NAME },
+	{ SYS_prctl, B | T | X, 0, UINT32_MAX, PR_SET_NAME },
+	{ SYS_prctl, B | T | X, 0, UINT32_MAX, PR_GET_NAME },
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_SET_PDEATHSIG },
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_CAPBSET_READ },
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_CAPBSET_DROP },
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_SET_NO_NEW_PRIVS },
 	{ SYS_ioctl, ALL, 1, UINT32_MAX, TCGETS }, /* the C library asks of each stream */
-	{ SYS_tgkill, T | F | M, 0, UINT32_MAX, 0 /* its own id */ },
+	{ SYS_kill, X, 1, UINT32_MAX, 0 },         /* is it there? */
+	{ SYS_tgkill, T | F | M | X, 0, UINT32_MAX, 0 /* its own id */ },
 };
 
 #undef B
 #undef T
 #undef F
 #undef M
+#undef X
 #undef ALL
 
 /* ---- the filter ------------------------------------------------------ */
@@ -367,8 +371,8 @@ static void compile(struct code *c, unsigned kinds)
 	load(c, offsetof(struct seccomp_data, nr));
 	/* Those of x32 would be the same calls by other numbers. */
 	end_if(c, BPF_JGE, 0x40000000, SECCOMP_RET_KILL_PROCESS);
-	/* The others add to this one, and what it says is killed for is. */
-	for (i = 0; i < COUNT(refused) && kinds & 1U << SANDBOX_BUS; i++)
+	/* Others add to the first of a process, and what that says is killed for is. */
+	for (i = 0; i < COUNT(refused) && kinds & (1U << SANDBOX_BUS | 1U << SANDBOX_METRICS); i++)
 		end_if(c, BPF_JEQ, (uint32_t)refused[i], SECCOMP_RET_KILL_PROCESS);
 #ifdef SHMQ_SANITIZE /* which makes calls of its own */
 	end(c, SECCOMP_RET_ALLOW);
@@ -470,10 +474,14 @@ static int allow(int rules, const char *directory, uint64_t access)
 	return error;
 }
 
-int sandbox_limit_writes(const char *const *directories, unsigned count)
+/* readable NULL: reading is not limited. */
+static int limit(const char *const *directories, unsigned count, const char *readable)
 {
+	const uint64_t reads = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE |
+			       LANDLOCK_ACCESS_FS_READ_DIR;
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	struct landlock_ruleset_attr attr = { .handled_access_fs = writes(abi) };
+	struct landlock_ruleset_attr attr = { .handled_access_fs =
+						      writes(abi) | (readable ? reads : 0) };
 	int rules, error = 0;
 	unsigned i;
 
@@ -486,10 +494,22 @@ int sandbox_limit_writes(const char *const *directories, unsigned count)
 	if (rules < 0)
 		return -errno;
 	for (i = 0; i < count && !error; i++)
-		error = allow(rules, directories[i], attr.handled_access_fs);
+		error = allow(rules, directories[i], writes(abi));
+	if (!error && readable)
+		error = allow(rules, readable, reads);
 	if (!error && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
 		       syscall(SYS_landlock_restrict_self, rules, 0)))
 		error = -errno;
 	close(rules);
 	return error;
+}
+
+int sandbox_limit_writes(const char *const *directories, unsigned count)
+{
+	return limit(directories, count, NULL);
+}
+
+int sandbox_limit_files(const char *const *directories, unsigned count, const char *readable)
+{
+	return limit(directories, count, readable);
 }

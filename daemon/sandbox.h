@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
  * sandbox: the system calls that a process of a supervisor makes, and no
- * others.
+ * others; and `shmq metrics`, which includes this, too: it knows nothing of shmq.
  *
  *   BUS      parent, control worker, what is tried for an upgrade
  *   TAILER   what it needs once it has its directory and ring: it starts
  *            threads and no process, no program, maps no code, signals nobody
  *   FILES    the child that makes and removes files of logs: no sockets either
  *   MEMORY   the child that makes memory: no calls that change files by name
+ *   METRICS  shmq metrics once it listens: it starts threads, asks the bus and answers
+ *            who connects; no process, no program, no sockets of the network besides
  *
- * The last three are for who is under the first.
+ * Those between are for who is under the first.
  * Parent and control worker have one list, since each may be the one that
  * starts the other, a filter holds for all that is forked and executed, and
  * none is ever taken off.  So does another build that an upgrade executes go on
@@ -27,7 +29,7 @@
 #ifndef SHMQ_SANDBOX_H
 #define SHMQ_SANDBOX_H
 
-enum sandbox_kind { SANDBOX_BUS, SANDBOX_TAILER, SANDBOX_FILES, SANDBOX_MEMORY };
+enum sandbox_kind { SANDBOX_BUS, SANDBOX_TAILER, SANDBOX_FILES, SANDBOX_MEMORY, SANDBOX_METRICS };
 
 /* For good, this thread, and what it starts.  0; -ENOSYS: not on this machine
  * or not in this kernel; or -errno. */
@@ -43,6 +45,9 @@ void sandbox_let_narrow(void);
  * in this kernel, or not so that files can be renamed between directories; or
  * -errno. */
 int sandbox_limit_writes(const char *const *directories, unsigned count);
+
+/* The same, and files are read, listed and executed below `readable` alone. */
+int sandbox_limit_files(const char *const *directories, unsigned count, const char *readable);
 
 /* Number of calls that kill, and each of them. */
 unsigned sandbox_count(void);

@@ -5,6 +5,7 @@
  * A process of its own, a client that reads what stands in shared memory: the
  * supervisor is not asked, and is not in the way of who asks.
  */
+#include "../sandbox.h"
 #include "top.h"
 
 #include <arpa/inet.h>
@@ -19,12 +20,20 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CONNECTIONS 16u /* of scrapers at once, */
-#define PATIENCE_S 10u  /* which are given so long */
+#define CONNECTIONS 64u                  /* of scrapers at once; */
+#define CONNECTIONS_KEPT 32u             /* of more the oldest is cut, */
+#define PATIENCE_NS INT64_C(10000000000) /* as are those that are older */
+#define IDLE_S 10u
 
 struct metrics {
 	struct cli *cli;
 	const char *listen;
+	/* Of the thread that serves. */
+	struct {
+		int sock;
+		int64_t since_ns;
+	} open[CONNECTIONS]; /* the oldest first */
+	unsigned open_count;
 };
 
 static const struct opt options[] = {
@@ -352,30 +361,84 @@ static int listen_unix(const char *path)
 	return rc;
 }
 
+/* One that asks byte by byte is never idle.  Whoever comes makes room. */
+static void come_or_gone(void *arg, struct MHD_Connection *connection, void **state,
+			 enum MHD_ConnectionNotificationCode code)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct metrics *m = arg;
+	int64_t now_ns = cli_now_ns();
+	unsigned i, n = 0;
+
+	(void)state;
+	for (i = 0; i < m->open_count; i++)
+		if (m->open[i].sock != info->connect_fd)
+			m->open[n++] = m->open[i];
+	m->open_count = n;
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED || n == CONNECTIONS)
+		return;
+	for (i = 0; i < n; i++)
+		if (n - i >= CONNECTIONS_KEPT || now_ns > m->open[i].since_ns + PATIENCE_NS)
+			shutdown(m->open[i].sock, SHUT_RDWR);
+	m->open[n].sock = info->connect_fd;
+	m->open[m->open_count++].since_ns = now_ns;
+}
+
+/* Who connects may send anything.  From here on this process makes the calls that it
+ * needs, reads below /proc alone, and removes its own socket.  0, also where the kernel
+ * has no such thing; or -errno. */
+static int confine(const char *socket)
+{
+	char *directory = socket ? cli_strdup(socket) : NULL, *slash;
+	const char *own = directory;
+	int rc;
+
+	if (directory) {
+		slash = strrchr(directory, '/');
+		if (!slash)
+			own = ".";
+		else
+			slash[slash == directory] = '\0';
+	}
+	rc = sandbox_limit_files(&own, own != NULL, "/proc");
+	if (rc == 0 || rc == -ENOSYS)
+		rc = sandbox_enter(SANDBOX_METRICS);
+	free(directory);
+	return rc == -ENOSYS ? 0 : rc;
+}
+
 static int serve(struct metrics *m)
 {
 	int is_unix = !strncmp(m->listen, "unix:", 5);
 	int sock = is_unix ? listen_unix(m->listen + 5) : listen_tcp(m->listen);
 	struct MHD_Daemon *server;
 	sigset_t all, old;
+	int rc;
 
 	if (sock < 0)
 		return out_fail(NULL, sock, "listening at", m->listen,
 				"another process may be there; choose another address");
 	sig_catch();
+	out_flush();
+	rc = confine(is_unix ? m->listen + 5 : NULL);
+	if (rc) {
+		close(sock);
+		return out_fail(NULL, rc, "limiting what can be done by", m->listen, NULL);
+	}
 	/* Signals are for this thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	server = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL,
 				  answer, m, MHD_OPTION_LISTEN_SOCKET, sock,
-				  MHD_OPTION_CONNECTION_TIMEOUT, PATIENCE_S,
-				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS, MHD_OPTION_END);
+				  MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S,
+				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
+				  MHD_OPTION_NOTIFY_CONNECTION, come_or_gone, m, MHD_OPTION_END);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!server) {
 		close(sock);
 		return out_fail(NULL, -EMFILE, "serving at", m->listen, NULL);
 	}
-	out_flush();
 	while (!sig_stopped())
 		sig_sleep_until(cli_now_ns() + INT64_C(3600000000000));
 	MHD_stop_daemon(server);
@@ -410,6 +473,7 @@ const struct command cmd_metrics = {
 	"[OPTION]...",
 	"The bus in numbers, as text for Prometheus, once or over HTTP",
 	"Reads shared memory in a process of its own: neither the supervisor nor anybody\n"
-	"else waits for who asks.  Prints where it listens, and ends by a signal.\n",
+	"else waits for who asks.  Prints where it listens, and ends by a signal.  Of more than\n"
+	"32 that are connected the oldest are cut off.\n",
 	run,
 };

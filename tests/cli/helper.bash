@@ -14,6 +14,7 @@ setup() {
 	SHMQ_RUNTIME_DIR=$DIR/run
 	mkdir -m 700 "$SHMQ_RUNTIME_DIR"
 	export XDG_CONFIG_HOME=$DIR/config
+	export SHMQ_DATA_DIR=$DIR/data
 	export SHMQ_BUS=cli-$BATS_TEST_NUMBER-$$
 	unset XDG_RUNTIME_DIR
 	STARTED=()

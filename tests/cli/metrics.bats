@@ -82,6 +82,51 @@ time.sleep(60)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
 	finish server
 }
 
+# Each says a byte now and then, so that none is idle.
+@test "metrics_are_served_whoever_is_slow" {
+	shmq create t -q
+	start server metrics --listen 127.0.0.1:0
+	await '[ -s server.out ]'
+	python3 -c '
+import socket, sys, time
+port, kept = int(sys.argv[1]), []
+for i in range(100):
+    kept.append(socket.create_connection(("127.0.0.1", port)))
+    kept[-1].sendall(b"GET /metr")
+open("slow", "w").close()
+kept[0].settimeout(30)
+try:
+    end = kept[0].recv(1)
+except ConnectionError:
+    end = b""
+assert end == b""
+open("cut", "w").close()
+while True:
+    for s in kept[-20:]:
+        s.sendall(b"i")
+    time.sleep(0.1)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
+	STARTED+=($!)
+	await '[ -e slow ]'
+	fetch "$(cat server.out)" >text
+	check_format text
+	await '[ -e cut ]'
+	kill "$(pid_of server)"
+	finish server
+}
+
+@test "metrics_have_a_filter_of_system_calls_once_they_are_served" {
+	grep -q '^Seccomp_filters' /proc/self/status || skip "this kernel does not count filters"
+	shmq create t -q
+	start server metrics --listen "unix:metrics.sock"
+	await '[ -s server.out ]'
+	fetch "unix:$DIR/metrics.sock" >text
+	outside=$(sed -n 's/^Seccomp_filters:[[:space:]]*//p' /proc/$$/status)
+	[ "$(sed -n 's/^Seccomp_filters:[[:space:]]*//p' "/proc/$(pid_of server)/status")" = $((outside + 1)) ]
+	kill "$(pid_of server)"
+	finish server
+	[ ! -e metrics.sock ]
+}
+
 @test "metrics_go_on_while_the_supervisor_is_away" {
 	shmq create t -q
 	start server metrics --listen "unix:$DIR/metrics.sock"

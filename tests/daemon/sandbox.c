@@ -67,7 +67,8 @@ TEST(who_makes_a_call_that_is_refused_is_killed_by_sigsys)
 #define TAILER (1U << SANDBOX_TAILER)
 #define FILES (1U << SANDBOX_FILES)
 #define MEMORY (1U << SANDBOX_MEMORY)
-#define ALL (BUS | TAILER | FILES | MEMORY)
+#define METRICS (1U << SANDBOX_METRICS)
+#define ALL (BUS | TAILER | FILES | MEMORY | METRICS)
 #define WX (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
 
@@ -103,6 +104,19 @@ static const struct call {
 	{ TAILER | FILES | MEMORY, EPERM, SYS_tgkill, { 1, 1, 0 } },
 	{ TAILER, EPERM, SYS_clone, { SIGCHLD, 0 } },
 	{ TAILER | FILES, 0, SYS_unlinkat, { -1 } },
+	{ METRICS, EPERM, SYS_mmap, { 0, 4096, PROT_EXEC, ANONYMOUS } },
+	{ METRICS, EPERM, SYS_clone, { SIGCHLD, 0 } },
+	{ METRICS, EPERM, SYS_socket, { AF_INET, SOCK_STREAM } },
+	{ METRICS, EPERM, SYS_kill, { 0, SIGKILL } },
+	{ METRICS, 0, SYS_kill, { 0, 0 } },
+	{ METRICS, 0, SYS_accept4, { -1 } },
+	{ METRICS, ENOSYS, SYS_execve, { 0 } },
+	{ METRICS, ENOSYS, SYS_bind, { -1 } },
+	{ METRICS, ENOSYS, SYS_listen, { -1 } },
+	{ METRICS, ENOSYS, SYS_memfd_create, { 0 } },
+	{ METRICS, ENOSYS, SYS_mkdirat, { -1 } },
+	{ METRICS, ENOSYS, SYS_renameat2, { -1 } },
+	{ METRICS, ENOSYS, SYS_pidfd_send_signal, { -1 } },
 	{ FILES | MEMORY, ENOSYS, SYS_clone, { SIGCHLD, 0 } },
 	{ FILES | MEMORY, ENOSYS, SYS_socket, { AF_UNIX, SOCK_STREAM } },
 	{ FILES | MEMORY, ENOSYS, SYS_connect, { -1 } },
@@ -144,7 +158,7 @@ TEST(what_is_on_no_list_fails_and_kills_nobody)
 #if defined(SHMQ_SANITIZE) || defined(SANDBOX_STRICT)
 	SKIP("the lists are not in force in this build, or kill");
 #endif
-	for (kind = SANDBOX_BUS; kind <= SANDBOX_MEMORY; kind++) {
+	for (kind = SANDBOX_BUS; kind <= SANDBOX_METRICS; kind++) {
 		code = test_join(test_spawn(make_calls, &kind));
 		if (code == 99)
 			SKIP("no filters here");
@@ -224,6 +238,39 @@ static int write_around(void *arg)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	CHECK_GE(open(path, O_RDWR | O_CLOEXEC), 0);
 	_exit(0);
+}
+
+static int read_around(void *arg)
+{
+	char path[300];
+	int fd;
+
+	(void)arg;
+	if (sandbox_limit_files(NULL, 0, "/proc") == -ENOSYS)
+		return 99;
+	fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	CHECK_GE(fd, 0);
+	close(fd);
+	CHECK_LT(open("/etc/passwd", O_RDONLY | O_CLOEXEC), 0);
+	CHECK_EQ(errno, EACCES);
+	CHECK_LT(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
+	snprintf(path, sizeof(path), "%s/file", test_tmpdir());
+	CHECK_LT(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 0);
+	execl("/bin/true", "true", (char *)NULL);
+	CHECK_EQ(errno, EACCES);
+	_exit(0);
+}
+
+TEST(files_are_read_below_what_is_named_and_nowhere_else)
+{
+	int code = test_join(test_spawn(read_around, NULL));
+
+#ifdef SHMQ_SANITIZE
+	SKIP("a sanitizer's reports are files anywhere");
+#endif
+	if (code == 99)
+		SKIP("no landlock here, or none that lets files be renamed");
+	CHECK_EQ(code, 0);
 }
 
 TEST(files_are_written_below_what_is_named_and_nowhere_else)
