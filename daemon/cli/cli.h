@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * cli: what the files of the `shmq` command share.  Of the project they
- * include the public header only, which proves that the API is enough.
+ * include the public header only, which proves that the API is enough; metrics
+ * takes the sandbox besides, which knows nothing of a bus.
  *
  *   main    commands, shared options, opening the bus
  *   value   option tables, what their values are, and units (value.h)
@@ -72,6 +73,7 @@ struct command {
 	const char *operands;                               /* for the usage line */
 	const char *summary;                                /* one line */
 	const char *details;                                /* paragraphs of --help */
+	const char *examples;                               /* lines of a shell, or NULL */
 	int (*run)(struct cli *cli, int argc, char **argv); /* returns an exit code */
 };
 

@@ -174,5 +174,6 @@ const struct command cmd_clients = {
 	"Each with the topics it has open, its handles there and what went through them, the\n"
 	"shared memory that is its own and that of its topics' rings, and the topics whose\n"
 	"publishers wait for it, or that it holds inside a claim.\n",
+	"shmq clients\n",
 	run,
 };

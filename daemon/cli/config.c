@@ -200,7 +200,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct command cmd_config = {
 	"config",
-	"[OPTION]... check|show|diff [FILE]",
+	"check|show|diff [FILE] [OPTION]...",
 	"Check or show the configuration of the bus, shmqd.conf(5)",
 	"check  look for mistakes in the file, each with line and column\n"
 	"show   what the bus runs by, or what FILE says\n"
@@ -208,5 +208,7 @@ const struct command cmd_config = {
 	"\n"
 	"Without FILE it is that of the bus: /etc/shmq/BUS.conf of one in /run/shmq, else\n"
 	"$XDG_CONFIG_HOME/shmq/BUS.conf.  Needs no supervisor that runs.\n",
+	"shmq config check\n"
+	"shmq config diff && shmq reload\n",
 	run,
 };

@@ -123,5 +123,7 @@ const struct command cmd_create = {
 	"Create a topic and say how many bytes it takes and from where",
 	"Names are words of letters, digits, _ and - separated by single dots, such as\n"
 	"md.equities.AAPL.  Sizes take k, M and G (powers of 1024) and kB, MB, GB.\n",
+	"shmq create md.trades --depth 64k --shared\n"
+	"shmq create orders --log block --sync every --time\n",
 	run,
 };

@@ -265,6 +265,7 @@ const struct command cursor_ls = {
 	"Without LOG of those of the bus that --bus or $SHMQ_BUS names, without that of all\n"
 	"buses.  NEXT is the seq that its subscriber reads next: all before it is done.\n"
 	"BEHIND is how many the log has from there on.\n",
+	"shmq cursor ls orders\n",
 	run_ls,
 };
 
@@ -273,6 +274,7 @@ const struct command cursor_set = {
 	"LOG NAME [OPTION]...",
 	"Set or make a cursor, for the next who subscribes with it",
 	"It must not be in use.\n",
+	"shmq cursor set orders risk --from oldest\n",
 	run_set,
 };
 
@@ -282,6 +284,7 @@ const struct command cursor_rm = {
 	"Remove cursors",
 	"Each is tried; the exit code is that of the first that failed.  It must not be in\n"
 	"use.\n",
+	"shmq cursor rm orders risk\n",
 	run_rm,
 };
 
@@ -298,5 +301,6 @@ const struct command cmd_cursor = {
 	"Look at, set and remove stored cursors: how far readers have come",
 	"LOG is TOPIC, of the bus that --bus names, or BUS/TOPIC, or a directory that begins\n"
 	"with / or ./; no bus needs to run.\n",
+	NULL,
 	run,
 };

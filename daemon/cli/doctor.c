@@ -278,5 +278,6 @@ const struct command cmd_doctor = {
 	"Needs no supervisor and starts none.  Each finding says what it costs and the\n"
 	"command that mends it.  The exit code is 1 if there is one beyond a hint that\n"
 	"--fix did not mend, else 0.\n",
+	"shmq doctor --all\n",
 	run,
 };

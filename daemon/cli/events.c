@@ -33,7 +33,7 @@ static const struct opt options[] = {
 		  "fallback, stall, disk, refusal" },
 	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(count), .arg = "N", .min = 1,
 	  .help = "end after N events" },
-	{ "timeout", .kind = OPT_DURATION, AT(timeout_ns), .arg = "TIME",
+	{ "timeout", .letter = 't', .kind = OPT_DURATION, AT(timeout_ns), .arg = "TIME",
 	  .help = "end when nothing happened for TIME (forever)" },
 	{ "json", .kind = OPT_SET, AT(json), .value = 1, .help = "one JSON object per event" },
 };
@@ -186,5 +186,6 @@ const struct command cmd_events = {
 	"it.  It begins when somebody asks for it the first time, with the last 64 events\n"
 	"before that (--from oldest).  Nobody waits for who reads it: what it is too slow\n"
 	"for is lost to it, told on stderr, and makes the exit code 4.\n",
+	"shmq events --kind death,recovery,eviction\n",
 	run,
 };

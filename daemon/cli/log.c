@@ -216,5 +216,6 @@ const struct command cmd_log = {
 	"Look at, check, take out and bring in what is kept on disk",
 	"A log is named TOPIC, of the bus that --bus names, or BUS/TOPIC, or by its\n"
 	"directory, which then begins with / or ./; no bus needs to run.\n",
+	NULL,
 	run,
 };

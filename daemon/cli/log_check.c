@@ -204,6 +204,7 @@ const struct command log_verify = {
 	"Read all of a log and say what is damaged",
 	"Each finding is a line; damage makes the exit code 1.  An index that is missing is\n"
 	"no damage.  What a bus is writing at this moment may look damaged.\n",
+	"shmq log verify orders\n",
 	run_verify,
 };
 
@@ -213,5 +214,6 @@ const struct command log_repair = {
 	"Cut a log behind its last good record, and make its indexes anew",
 	"What is cut off is kept, in the directory cut/ of its partition.  Damage before the\n"
 	"last file stays: readers pass it as a gap.  The bus must not run.\n",
+	"shmq stop && shmq log repair orders\n",
 	run_repair,
 };

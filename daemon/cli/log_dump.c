@@ -34,7 +34,7 @@ struct dump {
 static const struct opt range_options[] = {
 	{ "from", .kind = OPT_TEXT, AT(from), .arg = "SEQ|TIME|-AGE",
 	  .help = "where to start (the oldest); SEQ needs one\npartition" },
-	{ "to", .kind = OPT_TEXT, AT(to), .arg = "SEQ|TIME|-AGE",
+	{ "to", .kind = OPT_TEXT, AT(to), .arg = "SEQ|TIME|-AGE|now",
 	  .help = "end before the message with that number, or the\nfirst one of that time or later" },
 	{ "partition", .kind = OPT_INDEX, AT(partition_plus1), .arg = "N",
 	  .help = "only this partition (all, one after the other)" },
@@ -294,6 +294,7 @@ const struct command log_dump = {
 	"Show what a log holds, a line for each message and gap",
 	"PARTITION/SEQ, time, what else there is, and the message.  Gaps make the exit\n"
 	"code 4, what can't be read makes it 1.\n",
+	"shmq log dump orders --from -1h --count 10\n",
 	run_dump,
 };
 
@@ -303,5 +304,6 @@ const struct command log_export = {
 	"Write what a log holds to stdout, for \"shmq log import\" and others",
 	"Gaps are told on stderr and make the exit code 4; JSON has them as \"lost\" in the\n"
 	"message behind.  What can't be read makes it 1, and the rest is written.\n",
+	"shmq log export orders --key AAPL > aapl.json\n",
 	run_export,
 };

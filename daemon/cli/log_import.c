@@ -263,5 +263,6 @@ const struct command log_import = {
 	"FILE is - or left out for stdin.  Key, properties and type are kept, tag and time\n"
 	"where the topic carries them; seqs are new.  Where the topic has a log, this ends\n"
 	"when all is in it and survives the machine (without sync: every process).\n",
+	"shmq log import test.orders aapl.json\n",
 	run,
 };

@@ -218,5 +218,6 @@ const struct command log_ls = {
 	"List logs: how much they hold, and from when to when",
 	"Without LOG those of the bus that --bus or $SHMQ_BUS names, without that of all\n"
 	"buses.  LOG is TOPIC, BUS/TOPIC, or a directory that begins with / or ./.\n",
+	"shmq log ls --long\n",
 	run,
 };

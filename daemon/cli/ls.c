@@ -104,5 +104,6 @@ const struct command cmd_ls = {
 	"for whole names as of the shell.  Topics of the bus itself, as the private ones of\n"
 	"those who ask and $sys.events, begin with $ and are listed with --all, or by what\n"
 	"does so, too: shmq ls '$'.\n",
+	"shmq ls 'md.#' --long\n",
 	run,
 };

@@ -107,7 +107,11 @@ static int help(void)
 	       "The supervisor is started when it is needed.\n\nCommands:\n");
 	for (i = 0; i < ARRAY_COUNT(commands); i++)
 		printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
-	printf("\n\"shmq COMMAND --help\" says more about each.\n");
+	printf("\n\"shmq COMMAND --help\" says more about each, and \"man 7 shmq\" what a bus is.\n"
+	       "\nTo begin with:\n"
+	       "  shmq create news\n"
+	       "  shmq sub news --count 1 &\n"
+	       "  echo hello | shmq pub news --wait-subscribers 1\n");
 	opts_print_help(&shared, 1);
 	printf("\nExit codes:\n");
 	for (i = 0; i < ARRAY_COUNT(exits); i++)

@@ -475,5 +475,7 @@ const struct command cmd_metrics = {
 	"Reads shared memory in a process of its own: neither the supervisor nor anybody\n"
 	"else waits for who asks.  Prints where it listens, and ends by a signal.  Of more than\n"
 	"32 that are connected the oldest are cut off.\n",
+	"shmq metrics | grep shmq_topic_lag\n"
+	"shmq metrics --listen 127.0.0.1:9464\n",
 	run,
 };

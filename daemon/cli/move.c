@@ -49,5 +49,6 @@ const struct command cmd_move = {
 	"For a topic whose ring is held by a publisher that cannot be killed, because\n"
 	"it is frozen: the name leads to new rings of the same shape, which go on\n"
 	"where the old ones end.  Who has the topic open is told so and opens it again.\n",
+	"shmq move md.trades\n",
 	run,
 };

@@ -90,6 +90,17 @@ void opts_print_help(const struct opt_group *groups, size_t count)
 	}
 }
 
+static void print_examples(const char *line)
+{
+	size_t len;
+
+	printf("\nExamples:\n");
+	for (; *line; line += len + (line[len] == '\n')) {
+		len = strcspn(line, "\n");
+		printf("  %.*s\n", (int)len, line);
+	}
+}
+
 static void help(const struct command *command, const struct opt_group *groups, size_t count)
 {
 	print_usage(stdout, command);
@@ -97,6 +108,8 @@ static void help(const struct command *command, const struct opt_group *groups, 
 	if (command->details)
 		printf("\n%s", command->details);
 	opts_print_help(groups, count);
+	if (command->examples)
+		print_examples(command->examples);
 	exit(out_finish());
 }
 

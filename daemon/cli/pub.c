@@ -434,5 +434,7 @@ const struct command cmd_pub = {
 	"Publish what comes from stdin or files",
 	"A message that does not fit the topic ends the command.  Where the policy drops\n"
 	"or --timeout is 0, a message that finds the topic full is dropped and counted.\n",
+	"seq 1000 | shmq pub numbers --create\n"
+	"printf 'AAPL 189.7\\nMSFT 421.1\\n' | shmq pub orders --key-sep ' ' --confirm synced\n",
 	run,
 };

@@ -62,5 +62,6 @@ const struct command cmd_reload = {
 	"[OPTION]...",
 	"Have the supervisor take its configuration anew",
 	"A file with a mistake in it is refused whole, and the bus goes on as it was.\n",
+	"shmq config check && shmq reload\n",
 	run,
 };

@@ -471,5 +471,7 @@ const struct command cmd_replay = {
 	"Print or publish messages again at the pace they came",
 	"What is replayed is read as by any subscriber, but publishers never wait for it.\n"
 	"Without --to it goes on into what is published meanwhile, just as late.\n",
+	"shmq replay orders --from -1h --to now --speed 10\n"
+	"shmq create test.orders && shmq replay orders --to now --speed flat --into test.orders\n",
 	run,
 };

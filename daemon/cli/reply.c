@@ -339,5 +339,6 @@ const struct command cmd_reply = {
 	"Reads the requests of TOPIC, or of all topics that PATTERN means, and answers each.\n"
 	"CMD has SHMQ_TOPIC and SHMQ_KEY in its environment, and is killed when the request\n"
 	"times out.\n",
+	"shmq reply svc.upper --exec 'tr a-z A-Z'\n",
 	run,
 };

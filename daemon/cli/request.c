@@ -30,7 +30,7 @@ static const struct opt options[] = {
 	  .help = "type of the requests, 0 to 65535 (0)" },
 	{ "max-reply", .kind = OPT_SIZE, AT(max_reply), .arg = "SIZE", .min = 1,
 	  .max = UINT64_C(16) << 20, .help = "largest reply to take (64k)" },
-	{ "format", .letter = 'f', .kind = OPT_WORD, AT(format), .words = format_words,
+	{ "format", .letter = 'o', .kind = OPT_WORD, AT(format), .words = format_words,
 	  .help = "text: replies, a line each (default); hex, json,\nraw, frames as of sub" },
 	{ "print-key", .kind = OPT_OR, AT(flags), .value = FORMAT_KEY,
 	  .help = "text, hex: the key and a tab before each reply" },
@@ -181,5 +181,6 @@ const struct command cmd_request = {
 	"Publishes MESSAGE, or each line of stdin, as a request and waits for the reply of\n"
 	"whoever reads TOPIC by \"shmq reply\" or the library.  It ends at the first request\n"
 	"that gets none.\n",
+	"shmq request svc.upper hello --timeout 2s\n",
 	run,
 };

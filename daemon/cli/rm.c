@@ -55,5 +55,6 @@ const struct command cmd_rm = {
 	"TOPIC... [OPTION]...",
 	"Remove topics",
 	"Each topic is tried; the exit code is that of the first that failed.\n",
+	"shmq rm md.trades orders\n",
 	run,
 };

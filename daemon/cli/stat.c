@@ -253,5 +253,7 @@ const struct command cmd_stat = {
 	"LAG is how many messages the slowest gating subscriber is behind.  It holds\n"
 	"publishers back once that is the depth of the ring, or before that when they\n"
 	"wait for room in their arena or for a whole batch.\n",
+	"shmq stat --watch --interval 2s\n"
+	"shmq stat md.trades\n",
 	run,
 };

@@ -17,8 +17,8 @@ static const struct opt options[] = {
 	  .help = "stop while clients are attached: all topics end" },
 	{ "if-running", .kind = OPT_SET, OPT_AT(struct stop, if_running), .value = 1,
 	  .help = "that none runs is fine" },
-	{ "timeout", .kind = OPT_DURATION, OPT_AT(struct stop, timeout_ns), .arg = "TIME",
-	  .help = "how long to wait for its exit (10s)" },
+	{ "timeout", .letter = 't', .kind = OPT_DURATION, OPT_AT(struct stop, timeout_ns),
+	  .arg = "TIME", .help = "how long to wait for its exit (10s)" },
 	{ "json", .kind = OPT_SET, OPT_AT(struct stop, json), .value = 1,
 	  .help = "print one JSON object" },
 };
@@ -120,5 +120,6 @@ const struct command cmd_stop = {
 	"Stop the supervisor of the bus",
 	"Refuses while other clients are attached, unless --force.  Never starts one: if none\n"
 	"runs the exit code is 5, or with --if-running 0.\n",
+	"shmq stop --force\n",
 	run,
 };

@@ -72,7 +72,7 @@ static const struct opt options[] = {
 	{ "cursor", .kind = OPT_TEXT, AT(cursor), .arg = "NAME",
 	  .help = "store how far it has come under that name, and\n"
 		  "start there (oldest: if there is none yet)" },
-	{ "to", .kind = OPT_TEXT, AT(to_text), .arg = "SEQ|TIME|-AGE",
+	{ "to", .kind = OPT_TEXT, AT(to_text), .arg = "SEQ|TIME|-AGE|now",
 	  .help = "end before the message with that number, or\n"
 		  "the first one of that time or later" },
 	{ "count", .letter = 'c', .kind = OPT_COUNT, AT(count), .arg = "N", .min = 1,
@@ -745,5 +745,8 @@ const struct command cmd_sub = {
 	"Topics that match are read as they come, from their first message on.\n"
 	"What is lost is told on stderr and makes the exit code 4.  SIGINT and SIGTERM end\n"
 	"it like --count: what was received is written, the exit code is 0 or 4.\n",
+	"shmq sub 'md.#' --print-topic\n"
+	"shmq sub orders --from oldest --count 2 --json\n"
+	"shmq sub orders --cursor risk --count 1\n",
 	run,
 };

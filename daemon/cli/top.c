@@ -234,5 +234,6 @@ const struct command cmd_top = {
 	"r turns the order, / filters by name, a shows topics of the bus itself, too, Space\n"
 	"holds the picture, ? helps, q leaves.\n"
 	"P99 is of subscribers that measure, such as \"sub --latency\".\n",
+	"shmq top --view processes --sort LOST\n",
 	run,
 };

@@ -277,5 +277,6 @@ const struct command cmd_trace = {
 	"No publisher waits for it, unless --gate is given: what it is too slow for is lost\n"
 	"to it, told on stderr, and makes the exit code 4.  That needs a topic of policy\n"
 	"lossy or evict, or one with a log.  PUBLISHED and DELTA need one with --time.\n",
+	"shmq trace orders --from oldest --count 2\n",
 	run,
 };

@@ -39,5 +39,6 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct command cmd_version = {
-	"version", "[OPTION]...", "Print the versions of command and library", NULL, run,
+	"version", "[OPTION]...",           "Print the versions of command and library",
+	NULL,      "shmq version --json\n", run,
 };

@@ -12,13 +12,64 @@ load helper
 	done
 }
 
+every_command() {
+	shmq ${1-} --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'
+}
+
 @test "help_of_each_command_begins_with_its_usage" {
-	for command in create rm move ls stat clients pub sub request reply events metrics doctor stop version; do
+	for command in $(every_command); do
 		run -0 shmq $command --help
 		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
 		run -0 shmq help $command
 		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
 	done
+}
+
+# Those that go on until a signal comes are let go on for a while.
+@test "the_examples_of_help_are_true" {
+	PATH=$BIN:$PATH
+	unset SHMQ_BUS
+	examples() { shmq $1 --help | sed -n '/^\(Examples\|To begin with\):/,/^$/s/^  //p'; }
+	has "$(every_command)" version
+	for command in "" $(every_command) "log "{ls,dump,verify,export,import,repair} "cursor "{ls,set,rm}; do
+		examples "$command" >"examples.${command// /-}"
+		case $command in log | cursor) ;; *) [ -s "examples.${command// /-}" ] || fail "none of $command" ;; esac
+	done
+	[ "$(timeout 20 bash -ec "$(cat examples.); wait" | tail -n 1)" = hello ]
+	shmq stop --force
+	shmq create svc.upper --shared -q
+	bash -c "exec $(cat examples.reply)" >replies 3>&- &
+	STARTED+=($!)
+	mv examples.reload reload
+	for command in create pub request; do
+		bash -e "examples.$command"
+	done >out
+	has "$(tail -n 1 out)" HELLO
+	printf 'AAPL\nMSFT\n' | shmq pub md.trades
+	sed -i 's/$/ --once --interval 0.1/' examples.top
+	sed -i 's/ --watch --interval 2s/ --watch --interval 0.1 --count 1/; s/:9464/:0/' examples.{stat,metrics}
+	cat examples.{trace,stat,top,events,metrics,sub} >looks
+	while read -r line; do
+		(
+			code=0 limit=60
+			case $line in *events* | *listen* | *print-topic*) limit=1 ;; esac
+			said=$(timeout -k 5 $limit bash -ec "$line" 2>&1 >/dev/null </dev/null) || code=$?
+			case $code:$limit in 0:* | 124:1) ;; *) echo "$line: $code $said" ;; esac
+		) &
+	done <looks >wrong 3>&-
+	cat examples.{version,ls,clients,replay,log-{ls,dump,verify,export,import},cursor-{ls,set,rm},config,move} \
+		reload >others
+	bash -ex others >out 2>err || fail "$(tail -n 3 err)"
+	bash -e examples.doctor >out || [ $? = 1 ]
+	wait $(jobs -p | grep -vx "$STARTED") || :
+	[ ! -s wrong ] || fail "$(cat wrong)"
+	kill "$STARTED"
+	await '! shmq clients | grep -q "shmq reply"'
+	bash -e examples.log-repair
+	shmq create md.trades -q
+	bash -e examples.rm
+	bash -e examples.stop
+	run -5 shmq --no-start ls
 }
 
 @test "help_starts_no_supervisor" {
