@@ -327,6 +327,8 @@ check: deps ## build and run all tests, or those that match T=pattern
 
 test-programs: $(if $(filter thread,$(SAN)),,all $(SKEW) $(EXAMPLES) $(TOOLS)) $(if $(SAN),,$(BENCH) $(B)/bench/built.txt $(PEERS_BUILT) $(MUTANTS) $(GUEST_T)) $(TEST_PROGRAMS)
 
+examples: all $(EXAMPLES) ## the programs of examples/, in build/examples
+
 demo: deps ## run the demonstration: live telemetry and an order book, with kills
 	@$(MAKE) $(JOBS) all demo-programs
 	@$(RUN_ENV) examples/demo/run
@@ -491,7 +493,7 @@ clean: ## remove build/
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps deps-guest check test-programs demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers peers-found lint install \
+.PHONY: all deps deps-guest check test-programs examples demo demo-programs torture fuzz fuzz-programs bench bench-quick bench-log bench-programs bench-peers peers-found lint install \
 	uninstall abi doc dist deb check-deb clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

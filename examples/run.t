@@ -73,6 +73,16 @@ grep -q '^## Twenty lines of code$' "$source/../README.md" && ${CC:-cc} -Wall -W
 	-fsyntax-only -I"$source/../include" "$dir/readme.c"
 result the_example_of_the_readme_compiles
 
+# as_hello: whether it is what the command line says of it that is true.
+as_hello() {
+	[ ! "${SHMQ_SANITIZED-}" ] || return 0
+	${CC:-cc} -I"$source/../include" -o "$dir/hello" "$dir/readme.c" -L"$build" -lshmq &&
+		LD_LIBRARY_PATH=$build run "$dir/hello" >"$dir/out" && echo 'hello, seq 0' | same "$dir/out" &&
+		run "$shmq" rm md.equities.AAPL
+}
+as_hello
+result the_example_of_the_readme_runs
+
 # compiles NAME: whether the compile line on top of an example is true.
 compiles() {
 	grep -qF "cc -o $1 $1.c \$(pkg-config --cflags --libs shmq)" "$source/$1.c" &&

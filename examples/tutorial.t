@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # Runs the steps of README.md here, one after the other in one shell, and holds what
-# they print against what it says.
+# they print against what it says.  Those of ../README.md print nothing that it says,
+# and succeed.
 use strict;
 use warnings;
 use File::Basename;
@@ -17,14 +18,15 @@ chomp($build = `realpath $build`);
 mkdir "$dir/run", 0700;
 @ENV{qw(SHMQ_RUNTIME_DIR SHMQ_DATA_DIR XDG_CONFIG_HOME SHMQ_DAEMON PATH)} =
 	("$dir/run", "$dir/data", "$dir/config", "$build/shmqd", "$build:$ENV{PATH}");
-delete $ENV{SHMQ_BUS};
+$ENV{SHMQ_BUS} = 'walk';
 
 # Steps: heading, commands, what they print (undef: nothing is said of it).
 my (@steps, $heading, $kind, $text);
-open my $in, '<', "$here/README.md" or die "README.md: $!\n";
-while (<$in>) {
+@ARGV = ("$here/README.md", "$here/../README.md");
+while (<>) {
 	if (/^```(\w*)$/) {
 		if (!defined $kind) { ($kind, $text) = ($1, ''); next }
+		$text = "trap 'echo \"--- failed: \$BASH_COMMAND\"' ERR\n$text" if $ARGV ne "$here/README.md";
 		push @steps, { heading => $heading, commands => $text } if $kind eq 'sh';
 		$steps[-1]{wanted} = $text if $kind eq 'text';
 		undef $kind;
@@ -63,7 +65,7 @@ for my $i (0 .. $#steps) {
 		alarm 0;
 		1;
 	};
-	my $fits = $ended && (!defined $step->{wanted} || $got =~ pattern($step->{wanted}));
+	my $fits = $ended && $got !~ /^--- failed/m && (!defined $step->{wanted} || $got =~ pattern($step->{wanted}));
 	print $fits ? '' : 'not ', 'ok ', $i + 1, " - $step->{heading}\n";
 	next if $fits;
 	$failed = 1;
@@ -71,6 +73,6 @@ for my $i (0 .. $#steps) {
 	print STDERR "#   $_\n" for split /\n/, $got;
 	last unless $ended;
 }
-system('timeout', '20', 'shmq', 'stop', '--force') if -e "$dir/run/default.sock";
+system('timeout', '20', 'shmq', 'stop', '--force') if -e "$dir/run/walk.sock";
 kill 'KILL', $pid if $failed;
 exit $failed;

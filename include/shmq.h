@@ -282,7 +282,7 @@ enum shmq_pages {
 
 enum shmq_lock { SHMQ_LOCK_AUTO = 1, SHMQ_LOCK_NEVER, SHMQ_LOCK_ALWAYS };
 
-/* What of a topic is kept on disk, by the supervisor's tailer: shmq_log(7). */
+/* What of a topic is kept on disk, by the supervisor's tailer: shmq_log(5). */
 enum shmq_log {
 	SHMQ_LOG_NONE = 1, /* nothing (default) */
 	SHMQ_LOG_BLOCK,    /* all: publishers wait for the tailer as for a subscriber

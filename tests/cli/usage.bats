@@ -64,7 +64,7 @@ every_command() {
 	wait $(jobs -p | grep -vx "$STARTED") || :
 	[ ! -s wrong ] || fail "$(cat wrong)"
 	kill "$STARTED"
-	await '! shmq clients | grep -q "shmq reply"'
+	await '! shmq clients | grep -q "shmq [^c]"'
 	bash -e examples.log-repair
 	shmq create md.trades -q
 	bash -e examples.rm
