@@ -38,6 +38,7 @@ struct tail_io {
 	int is_registered;      /* the kernel has the pool mapped */
 	unsigned entries;       /* of the queue, taken by what is under way */
 	unsigned count;         /* of operations, started and not reported */
+	uint64_t written;       /* bytes */
 	struct op_list waiting; /* for room in the queue */
 	struct op_list ended;   /* not reported yet */
 	struct io_uring ring;
@@ -212,6 +213,11 @@ unsigned tail_io_under_way(const struct tail_io *io)
 	return io->count;
 }
 
+uint64_t tail_io_written(const struct tail_io *io)
+{
+	return io->written;
+}
+
 int tail_io_poll_fd(const struct tail_io *io)
 {
 	return io->kind == TAIL_IO_URING ? io->ring.ring_fd : -1;
@@ -227,7 +233,7 @@ static void end(struct tail_io *io, struct tail_op *op, int error)
 
 /* A write returned `result`: 1 if it, or what is left of it, is to be started
  * again; 0 if all is written; -errno. */
-static int advance(struct tail_op *op, long long result)
+static int advance(struct tail_io *io, struct tail_op *op, long long result)
 {
 	if (result == -EINTR || result == -EAGAIN)
 		return 1;
@@ -236,6 +242,7 @@ static int advance(struct tail_op *op, long long result)
 	/* Nothing is written and nothing is wrong: no such file is known. */
 	if (!result && op->bytes)
 		return -EIO;
+	io->written += (uint64_t)result;
 	op->data += result;
 	op->off += (uint64_t)result;
 	op->bytes -= (size_t)result;
@@ -253,14 +260,14 @@ static ssize_t write_once(const struct tail_op *op)
 	return pwrite(op->fd, op->data, op->bytes, (off_t)op->off);
 }
 
-static int write_plainly(struct tail_op *op)
+static int write_plainly(struct tail_io *io, struct tail_op *op)
 {
 	int error;
 
 	do {
 		ssize_t n = write_once(op);
 
-		error = advance(op, n < 0 ? -errno : n);
+		error = advance(io, op, n < 0 ? -errno : n);
 	} while (error > 0);
 	return error;
 }
@@ -316,7 +323,7 @@ static void submit(struct tail_io *io)
 
 static void on_result(struct tail_io *io, struct tail_op *op, int result)
 {
-	int error = op->what & WRITE ? advance(op, result) : result;
+	int error = op->what & WRITE ? advance(io, op, result) : result;
 
 	io->entries--;
 	if (error == 1 || error == -EINTR || error == -EAGAIN) {
@@ -358,7 +365,7 @@ static void start(struct tail_io *io, struct tail_op *op, int what, int fd)
 	op->error = 0;
 	io->count++;
 	if (io->kind == TAIL_IO_PLAIN) {
-		end(io, op, what & WRITE ? write_plainly(op) : sync_plainly(op));
+		end(io, op, what & WRITE ? write_plainly(io, op) : sync_plainly(op));
 		return;
 	}
 	STAILQ_INSERT_TAIL(&io->waiting, op, link);

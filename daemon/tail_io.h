@@ -83,6 +83,8 @@ int tail_io_reap(struct tail_io *io, int64_t timeout_ns);
 
 unsigned tail_io_under_way(const struct tail_io *io); /* started and not reported */
 
+uint64_t tail_io_written(const struct tail_io *io); /* bytes, so far */
+
 /* A descriptor for poll(2), readable when there is something to reap that was
  * not when tail_io_reap() returned; -1: there never is (plain calls). */
 int tail_io_poll_fd(const struct tail_io *io);

@@ -49,6 +49,7 @@
 #define STUCK_MS 2
 #define READY_MAX 64
 #define DIRS_MAX DURABLE_DIRS_MAX
+_Static_assert(DIRS_MAX <= LAY_DISKS_MAX, "a place for each device");
 
 /* A topic with its lanes. */
 struct tail {
@@ -74,6 +75,8 @@ struct worker {
 	dev_t dev;
 	const char *dir[DIRS_MAX]; /* of the bus's logs, on it */
 	unsigned dirs;
+	struct lay_disk *disk;  /* where it is told what was written */
+	uint64_t written_bytes; /* ... by others before us */
 	shmq_waitset *set;
 	struct tail_io *io;
 	LIST_HEAD(tail_list, tail) tails;
@@ -400,8 +403,14 @@ static void look_at_topics(struct worker *w)
 	tail_keep_sweep(w->keep);
 }
 
+static void tell_of_disk(struct worker *w)
+{
+	store_relaxed(&w->disk->written_bytes, w->written_bytes + tail_io_written(w->io));
+}
+
 static void look_around(struct worker *w, uint64_t now)
 {
+	tell_of_disk(w);
 	if (now < w->look_ns)
 		return;
 	read_link(w);
@@ -592,11 +601,43 @@ static int start_threads(struct tailer *t)
 	return -error;
 }
 
+/* A device that was there before goes on with what it had. */
+static int show_disks(struct tailer *t)
+{
+	struct lay_disk disk[LAY_DISKS_MAX];
+	struct lay_registry *head;
+	unsigned i, k;
+	void *mem;
+	int error = shmq__shmem_map(t->registry_fd, 0, LAY_REGISTRY_BYTES, PROT_READ | PROT_WRITE,
+				    &mem);
+
+	if (error)
+		return error;
+	head = mem; /* stays mapped */
+	memcpy(disk, head->disk, sizeof(disk));
+	for (i = 0; i < LAY_DISKS_MAX; i++)
+		store_release(&head->disk[i].dev, 0);
+	for (i = 0; i < t->workers; i++) {
+		struct worker *w = &t->worker[i];
+
+		for (k = 0; k < LAY_DISKS_MAX; k++)
+			if (load_relaxed(&disk[k].dev) == w->dev)
+				w->written_bytes = load_relaxed(&disk[k].written_bytes);
+		w->disk = &head->disk[i];
+		snprintf(w->disk->dir, sizeof(w->disk->dir), "%s", w->dir[0]);
+		tell_of_disk(w);
+		store_release(&w->disk->dev, w->dev);
+	}
+	return 0;
+}
+
 static int begin(struct tailer *t)
 {
 	unsigned i;
 	int error = make_workers(t);
 
+	if (!error)
+		error = show_disks(t);
 	if (sandbox_narrow(SANDBOX_TAILER))
 		log_info("no filter of the tailer's own: going on under that of the bus");
 	if (!error)

@@ -1215,6 +1215,13 @@ struct shmq_peer_info {
 	uint64_t p50_ns, p99_ns, p999_ns, most_ns;
 };
 
+/* A device that logs are on, as of the tailer's start. */
+struct shmq_disk_info {
+	uint64_t device;        /* st_dev of stat(2) */
+	char dir[240];          /* a directory on it that logs of this bus are in, cut short */
+	uint64_t written_bytes; /* into logs, by all tailers so far */
+};
+
 struct shmq_client_info {
 	unsigned client_id;
 	pid_t pid;
@@ -1258,6 +1265,10 @@ int shmq_peer_each(shmq_bus *bus, const char *topic,
 /* Each process that is attached, one by one. */
 int shmq_client_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_client_info *client),
 		     void *arg);
+
+/* Each device that logs are on, if there is a tailer, or was one. */
+int shmq_disk_each(shmq_bus *bus, int (*visit)(void *arg, const struct shmq_disk_info *disk),
+		   void *arg);
 
 /* The topic a handle was opened on; of a pattern, that of shmq_sub_topic(), SHMQ_EEMPTY
  * if there is none or it was left. */

@@ -37,6 +37,31 @@ SHMQ_EXPORT int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out)
 	return 0;
 }
 
+SHMQ_EXPORT int shmq_disk_each(shmq_bus *bus,
+			       int (*visit)(void *arg, const struct shmq_disk_info *disk),
+			       void *arg)
+{
+	const struct lay_registry *r;
+	int rc = bus_check(bus);
+	unsigned i;
+
+	if (rc)
+		return rc;
+	r = shmq__slabs_registry(bus->slabs);
+	for (i = 0; !rc && i < LAY_DISKS_MAX; i++) {
+		const struct lay_disk *d = &r->disk[i];
+		struct shmq_disk_info info = { .device = load_acquire(&d->dev) };
+
+		if (!info.device)
+			continue;
+		info.written_bytes = load_relaxed(&d->written_bytes);
+		memcpy(info.dir, d->dir, sizeof(info.dir));
+		info.dir[sizeof(info.dir) - 1] = 0;
+		rc = visit(arg, &info);
+	}
+	return rc;
+}
+
 static uint64_t head_of_all(const struct shmq__topic *t)
 {
 	uint64_t sum = 0;

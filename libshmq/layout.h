@@ -303,6 +303,8 @@ enum lay_slab_kind {
 	LAY_SLAB_ARENA,
 };
 
+#define LAY_DISKS_MAX 8u
+
 struct lay_registry {
 	shmq_au64 magic; /* stored last */
 	uint32_t version;
@@ -326,6 +328,12 @@ struct lay_registry {
 	char name[SHMQ_BUS_NAME_MAX + 1];
 	char data_dir[1024];   /* of the logs of this bus, "" none */
 	shmq_au32 watch_count; /* high-water mark of the watch table */
+	/* Devices that logs are on; the tailer stores. */
+	struct lay_disk {
+		shmq_au64 dev;           /* as stat(2) has it, 0 none; stored last */
+		shmq_au64 written_bytes; /* so far */
+		char dir[240];           /* the first that is on it, cut short */
+	} disk[LAY_DISKS_MAX];
 };
 _Static_assert(sizeof(struct lay_registry) <= LAY_PAGE, "registry header");
 

@@ -36,6 +36,7 @@ static void sample_clear(struct sample *sample)
 	peers_clear(&sample->peers);
 	free(sample->partitions);
 	free(sample->holders);
+	free(sample->disks);
 	*sample = (struct sample){ 0 };
 }
 
@@ -70,6 +71,15 @@ static int sample_topic(const struct stat *stat, struct sample *out)
 	return rc == 0 ? shmq_partition_each(bus, stat->topic, keep_partition, out) : rc;
 }
 
+static int keep_disk(void *arg, const struct shmq_disk_info *disk)
+{
+	struct sample *out = arg;
+
+	out->disks = cli_grow(out->disks, out->disk_count, &out->disk_room, sizeof(*out->disks));
+	out->disks[out->disk_count++] = *disk;
+	return 0;
+}
+
 /* A topic that went away, or goes meanwhile, is held by nobody. */
 static int sample_topics(const struct stat *stat, struct sample *out)
 {
@@ -96,6 +106,8 @@ static int sample_take(const struct stat *stat, struct sample *out)
 	rc = shmq_bus_get_info(bus, &out->bus);
 	if (rc == 0)
 		rc = stat->topic ? sample_topic(stat, out) : sample_topics(stat, out);
+	if (rc == 0 && !stat->topic)
+		rc = shmq_disk_each(stat->cli->bus, keep_disk, out);
 	if (rc == 0)
 		return CLI_OK;
 	return out_fail(stat->cli, rc, stat->topic ? "looking at" : "looking at bus",
@@ -147,6 +159,17 @@ double stat_listed_rate(const struct sample *before, const struct sample *now, s
 		then = bsearch(topic, before->topics.all, before->topics.count, sizeof(*topic),
 			       by_id);
 	return then ? rate_between(before, now, then->head, topic->head) : -1;
+}
+
+double stat_disk_rate(const struct sample *before, const struct sample *now, size_t i)
+{
+	size_t k;
+
+	for (k = 0; k < before->disk_count; k++)
+		if (before->disks[k].device == now->disks[i].device)
+			return rate_between(before, now, before->disks[k].written_bytes,
+					    now->disks[i].written_bytes);
+	return -1;
 }
 
 int stat_is_in_claim(const struct sample *now, unsigned client)

@@ -15,6 +15,8 @@ struct sample {
 	struct shmq_partition_info *partitions; /* of it */
 	struct holder *holders;                 /* of topics.all, or of partitions */
 	struct peers peers;
+	struct shmq_disk_info *disks; /* without a topic named */
+	size_t disk_count, disk_room;
 };
 
 /* Messages per second since `before`, negative if that is not known. */
@@ -22,6 +24,9 @@ double stat_topic_rate(const struct sample *before, const struct sample *now);
 double stat_partition_rate(const struct sample *before, const struct sample *now, uint32_t p);
 /* The same of topics.all[i]; those of `before` are sorted by id. */
 double stat_listed_rate(const struct sample *before, const struct sample *now, size_t i);
+
+/* Bytes per second into logs on disks[i]; negative if that is not known. */
+double stat_disk_rate(const struct sample *before, const struct sample *now, size_t i);
 
 /* Whether a partition of the topic stands at a claim of that client's. */
 int stat_is_in_claim(const struct sample *now, unsigned client);

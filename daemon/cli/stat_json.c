@@ -64,12 +64,29 @@ static json_t *json_topics(const struct sample *before, const struct sample *now
 	return array;
 }
 
+static json_t *json_disks(const struct sample *before, const struct sample *now)
+{
+	json_t *array = json_array(), *object;
+	size_t i;
+
+	for (i = 0; i < now->disk_count; i++) {
+		object = json_object();
+		json_put_text(object, "dir", now->disks[i].dir);
+		json_put_u64(object, "device", now->disks[i].device);
+		json_put_u64(object, "written_bytes", now->disks[i].written_bytes);
+		json_put(object, "written_bytes_rate", json_rate(stat_disk_rate(before, now, i)));
+		json_array_append_new(array, object);
+	}
+	return array;
+}
+
 json_t *stat_json_bus(const struct sample *before, const struct sample *now)
 {
 	json_t *object = json_object();
 
 	json_put(object, "bus", json_summary(&now->bus));
 	json_put(object, "topics", json_topics(before, now));
+	json_put(object, "disks", json_disks(before, now));
 	return object;
 }
 

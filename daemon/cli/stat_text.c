@@ -69,6 +69,21 @@ static void add_topic(struct table *table, const struct sample *before, const st
 	table_add(table, "%s", holder_text(holder).s);
 }
 
+static void print_disks(const struct sample *before, const struct sample *now)
+{
+	size_t i;
+
+	for (i = 0; i < now->disk_count; i++) {
+		double rate = stat_disk_rate(before, now, i);
+
+		printf("logs in %s: %s written", now->disks[i].dir,
+		       units_size(now->disks[i].written_bytes).s);
+		if (rate >= 0)
+			printf(", %s/s", units_size((uint64_t)rate).s);
+		putchar('\n');
+	}
+}
+
 void stat_print_bus(const struct sample *before, const struct sample *now)
 {
 	static const char *const heads[] = {
@@ -79,6 +94,7 @@ void stat_print_bus(const struct sample *before, const struct sample *now)
 	size_t i;
 
 	print_summary(&now->bus);
+	print_disks(before, now);
 	if (!now->topics.count)
 		return;
 	putchar('\n');

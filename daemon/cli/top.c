@@ -24,7 +24,7 @@ struct options {
 static const struct opt options[] = {
 	{ "interval", .letter = 'i', .kind = OPT_DURATION, AT(top.interval_ns), .arg = "TIME",
 	  .min = 1, .help = "between two looks (1s)" },
-	{ "view", .kind = OPT_TEXT, AT(words.view), .arg = "topics|processes|logs",
+	{ "view", .kind = OPT_TEXT, AT(words.view), .arg = "topics|processes|logs|disks",
 	  .help = "what to show first (topics)" },
 	{ "sort", .kind = OPT_TEXT, AT(words.sort), .arg = "COLUMN",
 	  .help = "by which column, as its head says (RATE)" },
@@ -185,7 +185,8 @@ static void choose(struct options *o)
 		if (!strcmp(o->top.view->name, o->words.view))
 			break;
 	if (!o->top.view->columns)
-		opts_fail(&cmd_top, "there is no view \"%s\" (hint: topics, processes, logs)",
+		opts_fail(&cmd_top,
+			  "there is no view \"%s\" (hint: topics, processes, logs, disks)",
 			  o->words.view);
 	o->top.order.column = o->top.view->sorted_by;
 	for (i = 0; o->words.sort && i < o->top.view->count; i++)
@@ -228,9 +229,9 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct command cmd_top = {
 	"top",
 	"[OPTION]...",
-	"Watch topics, processes and logs: rates, lags, latencies, memory",
-	"On a terminal: t, p and l show topics, processes and logs; the arrows choose a row\n"
-	"and Enter looks into it, Backspace leads back; < and > choose the column to sort by,\n"
+	"Watch topics, processes, logs and disks: rates, lags, latencies, memory",
+	"On a terminal: t, p, l and d show topics, processes, logs and disks; the arrows choose\n"
+	"a row and Enter looks into it, Backspace leads back; < and > choose the column to sort by,\n"
 	"r turns the order, / filters by name, a shows topics of the bus itself, too, Space\n"
 	"holds the picture, ? helps, q leaves.\n"
 	"P99 is of subscribers that measure, such as \"sub --latency\".\n",

@@ -38,6 +38,8 @@ struct top_look {
 	size_t topic_count, topic_room;
 	struct top_peer *peers; /* by topic */
 	size_t peer_count, peer_room;
+	struct shmq_disk_info *disks;
+	size_t disk_count, disk_room;
 };
 
 /* What became of the bus since it was opened: a supervisor serves it, is away, or serves
@@ -75,7 +77,7 @@ struct top_rows {
 	size_t count, room;
 };
 
-enum top_what { TOP_TOPICS, TOP_PROCESSES, TOP_LOGS, TOP_PEERS, TOP_HANDLES };
+enum top_what { TOP_TOPICS, TOP_PROCESSES, TOP_LOGS, TOP_DISKS, TOP_PEERS, TOP_HANDLES };
 struct top_view {
 	const char *name; /* of --view; NULL: it is come to from another */
 	enum top_what what;

@@ -56,6 +56,16 @@ static int keep_peer(void *arg, const struct shmq_peer_info *peer)
 	return 0;
 }
 
+static int keep_disk(void *arg, const struct shmq_disk_info *disk)
+{
+	struct top_look *look = arg;
+
+	look->disks =
+		cli_grow(look->disks, look->disk_count, &look->disk_room, sizeof(*look->disks));
+	look->disks[look->disk_count++] = *disk;
+	return 0;
+}
+
 /* What goes meanwhile is shown as far as it was seen. */
 static void look_into(shmq_bus *bus, struct top_look *look, size_t i)
 {
@@ -84,13 +94,14 @@ int top_look(shmq_bus *bus, struct top_look *out)
 		qsort(out->topics, out->topic_count, sizeof(*out->topics), by_id);
 	for (i = 0; rc == 0 && i < out->topic_count; i++)
 		look_into(bus, out, i);
-	return rc;
+	return rc ? rc : shmq_disk_each(bus, keep_disk, out);
 }
 
 void top_look_clear(struct top_look *look)
 {
 	free(look->topics);
 	free(look->peers);
+	free(look->disks);
 	*look = (struct top_look){ 0 };
 }
 

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 /* ---- views ----------------------------------------------------------- */
 
@@ -45,6 +46,14 @@ static const struct top_column log_columns[] = {
 	{ "WRITES", "written_rate", 8, TOP_RATE, L_RATE },
 	{ "BYTES", "written_bytes_rate", 10, TOP_BYTE_RATE, L_BYTES },
 	{ "ERROR", "error", 14, TOP_TEXT, 1 },
+};
+
+enum { D_RATE, D_WRITTEN };
+static const struct top_column disk_columns[] = {
+	{ "DISK", "dir", 48, TOP_TEXT, 0 },
+	{ "DEVICE", "device", 8, TOP_TEXT, 1 },
+	{ "BYTES", "written_bytes_rate", 10, TOP_BYTE_RATE, D_RATE },
+	{ "WRITTEN", "written_bytes", 9, TOP_SIZE, D_WRITTEN },
 };
 
 enum { H_PID, H_RATE, H_COUNT, H_LOST, H_LAG, H_P50, H_P99, H_WAITS, H_WAKES, H_ARENA };
@@ -94,6 +103,7 @@ const struct top_view top_views[] = {
 	{ "processes", TOP_PROCESSES, process_columns, ARRAY_COUNT(process_columns), 2,
 	  &handles_view },
 	{ "logs", TOP_LOGS, log_columns, ARRAY_COUNT(log_columns), 1, &peers_view },
+	{ "disks", TOP_DISKS, disk_columns, ARRAY_COUNT(disk_columns), 2, NULL },
 	{ NULL, TOP_TOPICS, NULL, 0, 0, NULL },
 };
 
@@ -237,6 +247,27 @@ static void add_logs(const struct top_look *before, const struct top_look *now,
 		if (t->log_error)
 			snprintf(row->text[0], sizeof(row->text[0]), "%.63s",
 				 shmq_strerror(t->log_error));
+	}
+}
+
+static void add_disks(const struct top_look *before, const struct top_look *now,
+		      struct top_rows *out)
+{
+	size_t i, k;
+
+	for (i = 0; i < now->disk_count; i++) {
+		const struct shmq_disk_info *d = &now->disks[i];
+		struct top_row *row = add_row(out, d->dir, d->device, 0);
+
+		snprintf(row->text[0], sizeof(row->text[0]), "%u:%u", major(d->device),
+			 minor(d->device));
+		row->number[D_WRITTEN] = (double)d->written_bytes;
+		for (k = 0; k < before->disk_count; k++)
+			if (before->disks[k].device == d->device)
+				row->number[D_RATE] =
+					per_second(before, now,
+						   (double)(d->written_bytes -
+							    before->disks[k].written_bytes));
 	}
 }
 
@@ -419,6 +450,9 @@ void top_rows(const struct top_view *view, const struct top_look *before,
 		break;
 	case TOP_LOGS:
 		add_logs(before, now, out);
+		break;
+	case TOP_DISKS:
+		add_disks(before, now, out);
 		break;
 	case TOP_PEERS:
 		add_peers(before, now, of, out);

@@ -189,7 +189,7 @@ static void draw_row(struct screen *s, int y, const struct top_row *row)
 static void draw_help(void)
 {
 	static const char *const lines[] = {
-		"t p l       topics, processes, logs",
+		"t p l d     topics, processes, logs, the disks that those are on",
 		"Up Down     choose a row; PgUp, PgDn, Home, End likewise",
 		"Enter       look into it: who has the topic open, what the process has open",
 		"Backspace   back",
@@ -230,8 +230,8 @@ static void draw(struct screen *s)
 		draw_help();
 	put_line(LINES - 1, A_REVERSE,
 		 s->is_typing ? "type what names have in them; Enter keeps it, Esc drops it" :
-				"t topics p processes l logs  Enter into  Bksp back  < > r sort  / "
-				"filter  ? q");
+				"t topics p processes l logs d disks  Enter into  Bksp back  < > r "
+				"sort  / ? q");
 	refresh();
 }
 
@@ -301,7 +301,8 @@ static void press(struct screen *s, int key)
 	case 't':
 	case 'p':
 	case 'l':
-		show(s, &top_views[key == 't' ? 0 : key == 'p' ? 1 : 2]);
+	case 'd':
+		show(s, &top_views[key == 't' ? 0 : key == 'p' ? 1 : key == 'l' ? 2 : 3]);
 		break;
 	case '\n':
 	case KEY_ENTER:

@@ -84,6 +84,9 @@ now() { # as a time of --from and --to
 	run -0 shmq stat t
 	has "$output" "LOG OF"
 	has "$output" "DISK LEFT"
+	[ "$(shmq stat --json | json '$_->{disks}[0]{dir}')" = "$DIR/data/$SHMQ_BUS" ]
+	await '[ "$(shmq stat --json | json "\$_->{disks}[0]{written_bytes}")" -gt 60000 ]'
+	has "$(shmq stat)" "logs in $DIR/data/$SHMQ_BUS: "
 	durable gaps --log gap --sync every
 	echo x | shmq pub gaps
 	await '[ "$(synced gaps)" = 1 ]'

@@ -15,7 +15,7 @@ load helper
 @test "stat_of_the_bus_as_json" {
 	shmq create t -q
 	shmq stat --json >bus
-	[ "$(json 'join " ", sort keys %$_' <bus)" = "bus topics" ]
+	[ "$(json 'join " ", sort keys %$_' <bus)" = "bus disks topics" ]
 	[ "$(json 'join " ", sort keys %{$_->{bus}}' <bus)" = \
 		"bytes clients daemon_pid epoch layout_version name parent_pid started_ns topics" ]
 	[ "$(json '"$_->{bus}{topics} $_->{topics}[0]{name}"' <bus)" = "1 t" ]

@@ -110,6 +110,9 @@ scene() {
 	terminal --view logs
 	await 'shows "^kept +0 +[0-9]+ "'
 	shows '^LOG OF +BEHIND +UNSYNCED +WRITES +BYTES +ERROR'
+	press d
+	await "shows '^[^ ]*/data/[^ ]* +[0-9]+:[0-9]+ +[0-9.]+ [KM]?i?B/s +[0-9.]+ [KM]iB'"
+	shows '^DISK +DEVICE +BYTES +WRITTEN'
 }
 
 # Records, by the rates that were shown.
@@ -230,7 +233,7 @@ written_of() {
 @test "top_json_has_all_views" {
 	scene
 	shmq top --json --once --interval 10ms >top
-	[ "$(json 'join " ", sort keys %$_' <top)" = "bus bytes clients logs processes seconds topics" ]
+	[ "$(json 'join " ", sort keys %$_' <top)" = "bus bytes clients disks logs processes seconds topics" ]
 	[ "$(json 'join " ", sort keys %{$_->{topics}[0]}' <top)" = \
 		"bytes_rate held_back_by lag lost memory_bytes name p99_ns peers publishers rate sleepers subscribers" ]
 	[ "$(json 'join " ", sort map { $_->{name} } @{$_->{topics}}' <top)" = "md.a md.b" ]

@@ -83,6 +83,37 @@ static void read_all(shmq_bus *bus, const char *topic, uint64_t to)
 	shmq_sub_close(sub);
 }
 
+struct disks {
+	unsigned count;
+	struct shmq_disk_info all[8];
+};
+
+static int keep_disk(void *arg, const struct shmq_disk_info *disk)
+{
+	struct disks *to = arg;
+
+	to->all[to->count++] = *disk;
+	return 0;
+}
+
+/* What was written on the disk that `path` is on. */
+static uint64_t bytes_on(shmq_bus *bus, const char *path)
+{
+	struct disks disks = { 0 };
+	struct stat st;
+	unsigned i;
+
+	CHECK(!stat(path, &st));
+	CHECK_OK(shmq_disk_each(bus, keep_disk, &disks));
+	CHECK_EQ(disks.count, 3);
+	for (i = 0; i < disks.count; i++)
+		if (disks.all[i].device == st.st_dev) {
+			CHECK(!strncmp(disks.all[i].dir, path, strlen(path)));
+			return disks.all[i].written_bytes;
+		}
+	FAIL("%s is on none of them", path);
+}
+
 TEST_WITHIN(a_log_is_on_the_disk_that_its_topic_says_and_is_found_there_again, 60)
 {
 	static const char *const topic[] = { "here", "first", "second" };
@@ -101,9 +132,14 @@ TEST_WITHIN(a_log_is_on_the_disk_that_its_topic_says_and_is_found_there_again, 6
 	CHECK(!is_there(one, "second") && !is_there(one, "here") && !is_there(two, "here"));
 	for (i = 0; i < 3; i++)
 		read_all(bus, topic[i], 5000);
+	while (bytes_on(bus, one) < 5000 * BYTES || bytes_on(bus, two) < 5000 * BYTES ||
+	       bytes_on(bus, test_bus_data()) < 5000 * BYTES)
+		test_sleep_ms(1);
 	CHECK_EQ(test_bus_kill("tailer"), 1);
 	for (i = 0; i < 3; i++)
 		send(bus, topic[i], 5000, 10000);
+	while (bytes_on(bus, one) < 10000 * BYTES)
+		test_sleep_ms(1);
 	test_bus_kill(NULL);
 	test_bus_restart_args((const char *const[]){ "--log-dirs", one, NULL });
 	/* One that is not named any more is read and written all the same. */
