@@ -202,12 +202,13 @@ const struct command cmd_config = {
 	"config",
 	"check|show|diff [FILE] [OPTION]...",
 	"Check or show the configuration of the bus, shmqd.conf(5)",
-	"check  look for mistakes in the file, each with line and column\n"
-	"show   what the bus runs by, or what FILE says\n"
-	"diff   what a reload would change\n"
-	"\n"
 	"Without FILE it is that of the bus: /etc/shmq/BUS.conf of one in /run/shmq, else\n"
-	"$XDG_CONFIG_HOME/shmq/BUS.conf.  Needs no supervisor that runs.\n",
+	"$XDG_CONFIG_HOME/shmq/BUS.conf.  Needs no supervisor that runs.\n"
+	"\n"
+	"Commands:\n"
+	"  check    Look for mistakes in the file, each with line and column\n"
+	"  show     Show what the bus runs by, or what FILE says\n"
+	"  diff     Show what a reload would change\n",
 	"shmq config check\n"
 	"shmq config diff && shmq reload\n",
 	run,

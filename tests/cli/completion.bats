@@ -34,10 +34,29 @@ offers() {
 	[ "$(offers shmq --bus other stat a)" = '' ]
 }
 
+@test "buses_logs_cursors_and_files_are_completed_where_they_are_meant" {
+	shmq create a.one -q
+	shmq create b.two --log block -q
+	shmq cursor set b.two risk
+	touch some.conf
+	[ "$(offers shmq -b cli-)" = "$SHMQ_BUS" ]
+	[ "$(offers shmq sub t -o h)" = hex ]
+	[ "$(offers shmq log dump b)" = b.two ]
+	[ "$(offers shmq log dump cli-)" = "$SHMQ_BUS/b.two" ]
+	[ "$(offers shmq log import '')" = $'a.one\nb.two' ]
+	[ "$(offers shmq log import b.two so)" = some.conf ]
+	[ "$(offers shmq cursor rm b)" = b.two ]
+	[ "$(offers shmq cursor rm b.two '')" = risk ]
+	[ "$(offers shmq replay b.two --into a)" = a.one ]
+	[ "$(offers shmq pub a.one --file so)" = some.conf ]
+	[ "$(offers shmq config '')" = $'check\nshow\ndiff' ]
+	[ "$(offers shmq config check so)" = some.conf ]
+}
+
 @test "every_command_of_the_help_has_options_to_complete" {
 	for command in $(offers shmq ''); do
 		case $command in
-		log | cursor) [ -n "$(offers shmq "$command" '')" ] ;;
+		log | cursor | config) [ -n "$(offers shmq "$command" '')" ] ;;
 		*) has "$(offers shmq "$command" --)" --help ;;
 		esac
 	done
@@ -47,7 +66,8 @@ offers() {
 	command -v zsh >/dev/null || skip 'no zsh'
 	zsh -fc 'zmodload zsh/zpty' 2>/dev/null || skip 'no zsh/zpty'
 	shmq create a.one -q
-	shmq create b.two -q
+	shmq create b.two --log block -q
+	shmq cursor set b.two risk
 	touch some.conf
 	while IFS='|' read -r typed offered; do
 		printf '%s\n' "$typed" >&8
@@ -61,7 +81,12 @@ offers() {
 		shmq stat |a.one b.two 
 		shmq stat b|.two 
 		shmq --bus other stat b|
+		shmq config |check diff show 
 		shmq config check so|me.conf 
+		shmq sub b.two -o h|ex 
+		shmq replay b.two --into a|.one 
+		shmq log dump b|.two 
+		shmq cursor rm b.two |risk 
 		shmqd --on-|demand 
 	END
 	PATH=$BIN:$PATH timeout 60 zsh -f "$BATS_TEST_DIRNAME/offers.zsh" \
