@@ -410,6 +410,10 @@ ALIASES = awk '/^\.Sh/ { in_name = $$2 == "NAME" } \
 UNITS := $(wildcard daemon/systemd/*.in daemon/systemd/user/*.in)
 unit_place = $(if $(findstring /user/,$(u)),user,system)/$(basename $(notdir $(u)))
 D = $(DESTDIR)
+# What is empty without shmq is its own, but below the prefixes of the system.
+DIRS = $(if $(filter /usr /usr/local,$(PREFIX)),,$(patsubst $(PREFIX)/%,%,$(filter $(PREFIX)/%,$(BINDIR) $(LIBEXECDIR) \
+	$(LIBDIR)/pkgconfig $(INCLUDEDIR) $(SYSTEMDDIR)/system $(SYSTEMDDIR)/user $(SYSUSERSDIR) $(TMPFILESDIR) $(BASHCOMPDIR) \
+	$(ZSHCOMPDIR) $(PYTHONDIR) $(MANDIR)/man1 $(MANDIR)/man3 $(MANDIR)/man5 $(MANDIR)/man7 $(MANDIR)/man8)))
 BENCHDIR = $(LIBEXECDIR)/shmq-bench
 
 # One line for each, of a hundred files, but for who asks.
@@ -457,6 +461,7 @@ uninstall: ## remove what install put there
 	rm -f $(addprefix $(D)$(LIBDIR)/,libshmq.a libshmq.so $(SONAME) $(notdir $(SO)) pkgconfig/shmq.pc)
 	rm -f $(foreach m,$(MAN),$(D)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 	@$(ALIASES) | while read -r page s alias; do rm -f $(D)$(MANDIR)/man$$s/$$alias.$$s; done
+	$(if $(DIRS),cd $(D)$(PREFIX) 2>/dev/null && { rmdir -p $(DIRS); rmdir "$$PWD"; } 2>/dev/null || :)
 	@[ -n "$(D)" ] || /sbin/ldconfig 2>/dev/null || :
 
 # ---- release --------------------------------------------------------------

@@ -2,6 +2,7 @@
 # What make install puts down is enough to build against, in C and C++, and
 # make uninstall takes all of it away.
 dir=$(mktemp -d) || exit 1
+prefix=/opt/shmq
 trap 'rm -rf "$dir"' EXIT
 n=0 failed=0
 check() { # name, command...
@@ -10,16 +11,16 @@ check() { # name, command...
 	if "$@" >&2; then echo "ok $n - $name"; else failed=1 && echo "not ok $n - $name"; fi
 }
 # What make says of itself is a line of 80 columns, whatever it does.
-is_brief() { ! grep -q '.\{200\}' "$dir/said" && ! grep -q 'install -m' "$dir/said" && grep -q 'INST .*/stage/usr' "$dir/said"; }
-loud_make() { MAKEFLAGS= ${MAKE:-make} "$@" DESTDIR="$dir/stage" PREFIX=/usr >"$dir/said" 2>&1; }
-quiet_make() { MAKEFLAGS= ${MAKE:-make} -s "$@" DESTDIR="$dir/stage" PREFIX=/usr >&2; }
+is_brief() { ! grep -q '.\{200\}' "$dir/said" && ! grep -q 'install -m' "$dir/said" && grep -q 'INST .*/stage/opt/shmq' "$dir/said"; }
+loud_make() { MAKEFLAGS= ${MAKE:-make} "$@" DESTDIR="$dir/stage" PREFIX=$prefix >"$dir/said" 2>&1; }
+quiet_make() { MAKEFLAGS= ${MAKE:-make} -s "$@" DESTDIR="$dir/stage" PREFIX=$prefix >&2; }
 
 cat >"$dir/t.c" <<'END'
 #include <shmq.h>
 #include <string.h>
 int main(void) { return strcmp(shmq_version(), VERSION) != 0; }
 END
-root=$dir/stage/usr
+root=$dir/stage$prefix
 export PKG_CONFIG_SYSROOT_DIR="$dir/stage" PKG_CONFIG_LIBDIR="$root/lib/pkgconfig:$(pkg-config --variable pc_path pkg-config)"
 compile() { # compiler, flags...
 	"$@" -Wall -Werror -pedantic -DVERSION="\"$(pkg-config --modversion shmq)\"" -I"$root/include" \
@@ -36,15 +37,15 @@ static_link() {
 		"$root/lib/libshmq.a" $(pkg-config --static --libs shmq | sed 's/-lshmq//') && "$dir/s"
 }
 all_can_read() { [ -z "$(find "$dir/stage" -type f ! -perm -444)" ]; }
-units() { grep -q '^ExecStart=/usr/bin/shmqd' "$root/lib/systemd/system/shmqd@.service" && [ -s "$root/lib/systemd/user/shmqd@.service" ] &&
-	grep -q '^ExecStart=/usr/bin/shmq .* metrics --listen' "$root/lib/systemd/system/shmq-metrics@.service"; }
+units() { grep -q "^ExecStart=$prefix/bin/shmqd" "$root/lib/systemd/system/shmqd@.service" && [ -s "$root/lib/systemd/user/shmqd@.service" ] &&
+	grep -q "^ExecStart=$prefix/bin/shmq .* metrics --listen" "$root/lib/systemd/system/shmq-metrics@.service"; }
 # What it says of users and documentation that a machine without shmq lacks is no fault of the units.
 verified() {
 	command -v systemd-analyze >/dev/null || { echo '# no systemd-analyze' && return; }
 	for unit in "$root"/lib/systemd/system/shmqd@.service "$root"/lib/systemd/system/shmqd@.socket; do
 		cp "$unit" "$dir/$(basename "$unit" | sed 's/@/@x/')"
 	done
-	sed -i "s|=/usr/bin/shmq|=$root/bin/shmq|" "$dir"/shmqd@x.service
+	sed -i "s|=$prefix/bin/shmq|=$root/bin/shmq|" "$dir"/shmqd@x.service
 	systemd-analyze verify --man=no "$dir/shmqd@x.service" "$dir/shmqd@x.socket" 2>&1 | grep shmqd@x >&2
 	! systemd-analyze verify --man=no "$dir/shmqd@x.service" "$dir/shmqd@x.socket" 2>&1 | grep -q 'shmqd@x'
 }
@@ -67,5 +68,5 @@ check systemd_takes_the_units verified
 check the_benchmarks_are_found benchmarks
 quiet_make uninstall
 check uninstall_succeeds [ $? -eq 0 ]
-check nothing_is_left [ -z "$(find "$dir/stage" ! -type d)" ]
+check nothing_is_left [ -z "$(find "$dir/stage/opt" -mindepth 1)" ]
 exit $failed
