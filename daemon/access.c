@@ -234,17 +234,17 @@ int access_check(const char *rule, struct shmq__why *why)
 int access_read_user(const char *text, uint32_t *uid, int *is_everyone, struct shmq__why *why)
 {
 	struct whom whom;
-	int error = parse_whom(text, &whom, why);
+	int error;
 
+	if (strncmp(text, "user:", 5) && strncmp(text, "uid:", 4) && strcmp(text, "everyone"))
+		return shmq__fail(why, SHMQ_EOPTION,
+				  "\"%s\" is not one uid: user:NAME, uid:N or everyone", text);
+	error = parse_whom(text, &whom, why);
 	if (error)
 		return error;
-	free(whom.label);
 	*uid = whom.id;
 	*is_everyone = whom.kind == WHOM_EVERYONE;
-	if (whom.kind == WHOM_UID || whom.kind == WHOM_EVERYONE)
-		return 0;
-	return shmq__fail(why, SHMQ_EOPTION, "\"%s\" is not one uid: user:NAME, uid:N or everyone",
-			  text);
+	return 0;
 }
 
 /* ---- callers --------------------------------------------------------- */

@@ -93,9 +93,9 @@ TEST(each_mistake_has_its_line_and_column)
 	is_refused("data-dir = logs\n", "f:1:12: data-dir takes an absolute path, not \"logs\"\n");
 	is_refused("topic \"t\" { shared = maybe }",
 		   "f:1:22: shared takes yes or no, not \"maybe\"\n");
-	is_refused(
-		"limits \"group:x\" { topics = 1 }\nlimits \"uid:x\" { }",
-		"f:1:8: limits: there is no group:\"x\"\nf:2:8: limits: there is no uid:\"x\"\n");
+	is_refused("limits \"group:x\" { topics = 1 }\nlimits \"uid:x\" { }",
+		   "f:1:8: limits: \"group:x\" is not one uid: user:NAME, uid:N or everyone\n"
+		   "f:2:8: limits: there is no uid:\"x\"\n");
 	CHECK(!parse("allow = { \"md.# fly uid:1\" }"));
 	CHECK(!strncmp(said, "f:1:12: there is no right \"fly\"", 31));
 	CHECK(!parse("\n\ntopic \"a..b\" { }"));
