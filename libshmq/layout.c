@@ -92,7 +92,9 @@ static int is_served(uint32_t version)
 int shmq__layout_check_ring(const struct lay_ring *r, const struct lay_geometry *g,
 			    uint64_t topic_id, uint32_t partition)
 {
-	if (load_acquire(&r->magic) != LAY_MAGIC_RING)
+	/* Relaxed: what it belongs to was acquired, as the state of its topic, or came
+	 * by a socket.  So with the registry. */
+	if (load_relaxed(&r->magic) != LAY_MAGIC_RING)
 		return SHMQ_ECORRUPT;
 	if (!is_served(r->version))
 		return SHMQ_EVERSION;
@@ -104,7 +106,7 @@ int shmq__layout_check_ring(const struct lay_ring *r, const struct lay_geometry 
 
 int shmq__layout_check_registry(const struct lay_registry *r)
 {
-	if (load_acquire(&r->magic) != LAY_MAGIC_REGISTRY)
+	if (load_relaxed(&r->magic) != LAY_MAGIC_REGISTRY)
 		return SHMQ_ECORRUPT;
 	if (!is_served(r->version))
 		return SHMQ_EVERSION;
@@ -135,7 +137,10 @@ void shmq__layout_init_ring(void *mem, uint32_t version, const struct lay_geomet
 	for (seq = base_seq; seq != base_seq + g->depth; seq++)
 		store_relaxed(&lay_slot_at(r, g, seq)->ctrl,
 			      LAY_CTRL(lay_lap(g, seq) - 1, 0, LAY_VOID));
-	store_release(&r->magic, LAY_MAGIC_RING);
+	/* Last, for whoever finds what was left of this; the record of its topic, or the
+	 * answer, releases it. */
+	fence_light();
+	store_relaxed(&r->magic, LAY_MAGIC_RING);
 }
 
 static int refuse(char *why, size_t bytes, const char *text)

@@ -129,8 +129,9 @@ static inline void pub_look_at_bell(struct shmq_pub *pub, struct lane *l)
 /* R5, R6: the tail hint, and the lower bound of what may be claimed. */
 static inline void lane_move_hint(struct lane *l, uint64_t next)
 {
+	fence_light();
 	store_relaxed(&l->w.mem->tail_hint, next); /* R5 */
-	store_release(&l->entry->pos, next);       /* R6 */
+	store_relaxed(&l->entry->pos, next);       /* R6 */
 }
 
 /* After the commit of n messages, the last before seq next: counters, and now and

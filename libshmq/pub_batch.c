@@ -56,7 +56,7 @@ static int claim_batch(struct shmq_pub *pub, struct lane *l, size_t n)
 		/* R6: recovery looks for the rest of a batch up to here; too far
 		 * does no harm. */
 		store_relaxed(&l->entry->batch_end, l->w.next + n);
-		fence_release();
+		fence_light();
 		ring_make_room(&l->w, n, pub->invalidates);
 		for (i = 0; i < n; i++)
 			pub->pending[i].seq = l->w.next + i;

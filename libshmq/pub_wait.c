@@ -16,8 +16,10 @@
 #define STUCK_REPORT_NS 100000000 /* a claim that stands so long is reported */
 #define STUCK_AGAIN_NS 1000000000 /* ... and again: the supervisor may die */
 #define STUCK_ERROR_NS 1000000000 /* ... and with stall = report, refused */
+#ifndef ATTEND_TURNS              /* tests/weave has less patience */
 #define ATTEND_TURNS 4096u        /* turns of a spinning wait between such looks */
-#define DEATH_LOOK_NS 1000000     /* look for proof of death that often */
+#endif
+#define DEATH_LOOK_NS 1000000 /* look for proof of death that often */
 
 void shmq__pub_wake_all(struct shmq_pub *pub)
 {
@@ -86,7 +88,10 @@ struct held {
 };
 
 /* Look after it: recover it on proof of death, report it when it lasts.
- * SHMQ_ESTALLED once the policy says that others are told, else 0. */
+ * SHMQ_ESTALLED once the policy says that others are told, else 0.
+ * Whoever comes to a claim has acquired it (V2), and with it who its owner is: a process
+ * that had its id before is not taken for it.  The generation is acquired, too: if it has
+ * moved on, the claim is gone by then, for what the old one claimed is voided before. */
 static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, uint64_t seq,
 		  uint64_t word)
 {
@@ -107,7 +112,7 @@ static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, ui
 					     .start_time = load_relaxed(&c->start_time),
 					     .pidns = load_relaxed(&c->pidns) };
 		if (shmq__proc_is_dead(&id) &&
-		    load_acquire(&lay_slot_at(l->w.mem, &l->w.geo, seq)->ctrl) == word)
+		    load_relaxed(&lay_slot_at(l->w.mem, &l->w.geo, seq)->ctrl) == word)
 			recover_owner(pub, l, seq, word, gen);
 	}
 	if (now >= h->next_report) {
@@ -119,7 +124,9 @@ static int attend(struct shmq_pub *pub, const struct lane *l, struct held *h, ui
 		       0;
 }
 
-/* The claim that the subscriber which holds us back stands at, if it does. */
+/* The claim that the subscriber which holds us back stands at, if it does.  Relaxed: it
+ * is behind the seq that we wait for, so we passed it by an acquire, our own claims' or
+ * that of who moved the hint (R4, R5). */
 static int holder_stands_at(struct lane *l, uint64_t *seq, uint64_t *word)
 {
 	struct credit_gater *g = shmq__credit_holder(&l->credit);
@@ -127,7 +134,7 @@ static int holder_stands_at(struct lane *l, uint64_t *seq, uint64_t *word)
 	if (!g)
 		return 0;
 	*seq = load_relaxed(&g->entry->pos);
-	*word = load_acquire(&lay_slot_at(l->w.mem, &l->w.geo, *seq)->ctrl);
+	*word = load_relaxed(&lay_slot_at(l->w.mem, &l->w.geo, *seq)->ctrl);
 	return LAY_CTRL_STATE(*word) == LAY_CLAIMED &&
 	       LAY_CTRL_LAP(*word) == lay_lap(&l->w.geo, *seq);
 }

@@ -73,7 +73,9 @@ static unsigned void_claims(struct shmq__topic *t, uint32_t p, uint64_t from, un
 	if (head - from > r->geo.depth)
 		from = head - r->geo.depth;
 	for (n = head; n != from; n--) {
-		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl); /* V2 */
+		/* V2 is the walk to the head: whoever claimed behind it had seen it, and
+		 * so have we, with the generation of its owner. */
+		uint64_t w = load_relaxed(&lay_slot_at(r->mem, &r->geo, n - 1)->ctrl);
 
 		if (LAY_CTRL_OWNER(w) != client || LAY_CTRL_LAP(w) != lay_lap(&r->geo, n - 1))
 			continue;

@@ -18,8 +18,10 @@
  *   R5 the tail hint is relaxed: any seq at or before the first unclaimed
  *      one is right, because everyone walks forward from it by control
  *      words; a stale hint costs steps, never correctness.
- *   R6 the owner's lower bound (entry.pos, release) -> its claims: whoever
- *      sees a claim also sees a bound at or below it (recover.c).
+ *   R6 what was claimed below it was committed -> the owner's lower bound
+ *      (entry.pos); where its batch ends -> what it stores there.  They are for
+ *      who has proof of its death, and sees all that it stored (recover.c): the
+ *      compiler is held, and no processor has to be.
  */
 #ifndef SHMQ_RING_H
 #define SHMQ_RING_H

@@ -40,7 +40,9 @@ static int map_arena(struct shmq_sub *sub, const struct lay_arena_ref *where, ui
 		m->mem = NULL;
 	}
 	if (!m->mem) {
-		if ((uint32_t)load_acquire(&rec->gen) != where->gen)
+		/* Relaxed: A1 brought what was stored before the arena was given out.  What
+		 * was stored after that is of another, and then the slot was used again. */
+		if ((uint32_t)load_relaxed(&rec->gen) != where->gen)
 			return SHMQ_ECORRUPT;
 		m->gen = where->gen;
 		m->ref = rec->mem;

@@ -33,7 +33,9 @@ int shmq__sub_pass_corrupt(struct shmq_sub *sub, struct rlane *l, struct shmq_ms
 }
 
 /* Overrun: find where to go on, with room to breathe but never past a
- * claim whose outcome is open, and count exactly what was missed. */
+ * claim whose outcome is open, and count exactly what was missed.  The holes among it
+ * are in the list by V5: of slots that were taken again, for who walks to the head after
+ * they were seen to be; of others, for who acquires their words. */
 static uint64_t jump(struct rlane *l, uint32_t *is_bound)
 {
 	uint64_t from = l->r.next, depth = l->r.geo.depth;

@@ -225,8 +225,11 @@ uint64_t shmq__topic_oldest(const struct shmq__ring *r, uint64_t floor)
 		n = head - r->geo.depth;
 	if (seq_diff(floor, n) > 0)
 		n = floor;
+	/* Relaxed: A1 comes before anything is read there.  What is passed was taken again,
+	 * and who counts the holes among it walks to the head once more, by an acquire
+	 * (sub_look.c). */
 	for (steps = 0; steps < r->geo.depth && seq_diff(n, head) < 0; steps++, n++) {
-		uint64_t w = load_acquire(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
+		uint64_t w = load_relaxed(&lay_slot_at(r->mem, &r->geo, n)->ctrl);
 
 		if (LAY_CTRL_LAP(w) == lay_lap(&r->geo, n) && LAY_CTRL_STATE(w) != LAY_GONE)
 			break;

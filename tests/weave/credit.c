@@ -274,6 +274,58 @@ static void set_up_totals(void)
 }
 SCENARIO(totals_summed_up, set_up_totals, NULL);
 
+/* ---- who looks at a topic without having opened it ----------------------- */
+
+/* The record of another topic is filled again, beside who asks for the new one. */
+enum { NEW_ID = 2 };
+
+static void create_topic(void *arg)
+{
+	struct lay_topic *rec = world->rec;
+	struct lay_partition *part = arg;
+
+	part->ring = world_ref(world->ring);
+	part->bells = world_ref(world->bells);
+	rec->depth = world->ring->depth;
+	rec->slot_bytes = world->geo.slot_bytes;
+	rec->partitions = 1;
+	rec->ring_bytes = LAY_RING_HEADER_BYTES + rec->depth * rec->slot_bytes;
+	rec->mode = SHMQ_SHARED;
+	rec->policy = SHMQ_BLOCK;
+	rec->partition_array = world_ref(part);
+	rec->id = NEW_ID;
+	store_release(&rec->state, LAY_TOPIC_LIVE); /* registry_publish_topic() */
+}
+
+static void ask_for_topic(void *arg)
+{
+	struct shmq__topic *t;
+	int rc = shmq__topic_attach(world->topic->slabs, 0, NEW_ID, SHMQ__SLAB_READ, &t);
+
+	WANT(!rc || rc == SHMQ_ENOTOPIC);
+	if (rc)
+		return;
+	WANT_EQ(t->geo.depth, LAY_DEPTH_MIN);
+	WANT(t->ring[0].mem == world->ring);
+}
+
+static void set_up_asked(void)
+{
+	world_new(&(struct world_options){ .depth = 1, .base_seq = 3 });
+	world->ring->depth = LAY_DEPTH_MIN;
+	world->ring->topic_id = NEW_ID;
+	store_relaxed(&world->rec->state, LAY_TOPIC_FREE);
+	weave_spawn("supervisor", create_topic, weave_alloc(sizeof(struct lay_partition)));
+	weave_spawn("who asks", ask_for_topic, NULL);
+}
+SCENARIO(new_topic_asked_for, set_up_asked, NULL);
+
+TEST_WITHIN(who_asks_for_a_new_topic_gets_all_of_it_or_nothing, WEAVE_LIMIT_S)
+{
+	weave_random(&new_topic_asked_for, WEAVE_SC, 1500);
+	weave_random(&new_topic_asked_for, WEAVE_WEAK, 2500);
+}
+
 TEST_WITHIN(nobody_writes_over_what_a_joiner_reads, WEAVE_LIMIT_S)
 {
 	weave_random(&join_one, WEAVE_SC, 1500);

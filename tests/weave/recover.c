@@ -17,6 +17,7 @@ static unsigned messages;
 struct said {
 	uint64_t pad0[8];
 	uint64_t voided[3][8], got[8], lost[8];
+	uint64_t held[8]; /* a seq, and 1 */
 };
 static struct said *said;
 
@@ -296,6 +297,155 @@ static void set_up_before_hint(void)
 }
 SCENARIO(id_given_again_before_hint, set_up_before_hint, check);
 
+/* The heir has its id, and is another process: who waits for a reader that stood at
+ * the claim of the dead, and looks after it, does not take the heir for dead, whose
+ * claim stands for long. */
+enum { HEIR = 1, WAITER, PATIENCE_NS = 20000000, LONG = 20 };
+
+static void live_long(void *arg)
+{
+	unsigned i;
+
+	for (i = 0; i < 10 * LONG; i++)
+		weave_has_died(MORTAL);
+}
+
+static void be_impatient(shmq_pub *p)
+{
+	p->wait = SHMQ_WAIT_SPIN;
+	p->block_ns = PATIENCE_NS;
+}
+
+static void claim_for_long(void)
+{
+	struct lane *l = &pub[HEIR]->lane[0];
+	uint64_t seq, word;
+	unsigned i;
+
+	while (shmq__ring_claim(&l->w, &seq, &word) != RING_CLAIM_OK)
+		if (shmq__pub_wait_for_credit(pub[HEIR], l, l->w.next + 1))
+			return; /* the reader went too soon */
+	said->held[0] = seq + 1;
+	for (i = 0; i < LONG; i++)
+		weave_has_died(MORTAL);
+	ring_commit(&l->w, lay_slot_at(l->w.mem, &l->w.geo, seq), seq);
+}
+
+static void inherit(void *arg)
+{
+	struct lay_client *c = &world->client[MORTAL + 1];
+
+	if (!weave_join(MORTAL))
+		return;
+	shmq__recover_publisher(world->topic, world_member(&pub[MORTAL]->h));
+	shmq__topic_remove_member(world->topic, world_member(&pub[MORTAL]->h));
+	store_release(&c->gen, 2);
+	store_relaxed(&c->pid, weave_self() + 1);
+	pub[HEIR] = world_pub(MORTAL);
+	be_impatient(pub[HEIR]);
+	claim_for_long();
+}
+
+static void publish_in_time(void *arg)
+{
+	int rc = world_publish(pub[WAITER], WAITER, 1);
+
+	WANT(!rc || rc == SHMQ_ETIMEOUT);
+}
+
+static void pass_holes(void *arg)
+{
+	struct ring_reader *at = &reader.sub->lane[0].r;
+	uint64_t word;
+	unsigned i;
+
+	for (i = 0; i < LONG; i++) {
+		enum ring_look look = ring_look(at, &word);
+
+		if (look != RING_MESSAGE && look != RING_VOID)
+			continue;
+		at->next++;
+		store_release(&reader.sub->lane[0].entry->pos, at->next); /* R3 */
+		bell_look(&world->bells->credit, SHMQ__FENCE_LIGHT);
+	}
+}
+
+static void set_up_heir(void)
+{
+	uint64_t seq, word;
+
+	world_new(&(struct world_options){ .depth = 2, .base_seq = 3, .mode = SHMQ_SHARED });
+	weave_look_counts(2);
+	said = weave_alloc(sizeof(*said));
+	weave_name(said, "said");
+	weave_spawn("mortal", live_long, NULL);
+	weave_mortal(MORTAL);
+	weave_spawn("heir", inherit, NULL);
+	weave_spawn("waiter", publish_in_time, NULL);
+	weave_spawn("reader", pass_holes, NULL);
+	pub[MORTAL] = world_pub(MORTAL);
+	pub[WAITER] = world_pub(WAITER);
+	be_impatient(pub[WAITER]);
+	reader = (struct world_reader){ .sub = world_sub(3, SHMQ_FROM_LATEST) };
+	WANT_EQ(shmq__pub_raise_limit(&pub[MORTAL]->lane[0], 5), 1);
+	WANT_EQ(shmq__ring_claim(&pub[MORTAL]->lane[0].w, &seq, &word), RING_CLAIM_OK);
+	WANT_EQ(world_publish(pub[WAITER], WAITER, 0), 0);
+}
+
+static void check_heir(void)
+{
+	uint64_t seq = said->held[0] - 1;
+	uint32_t is_bound = 0;
+
+	if (said->held[0])
+		WANT_EQ(shmq__ring_voids_between(world->ring, seq, seq + 1, &is_bound), 0);
+}
+SCENARIO(heir_beside_a_waiter, set_up_heir, check_heir);
+
+/* ---- holes where a lapped reader goes on ------------------------------ */
+
+/* The claim behind the reader's place becomes a hole, and its slot another's message,
+ * while the reader looks where to go on. */
+enum { LAPS_DEPTH = 8, HOLE = 4 };
+
+static void void_and_go_on(void *arg)
+{
+	WANT(shmq__ring_void(world->ring, &world->geo, HOLE,
+			     LAY_CTRL(lay_lap(&world->geo, HOLE), pub[MORTAL]->lane[0].w.owner,
+				      LAY_CLAIMED)));
+	WANT_EQ(world_publish(pub[LIVE], LIVE, 0), 0);
+}
+
+static void look_behind(void *arg)
+{
+	struct world_reader r = reader;
+
+	world_drain(&r, 1);
+	WANT_EQ(r.got + r.lost, LAPS_DEPTH + 1);
+}
+
+static void set_up_hole(void)
+{
+	uint64_t seq, word;
+	unsigned n;
+
+	world_new(&(struct world_options){ .depth = LAPS_DEPTH,
+					   .base_seq = HOLE - 1,
+					   .mode = SHMQ_SHARED,
+					   .policy = SHMQ_LOSSY });
+	weave_spawn("recoverer", void_and_go_on, NULL);
+	weave_spawn("reader", look_behind, NULL);
+	pub[MORTAL] = world_pub(MORTAL);
+	pub[LIVE] = world_pub(LIVE); /* which looks for the next slot from the first on */
+	reader = (struct world_reader){ .sub = world_sub(2, SHMQ_FROM_LATEST), .may_lose = 1 };
+	WANT_EQ(world_publish(pub[MORTAL], MORTAL, 0), 0);
+	WANT_EQ(shmq__ring_claim(&pub[MORTAL]->lane[0].w, &seq, &word), RING_CLAIM_OK);
+	WANT_EQ(seq, HOLE);
+	for (n = 1; n < LAPS_DEPTH; n++)
+		WANT_EQ(world_publish(pub[MORTAL], MORTAL, n), 0);
+}
+SCENARIO(hole_behind_a_lapped_reader, set_up_hole, NULL);
+
 /* ---- the list of holes is full -------------------------------------- */
 
 /* A reader stands at a hole that is entry 0 of the list.  It is lapped there, while
@@ -354,6 +504,8 @@ TEST_WITHIN(what_a_dead_publisher_claimed_becomes_a_hole_once, WEAVE_LIMIT_S)
 	weave_random(&id_given_again, WEAVE_WEAK, 5000);
 	weave_random(&id_given_again_before_hint, WEAVE_SC, 2500);
 	weave_random(&id_given_again_before_hint, WEAVE_WEAK, 5000);
+	weave_random(&heir_beside_a_waiter, WEAVE_SC, 2500);
+	weave_random(&heir_beside_a_waiter, WEAVE_WEAK, 5000);
 }
 
 TEST_WITHIN(a_lapped_reader_counts_no_holes, WEAVE_LIMIT_S)
@@ -362,6 +514,8 @@ TEST_WITHIN(a_lapped_reader_counts_no_holes, WEAVE_LIMIT_S)
 	weave_random(&dead_and_lapped, WEAVE_WEAK, 5000);
 	weave_random(&full_list_of_holes, WEAVE_SC, 2500);
 	weave_random(&full_list_of_holes, WEAVE_WEAK, 5000);
+	weave_all(&hole_behind_a_lapped_reader, WEAVE_SC, 100000);
+	weave_random(&hole_behind_a_lapped_reader, WEAVE_WEAK, 5000);
 }
 
 TEST_WITHIN(an_atomic_batch_is_whole_or_not_there, WEAVE_LIMIT_S)

@@ -245,15 +245,12 @@ void weave_all(const struct weave_scenario *s, enum weave_memory memory, uint64_
 void weave_random(const struct weave_scenario *s, enum weave_memory memory, uint64_t count);
 
 /* Every site of the library that orders anything is needed: weakened to relaxed,
- * it makes one of `count` random schedules of some scenario fail.  Those that are
- * not are in `spared`, with the reason; fewer schedules are looked at to see that
- * they are not, more of them under make torture.  Where another stands in for one,
- * weakening both makes a schedule of scenario `in` fail. */
-struct weave_spared {
-	const char *site, *why, *together_with, *in;
-	int no_scenario; /* comes by it */
+ * it makes one of `count` random schedules of some scenario fail; of a few it is said
+ * in which it is `seen`, as others have none or few of them. */
+struct weave_seen {
+	const char *site, *in;
 };
-void weave_each_site(const struct weave_spared *spared, uint64_t count);
+void weave_each_site(const struct weave_seen *seen, uint64_t count);
 
 /* Loads of that site may be late in the scenario whose set_up() says so. */
 void weave_late(const char *site);
