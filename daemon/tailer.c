@@ -107,6 +107,7 @@ struct tailer {
 	unsigned workers;
 	shmq_au32 is_stopping; /* the bus ends: read all there is */
 	shmq_au32 is_over;     /* the parent is gone */
+	shmq_au32 others;      /* threads that are under way besides the main one */
 };
 
 /* ---- topics ---------------------------------------------------------- */
@@ -442,8 +443,21 @@ static void wait_for_more(struct worker *w, uint64_t due)
 		poll(&link, 1, STUCK_MS);
 	else if (w->lanes)
 		shmq_waitset_wait(w->set, ready, READY_MAX, left);
+	else if (load_relaxed(&w->t->is_stopping)) /* for the others */
+		poll(NULL, 0, STUCK_MS);
 	else
 		poll(&link, 1, shmq__clock_left_ms(due));
+}
+
+/* The main thread is the last: it hears what all go by. */
+static int is_done(const struct worker *w)
+{
+	struct tailer *t = w->t;
+
+	if (load_relaxed(&t->is_over))
+		return 1;
+	return load_relaxed(&t->is_stopping) && LIST_EMPTY(&w->tails) &&
+	       (w != t->worker || !load_relaxed(&t->others));
 }
 
 static void run(struct worker *w)
@@ -451,8 +465,7 @@ static void run(struct worker *w)
 	uint64_t due;
 	int more;
 
-	while (!load_relaxed(&w->t->is_over) &&
-	       !(load_relaxed(&w->t->is_stopping) && LIST_EMPTY(&w->tails))) {
+	while (!is_done(w)) {
 		look_around(w, shmq__clock_monotonic_ns());
 		more = pump_all(w);
 		if (w->is_fed || w->is_stuck)
@@ -582,7 +595,10 @@ static int start_keeping(struct worker *w)
 
 static void *run_thread(void *worker)
 {
-	run(worker);
+	struct worker *w = worker;
+
+	run(w);
+	add_relaxed(&w->t->others, UINT32_MAX);
 	return NULL;
 }
 
@@ -595,8 +611,10 @@ static int start_threads(struct tailer *t)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (i = 1; i < t->workers && !error; i++)
+	for (i = 1; i < t->workers && !error; i++) {
+		add_relaxed(&t->others, 1);
 		error = pthread_create(&t->worker[i].thread, NULL, run_thread, &t->worker[i]);
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return -error;
 }

@@ -228,3 +228,54 @@ TEST_WITHIN(a_disk_that_is_full_stops_its_own_topics_and_no_others, 60)
 	read_all(bus, "first", 20000);
 	end_on_disks(bus);
 }
+
+static int publish_to_the_end(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, arg);
+	char buf[BYTES] = { 0 };
+	int rc;
+
+	while (!(rc = shmq_publish(pub, buf, sizeof(buf))))
+		;
+	CHECK_ERROR(rc, SHMQ_EENDED);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static int is_without(void *role)
+{
+	return !test_bus_pid(role);
+}
+
+static void await_without(const char *role)
+{
+	if (!test_wait_until(is_without, (void *)(uintptr_t)role, (int)(PATIENCE / MILLISECOND)))
+		FAIL("the %s is still there", role);
+}
+
+/* It waits for room on one disk, and has nothing to write to the others any more. */
+TEST_WITHIN(a_tailer_whose_parent_dies_while_it_waits_for_a_full_disk_ends, 120)
+{
+	static char second[] = "second";
+	shmq_bus *bus = start_on_disks();
+	pid_t child;
+
+	create(bus, second, .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .segment_bytes = MIB,
+	       .log_dir = two);
+	fill_disk();
+	child = test_spawn(publish_to_the_end, second);
+	while (!partition_info(bus, second, 0).log_error)
+		test_sleep_ms(1);
+	CHECK_OK(shmq_bus_stop(bus, SHMQ_FORCE));
+	shmq_bus_close(bus);
+	CHECK_EQ(test_join(child), 0);
+	await_without("control");
+	CHECK(test_bus_pid("tailer"));
+	CHECK_EQ(test_bus_kill("parent"), 1);
+	await_without("tailer");
+	CHECK(!umount2(one, MNT_DETACH));
+	CHECK(!umount2(two, MNT_DETACH));
+	test_bus_stop();
+}
