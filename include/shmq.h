@@ -1161,7 +1161,8 @@ struct shmq_topic_info {
 	int64_t retain_ns, tombstone_ns;
 	int compress;
 	unsigned publishers, subscribers;
-	uint64_t head;     /* messages of all partitions so far, voids included */
+	uint64_t head;     /* messages of all partitions since its rings were made, voids
+			      included: of a topic with a log since the bus started */
 	uint64_t sleepers; /* subscribers asleep now, those of the bus left out */
 	char note[256];    /* fall-backs taken, "" if none */
 	struct shmq_topic_stats stats;

@@ -287,6 +287,8 @@ void holder_of(const struct peers *peers, const struct shmq_partition_info *part
 /* Of the partition where it is worst: others stand at a claim, else publishers
  * wait, else a subscriber is furthest behind. */
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out);
+/* Whether a subscriber is there that publishers may come to wait for, behind or not. */
+int holder_has_lag(const struct shmq_topic_info *topic, const struct holder *holder);
 struct units_text holder_text(const struct holder *holder); /* who holds up others, "-" nobody */
 
 /* ---- input ----------------------------------------------------------- */

@@ -15,11 +15,11 @@ static struct units_text rate_text(double rate)
 	return rate < 0 ? none : units_rate(rate);
 }
 
-static struct units_text lag_text(const struct holder *holder)
+static struct units_text lag_text(const struct shmq_topic_info *topic, const struct holder *holder)
 {
 	struct units_text none = { "-" };
 
-	return holder->slowest.client < 0 ? none : units_count(holder->lag);
+	return holder_has_lag(topic, holder) ? units_count(holder->lag) : none;
 }
 
 /* ---- the bus as text ------------------------------------------------- */
@@ -65,7 +65,7 @@ static void add_topic(struct table *table, const struct sample *before, const st
 	table_add(table, "%u", topic->publishers);
 	table_add(table, "%u", topic->subscribers);
 	table_add(table, "%s", units_count(topic->sleepers).s);
-	table_add(table, "%s", lag_text(holder).s);
+	table_add(table, "%s", lag_text(topic, holder).s);
 	table_add(table, "%s", holder_text(holder).s);
 }
 
@@ -195,7 +195,7 @@ static void print_partitions(const struct sample *before, const struct sample *n
 		table_add(&table, "%" PRIu64, partition->oldest);
 		table_add(&table, "%" PRIu64, partition->voids);
 		table_add(&table, "%s", rate_text(stat_partition_rate(before, now, p)).s);
-		table_add(&table, "%s", lag_text(&now->holders[p]).s);
+		table_add(&table, "%s", lag_text(&now->topic, &now->holders[p]).s);
 		table_add(&table, "%s", who_text(&now->holders[p].slowest).s);
 	}
 	putchar('\n');

@@ -206,7 +206,7 @@ static void add_topics(const struct top_look *before, const struct top_look *now
 					   (double)info->stats.sent_bytes -
 						   (double)then->info.stats.sent_bytes);
 		}
-		if (t->holder.slowest.client >= 0)
+		if (holder_has_lag(info, &t->holder))
 			row->number[T_LAG] = (double)t->holder.lag;
 		row->number[T_P99] = or_none(slowest_p99(now, t));
 		row->number[T_ASLEEP] = (double)info->sleepers;

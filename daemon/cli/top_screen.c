@@ -200,8 +200,8 @@ static void draw_help(void)
 		"Space       hold the picture, and go on",
 		"q           leave",
 		"",
-		"SLP asleep now, LAG messages behind, OWN memory of its own, MAPPED the rings it",
-		"has open; P99 from publish to receive, of those who measure (sub --latency).",
+		"SLP asleep now, LAG messages behind, OWN memory of its own, MAPPED the rings",
+		"it has open; P99 from publish to receive, of who measures (sub --latency).",
 	};
 	size_t i;
 

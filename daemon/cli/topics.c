@@ -267,6 +267,11 @@ int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holde
 	return rc;
 }
 
+int holder_has_lag(const struct shmq_topic_info *topic, const struct holder *holder)
+{
+	return holder->slowest.client >= 0 || (topic->subscribers && topic->policy != SHMQ_LOSSY);
+}
+
 struct units_text who_text(const struct who *who)
 {
 	struct units_text text;

@@ -61,9 +61,13 @@ scene() {
 	grep -Eq "^bus $SHMQ_BUS: 2 topics, [0-9]+ clients, .* shared, 2 asleep" picture
 	grep -Eq '^topics: 2, by RATE' picture
 	grep -Eq '^TOPIC +RATE +BYTES +LAG +P99 +SLP PUB SUB +MEMORY' picture
-	grep -Eq '^md\.a .* [0-9.]+ [nums]+ +1 +1 +1 +1(\.[0-9])? MiB' picture
+	grep -Eq '^md\.a .* 0 +[0-9.]+ [nums]+ +1 +1 +1 +1(\.[0-9])? MiB' picture
 	grep -Eq '^md\.b .* - +1 +0 +1 +1(\.[0-9])? MiB' picture
 	sed -n 24p picture | grep -q '^t topics p processes l logs'
+	press '?'
+	await 'shows "q +leave"'
+	shows 'MAPPED the rings$'
+	shows 'sub --latency\)\.$'
 }
 
 @test "top_shows_the_rate_of_what_is_published" {
