@@ -5,9 +5,14 @@
  * may die anywhere (then recovery rings) or stop for ever (then nobody
  * does).  Code: bell.h (labels W1 to W4, S1 to S5), bell.c, V6 of recover.c.
  *
- * Shown: in the end no sleeper is asleep with a message at its cursor,
- * except for one that was committed by a stopped waker when the steady one
- * had rung for the last time; that is what the back-stop is for.
+ * It is either bell of a ring.  Data: publishers commit a message each, and
+ * subscribers wait for the one at their cursor.  Credit: subscribers move
+ * their cursors, and each publisher waits until both have passed, or one is in
+ * the roster no more: go_to_sleep() (pub_wait.c), shmq__topic_remove_member().
+ *
+ * Shown: in the end no sleeper is asleep with what it waits for there, except
+ * where a stopped waker had stored it when the steady one had looked for the
+ * last time; that is what the back-stop is for.
  *
  * Memory: plain stores of a waker go through a FIFO buffer (TSO) and are
  * read back by itself at once; atomic adds drain it first.  A dead
@@ -20,6 +25,9 @@
  *   MUTANT 4: served takes armed as it is after the wake
  *   MUTANT 5: recovery does not ring
  *   MUTANT 6: sleeper does not look again after arming
+ *   MUTANT 7: recovery rings before the dead is out of the roster
+ *   MUTANT 8: one sleeper is woken and not all
+ *   MUTANT 9: waker looks at the bell before it stores
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -33,9 +41,13 @@
 
 #define SLEEPERS 2
 
-/* struct lay_bell, and what is waited for. */
+bool credit;           /* which bell it is */
+
+/* struct lay_bell, and what is waited for.  As credit a message is the step
+ * of its waker's cursor that gives it. */
 byte armed, served, word;
 bool committed[MESSAGES];
+bool is_out;           /* the shaky one is, of the roster */
 
 /* Store buffers: {address, value}; and what a waker itself reads back. */
 #define SERVED 100 /* address; others are message numbers */
@@ -43,7 +55,10 @@ chan buffer[2] = [2] of { byte, byte };
 byte pending[2], own_served[2];
 
 bool asleep[SLEEPERS]; /* in FUTEX_WAIT */
-byte at[SLEEPERS];     /* the sleeper's cursor */
+byte at[SLEEPERS];     /* the sleeper's cursor; credit: MESSAGES once it has all */
+
+#define IS_THERE(i) \
+	(credit -> (committed[SHAKY] || is_out) && committed[MESSAGES - 1] : committed[at[i]])
 
 bool stopped;          /* the shaky waker did, for ever */
 bool steady_saw_it;    /* its commit had arrived at the last steady look */
@@ -79,11 +94,20 @@ inline store_served(me, a)
 	}
 }
 
+#if MUTANT == 8
+#define WAKE_ALL() \
+	if \
+	:: atomic { asleep[0] -> asleep[0] = false } \
+	:: atomic { asleep[1] -> asleep[1] = false } \
+	:: atomic { !asleep[0] && !asleep[1] -> skip } \
+	fi
+#else
 #define WAKE_ALL() /* FUTEX_WAKE */ \
 	atomic { \
 		asleep[0] = false; \
 		asleep[1] = false \
 	}
+#endif
 
 /* Here the shaky waker may die or stop. */
 #define MAY_END(me) \
@@ -131,8 +155,13 @@ proctype Steady()
 	byte a, s, m;
 
 	for (m : 1 .. STEADY_MESSAGES) {
+#if MUTANT == 9
+		RING(STEADY, a, s);
+		buffer[STEADY]!m, 1
+#else
 		buffer[STEADY]!m, 1; /* W1 */
 		RING(STEADY, a, s)
+#endif
 	}
 gone:	skip
 }
@@ -141,6 +170,10 @@ proctype Shaky()
 {
 	byte a, s;
 
+	if
+	:: credit -> MAY_END(SHAKY)
+	:: else
+	fi;
 	buffer[SHAKY]!0, 1; /* W1 */
 	MAY_END(SHAKY);
 	RING(SHAKY, a, s);
@@ -151,6 +184,9 @@ gone:
 	if
 	:: stopped = true
 	:: DRAINED(SHAKY) -> /* died; recovery: shmq__topic_ring_all() */
+#if MUTANT != 7
+	   is_out = true;
+#endif
 #if MUTANT != 5
 	   a = armed;
 	   if
@@ -159,8 +195,9 @@ gone:
 	      word++;
 	      WAKE_ALL();
 	      served = a /* recovery fences in full */
-	   fi
+	   fi;
 #endif
+	   is_out = true
 	fi;
 out:	skip
 }
@@ -171,12 +208,12 @@ proctype Sleeper(byte me)
 
 	do
 	:: at[me] == MESSAGES -> break
-	:: at[me] < MESSAGES && committed[at[me]] -> at[me]++
+	:: at[me] < MESSAGES && IS_THERE(me) -> at[me] = (credit -> MESSAGES : at[me] + 1)
 #if MUTANT == 2
-	:: atomic { at[me] < MESSAGES && !committed[at[me]] -> armed++ };
+	:: atomic { at[me] < MESSAGES && !IS_THERE(me) -> armed++ };
 	   e = word;
 #else
-	:: atomic { at[me] < MESSAGES && !committed[at[me]] -> e = word }; /* S1 */
+	:: atomic { at[me] < MESSAGES && !IS_THERE(me) -> e = word }; /* S1 */
 	   armed++; /* S2 */
 #endif
 #if MUTANT != 1
@@ -185,7 +222,7 @@ proctype Sleeper(byte me)
 #endif
 	   if
 #if MUTANT != 6
-	   :: committed[at[me]] -> e = 0 /* S4 */
+	   :: IS_THERE(me) -> e = 0 /* S4 */
 #endif
 	   :: else ->
 	      atomic { /* S5: FUTEX_WAIT */
@@ -197,18 +234,22 @@ end_asleep:   !asleep[me]
 	od
 }
 
-#define LEFT_ASLEEP(i) (asleep[i] && committed[at[i]])
+#define LEFT_ASLEEP(i) (asleep[i] && IS_THERE(i))
 #define EXCUSED(i) (stopped && at[i] == 0 && !steady_saw_it)
 
 init
 {
 	atomic {
+		if
+		:: credit = true
+		:: credit = false
+		fi;
 		run Buffer(SHAKY);
 		run Buffer(STEADY);
 		run Sleeper(0);
 		run Sleeper(1);
 #ifndef LARGE
-		at[1] = 1; /* it has read message 0 already */
+		at[1] = (credit -> 0 : 1); /* it has read message 0 already */
 #endif
 		run Shaky();
 		run Steady()
