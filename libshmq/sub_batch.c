@@ -177,25 +177,32 @@ int shmq__sub_take_member(struct shmq_sub *sub, struct rlane *l, uint64_t word,
 	return skip_member(sub, l, batch->first_seq, msg);
 }
 
+/* What the slot at *r says of a batch.  No more of it is decoded: what of an arena is
+ * mapped stays so, for who has a message in hand. */
+static int is_member(const struct ring_reader *r, struct lay_batch *batch)
+{
+	const char *s = (const char *)lay_slot_at(r->mem, &r->geo, r->next);
+	struct lay_slot head;
+
+	shmq__copy_racy(&head, s, sizeof(head));
+	shmq__copy_racy(batch, s + r->geo.payload_off, sizeof(*batch));
+	return head.flags & SHMQ_MSG_BATCH;
+}
+
 /* Whether the last member of the batch of the one at l->r.next stands before `end`.  Nobody
  * writes there any more who is not told so. */
-static int find_last(struct shmq_sub *sub, struct rlane *l, const struct lay_batch *member,
-		     uint64_t end)
+static int find_last(const struct rlane *l, const struct lay_batch *member, uint64_t end)
 {
-	uint64_t at = l->r.next, word;
-	int found = 0;
+	struct ring_reader r = l->r;
+	struct lay_batch batch;
+	uint64_t word;
 
-	for (; !found && seq_diff(l->r.next, end) < 0; l->r.next++) {
-		struct lay_batch batch;
-		struct shmq_msg msg;
-
-		found = ring_look(&l->r, &word) == RING_MESSAGE &&
-			!shmq__sub_decode(sub, l, &msg, &batch) && (msg.flags & SHMQ_MSG_BATCH) &&
-			batch.first_seq == member->first_seq && batch.index == member->count - 1 &&
-			batch.count == member->count;
-	}
-	l->r.next = at;
-	return found;
+	for (; seq_diff(r.next, end) < 0; r.next++)
+		if (ring_look(&r, &word) == RING_MESSAGE && is_member(&r, &batch) &&
+		    batch.first_seq == member->first_seq && batch.index == member->count - 1 &&
+		    batch.count == member->count)
+			return 1;
+	return 0;
 }
 
 int shmq__sub_is_whole(struct shmq_sub *sub, uint64_t end)
@@ -212,5 +219,5 @@ int shmq__sub_is_whole(struct shmq_sub *sub, uint64_t end)
 			return seq_diff(k->member[k->count - 1].msg.seq, end) < 0;
 	if (end - l->r.next > l->r.geo.depth)
 		end = l->r.next + l->r.geo.depth;
-	return find_last(sub, l, &batch, end);
+	return find_last(l, &batch, end);
 }

@@ -879,7 +879,8 @@ static void let_go_on(struct victims *v, uint64_t count)
 
 /* The peers of one who has ring, arenas, bells and client pages open for writing:
  * with(handle) is what it does to them. */
-static void suffer(enum shmq_policy policy, void (*with)(struct shmq__handle *h))
+static void suffer_on(enum shmq_policy policy, enum shmq_log log,
+		      void (*with)(struct shmq__handle *h))
 {
 	struct victims *v = shared_memory(sizeof(*v));
 	shmq_bus *bus;
@@ -888,7 +889,7 @@ static void suffer(enum shmq_policy policy, void (*with)(struct shmq__handle *h)
 
 	bus = test_bus_open();
 	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .policy = policy,
-	       .stall = SHMQ_STALL_REPORT, .max_message_bytes = 2000);
+	       .stall = SHMQ_STALL_REPORT, .max_message_bytes = 2000, .log = log);
 	pub = open_pub(bus, "t");
 	a = test_spawn(publish_for_ever, v);
 	b = test_spawn(receive_for_ever, v);
@@ -904,6 +905,11 @@ static void suffer(enum shmq_policy policy, void (*with)(struct shmq__handle *h)
 	CHECK_OK(shmq_topic_remove(bus, "t", SHMQ_FORCE));
 	shmq_bus_close(bus);
 	check_up();
+}
+
+static void suffer(enum shmq_policy policy, void (*with)(struct shmq__handle *h))
+{
+	suffer_on(policy, SHMQ_LOG_NONE, with);
 }
 
 static void punch(struct shmq__handle *h)
@@ -972,6 +978,49 @@ TEST(a_publisher_that_flips_bytes_meanwhile_kills_nobody)
 	test_bus_start();
 	suffer(SHMQ_BLOCK, flip);
 	suffer(SHMQ_LOSSY, flip);
+	test_bus_stop();
+}
+
+/* What is written to one log may be noise: those of other topics are whole, by the
+ * same process. */
+TEST_WITHIN(a_publisher_that_flips_bytes_meanwhile_harms_no_other_log, 120)
+{
+	static const struct {
+		enum shmq_policy policy;
+		enum shmq_log log;
+	} mad[] = { { SHMQ_BLOCK, SHMQ_LOG_BLOCK },
+		    { SHMQ_BLOCK, SHMQ_LOG_GAP },
+		    { SHMQ_LOSSY, SHMQ_LOG_GAP } };
+	uint64_t sent = 0, n;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+	pid_t tailer;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "other", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	pub = open_pub(bus, "other");
+	CHECK_OK(shmq_publish(pub, &sent, sizeof(sent)));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, sent++, SHMQ_WRITTEN, PATIENCE));
+	tailer = test_bus_pid("tailer");
+	CHECK(tailer);
+	for (size_t i = 0; i < COUNT(mad); i++) {
+		suffer_on(mad[i].policy, mad[i].log, flip);
+		for (n = 0; n < 2 * DEPTH; n++, sent++)
+			CHECK_OK(shmq_publish(pub, &sent, sizeof(sent)));
+		CHECK_OK(shmq_pub_wait_confirm(pub, 0, sent - 1, SHMQ_WRITTEN, PATIENCE));
+	}
+	CHECK_EQ(test_bus_pid("tailer"), tailer);
+	sub = open_sub(bus, "other", .from = SHMQ_FROM_OLDEST);
+	for (n = 0; n < sent; n++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_MEM(msg.data, &n, sizeof(n));
+	}
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
 	test_bus_stop();
 }
 

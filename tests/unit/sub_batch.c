@@ -4,6 +4,8 @@
  */
 #include "subscriber.h"
 
+#include "sub.h"
+
 TEST(a_batch_of_impossible_size_costs_its_first_message)
 {
 	static const uint32_t counts[] = { 0, FAKE_DEPTH / 4 + 1, UINT32_MAX };
@@ -293,5 +295,41 @@ TEST(where_laggards_are_evicted_what_was_copied_of_a_batch_comes_first)
 	check_member(&c, 2, 2);
 	CHECK_ERROR(shmq_receive(c.sub, &m, SHMQ_NOWAIT), SHMQ_EEVICTED);
 	CHECK_EQ(sub_stats(c.sub).received, 3);
+	tear_down(&c);
+}
+
+/* ---- what a mad publisher says of the rest of a batch ------------------------ */
+
+static void publish_large(struct scene *c, const struct lay_batch *batch,
+			  const struct lay_arena_ref *where)
+{
+	char *at = write_slot(c, SHMQ_MSG_ARENA | (batch ? SHMQ_MSG_BATCH : 0), 20);
+
+	if (batch)
+		at = (char *)memcpy(at, batch, sizeof(*batch)) + sizeof(*batch);
+	memcpy(at, where, sizeof(*where));
+	commit(c);
+}
+
+/* As the tailer asks where a topic has moved, which writes the message then: between
+ * the members is one of an arena that is another one by now, so it says. */
+TEST(a_message_in_hand_stays_where_it_is_while_the_rest_of_its_batch_is_looked_for)
+{
+	struct scene c = set_up(&(struct fake_options){ .max_bytes = 100 }, NULL);
+	uint32_t arena = fake_arena(c.f, c.pub, 4096);
+	struct lay_arena_ref where = { .id = arena, .gen = 700 + arena }, other = where;
+	struct lay_batch batch = { .first_seq = 0, .index = 0, .count = 2 };
+	static const char bytes[20] = { 0 };
+	struct shmq_msg m;
+
+	other.gen++;
+	publish_large(&c, &batch, &where);
+	publish_large(&c, NULL, &other);
+	publish_member(&c, 0, 1, 2);
+	CHECK_OK(shmq_receive(c.sub, &m, SHMQ_NOWAIT));
+	store_relaxed(&c.w.mem->moved_seq, 3);
+	store_release(&c.w.mem->state, LAY_RING_MOVED);
+	CHECK_EQ(shmq__sub_is_sent(c.sub, &m), 1);
+	CHECK_MEM(m.data, bytes, sizeof(bytes));
 	tear_down(&c);
 }
