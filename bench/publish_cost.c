@@ -466,9 +466,9 @@ static void measure_clients(void)
 /* ---- a reader that is asleep ---------------------------------------------------- */
 
 /* What a sleeping reader adds is told by the same publish, in default options, to
- * one that spins and never enters the kernel.  Before it sleeps a reader fences,
- * which interrupts the publisher's processor, and what that comes back to is
- * colder: how much of the difference that is shows one that spins and fences
+ * one that spins and never enters the kernel.  Before it sleeps a reader fences for
+ * publishers that wake directly, which interrupts their processors, and what they
+ * come back to is colder: what that adds is shown by one that spins and fences
  * as often. */
 static const struct single {
 	const char *name; /* of topic and figure */

@@ -216,6 +216,9 @@ static int adopt_roster(struct walk *w, struct topic *t)
 			error = adopt_member(w, t, m, ref);
 			if (error)
 				return error;
+			if (load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER &&
+			    !(m->flags & LAY_MEMBER_FENCES))
+				t->unfenced++;
 			if (is_own(w->r, m))
 				continue;
 			if (load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER)

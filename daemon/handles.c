@@ -258,6 +258,7 @@ int registry_add_handle(struct registry *r, struct topic *t, struct peer *p,
 	gen = load_relaxed(&r->head->next_entry_gen);
 	store_relaxed(&r->head->next_entry_gen, gen + 1);
 	m->client = (uint16_t)p->id;
+	m->flags = 0;
 	m->client_gen = p->gen;
 	m->token = what->token;
 	m->entry = LAY_REF(p->entries, off);

@@ -6,6 +6,7 @@
  * overwritten, entries without a member are free.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,7 +57,9 @@ static int check_options(const struct answer *a, const struct topic *t)
 		return shmq__fail(a->why, SHMQ_EOPTION,
 				  "topic \"%s\" has partitions 0 to %u, not %d", req->topic,
 				  t->rec->partitions - 1, partition);
-	if (req->open.flags & ~(PROTO_OPEN_OBSERVE | PROTO_OPEN_RING_ONLY))
+	if (req->open.flags &
+	    ~(req->open.role == SHMQ_ROLE_PUBLISHER ? PROTO_OPEN_FENCES :
+						      PROTO_OPEN_OBSERVE | PROTO_OPEN_RING_ONLY))
 		return shmq__fail(a->why, SHMQ_EPROTO, "open: unknown flag");
 	if (req->open.role == SHMQ_ROLE_PUBLISHER)
 		return partition == -1 ? 0 :
@@ -187,6 +190,20 @@ static void own_rings(struct topic *t, uint64_t from, uint64_t to)
 	}
 }
 
+/* Its bells say whether all who ring them fence: not from before one that does not
+ * may publish until after the last such one is gone (bell.h, F1 and F4).  A
+ * supervisor that dies in between leaves 0, which is never wrong. */
+static void count_unfenced(const struct handle *h, unsigned by)
+{
+	struct topic *t = h->topic;
+	uint32_t p;
+
+	if (!(h->member->flags & LAY_MEMBER_FENCES))
+		t->unfenced += by;
+	for (p = 0; t->attached && p < t->attached->geo.partitions; p++)
+		store_release(&t->attached->ring[p].bells->data.fenced, !t->unfenced);
+}
+
 static void join(struct handle *h, const struct proto_request *req)
 {
 	if (h->role == SHMQ_ROLE_SUBSCRIBER)
@@ -224,6 +241,9 @@ static void publish(struct control *c, struct handle *h, const struct proto_requ
 	/* A publisher counts before it can publish, a subscriber once it has
 	 * its start: what is sent after it was counted, it gets. */
 	if (is_publisher) {
+		if (req->open.flags & PROTO_OPEN_FENCES)
+			h->member->flags |= LAY_MEMBER_FENCES;
+		count_unfenced(h, 1);
 		count_handles(h, 1);
 		settle_fix(c, h->topic);
 	}
@@ -567,6 +587,8 @@ unsigned open_detach(struct control *c, struct handle *h, enum open_end how)
 		if (t->rec->mode == SHMQ_EXCLUSIVE)
 			own_rings(t, owner_word(h), 0);
 	}
+	if (h->role == SHMQ_ROLE_PUBLISHER)
+		count_unfenced(h, UINT_MAX);
 	if (h->member->arena)
 		orphan_begin(c, t, h->member->arena - 1);
 	count_handles(h, UINT32_MAX);

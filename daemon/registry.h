@@ -91,6 +91,7 @@ struct topic {
 	void *locked;             /* its rings, locked in memory (work.c), or NULL */
 	void *creation;           /* while CREATING (create.c) */
 	int is_counted;           /* in head->topics_live */
+	unsigned unfenced;        /* publishers that look at bells without a fence */
 	unsigned log_alarms;      /* that were told (events.c) */
 	int is_settling;          /* its pages are under way (settle.c), ... */
 	int settle_node;          /* where they were brought for who may be the first publisher, 0

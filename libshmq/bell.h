@@ -29,6 +29,20 @@
  * W4 carries nothing: who finds word changed arms, by S3, before it believes that
  * there is nothing; and what stands between word and served is the kernel.
  *
+ * S3 interrupts the wakers' processors, which is what publishers pay for a reader
+ * that sleeps.  Where all of a topic's publishers fence in full at W2 (deferring
+ * ones, whose library's thread looks) the bell says so, and sleepers leave S3 out.
+ *
+ *   publisher that does not fence      sleeper
+ *   F1 fenced = 0  (the supervisor,    S2 armed += 1
+ *      before its answer)              F3 full fence
+ *   F2 full fence                      F5 fenced?       (acquire)
+ *   W1, W2 light, W3                   S3 unless it is  S4
+ *   F4 fenced = 1  (release; the supervisor, once the last such one is gone)
+ *
+ * If F5 missed F1 then F3 is before F2, and W3 sees S2.  If it saw F4, S4 sees
+ * whatever those who are gone did at W1.
+ *
  * A killed or stalled waker between W1 and W4 leaves its sleepers to the
  * next waker or, at the latest, to recovery, which rings every bell of the
  * dead; the back-stop timeout bounds a stall.
@@ -64,6 +78,12 @@ static inline int bell_is_armed(struct lay_bell *bell, enum shmq__fence fence)
 static inline int bell_look(struct lay_bell *bell, enum shmq__fence fence)
 {
 	return bell_is_armed(bell, fence) ? shmq__bell_ring(bell) : 0;
+}
+
+/* F2, for who is to look without a full fence, once it may. */
+static inline void bell_join(void)
+{
+	fence_full();
 }
 
 /* S1 to S3: returns the expectation for shmq__bell_sleep(). */

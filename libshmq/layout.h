@@ -226,7 +226,9 @@ struct lay_bell {
 	shmq_au64 armed;  /* sleepers add */
 	shmq_au64 served; /* wakers store */
 	shmq_au32 word;   /* wakers add; FUTEX_WAIT on it */
-	uint32_t pad[11];
+	shmq_au32 fenced; /* the supervisor stores: 1 while every publisher fences
+			     before it looks, so that sleepers need not */
+	uint32_t pad[10];
 };
 struct lay_bells {
 	struct lay_bell data;   /* rung by publishers */
@@ -491,10 +493,11 @@ enum lay_member_state {
 	LAY_MEMBER_EVICTED = 3,  /* a subscriber that no longer gates */
 	LAY_MEMBER_OBSERVER = 4, /* a subscriber that does not gate */
 };
+#define LAY_MEMBER_FENCES 1u /* a publisher that fences before it looks at bells */
 struct lay_member {
 	shmq_au32 state;
 	uint16_t client;
-	uint16_t pad0;
+	uint16_t flags; /* LAY_MEMBER_FENCES */
 	uint64_t client_gen;
 	uint64_t token; /* the handle, unique within its client */
 	lay_ref entry;  /* first of its struct lay_entry, one per partition

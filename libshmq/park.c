@@ -178,7 +178,7 @@ void shmq__park_free(struct shmq__park *p)
 
 void shmq__park_arm(struct shmq__park *p)
 {
-	unsigned i;
+	unsigned i, fenced = 0;
 
 	for (i = 0; i < p->bells; i++) {
 		store_relaxed(&p->expected[i], load_relaxed(&p->bell[i]->word)); /* S1 */
@@ -186,9 +186,11 @@ void shmq__park_arm(struct shmq__park *p)
 	}
 	if (p->also)
 		store_relaxed(&p->expected[i], load_word(p, i));
-	if (p->fence == SHMQ__FENCE_LIGHT)
+	fence_full(); /* F3 */
+	for (i = 0; i < p->bells; i++)
+		fenced += load_acquire(&p->bell[i]->fenced) == 1;
+	if (p->fence == SHMQ__FENCE_LIGHT && fenced < p->bells)
 		shmq__membarrier(); /* S3 */
-	fence_full();
 }
 
 static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)

@@ -68,6 +68,7 @@ static inline uint32_t proto_watch_of(uint64_t token)
 
 #define PROTO_OPEN_OBSERVE 1u   /* a subscriber that does not gate */
 #define PROTO_OPEN_RING_ONLY 2u /* and does not read the log */
+#define PROTO_OPEN_FENCES 4u    /* a publisher that fences before it looks at bells */
 
 enum proto_report {
 	PROTO_REPORT_STUCK = 1, /* slot `seq` stands CLAIMED by a live owner */

@@ -125,7 +125,7 @@ static void close_pub(struct shmq__handle *h)
 		shmq__bus_undefer(h->bus, h);
 		for (p = 0; p < h->topic->geo.partitions; p++) {
 			if (pub->sleeps && pub->wake == SHMQ_WAKE_DEFERRED)
-				bell_look(&pub->lane[p].bells->data, pub->fence);
+				bell_look(&pub->lane[p].bells->data, pub->look);
 			store_relaxed(&pub->lane[p].w.mem->tail_hint, pub->lane[p].w.next);
 			shmq__credit_fini(&pub->lane[p].credit);
 		}
@@ -178,6 +178,7 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 		return error;
 	shmq__bus_prepare(bus, &req, PROTO_OPEN, topic);
 	req.open.role = SHMQ_ROLE_PUBLISHER;
+	req.open.flags = o.wake == SHMQ_WAKE_DEFERRED ? PROTO_OPEN_FENCES : 0;
 	req.open.partition = -1;
 	req.open.arena_bytes = o.arena_bytes;
 	req.open.node = own_node();
@@ -202,6 +203,8 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	pub->invalidates = shmq__topic_laps(h.topic->geo.policy, h.topic->geo.log);
 	pub->stamps = h.topic->geo.flags & (SHMQ_TOPIC_TAG | SHMQ_TOPIC_TIME);
 	pub->wake = o.wake ? o.wake : SHMQ_WAKE_DIRECT;
+	pub->look = pub->wake == SHMQ_WAKE_DEFERRED ? SHMQ__FENCE_FULL : pub->fence;
+	bell_join(); /* F2 */
 	pub->wait = o.wait ? o.wait : h.topic->geo.wait;
 	if (!pub->sleeps && (pub->wait == SHMQ_WAIT_ADAPTIVE || pub->wait == SHMQ_WAIT_SLEEP))
 		pub->wait = SHMQ_WAIT_SPIN;

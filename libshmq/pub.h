@@ -47,6 +47,9 @@ struct shmq_pub {
 	const struct bus_guard *guard;
 	enum shmq__fence fence;       /* of commits */
 	enum shmq__fence sleep_fence; /* while it waits */
+	enum shmq__fence look;        /* at the bells themselves, after commits or not: in full
+					 if wakes are deferred, so that sleepers need not
+					 interrupt us */
 	enum shmq_wake wake;
 	enum shmq_wait wait;
 	size_t inline_end; /* lengths below it are inline, on a topic without

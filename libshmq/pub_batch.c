@@ -37,7 +37,7 @@ static void void_pending(struct shmq_pub *pub, struct lane *l, size_t n)
 		shmq__ring_void(l->w.mem, &l->w.geo, seq,
 				LAY_CTRL(lay_lap(&l->w.geo, seq), l->w.owner, LAY_CLAIMED));
 	}
-	if (may_wake && unlikely(bell_look(&l->bells->data, pub->fence)))
+	if (may_wake && unlikely(bell_look(&l->bells->data, pub->look)))
 		pub_note_wake(pub, l);
 }
 

@@ -26,7 +26,7 @@ void shmq__pub_wake_all(struct shmq_pub *pub)
 	uint32_t p;
 
 	for (p = 0; pub->sleeps && p < pub->h.topic->geo.partitions; p++)
-		if (bell_look(&pub->lane[p].bells->data, pub->fence))
+		if (bell_look(&pub->lane[p].bells->data, pub->look))
 			pub_note_wake(pub, &pub->lane[p]);
 }
 

@@ -40,8 +40,7 @@ static int wake_deferred(struct shmq_bus *bus)
 			continue;
 		h->woken_for = sent;
 		for (p = 0; p < h->topic->geo.partitions; p++) {
-			if (!bell_look(&h->topic->ring[p].bells->data,
-				       bus->registered > 0 ? SHMQ__FENCE_LIGHT : SHMQ__FENCE_FULL))
+			if (!bell_look(&h->topic->ring[p].bells->data, SHMQ__FENCE_FULL))
 				continue;
 			wakes++;
 			add_relaxed(&h->entry[p].wakes, 1);

@@ -455,6 +455,56 @@ static void open_subscriber(int fd, const char *topic)
 	CHECK_OK(call(fd, &req).error);
 }
 
+static void open_fencing(int fd, const char *topic)
+{
+	struct proto_request req = request(PROTO_OPEN, topic);
+
+	req.open.role = SHMQ_ROLE_PUBLISHER;
+	req.open.partition = -1;
+	req.open.flags = PROTO_OPEN_FENCES;
+	CHECK_OK(call(fd, &req).error);
+}
+
+/* Of partition 1: 1 if sleepers need not interrupt those who publish. */
+static uint32_t fenced(const char *topic)
+{
+	const struct topic *t = registry_find(c.reg, topic);
+
+	return load_acquire(&t->attached->ring[1].bells->data.fenced);
+}
+
+TEST(bells_say_that_all_fence_while_nobody_is_there_who_does_not)
+{
+	struct proto_request req = request(PROTO_CREATE, "t");
+	int stays, comes;
+
+	begin();
+	stays = join(1);
+	comes = join(2);
+	req.create.depth = 1024;
+	req.create.partitions = 2;
+	req.create.mode = SHMQ_SHARED;
+	CHECK_OK(call(stays, &req).error);
+	open_subscriber(stays, "t");
+	CHECK_EQ(fenced("t"), 0);
+	open_fencing(stays, "t");
+	CHECK_EQ(fenced("t"), 1);
+	open_publisher(comes, "t");
+	CHECK_EQ(fenced("t"), 0);
+	open_fencing(comes, "t");
+	open_publisher(comes, "t");
+	CHECK_EQ(fenced("t"), 0);
+	death_of(&c, peer_of_nonce(2), "died");
+	while (!TAILQ_EMPTY(&c.partings))
+		turn();
+	CHECK_EQ(fenced("t"), 1);
+	open_publisher(stays, "t"); /* where a member was that did fence */
+	CHECK_EQ(fenced("t"), 0);
+	close(stays);
+	close(comes);
+	end();
+}
+
 /* A client of nonce 1 with a claim in "asleep", which somebody else has open
  * and sleeps on, one in "shared", and many handles opened before and after. */
 struct crowd {

@@ -99,6 +99,7 @@ struct calls {
 	enum shmq_wake wake;
 	uint32_t partitions;
 	uint64_t wakes_most;
+	enum shmq_mode mode;
 };
 
 static const char *topic_name(int i)
@@ -138,7 +139,7 @@ static int call_sleepers(void *arg)
 	return 0;
 }
 
-static void check_one_sleeper(struct calls given)
+static void check_calls(struct calls given, int (*call)(void *calls))
 {
 	struct calls *c = shared_memory(sizeof(*c));
 	struct shmq_msg msg;
@@ -150,9 +151,9 @@ static void check_one_sleeper(struct calls given)
 	c->topics = 1;
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t0", .depth = DEPTH, .partitions = c->partitions);
+	create(bus, "t0", .depth = DEPTH, .partitions = c->partitions, .mode = c->mode);
 	sub = open_sub(bus, "t0", .wait = SHMQ_WAIT_SLEEP);
-	child = test_spawn(call_sleepers, c);
+	child = test_spawn(call, c);
 	for (int n = 0; n < c->rounds; n++) {
 		CHECK_OK(shmq_receive(sub, &msg, SOON));
 		CHECK_MEM(msg.data, &n, sizeof(n));
@@ -162,6 +163,11 @@ static void check_one_sleeper(struct calls given)
 	CHECK_GE(sub_stats(sub).sleeps, c->rounds);
 	shmq_bus_close(bus);
 	test_bus_stop();
+}
+
+static void check_one_sleeper(struct calls given)
+{
+	check_calls(given, call_sleepers);
 }
 
 TEST(a_sleeper_is_woken_by_every_commit)
@@ -184,6 +190,33 @@ TEST(a_sleeper_is_woken_by_deferred_wakes_and_publish_makes_none)
 {
 	check_one_sleeper((struct calls){
 		.rounds = 200, .partitions = 1, .wake = SHMQ_WAKE_DEFERRED, .wakes_most = 0 });
+}
+
+/* Those who defer fence before they look, and sleepers need not make them; each
+ * that comes does not, and is gone again. */
+static int come_and_go(void *arg)
+{
+	struct calls *c = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *stays = open_pub(bus, "t0", .wake = SHMQ_WAKE_DEFERRED), *comes = NULL;
+
+	for (int n = 0; n < c->rounds; n++) {
+		if (n % 4 == 1)
+			comes = open_pub(bus, "t0");
+		await_sleepers(bus, "t0", SHMQ_ROLE_SUBSCRIBER, 1);
+		CHECK_OK(shmq_publish(n % 2 ? comes : stays, &n, sizeof(n)));
+		if (n % 4 == 3)
+			shmq_pub_close(comes);
+		await(&c->woken, n + 1);
+	}
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_sleeper_is_woken_whether_those_come_or_go_who_do_not_defer)
+{
+	check_calls((struct calls){ .rounds = 200, .partitions = 1, .mode = SHMQ_SHARED },
+		    come_and_go);
 }
 
 TEST(a_sleeper_on_five_rings_is_woken_where_futexes_are_waited_for_one_by_one)

@@ -7,6 +7,7 @@
 #include "clock.h"
 #include "fake.h"
 #include "futex.h"
+#include "park.h"
 #include "tap.h"
 
 #include <dlfcn.h>
@@ -174,6 +175,24 @@ TEST(a_sleeper_makes_the_wakers_pass_a_barrier_after_it_armed)
 	shmq__bell_arm(&b, SHMQ__FENCE_LIGHT);
 	CHECK_EQ(load_relaxed(&barriers), 1);
 	armed_before = NULL;
+}
+
+TEST(a_sleeper_passes_no_barrier_where_all_who_ring_fence)
+{
+	struct lay_bell b[2] = { { 0 } }, *list[] = { &b[0], &b[1] };
+	struct shmq__park *park;
+
+	CHECK_OK(shmq__park_create(list, 2, NULL, SHMQ__FENCE_LIGHT, &park));
+	store_relaxed(&b[0].fenced, 1);
+	shmq__park_arm(park); /* the other's do not */
+	CHECK_EQ(load_relaxed(&barriers), 1);
+	store_relaxed(&b[1].fenced, 1);
+	shmq__park_arm(park);
+	CHECK_EQ(load_relaxed(&barriers), 1);
+	store_relaxed(&b[0].fenced, UINT32_MAX); /* whoever stored that */
+	shmq__park_arm(park);
+	CHECK_EQ(load_relaxed(&barriers), 2);
+	shmq__park_free(park);
 }
 
 /* A waker that dies at any instruction has either told the kernel, or leaves the

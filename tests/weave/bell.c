@@ -99,16 +99,28 @@ static void wake_deferred(void *arg)
 	}
 }
 
-static void set_up_deferred(void)
+static void set_up_deferred(enum shmq__fence fence)
 {
 	static struct lay_bell none;
 
-	set_up(&(struct world_options){ .depth = 2, .base_seq = 3, .fence = SHMQ__FENCE_FULL }, 1,
-	       1, 1);
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3, .fence = fence }, 1, 1, 1);
 	weave_spawn("library", wake_deferred, NULL);
 	pub[0]->lane[0].bell = &none;
 }
-SCENARIO(wake_deferred_full_fence, set_up_deferred, NULL);
+
+static void set_up_deferred_full_fence(void)
+{
+	set_up_deferred(SHMQ__FENCE_FULL);
+}
+SCENARIO(wake_deferred_full_fence, set_up_deferred_full_fence, NULL);
+
+/* As it is where only such publishers are there: the sleeper makes none fence. */
+static void set_up_deferred_fenced(void)
+{
+	set_up_deferred(SHMQ__FENCE_LIGHT);
+	store_relaxed(&world->bells->data.fenced, 1);
+}
+SCENARIO(wake_deferred_fenced, set_up_deferred_fenced, NULL);
 
 /* ---- the bell alone ------------------------------------------------- */
 
@@ -208,6 +220,83 @@ static void set_up_relays(void)
 }
 SCENARIO(relays, set_up_relays, NULL);
 
+/* ---- sleepers that do not interrupt ----------------------------------- */
+
+static unsigned awaited; /* whose progress the sleeper waits for */
+
+static void sleep_while_fenced(void *arg)
+{
+	unsigned i, seen;
+
+	for (;;) {
+		shmq__park_arm(park);
+		for (i = seen = 0; i < awaited; i++)
+			seen += load_relaxed(&alone->progress[i]) == 1;
+		if (seen == awaited)
+			return;
+		WANT_EQ(shmq__park_sleep(park, UINT64_MAX), 0);
+	}
+}
+
+static void set_up_fenced(uint32_t fenced, unsigned await)
+{
+	weave_late("park.c:shmq__park_arm:load_relaxed");
+	alone = weave_alloc(sizeof(*alone));
+	bells[0] = &alone->bell;
+	store_relaxed(&alone->bell.fenced, fenced);
+	weave_name(alone, "bell");
+	weave_name(&alone->progress[0], "progress");
+	weave_name(&alone->progress[1], "other progress");
+	awaited = await;
+	WANT_EQ(shmq__park_create(bells, 1, NULL, SHMQ__FENCE_LIGHT, &park), 0);
+	weave_spawn("sleeper", sleep_while_fenced, NULL);
+}
+
+static void ring_in_full(void *arg)
+{
+	store_relaxed(&alone->progress[0], 1);
+	bell_look(&alone->bell, SHMQ__FENCE_FULL);
+}
+
+/* It comes by the supervisor, who says so first. */
+static void come_and_ring(void *arg)
+{
+	store_release(&alone->bell.fenced, 0); /* F1 */
+	bell_join();                           /* F2 */
+	store_relaxed(&alone->progress[1], 1);
+	bell_look(&alone->bell, SHMQ__FENCE_LIGHT);
+}
+
+static void set_up_comes(void)
+{
+	set_up_fenced(1, 2);
+	weave_spawn("deferring", ring_in_full, NULL);
+	weave_spawn("comer", come_and_ring, NULL);
+}
+SCENARIO(one_comes_that_does_not_fence, set_up_comes, NULL);
+
+static void ring_and_go(void *arg)
+{
+	store_relaxed(&alone->progress[0], 1);
+	bell_look(&alone->bell, SHMQ__FENCE_LIGHT);
+	store_release(&alone->bell.fenced, 1); /* F4 */
+}
+
+static void set_up_goes(void)
+{
+	set_up_fenced(0, 1);
+	weave_spawn("goer", ring_and_go, NULL);
+}
+SCENARIO(the_last_that_does_not_fence_goes, set_up_goes, NULL);
+
+TEST_WITHIN(no_wake_is_lost_by_sleepers_that_do_not_interrupt, WEAVE_LIMIT_S)
+{
+	weave_all(&the_last_that_does_not_fence_goes, WEAVE_SC, 100000);
+	weave_all(&the_last_that_does_not_fence_goes, WEAVE_WEAK, 100000);
+	weave_random(&one_comes_that_does_not_fence, WEAVE_SC, 5000);
+	weave_random(&one_comes_that_does_not_fence, WEAVE_WEAK, 10000);
+}
+
 TEST_WITHIN(no_wake_is_lost_by_relays, WEAVE_LIMIT_S)
 {
 	weave_random(&relays, WEAVE_SC, 5000);
@@ -242,4 +331,6 @@ TEST_WITHIN(both_sides_sleep_and_wake, WEAVE_LIMIT_S)
 	weave_random(&both_bells_full_fence, WEAVE_WEAK, 5000);
 	weave_random(&wake_deferred_full_fence, WEAVE_SC, 1000);
 	weave_random(&wake_deferred_full_fence, WEAVE_WEAK, 2500);
+	weave_random(&wake_deferred_fenced, WEAVE_SC, 1000);
+	weave_random(&wake_deferred_fenced, WEAVE_WEAK, 2500);
 }
