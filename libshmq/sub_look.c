@@ -113,10 +113,11 @@ static uint64_t said_moved_seq(const struct rlane *l)
 	return load_relaxed(&((struct lay_ring *)(uintptr_t)l->r.mem)->moved_seq);
 }
 
-/* What the ring says, or where we are if that can't be or is to come. */
+/* What the ring says, or where we are if that can't be or is to come.  Where it began
+ * the registry knows, which no publisher writes. */
 static uint64_t moved_seq(const struct rlane *l)
 {
-	uint64_t seq = said_moved_seq(l), base = l->r.mem->base_seq;
+	uint64_t seq = said_moved_seq(l), base = l->ring->part->base_seq;
 
 	return seq - base <= l->r.next - base ? seq : l->r.next;
 }

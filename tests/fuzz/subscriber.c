@@ -92,6 +92,22 @@ static void poll_some(void)
 	CHECK_LE(rc, 8);
 }
 
+/* What it asks of the message in its hand, which it writes then. */
+static void ask_as_tailer(const struct shmq_msg *m)
+{
+	uint64_t base = sub->lane[0].ring->part->base_seq;
+	struct lay_batch batch;
+	int rc;
+
+	shmq__sub_go_on(sub);
+	rc = WITHIN(SCENE_STEPS, shmq__sub_is_sent(sub, m));
+	CHECK(rc == 0 || rc == 1 || rc == SHMQ__SUB_TORN || rc == SHMQ_EEMPTY);
+	if (m->flags & SHMQ_MSG_BATCH)
+		shmq__sub_get_batch(sub, &batch);
+	CHECK_LE(shmq__sub_moved_seq(sub) - base, shmq__sub_cursor(sub) - base);
+	check_message(m);
+}
+
 static void check_view(void)
 {
 	struct shmq_msg m = { 0 };
@@ -100,6 +116,7 @@ static void check_view(void)
 		return;
 	check_message(&m);
 	WITHIN(SCENE_STEPS, shmq_view_check(sub, &m));
+	ask_as_tailer(&m);
 	WITHIN(SCENE_STEPS, shmq_release(sub));
 }
 

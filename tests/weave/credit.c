@@ -138,7 +138,6 @@ static void set_up_log(void)
 	messages = 3;
 	ring = &world->topic->ring[0];
 	world->topic->geo.log = ring->geo.log = SHMQ_LOG_BLOCK;
-	ring->part = weave_alloc(sizeof(*ring->part));
 	log_written = &ring->part->log_written;
 	store_relaxed(log_written, 3);
 	weave_spawn("publisher", publish, (void *)(uintptr_t)0);

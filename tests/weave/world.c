@@ -430,6 +430,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 
 void world_new(const struct world_options *o)
 {
+	struct lay_partition *part;
 	struct lay_geometry *g;
 	struct lay_arena *a;
 	uint64_t n;
@@ -475,14 +476,17 @@ void world_new(const struct world_options *o)
 	world->arena = weave_alloc(WORLD_MEMBERS * sizeof(*world->arena));
 	world->arena_mem = weave_alloc(WORLD_MEMBERS * world->o.arena_bytes);
 	shmq__layout_init_ring(world->ring, LAY_VERSION, g, 1, 0, world->o.base_seq);
+	part = weave_alloc(sizeof(*part));
+	part->base_seq = world->o.base_seq;
 	world->rec->roster = world_ref(world->roster);
 	world->rec->id = 1;
 	world->rec->block_timeout_ns = world->rec->evict_ns = -1;
 	store_relaxed(&world->rec->state, LAY_TOPIC_LIVE);
 	*world->topic =
 		(struct shmq__topic){ .slabs = &slabs, .rec = world->rec, .id = 1, .geo = *g };
-	world->topic->ring[0] =
-		(struct shmq__ring){ .geo = *g, .mem = world->ring, .bells = world->bells };
+	world->topic->ring[0] = (struct shmq__ring){
+		.geo = *g, .mem = world->ring, .bells = world->bells, .part = part
+	};
 	for (i = 0; i < WORLD_MEMBERS; i++) {
 		struct lay_client *c = &world->client[i + 1];
 
