@@ -441,9 +441,9 @@ static int open_parts(struct shmq_requester *r, const char *topic,
 	struct shmq__why *why;
 	int error = shmq_pub_open(r->h.bus, topic, NULL, &r->pub);
 
-	why = shmq__bus_why();
 	if (error)
 		return error;
+	why = shmq__bus_why();
 	r->block_ns = r->pub->block_ns;
 	error = name_private(r, why);
 	if (!error)

@@ -444,6 +444,7 @@ TEST(options_and_names_are_checked)
 
 	set_up();
 	CHECK_ERROR(shmq_requester_open(bus, "none", NULL, &r), SHMQ_ENOTOPIC);
+	check_says("there is no topic \"none\"");
 	CHECK(!r);
 	CHECK_ERROR(shmq_requester_open(bus, "svc", REQUESTER_OPTIONS(.open_max = 4097), &r),
 		    SHMQ_EOPTION);
