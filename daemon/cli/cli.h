@@ -293,7 +293,12 @@ struct units_text holder_text(const struct holder *holder); /* who holds up othe
 
 /* ---- input ----------------------------------------------------------- */
 
-enum input_shape { INPUT_LINES = 0, INPUT_FRAMES, INPUT_FILES };
+enum input_shape {
+	INPUT_LINES = 0,
+	INPUT_FRAMES,
+	INPUT_FILES,
+	INPUT_OPERANDS, /* which need not be read */
+};
 
 struct input {
 	int fd;

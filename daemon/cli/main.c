@@ -111,7 +111,7 @@ static int help(void)
 	       "\nTo begin with:\n"
 	       "  shmq create news\n"
 	       "  shmq sub news --count 1 &\n"
-	       "  echo hello | shmq pub news --wait-subscribers 1\n");
+	       "  shmq pub news hello --wait-subscribers 1\n");
 	opts_print_help(&shared, 1);
 	printf("\nExit codes:\n");
 	for (i = 0; i < ARRAY_COUNT(exits); i++)

@@ -17,6 +17,8 @@ struct pub {
 	struct sender sender;
 	struct input input;
 	struct shmq_topic_info info;
+	char *const *messages; /* behind the topic */
+	int message_count;
 	struct opt_list files;
 	const char *key, *separator;
 	uint64_t tag, batch, wait_subscribers;
@@ -117,6 +119,10 @@ static void check_options(struct pub *pub)
 		opts_fail(&cmd_pub, "--key and --key-sep exclude each other");
 	if (pub->separator && pub->input_shape != INPUT_LINES)
 		opts_fail(&cmd_pub, "--key-sep needs --lines");
+	if (pub->message_count && pub->input_shape == INPUT_FRAMES)
+		opts_fail(&cmd_pub, "--frames are read from stdin: no message behind the topic");
+	if (pub->message_count)
+		pub->input_shape = INPUT_OPERANDS;
 	take_separator(pub);
 	pub->key_len = pub->key ? strlen(pub->key) : 0;
 	if (pub->tag)
@@ -128,14 +134,17 @@ static void check_options(struct pub *pub)
 	pub->sender.rate = pub->rate;
 }
 
-/* With --file, operands behind the topic are files too. */
+/* What stands behind the topic is a message each; with --file, files too. */
 static void take_operands(struct pub *pub, int argc, char **argv, int first)
 {
 	if (first == argc)
 		opts_fail(&cmd_pub, "pub takes a topic");
 	pub->sender.topic = argv[first++];
-	if (first < argc && !pub->files.count)
-		opts_fail(&cmd_pub, "pub takes one topic; messages come from stdin or --file");
+	if (!pub->files.count) {
+		pub->messages = argv + first;
+		pub->message_count = argc - first;
+		return;
+	}
 	for (; first < argc; first++) {
 		pub->files.items = cli_grow(pub->files.items, pub->files.count, &pub->files.room,
 					    sizeof(*pub->files.items));
@@ -243,8 +252,10 @@ static int wait_consumed(struct pub *pub)
 
 /* ---- reading --------------------------------------------------------- */
 
-static const char *const record_names
-	[] = { [INPUT_LINES] = "line", [INPUT_FRAMES] = "frame", [INPUT_FILES] = "file" };
+static const char *const record_names[] = { [INPUT_LINES] = "line",
+					    [INPUT_FRAMES] = "frame",
+					    [INPUT_FILES] = "file",
+					    [INPUT_OPERANDS] = "message" };
 
 static int too_long(struct pub *pub, size_t len)
 {
@@ -364,12 +375,31 @@ static int send_file(struct pub *pub, const char *name)
 	return code;
 }
 
+static int send_operands(struct pub *pub)
+{
+	int code = CLI_OK, i;
+
+	for (i = 0; i < pub->message_count && code == CLI_OK && !sig_stopped(); i++) {
+		size_t len = strlen(pub->messages[i]);
+
+		pub->input.number++;
+		if (len > pub->input.limit) {
+			code = sender_flush(&pub->sender);
+			return code == CLI_OK ? too_long(pub, len) : code;
+		}
+		code = send_record(pub, pub->messages[i], len);
+	}
+	return code == CLI_OK ? sender_flush(&pub->sender) : code;
+}
+
 static int send_input(struct pub *pub)
 {
 	int code = CLI_OK;
 	size_t i;
 
 	pub->input.shape = pub->input_shape;
+	if (pub->message_count)
+		return send_operands(pub);
 	if (!pub->files.count)
 		return send_stream(pub, STDIN_FILENO, "standard input");
 	for (i = 0; i < pub->files.count && code == CLI_OK && !sig_stopped(); i++)
@@ -430,10 +460,12 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct command cmd_pub = {
 	"pub",
-	"TOPIC [OPTION]...",
-	"Publish what comes from stdin or files",
+	"TOPIC [MESSAGE]... [OPTION]...",
+	"Publish messages, or what comes from stdin or files",
+	"Without MESSAGE each line of stdin is one.\n"
 	"A message that does not fit the topic ends the command.  Where the policy drops\n"
 	"or --timeout is 0, a message that finds the topic full is dropped and counted.\n",
+	"shmq pub greetings hello 'good morning' --create\n"
 	"seq 1000 | shmq pub numbers --create\n"
 	"printf 'AAPL 189.7\\nMSFT 421.1\\n' | shmq pub orders --key-sep ' ' --confirm synced\n",
 	run,

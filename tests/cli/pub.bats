@@ -18,6 +18,17 @@ received() { # what stands in the ring, as JSON lines
 	[ "$(received t | json '$_->{data}')" = "$(printf 'one\ntwo\n\nlast without newline')" ]
 }
 
+@test "operands_are_messages" {
+	shmq create t --tag -q
+	seq 3 | shmq pub t one 'and two' '' -- --three
+	[ "$(shmq sub t --from oldest -t 0 || :)" = $'one\nand two\n\n--three' ]
+	shmq pub t AAPL=1 MSFT --key-sep = --tag 7
+	[ "$(shmq sub t --from 4 -c 2 --print-key)" = $'AAPL\t1\n\tMSFT' ]
+	run -1 shmq pub t "$(printf '%096d' 0)" "$(printf '%0200d' 0)" "$(printf '%096d' 0)"
+	has "$output" 'message 2 has 200 bytes'
+	[ "$(head_of t)" = 7 ]
+}
+
 @test "pub_of_nothing_publishes_nothing" {
 	shmq create t -q
 	shmq pub t </dev/null

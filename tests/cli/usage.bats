@@ -125,7 +125,7 @@ every_command() {
 		stat --interval forever
 		stat --count 3
 		pub
-		pub a b
+		pub a b --frames
 		pub a --rate 0
 		pub a --rate fast
 		pub a --type 65536
