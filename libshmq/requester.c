@@ -255,7 +255,8 @@ SHMQ_EXPORT int shmq_requester_next(shmq_requester *r, struct shmq_reply *out, i
 		/* All that was sent is read. */
 		if (r->is_unchecked && mark_gone(r))
 			continue;
-		if (tell_gone(r, out) || tell_expired(r, out))
+		/* What has timed out has, whatever became since of who had it. */
+		if (tell_expired(r, out) || tell_gone(r, out))
 			return 0;
 		if (shmq__clock_left(deadline) == 0)
 			return timeout_ns == SHMQ_NOWAIT ? SHMQ_EEMPTY : SHMQ_ETIMEOUT;

@@ -6,6 +6,7 @@
 #include "reply.h"
 
 #include <poll.h>
+#include <sched.h>
 
 static shmq_bus *bus, *other;
 
@@ -172,6 +173,26 @@ TEST(what_is_not_answered_times_out)
 	CHECK_EQ(asked_stats(r).timed_out, 2);
 	shmq_requester_close(r);
 	shmq_responder_close(s);
+	tear_down();
+}
+
+TEST(who_closes_after_a_request_timed_out_leaves_it_so)
+{
+	struct shmq_request q;
+	shmq_requester *r;
+	shmq_responder *s;
+	uint64_t id;
+
+	set_up();
+	r = open_requester(bus, "svc");
+	s = open_responder(other, "svc");
+	id = ask(r, "x", MILLISECOND);
+	q = hear(s, "x");
+	while ((uint64_t)test_now_ns() <= q.deadline_ns)
+		sched_yield();
+	shmq_responder_close(s);
+	outcome(r, id, SHMQ_TIMED_OUT);
+	shmq_requester_close(r);
 	tear_down();
 }
 
