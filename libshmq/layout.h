@@ -242,31 +242,36 @@ _Static_assert(sizeof(struct lay_bells) == 128, "bells");
 /* One per handle and partition, in a page that only this client writes.
  * The supervisor fills it before the roster names it and never after.
  * gen ties it to the roster's entry_gen: an entry whose gen differs is not
- * the one the roster speaks of. */
+ * the one the roster speaks of.
+ * What is counted has a line of its own.  A publisher that looks how far a
+ * reader has come takes the cursor's line, and what the reader stored there next
+ * would hold up all that it stores behind it: its answer. */
 struct lay_entry {
 	shmq_au64 gen;
 	shmq_au64 pos;       /* subscriber: cursor, the next seq it will read;
 				publisher: lower bound of its open claims */
 	shmq_au64 limit;     /* publisher: seqs below it may be written */
-	shmq_au64 count;     /* messages sent or received */
-	shmq_au64 bytes;     /* their payload */
-	shmq_au64 lost;      /* subscriber: lost; publisher: dropped */
-	shmq_au32 asleep;    /* 1 while waiting on a bell */
-	shmq_au32 flags;     /* LAY_ENTRY_* */
-	shmq_au64 waits;     /* times slept or blocked */
 	shmq_au64 batch_end; /* exclusive publisher: end of the atomic batch it
 				writes, or wrote last; 0 none */
 	shmq_au64 need;      /* publisher: the limit it waits for, 0 while it
 				does not wait */
-	shmq_au64 wakes;     /* futex wakes made, those of the library's thread included */
-	shmq_au64 latency;   /* subscriber that measures: p50 | p99 << 16 | p99.9 << 32 |
-				longest << 48, each the number of its bucket + 1; 0:
-				nothing was measured */
-	uint8_t pad[32];     /* groups and stored cursors come here */
+	shmq_au32 asleep;    /* 1 while waiting on a bell */
+	shmq_au32 flags;     /* LAY_ENTRY_* */
+	uint8_t pad0[16];
+	shmq_au64 count;   /* messages sent or received */
+	shmq_au64 bytes;   /* their payload */
+	shmq_au64 lost;    /* subscriber: lost; publisher: dropped */
+	shmq_au64 waits;   /* times slept or blocked */
+	shmq_au64 wakes;   /* futex wakes made, those of the library's thread included */
+	shmq_au64 latency; /* subscriber that measures: p50 | p99 << 16 | p99.9 << 32 |
+			      longest << 48, each the number of its bucket + 1; 0:
+			      nothing was measured */
+	uint8_t pad1[16];  /* groups and stored cursors come here */
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */
 _Static_assert(sizeof(struct lay_entry) == 128, "entry");
+_Static_assert(offsetof(struct lay_entry, count) == LAY_LINE, "counters have their own line");
 #define LAY_ENTRIES_PER_PAGE (LAY_PAGE / sizeof(struct lay_entry))
 
 /* ---- registry: fixed tables in one sparse slab ----------------------- */
