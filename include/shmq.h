@@ -601,6 +601,13 @@ struct shmq_sub_options {
  * batches are not kept together, and no cursor can be named.  Who publishes waits for
  * it only while it is not called for as long as the ring takes to fill. */
 #define SHMQ_SUB_CONFLATE 8u
+/* What comes from a log is handed out where the system has the file in memory, and is
+ * not copied from there: where a segment is complete, not compressed and in memory;
+ * else it is read as without the flag.  Checksums are verified as ever, before a message
+ * is handed out.  But who has the right to write the files must leave them alone: if one
+ * is made shorter meanwhile, or the disk fails while memory is short, who reads the
+ * message gets SIGBUS, and what is written there is seen in it. */
+#define SHMQ_SUB_IN_PLACE 16u
 
 /* Open `topic` for subscribing, or all topics that a pattern means, as
  * shmq_topic_matches() says, if there is a "*" or "#" in it: those that are there,

@@ -21,6 +21,7 @@ struct log_reader {
 	int has_place;         /* 0: oldest is the first there will be */
 	int begins_with_a_gap; /* from oldest to scan.next */
 	int began_in_hole;     /* that record, which the next goes on with */
+	int maps;              /* complete segments */
 };
 
 /* The newest is there by name before anything is in it: until then it is to
@@ -47,6 +48,8 @@ static void enter(struct log_reader *r, const struct log_segment *seg, uint64_t 
 	r->owner = seg->owner;
 	r->has_owner = 1;
 	shmq__log_scan_start(&r->scan, seg, off, seq);
+	if (r->maps && seg->first_seq != r->first[r->count - 1])
+		shmq__log_scan_map(&r->scan);
 	posix_fadvise(seg->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
@@ -142,6 +145,11 @@ void shmq__log_reader_close(struct log_reader *r)
 		close(r->dir);
 	free(r->first);
 	free(r);
+}
+
+void shmq__log_reader_map(struct log_reader *r)
+{
+	r->maps = 1;
 }
 
 int shmq__log_reader_oldest(struct log_reader *r, uint64_t *seq)
@@ -295,22 +303,25 @@ static int go_on(struct log_reader *r, const struct onward *to, struct log_recor
 
 /* ---- going on -------------------------------------------------------- */
 
-static int next_record(struct log_reader *r, struct log_record *head, const char **body,
-		       struct shmq__why *why)
+static int begin_with_gap(struct log_reader *r, struct log_record *head, const char **body)
+{
+	uint64_t to = r->scan.next;
+
+	r->begins_with_a_gap = 0;
+	r->scan.next = r->oldest;
+	*body = NULL;
+	return make_gap(r, to, head);
+}
+
+/* Where the scan says rc, not 1. */
+static __attribute__((noinline)) int go_past(struct log_reader *r, int rc, struct log_record *head,
+					     const char **body, struct shmq__why *why)
 {
 	char name[LOG_NAME_BYTES];
 	struct onward to;
-	int rc, error;
+	int error;
 
-	if (r->begins_with_a_gap) {
-		to.seq = r->scan.next;
-		r->begins_with_a_gap = 0;
-		r->scan.next = r->oldest;
-		*body = NULL;
-		return make_gap(r, to.seq, head);
-	}
-	for (;;) {
-		rc = shmq__log_scan_next(&r->scan, head, body);
+	for (;; rc = shmq__log_scan_next(&r->scan, head, body)) {
 		if (rc == 1 || (rc < 0 && rc != SHMQ_ECORRUPT))
 			break;
 		error = find_onward(r, &to, why);
@@ -338,6 +349,17 @@ static int next_record(struct log_reader *r, struct log_record *head, const char
 				  " should be",
 				  name, log_scan_off(&r->scan), r->scan.next);
 	return shmq__fail(why, rc, "reading %s: %s", name, shmq_strerror(rc));
+}
+
+static inline int next_record(struct log_reader *r, struct log_record *head, const char **body,
+			      struct shmq__why *why)
+{
+	int rc;
+
+	if (unlikely(r->begins_with_a_gap))
+		return begin_with_gap(r, head, body);
+	rc = shmq__log_scan_next(&r->scan, head, body);
+	return likely(rc == 1) ? rc : go_past(r, rc, head, body, why);
 }
 
 /* A gap or hole that reaches across the place that was asked for.  Where in a gap,

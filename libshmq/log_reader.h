@@ -23,6 +23,9 @@ int shmq__log_reader_open(int dir, const struct log_owner *owner, struct log_rea
 			  struct shmq__why *why);
 void shmq__log_reader_close(struct log_reader *r); /* NULL allowed */
 
+/* From now on complete segments are read as shmq__log_scan_map() says. */
+void shmq__log_reader_map(struct log_reader *r);
+
 /* The first seq there is, as of the last look at the directory.  0, or
  * SHMQ_EEMPTY: no segment at all. */
 int shmq__log_reader_oldest(struct log_reader *r, uint64_t *seq);

@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "atomics.h"
@@ -18,6 +20,14 @@
  * close to it; then as far as makes it cost more than its system call. */
 #define READ_FIRST ((size_t)LOG_INDEX_BYTES)
 #define READ_BYTES ((size_t)1 << 20)
+
+/* Of a map: aligned so that the kernel may use large pages. */
+#define MAP_ALIGN ((uint64_t)2 << 20)
+#define MAP_BYTES (4 * MAP_ALIGN)
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 
 void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES])
 {
@@ -447,15 +457,29 @@ int shmq__log_index_cut(int dir, const struct log_segment *s, uint64_t off)
 int shmq__log_scan_init(struct log_scan *s)
 {
 	*s = (struct log_scan){ .seg.fd = -1, .capacity = READ_BYTES };
-	s->buf = malloc(s->capacity);
-	return s->buf ? 0 : -ENOMEM;
+	s->buf = s->own = malloc(s->capacity);
+	return s->own ? 0 : -ENOMEM;
+}
+
+static void unmap(struct log_scan *s)
+{
+	if (s->map)
+		munmap(s->map, s->map_bytes);
+	s->map = NULL;
+	s->buf = s->own;
 }
 
 void shmq__log_scan_fini(struct log_scan *s)
 {
 	shmq__log_segment_close(&s->seg);
-	free(s->buf);
-	s->buf = NULL;
+	unmap(s);
+	free(s->own);
+	s->buf = s->own = NULL;
+}
+
+void shmq__log_scan_map(struct log_scan *s)
+{
+	s->maps = !s->seg.zip;
 }
 
 void shmq__log_scan_move(struct log_scan *s, uint64_t off, uint64_t seq)
@@ -470,9 +494,47 @@ void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uin
 			  uint64_t seq)
 {
 	shmq__log_segment_close(&s->seg);
+	unmap(s);
+	s->maps = 0;
 	s->seg = *seg;
 	s->key = shmq__log_key(seg->seed);
 	shmq__log_scan_move(s, off, seq);
+}
+
+static int is_in_memory(int fd, uint64_t off)
+{
+	char byte;
+	struct iovec to = { &byte, 1 };
+
+	return preadv2(fd, &to, 1, (off_t)off, RWF_NOWAIT) == 1;
+}
+
+/* Have the next record on in a map of the file, if `need` bytes of it are in memory: what
+ * is not is read, as that is told by an error if it cannot be had. */
+static int map(struct log_scan *s, uint64_t need)
+{
+	int64_t size = shmq__log_segment_bytes(&s->seg);
+	uint64_t at = s->from & ~(MAP_ALIGN - 1), end = at + MAP_BYTES;
+	void *mem;
+
+	if (size < 0 || (uint64_t)size <= s->from)
+		return 0;
+	end = (uint64_t)size < end ? (uint64_t)size : end;
+	if (end - s->from < need || !is_in_memory(s->seg.fd, s->from) ||
+	    !is_in_memory(s->seg.fd, end - 1))
+		return 0;
+	mem = mmap(NULL, end - at, PROT_READ, MAP_SHARED, s->seg.fd, (off_t)at);
+	if (mem == MAP_FAILED)
+		return 0;
+	if (madvise(mem, end - at, MADV_POPULATE_READ) && errno != EINVAL) {
+		munmap(mem, end - at);
+		return 0;
+	}
+	s->map = mem;
+	s->map_bytes = end - at;
+	s->buf = (const char *)mem + (s->from - at);
+	s->have = end - s->from;
+	return 1;
 }
 
 /* Read from the next record on, `need` bytes at least if the file has them.
@@ -485,6 +547,9 @@ static int refill(struct log_scan *s, uint64_t need)
 
 	s->from += s->pos;
 	s->pos = s->have = 0;
+	unmap(s);
+	if (s->maps && s->run == READ_BYTES && map(s, need))
+		return 0;
 	if (need > s->capacity) {
 		/* Only a head says so, as yet. */
 		size = shmq__log_segment_bytes(&s->seg);
@@ -494,13 +559,13 @@ static int refill(struct log_scan *s, uint64_t need)
 			need = s->run;
 	}
 	if (need > s->capacity) {
-		more = realloc(s->buf, need);
+		more = realloc(s->own, need);
 		if (!more)
 			return -ENOMEM;
-		s->buf = more;
+		s->buf = s->own = more;
 		s->capacity = need;
 	}
-	n = shmq__log_segment_read(&s->seg, s->buf, need > s->run ? need : s->run, s->from);
+	n = shmq__log_segment_read(&s->seg, s->own, need > s->run ? need : s->run, s->from);
 	if (n < 0)
 		return (int)n;
 	s->have = (size_t)n;
@@ -522,7 +587,7 @@ static int judge_end(const struct log_scan *s)
 }
 
 /* *head: as it was checked, wherever it is read from. */
-static int64_t look(struct log_scan *s, struct log_record *head)
+static inline int64_t look(struct log_scan *s, struct log_record *head)
 {
 	uint64_t need, asked = 0;
 	int64_t bytes;
@@ -532,7 +597,7 @@ static int64_t look(struct log_scan *s, struct log_record *head)
 		head->kind = LOG_NOTHING;
 		bytes = shmq__log_record_check(s->buf + s->pos, s->have - s->pos, &s->key, s->next,
 					       head, &need);
-		if (bytes > 0 || (asked && bytes != -EAGAIN))
+		if (likely(bytes > 0) || (asked && bytes != -EAGAIN))
 			break;
 		if (asked && need <= asked) /* the file ends */
 			return judge_end(s);

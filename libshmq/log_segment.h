@@ -83,9 +83,13 @@ struct log_scan {
 	struct log_key key; /* of its seed */
 	uint64_t next;      /* seq that the next record begins with */
 	uint64_t from;      /* offset in the file of buf[0] */
-	char *buf;
+	const char *buf;    /* in `own`, or in the map */
 	size_t pos, have, capacity;
 	size_t run; /* bytes to read next: more the longer it goes straight on */
+	int maps;   /* the file is complete, and is read in place where it is in memory */
+	char *own;
+	void *map; /* NULL none */
+	size_t map_bytes;
 };
 
 /* With a buffer, at no segment (seg.fd is -1).  0 or -ENOMEM. */
@@ -96,6 +100,12 @@ void shmq__log_scan_fini(struct log_scan *s);
  * begins with seq. */
 void shmq__log_scan_start(struct log_scan *s, const struct log_segment *seg, uint64_t off,
 			  uint64_t seq);
+
+/* From the next read on, in this segment: where it goes straight on, and the file is in
+ * memory, what is handed out is in a map of the file.  That is to be written no more
+ * by anybody: who makes it shorter kills who reads there (SIGBUS), as does a disk from
+ * which it can't be had again. */
+void shmq__log_scan_map(struct log_scan *s);
 
 /* Go to another place in the same segment, or look at this one afresh. */
 void shmq__log_scan_move(struct log_scan *s, uint64_t off, uint64_t seq);

@@ -210,7 +210,7 @@ static int check_options(const struct shmq_sub_options *o, struct shmq__why *why
 {
 	if (o->from > SHMQ_FROM_CURSOR || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
 	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY |
-			  SHMQ_SUB_CONFLATE)) ||
+			  SHMQ_SUB_CONFLATE | SHMQ_SUB_IN_PLACE)) ||
 	    o->spin_ns < 0)
 		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
 	if (o->from == SHMQ_FROM_CURSOR && !o->cursor)

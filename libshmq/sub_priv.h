@@ -81,7 +81,8 @@ struct shmq_sub {
 	int is_to_join;      /* it will gate, once it has come from the log to the rings */
 	uint64_t join_at_ns; /* not before that: the supervisor was away */
 	int is_plain;        /* what comes next may go the short way of receive.c, */
-	uint64_t short_end;  /* in full if its bytes << 16 are below it: short, without
+	int is_replay;       /* ... may be asked of the log at once */
+	uint64_t short_end;  /* is_plain: in full if its bytes << 16 are below it: short, without
 				stamps, and staying until it was read; 0 none */
 	uint32_t inline_max; /* most bytes of a message in its slot, key and all */
 	int stands_at_claim; /* a look since the last report found one open */
@@ -159,9 +160,12 @@ static inline void sub_add(shmq_au64 *counter, uint64_t n)
 /* One lane that was not evicted, nothing to say or to hand out first. */
 static inline void sub_judge(struct shmq_sub *sub)
 {
-	sub->is_plain = sub->lanes == 1 && !sub->evicted && !sub->held_error &&
-			!sub->lane[0].kept && !sub->lane[0].in_log && !sub->is_to_join &&
-			sub->fence == SHMQ__FENCE_LIGHT && !sub->latency && !sub->conflate;
+	int is_simple = sub->lanes == 1 && !sub->evicted && !sub->held_error &&
+			!sub->lane[0].kept && !sub->latency && !sub->conflate;
+
+	sub->is_plain = is_simple && !sub->lane[0].in_log && !sub->is_to_join &&
+			sub->fence == SHMQ__FENCE_LIGHT;
+	sub->is_replay = is_simple && sub->lane[0].in_log;
 }
 
 /* Whether publishers wait for what is at the cursor. */

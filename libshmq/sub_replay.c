@@ -114,6 +114,8 @@ static int open_reader(struct shmq_sub *sub, struct rlane *l, struct shmq__why *
 	close(dir);
 	if (error)
 		shmq__sub_replay_close(l);
+	else if (sub->flags & SHMQ_SUB_IN_PLACE)
+		shmq__log_reader_map(l->replay->reader);
 	return error;
 }
 
@@ -335,7 +337,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	struct replay *rp = l->replay;
 	struct lay_batch batch;
 	struct shmq__why why;
-	uint64_t limit;
+	uint64_t limit, at;
 	int rc;
 
 	if (rp->has_msg && rp->head.seq == l->r.next) { /* it was given back unread */
@@ -349,12 +351,14 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 			return rc ? explain(rc, &why) : SHMQ_EEMPTY;
 	}
 	/* Copied members of a batch were handed out meanwhile. */
-	if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) < 0) {
+	at = shmq__log_reader_seq(rp->reader);
+	if (unlikely(seq_diff(at, l->r.next) < 0)) {
 		rc = shmq__log_reader_seek(rp->reader, l->r.next, &why);
 		if (rc)
 			return explain(rc, &why);
+		at = shmq__log_reader_seq(rp->reader);
 	}
-	for (;;) {
+	for (;; at = shmq__log_reader_seq(rp->reader)) {
 		limit = written(l);
 		if (sub->gates && !rp->batches.left && !is_gone(l) && seq_diff(limit, l->start) > 0)
 			limit = l->start;
@@ -363,7 +367,7 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 			leave_log(sub, l);
 			return SHMQ__SUB_IN_RING;
 		}
-		if (seq_diff(shmq__log_reader_seq(rp->reader), l->r.next) > 0)
+		if (seq_diff(at, l->r.next) > 0)
 			return pass_removed(sub, l, msg);
 		rc = shmq__log_reader_next(rp->reader, &limit, &rp->head, &rp->body, &why);
 		if (!rc && is_given_up(l)) {

@@ -34,7 +34,7 @@ NAME_MAX = 255
 FORCE = 1
 ANY_PARTITION = -1
 TOPIC_TAG, TOPIC_TIME, TOPIC_SPIN_ONLY = 1, 2, 4
-SUB_END_WITH_PUBLISHERS, SUB_OBSERVE, SUB_RING_ONLY, SUB_CONFLATE = 1, 2, 4, 8
+SUB_END_WITH_PUBLISHERS, SUB_OBSERVE, SUB_RING_ONLY, SUB_CONFLATE, SUB_IN_PLACE = 1, 2, 4, 8, 16
 
 _MODE = {"exclusive": 1, "shared": 2}
 _POLICY = {"block": 1, "drop-new": 2, "lossy": 3, "evict": 4}
@@ -482,13 +482,14 @@ class Subscriber(_Handle):
     """Iterate over it for messages until the stream ends."""
 
     def __init__(self, bus, topic, *, start="latest", seq=0, ts_ns=0, partition=None, cursor=None, wait=None,
-                 end_with_publishers=False, observe=False, ring_only=False, conflate=False):
-        """conflate: only the newest message of each key, of those that came since."""
+                 end_with_publishers=False, observe=False, ring_only=False, conflate=False, in_place=False):
+        """conflate: only the newest message of each key, of those that came since.  in_place: of a log,
+        see shmq_sub_open(3) for what that asks of its files."""
         options = SubOptions(size=ctypes.sizeof(SubOptions), from_=_word(_FROM, start, "start"), seq=seq,
                              ts_ns=ts_ns, partition_plus1=0 if partition is None else partition + 1,
                              wait=_word(_WAIT, wait, "wait"), cursor=_c(cursor),
                              flags=SUB_END_WITH_PUBLISHERS * end_with_publishers | SUB_OBSERVE * observe |
-                             SUB_RING_ONLY * ring_only | SUB_CONFLATE * conflate)
+                             SUB_RING_ONLY * ring_only | SUB_CONFLATE * conflate | SUB_IN_PLACE * in_place)
         self._bus, self._handle, self._msg = bus, c_void_p(), Msg()
         self._views, self._memory = [], []
         self._buffer = ctypes.create_string_buffer(4096)

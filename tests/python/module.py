@@ -43,8 +43,8 @@ def structs_are_those_of_the_header():
             lines.append(f'_Static_assert(offsetof({c}, {field.rstrip("_")}) == {offset}, "{c}.{field}");')
     for name in ("EFULL", "EEMPTY", "ETIMEOUT", "EOVERRUN", "EEVICTED", "EENDED", "EEXISTS", "EBUFFER", "FORCE",
                  "ANY_PARTITION", "TOPIC_TAG", "TOPIC_TIME", "TOPIC_SPIN_ONLY", "SUB_END_WITH_PUBLISHERS",
-                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "EMOVED", "EPEERDEAD", "ENOBODY", "EREFUSED", "REPLIED",
-                 "REFUSED", "GONE", "TIMED_OUT", "LATE", "NAME_MAX"):
+                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "SUB_IN_PLACE", "EMOVED", "EPEERDEAD", "ENOBODY",
+                 "EREFUSED", "REPLIED", "REFUSED", "GONE", "TIMED_OUT", "LATE", "NAME_MAX"):
         lines.append(f'_Static_assert((long long)SHMQ_{name} == {getattr(shmq, name)}, "{name}");')
     for words, prefix in ((shmq._MODE, ""), (shmq._POLICY, ""), (shmq._FROM, "FROM_"), (shmq._WAIT, "WAIT_"),
                           (shmq._LOG, "LOG_")):

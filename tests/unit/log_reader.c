@@ -8,6 +8,7 @@
 #include "memory.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #define FIRST (UINT64_C(0) - 60) /* the second of three segments wraps */
@@ -1103,4 +1104,124 @@ TEST(a_body_is_batch_meta_and_message_and_nothing_more)
 		 SHMQ_ECORRUPT); /* member 3 of 3 */
 	CHECK_EQ(decode(SHMQ_MSG_BATCH, "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, &m), SHMQ_ECORRUPT);
 	CHECK_EQ(decode(SHMQ_MSG_META, "\xff\xff\xff\xff....", 8, &m), SHMQ_ECORRUPT);
+}
+
+/* ---- in place ---------------------------------------------------------------- */
+
+#define LARGE 3000 /* messages of a kilobyte: so many are not read before it is mapped */
+
+static struct logfile large_segment(uint64_t first, unsigned count)
+{
+	struct logfile f;
+
+	logfile_begin(&f, first, first ? first - 1 : 0);
+	while (count--)
+		logfile_message(&f, f.seq, 1000);
+	return f;
+}
+
+/* Two that are complete, and one that is not. */
+static int large_segments(void)
+{
+	int dir = logfile_dir();
+
+	for (unsigned i = 0; i < 3; i++) {
+		struct logfile f = large_segment(i * LARGE, LARGE);
+
+		if (i < 2)
+			logfile_end(&f);
+		logfile_write(&f, dir);
+		logfile_free(&f);
+	}
+	return dir;
+}
+
+static int maps_a_segment(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+	int found = 0;
+
+	CHECK(maps);
+	while (fgets(line, sizeof(line), maps))
+		found |= strstr(line, ".log") != NULL;
+	fclose(maps);
+	return found;
+}
+
+static struct log_reader *open_in_place(int dir)
+{
+	struct log_reader *r = open_reader(dir);
+	struct shmq__why why;
+
+	shmq__log_reader_map(r);
+	CHECK_OK(shmq__log_reader_seek(r, 0, &why));
+	return r;
+}
+
+/* What is read in place is what is read else. */
+static void check_same(int dir)
+{
+	struct log_reader *r = open_reader(dir), *in_place = open_in_place(dir);
+	struct logfile_tally want = logfile_tally(r, NULL), got = logfile_tally(in_place, NULL);
+
+	CHECK_EQ(got.rc, want.rc);
+	CHECK_EQ(got.next, want.next);
+	CHECK_EQ(got.messages, want.messages);
+	CHECK_EQ(got.lost, want.lost);
+	shmq__log_reader_close(r);
+	shmq__log_reader_close(in_place);
+	CHECK(!maps_a_segment());
+}
+
+TEST(complete_segments_are_read_in_place_and_the_last_is_not)
+{
+	int dir = large_segments();
+	struct log_reader *r = open_in_place(dir);
+	unsigned mapped = 0;
+	uint64_t seq;
+
+	for (seq = 0; seq < 3 * LARGE; seq++) {
+		check_next(r, LOG_MESSAGE, seq, 1);
+		if (seq % LARGE != LARGE - 1)
+			continue;
+		mapped += maps_a_segment();
+		CHECK(seq < 2 * LARGE || !maps_a_segment());
+	}
+	shmq__log_reader_close(r);
+	check_same(dir);
+	close(dir);
+	if (!mapped)
+		SKIP("this filesystem does not say what is in memory");
+	CHECK_EQ(mapped, 2);
+}
+
+TEST(what_is_damaged_is_told_in_place_too)
+{
+	struct logfile f = large_segment(0, LARGE);
+	int dir = large_segments();
+	unsigned i;
+
+	logfile_end(&f);
+	for (i = 0; i < 3; i++) {
+		f.mem[(2u << 20) + i * 12345] ^= 4;
+		logfile_write(&f, dir);
+		check_same(dir);
+	}
+	logfile_write_cut(&f, dir, (2u << 20) + 123); /* within a page */
+	check_same(dir);
+	logfile_write_cut(&f, dir, 3u << 20);
+	check_same(dir);
+	logfile_free(&f);
+	close(dir);
+}
+
+TEST(where_nothing_can_be_mapped_it_is_read)
+{
+	int dir = large_segments();
+
+	scarce_maps(1);
+	check_same(dir);
+	scarce_maps(0);
+	close(dir);
 }

@@ -12,7 +12,7 @@ TEST(options_of_a_subscriber_out_of_range_are_refused_and_nobody_is_asked)
 		{ .partition_plus1 = -1 },
 		{ .wait = (enum shmq_wait)5 },
 		{ .spin_ns = -1 },
-		{ .flags = 16 },
+		{ .flags = 32 },
 		{ .flags = SHMQ_SUB_CONFLATE, .cursor = "c" },
 	};
 	struct {

@@ -188,3 +188,36 @@ TEST(what_does_not_fit_the_buffer_stays_and_is_handed_out_again)
 	expect(c.sub, 1, IN_LOG);
 	end(&c, &past);
 }
+
+/* A complete segment is read in place, and the way on from there is as ever. */
+TEST(what_is_read_in_place_is_whole_and_runs_on_into_the_ring)
+{
+	static char data[30000];
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+	struct shmq_msg msg;
+	unsigned n;
+
+	for (n = 0; n < IN_LOG; n++) {
+		memset(data, (int)n, sizeof(data));
+		if (n == 80)
+			logpart_roll(&past.part);
+		logpart_message(&past.part,
+				&(struct shmq_msg){ .data = data, .len = sizeof(data) });
+	}
+	publish(&c, 10);
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST,
+			 .flags = SHMQ_SUB_IN_PLACE);
+	for (n = 0; n < IN_LOG; n++) {
+		/* what does not fit the buffer is handed out again */
+		CHECK_ERROR(shmq_receive_copy(c.sub, data, 1, &msg, SHMQ_NOWAIT), SHMQ_EBUFFER);
+		CHECK_OK(shmq_receive(c.sub, &msg, SHMQ_NOWAIT));
+		CHECK_EQ(msg.seq, n);
+		CHECK_EQ(msg.len, sizeof(data));
+		memset(data, (int)n, sizeof(data));
+		CHECK_MEM(msg.data, data, sizeof(data));
+	}
+	expect(c.sub, IN_LOG, IN_LOG + 10);
+	CHECK_EQ(sub_stats(c.sub).received, IN_LOG + 10);
+	end(&c, &past);
+}
