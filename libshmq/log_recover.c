@@ -127,10 +127,11 @@ static int find_end(struct recovery *r, int fd, uint64_t off, uint64_t *end)
 
 	*end = off;
 	/* What was only reserved need not be read.  But pages of it that were read pass for
-	 * data: so nothing is read ahead, nor a part of a page, whose rest would be next. */
+	 * data: so nothing is read ahead, nor a part of a page, whose rest would be next; and
+	 * what others had read ahead, which goes on where we come to it, is dropped. */
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	posix_fadvise(fd, (off_t)off, 0, POSIX_FADV_DONTNEED);
 	for (;;) {
+		posix_fadvise(fd, (off_t)at, 0, POSIX_FADV_DONTNEED);
 		data = lseek(fd, (off_t)at, SEEK_DATA);
 		if (data < 0)
 			return errno == ENXIO ? 0 : -errno;
