@@ -184,12 +184,9 @@ static uint32_t identity_sum(const struct log_identity *id)
 	return shmq__log_sum(0, (const char *)id + from, sizeof(*id) - from);
 }
 
-/* Under another name first: half of one is none. */
-static int write_identity(int dir, const char *topic, const struct proto_options *options,
-			  struct log_identity *id)
+static int make_identity(const char *topic, const struct proto_options *options,
+			 struct log_identity *id)
 {
-	int fd, error = 0;
-
 	memset(id, 0, sizeof(*id));
 	id->magic = LOG_MAGIC_IDENTITY;
 	id->version = LOG_VERSION;
@@ -199,16 +196,10 @@ static int write_identity(int dir, const char *topic, const struct proto_options
 	if (getrandom(id->log_id, sizeof(id->log_id), 0) != (ssize_t)sizeof(id->log_id))
 		return -EIO;
 	id->checksum = identity_sum(id);
-	fd = openat(dir, "topic.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	errno = EIO;
-	if (write(fd, id, sizeof(*id)) != (ssize_t)sizeof(*id) || fsync(fd) ||
-	    renameat(dir, "topic.new", dir, "topic") || fsync(dir))
-		error = -errno;
-	close(fd);
-	return error;
+	return 0;
 }
+
+enum age { OLD_LOG, NEW_LOG };
 
 /* ---- partitions ------------------------------------------------------ */
 
@@ -259,8 +250,9 @@ static void found(void *arg, const char *line)
 	log_warn("log of \"%s\", partition %u: %s", f->topic, f->partition, line);
 }
 
+/* Of a new log nothing is synced yet. */
 static int prepare_partition(int dir, const struct log_identity *id,
-			     const struct proto_options *options, uint32_t partition,
+			     const struct proto_options *options, enum age age, uint32_t partition,
 			     uint64_t first_seq, uint64_t *next, struct shmq__why *why)
 {
 	struct finding f = { id->topic, partition };
@@ -270,21 +262,70 @@ static int prepare_partition(int dir, const struct log_identity *id,
 	int fd, error;
 
 	snprintf(name, sizeof(name), "%u", partition);
-	if (!mkdirat(dir, name, 0700)) {
-		if (fsync(dir))
-			return -errno;
-	} else if (errno != EEXIST) {
+	if (mkdirat(dir, name, 0700) && errno != EEXIST)
 		return -errno;
-	}
 	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -errno;
 	memcpy(owner.log_id, id->log_id, sizeof(owner.log_id));
 	error = shmq__log_recover(fd, &owner, options->depth, &state, found, &f, why);
 	*next = state.has_next || state.resume ? state.resume : first_seq;
-	if (!error)
+	if (!error && age == NEW_LOG)
+		error = tail_ceiling_make(fd, &owner,
+					  *next + durable_ceiling_room((enum shmq_log)options->log,
+								       options->depth));
+	else if (!error)
 		error = put_ceiling(fd, &owner, options, state.ceiling_serial, *next);
+	/* Whoever made what is there may have been killed before. */
+	if (!error && age == OLD_LOG && fsync(fd))
+		error = -errno;
 	close(fd);
+	return error;
+}
+
+/* ---- a new one ------------------------------------------------------- */
+
+static int sync_partition(int dir, uint32_t partition)
+{
+	char name[32];
+	int fd, error = 0;
+
+	snprintf(name, sizeof(name), "%u/ceiling", partition);
+	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fdatasync(fd))
+		error = -errno;
+	if (fd >= 0)
+		close(fd);
+	*strchr(name, '/') = 0;
+	fd = error ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (!error && (fd < 0 || fsync(fd)))
+		error = -errno;
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+/* All of it is written first and then synced, which where there is a journal is one
+ * commit; the next has the name by which it is a log. */
+static int settle(const char *bus_dir, int dir, const struct log_identity *id, uint32_t partitions)
+{
+	int fd = openat(dir, "topic.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+			0600),
+	    error;
+	uint32_t p;
+
+	if (fd < 0)
+		return -errno;
+	error = shmq__log_write(fd, id, sizeof(*id));
+	if (!error && fsync(fd))
+		error = -errno;
+	close(fd);
+	for (p = 0; !error && p < partitions; p++)
+		error = sync_partition(dir, p);
+	if (!error)
+		error = sync_dir(bus_dir);
+	if (!error && (renameat(dir, "topic.new", dir, "topic") || fsync(dir)))
+		error = -errno;
 	return error;
 }
 
@@ -331,6 +372,7 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 	const struct proto_options *was;
 	struct log_identity id;
 	char path[PATH_MAX];
+	enum age age = OLD_LOG;
 	int dir, error;
 	uint32_t p;
 
@@ -339,7 +381,9 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 	error = *log_dir ? lead_to(bus_dir, log_dir, topic, path, why) : 0;
 	if (error)
 		return error;
-	error = make_dirs(path);
+	error = make_dirs(bus_dir);
+	if (!error && mkdir(path, 0700) && errno != EEXIST)
+		error = -errno;
 	dir = error ? error : open_topic(bus_dir, topic, path);
 	if (dir < 0)
 		return shmq__fail(why, dir, "making the log in %.180s: %s", path,
@@ -350,9 +394,9 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 		return error;
 	}
 	if (faccessat(dir, "topic", F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT)
-		error = write_identity(dir, topic, options, &id);
-	else
-		error = shmq__log_identify_of(dir, topic, &id, why);
+		age = NEW_LOG;
+	error = age == NEW_LOG ? make_identity(topic, options, &id) :
+				 shmq__log_identify_of(dir, topic, &id, why);
 	was = (const struct proto_options *)id.options;
 	if (!error && was->partitions != options->partitions)
 		error = shmq__fail(why, SHMQ_EEXISTS,
@@ -360,7 +404,11 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 				   "create it with as many, or move %.100s away",
 				   topic, was->partitions, options->partitions, path);
 	for (p = 0; !error && p < options->partitions; p++)
-		error = prepare_partition(dir, &id, options, p, first_seq, &next[p], why);
+		error = prepare_partition(dir, &id, options, age, p, first_seq, &next[p], why);
+	if (!error && age == NEW_LOG)
+		error = settle(bus_dir, dir, &id, options->partitions);
+	else if (!error && fsync(dir))
+		error = -errno;
 	close(dir);
 	if (error && !*why->text)
 		return shmq__fail(why, error, "making the log in %.180s: %s", path,

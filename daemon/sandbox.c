@@ -166,6 +166,7 @@ static const struct {
 	{ SYS_writev, B | T | F | X },
 	{ SYS_fsync, B | T | F },
 	{ SYS_fdatasync, B | T | F },
+	{ SYS_sync_file_range, B | F },
 	{ SYS_fadvise64, B | T | F },
 	{ SYS_flock, B | T | F | X },
 	{ SYS_mkdirat, B | T | F },

@@ -26,12 +26,16 @@ struct tail_ceiling {
 
 static void on_done(struct tail_op *op, int error);
 
+static void seal(struct log_ceiling *c, uint32_t partition)
+{
+	c->checksum = shmq__log_sum(partition, c, offsetof(struct log_ceiling, checksum));
+}
+
 static void write_wanted(struct tail_ceiling *c)
 {
 	c->is_wanted = 0;
 	c->is_busy = 1;
-	c->wanted.checksum =
-		shmq__log_sum(c->partition, &c->wanted, offsetof(struct log_ceiling, checksum));
+	seal(&c->wanted, c->partition);
 	c->block.ceiling = c->wanted;
 	tail_io_write_sync(c->io, &c->op, c->fd, &c->block, LOG_BLOCK,
 			   c->wanted.serial % 2 * LOG_BLOCK);
@@ -53,6 +57,18 @@ static void on_done(struct tail_op *op, int error)
 	}
 }
 
+/* The directory is synced if it is new there. */
+static int open_file(int dir, int *fd)
+{
+	const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+
+	*fd = openat(dir, "ceiling", flags);
+	if (*fd >= 0 || errno != ENOENT)
+		return *fd < 0 ? -errno : 0;
+	*fd = openat(dir, "ceiling", flags | O_CREAT, 0600);
+	return *fd < 0 || fsync(dir) ? -errno : 0;
+}
+
 int tail_ceiling_open(struct tail_io *io, int dir, const struct log_owner *owner, uint64_t serial,
 		      struct tail_ceiling **out)
 {
@@ -67,14 +83,36 @@ int tail_ceiling_open(struct tail_io *io, int dir, const struct log_owner *owner
 	c->wanted.serial = serial + 1;
 	c->partition = owner->partition;
 	memcpy(c->wanted.log_id, owner->log_id, sizeof(c->wanted.log_id));
-	c->fd = openat(dir, "ceiling", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (c->fd < 0 || fsync(dir)) {
-		error = -errno;
+	error = open_file(dir, &c->fd);
+	if (error) {
 		tail_ceiling_close(c);
 		return error;
 	}
 	*out = c;
 	return 0;
+}
+
+int tail_ceiling_make(int dir, const struct log_owner *owner, uint64_t seq)
+{
+	union {
+		struct log_ceiling ceiling;
+		char bytes[LOG_BLOCK];
+	} block[2] = { 0 };
+	struct log_ceiling *c = &block[1].ceiling; /* where the first one belongs */
+	int fd = openat(dir, "ceiling", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+			0600),
+	    error;
+
+	if (fd < 0)
+		return -errno;
+	*c = (struct log_ceiling){ .magic = LOG_MAGIC_CEILING, .serial = 1, .seq = seq };
+	memcpy(c->log_id, owner->log_id, sizeof(c->log_id));
+	seal(c, owner->partition);
+	error = shmq__log_write(fd, block, sizeof(block));
+	if (!error) /* begun here, it needs no commit of a journal of its own */
+		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+	close(fd);
+	return error;
 }
 
 void tail_ceiling_close(struct tail_ceiling *c)

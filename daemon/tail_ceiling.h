@@ -16,6 +16,10 @@ struct tail_ceiling;
 int tail_ceiling_open(struct tail_io *io, int dir, const struct log_owner *owner, uint64_t serial,
 		      struct tail_ceiling **out);
 
+/* The first one of a log: the file with both its blocks, so that none grows it.  Nothing
+ * is synced.  0 or -errno. */
+int tail_ceiling_make(int dir, const struct log_owner *owner, uint64_t seq);
+
 /* When it is idle. */
 void tail_ceiling_close(struct tail_ceiling *c);
 

@@ -55,6 +55,7 @@ _Static_assert(DIRS_MAX <= LAY_DISKS_MAX, "a place for each device");
 struct tail {
 	LIST_ENTRY(tail) link;
 	struct shmq_topic_info info;
+	unsigned look; /* when it was among the topics last */
 	int dir;
 	struct log_identity identity;
 	void *map; /* of its partition records */
@@ -87,6 +88,7 @@ struct worker {
 	struct tail_keep *keep;
 	uint32_t change; /* of the registry when we looked at its topics */
 	int is_to_look;  /* ... whether it has changed or not */
+	unsigned look;   /* number of that */
 	uint64_t look_ns;
 	uint64_t fed_ns; /* when something was there last, or a topic came or went */
 	int is_stuck;    /* a lane has no buffer, or its disk is full */
@@ -241,23 +243,22 @@ static const struct worker *worker_of(const struct tailer *t, const char *topic)
 	return &t->worker[i];
 }
 
-static int consider(void *arg, const struct shmq_topic_info *info)
+static int has_log(const struct lay_topic *rec)
+{
+	return load_acquire(&rec->state) == LAY_TOPIC_LIVE && rec->log > SHMQ_LOG_NONE;
+}
+
+static void consider(struct worker *w, const struct shmq_topic_info *info)
 {
 	uint64_t now = shmq__clock_monotonic_ns();
-	struct worker *w = arg;
 	struct shmq__why why = { "" };
 	struct tail *tail;
 	lay_ref array;
 	int error;
 
-	struct tail key = { .info.id = info->id };
-
-	if (info->log <= SHMQ_LOG_NONE || info->ended || tfind(&key, &w->by_id, by_id) ||
-	    worker_of(w->t, info->name) != w)
-		return 0;
 	if (!is_due(w, info->id, now)) {
 		w->is_to_look = 1;
-		return 0;
+		return;
 	}
 	array = shmq__bus_partition_array(w->t->bus, info->id);
 	tail = calloc(1, sizeof(*tail) + info->partitions * sizeof(tail->lane[0]));
@@ -266,21 +267,21 @@ static int consider(void *arg, const struct shmq_topic_info *info)
 	if (!tail || !array || !tsearch(tail, &w->by_id, by_id)) {
 		w->is_to_look = 1;
 		free(tail);
-		return 0;
+		return;
 	}
 	tail->dir = -1;
+	tail->look = w->look;
 	LIST_INSERT_HEAD(&w->tails, tail, link);
 	error = open_lanes(w, tail, array, &why);
 	if (!error) {
 		log_info("keeping the log of \"%s\" in %s", info->name, w->t->dirs.dir[0]);
-		return 0;
+		return;
 	}
 	log_error("the log of \"%s\" is not kept: %s", info->name,
 		  *why.text ? why.text : shmq_strerror(error));
 	close_tail(w, tail);
 	note_failure(w, info->id, now);
 	w->is_to_look = 1;
-	return 0;
 }
 
 /* It was removed for good, and its log is in nobody's way any more. */
@@ -289,7 +290,7 @@ static int is_removed(struct worker *w, const struct tail *tail)
 	char path[PATH_MAX];
 	struct stat was, is;
 
-	if (shmq__bus_partition_array(w->t->bus, tail->info.id))
+	if (tail->look == w->look)
 		return 0;
 	/* Its directory may not be out of the way yet. */
 	w->is_to_look = 1;
@@ -389,18 +390,42 @@ static uint64_t tend_all(struct worker *w)
 	return due;
 }
 
-/* Topics come and go seldom: there may be very many that do not. */
+static struct tail *find(struct worker *w, uint64_t id)
+{
+	struct tail key = { .info.id = id }, *const *found = tfind(&key, &w->by_id, by_id);
+
+	return found ? *found : NULL;
+}
+
+/* Topics come and go seldom, and only what is new is looked into: there may be very many
+ * that are not. */
 static void look_at_topics(struct worker *w)
 {
-	uint32_t change = load_acquire(&w->t->registry->change);
+	uint32_t change = load_acquire(&w->t->registry->change), i, more = 0;
+	struct shmq__slabs *slabs = w->t->bus->slabs;
+	struct shmq_topic_info info;
+	struct lay_topic *rec;
+	struct tail *tail;
 
 	if (change == w->change && !w->is_to_look)
 		return;
 	w->change = change;
 	w->is_to_look = 0;
 	w->fed_ns = shmq__clock_monotonic_ns();
-	drop_removed(w);
-	shmq_topic_each(w->t->bus, consider, w);
+	w->look++;
+	for (i = 0; (rec = shmq__slabs_topic(slabs, i)); i++) {
+		if (!has_log(rec))
+			continue;
+		tail = find(w, rec->id);
+		if (tail)
+			tail->look = w->look;
+		more += !tail;
+	}
+	drop_removed(w); /* before one of the same name comes */
+	for (i = 0; more && (rec = shmq__slabs_topic(slabs, i)); i++)
+		if (has_log(rec) && !find(w, rec->id) && worker_of(w->t, rec->name) == w &&
+		    !shmq__bus_describe_topic(w->t->bus, i, &info) && !info.ended)
+			consider(w, &info);
 	tail_keep_sweep(w->keep);
 }
 

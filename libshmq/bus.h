@@ -174,6 +174,8 @@ void shmq__bus_undefer(struct shmq_bus *bus, struct shmq__handle *h);
 
 /* The partition records of the topic with this id; 0: there is none. */
 lay_ref shmq__bus_partition_array(struct shmq_bus *bus, uint64_t topic_id);
+/* What shmq_topic_each() says of the topic record `index`. */
+int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_topic_info *out);
 
 /* Copy caller's options over zeros: NULL means defaults, an unknown
  * non-zero tail is refused.  0 or SHMQ_EOPTION. */

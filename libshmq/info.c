@@ -126,7 +126,7 @@ static int attach(struct shmq_bus *bus, uint32_t index, struct shmq__topic **out
 }
 
 /* Of a topic that we may not look into, what the registry says. */
-static int describe(struct shmq_bus *bus, uint32_t index, struct shmq_topic_info *out)
+int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_topic_info *out)
 {
 	struct lay_topic *rec = shmq__slabs_topic(bus->slabs, index);
 	struct shmq__topic *t = NULL;
@@ -219,7 +219,7 @@ SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq
 	uint32_t i;
 	int error = find(bus, name, &i);
 
-	return error ? error : describe(bus, i, out);
+	return error ? error : shmq__bus_describe_topic(bus, i, out);
 }
 
 static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__topic **out)
@@ -365,7 +365,7 @@ SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
 
 		if (state != LAY_TOPIC_LIVE && state != LAY_TOPIC_ENDED)
 			continue;
-		if (!describe(bus, i, &info)) /* else it went meanwhile */
+		if (!shmq__bus_describe_topic(bus, i, &info)) /* else it went meanwhile */
 			rc = visit(arg, &info);
 	}
 	return rc;
@@ -453,7 +453,7 @@ static int describe_handle(const struct shmq__handle *h, struct shmq_topic_info 
 {
 	int error = bus_check(h->bus);
 
-	return error ? error : describe(h->bus, h->topic->index, out);
+	return error ? error : shmq__bus_describe_topic(h->bus, h->topic->index, out);
 }
 
 SHMQ_EXPORT int shmq_pub_get_topic(const shmq_pub *pub, struct shmq_topic_info *out)

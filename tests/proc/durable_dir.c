@@ -65,6 +65,45 @@ TEST(a_data_directory_that_cannot_be_written_refuses_topics_with_logs_and_no_oth
 	test_bus_stop();
 }
 
+static void put(const char *what, const char *text)
+{
+	int fd = open(path_of(what), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	CHECK_GE(fd, 0);
+	CHECK_EQ(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+TEST(a_log_that_was_not_finished_when_its_maker_died_is_made_again)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "other", .log = SHMQ_LOG_BLOCK);
+	CHECK(!mkdir(path_of("t"), 0700));
+	CHECK(!mkdir(path_of("t/0"), 0700));
+	put("t/topic.new", "half of");
+	put("t/0/ceiling", "a");
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	CHECK(access(path_of("t/topic.new"), F_OK));
+	pub = open_pub(bus, "t");
+	publish(pub, 0, 3 * DEPTH);
+	await_written(bus, "t", 3 * DEPTH);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_kill(NULL);
+	test_bus_restart();
+	bus = test_bus_open();
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	expect(sub, 0, 0, 3 * DEPTH);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(a_log_that_is_removed_under_its_readers_is_named_to_who_opens_and_the_bus_goes_on)
 {
 	shmq_bus *bus;
