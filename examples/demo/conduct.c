@@ -24,7 +24,8 @@
  * 6 of collector, 1 of collector-2, 2 of flow. */
 enum { HANDLES = 19, HANDLES_MAX = 64, TOPICS_MAX = 16, ARGS_MAX = 12, LIMIT_S = 28 };
 
-#define PATIENCE_NS (5 * NS_PER_S) /* for anything that takes milliseconds */
+#define PATIENCE_NS (5 * NS_PER_S)         /* for anything that takes milliseconds, */
+#define REPLAY_PATIENCE_NS (60 * NS_PER_S) /* and seconds */
 #define RUN_NS (16 * NS_PER_S)
 #define LOOK_NS (200 * NS_PER_US) /* between two looks at a condition */
 
@@ -522,7 +523,7 @@ static void replay_orders(void)
 	self.orders_past = info.head;
 	start(REPLAY);
 	while (replay_lag() > info.depth / 10) {
-		if (now_ns() > then + PATIENCE_NS)
+		if (now_ns() > then + REPLAY_PATIENCE_NS)
 			fail(0, "the replay does not catch up");
 		watch(now_ns() + 5 * LOOK_NS);
 	}
