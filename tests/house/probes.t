@@ -4,7 +4,7 @@
 header=$(printf '#include <sys/sdt.h>\n' | ${CC:-cc} -E - >/dev/null 2>&1 && echo yes)
 library=$SHMQ_BUILD/libshmq.so
 notes=$(readelf -n "$library" 2>/dev/null)
-echo "1..14"
+echo "1..16"
 n=0 failed=0
 
 result() { # code, name, reason for which it is skipped
@@ -48,6 +48,39 @@ result $? "a_tracer_lists_all_of_them" "$tracer"
 [ "$tracer" ] || trace | grep -q '@: [1-9]'
 result $? "a_tracer_sees_messages" "$tracer"
 
+# perf finds them in a file by itself; its cache is one of our own.
+lister=$why
+[ "$lister" ] || command -v perf >/dev/null || lister="no perf"
+perf_lists() {
+	cache=$(mktemp -d)
+	perf --buildid-dir "$cache" buildid-cache --add "$library" >/dev/null 2>&1
+	[ "$(perf --buildid-dir "$cache" list sdt 2>/dev/null | grep -c ' sdt_shmq:')" = 5 ]
+	found=$?
+	rm -rf "$cache"
+	return $found
+}
+[ "$lister" ] || perf_lists
+result $? "perf_lists_all_of_them" "$lister"
+
+# What perf and bpftrace have the kernel do: it counts who passes the place of a note.
+tracing=/sys/kernel/tracing event=shmq$$
+counter=$why
+[ "$counter" ] || { echo "p:$event/try $SHMQ_BUILD/shmq:0x1000" && echo "-:$event/try"; } 2>/dev/null >>$tracing/uprobe_events ||
+	counter="this machine takes no uprobes"
+counted() { # probe, program...: how often the program passes it
+	places=$(readelf -n "$SHMQ_BUILD/shmq" 2>/dev/null | grep -A1 "Name: $1$" | sed -n 's/.*Location: 0x0*\([0-9a-f]*\),.*/\1/p')
+	shift
+	moved=$(($(readelf -lW "$SHMQ_BUILD/shmq" | awk '$1 == "LOAD" && / R E / { print $2 "-" $3; exit }')))
+	for place in $places; do
+		printf 'p:%s/%s_%s %s:0x%x\n' $event $event "$place" "$SHMQ_BUILD/shmq" $((0x$place + moved))
+	done >>$tracing/uprobe_events
+	mkdir $tracing/instances/$event && echo 1 >$tracing/instances/$event/events/$event/enable && "$@"
+	awk -v event=${event}_ 'index($2, event) == 1 { n += $3 } END { print n + 0 }' $tracing/uprobe_profile
+	echo 0 >$tracing/instances/$event/events/$event/enable
+	rmdir $tracing/instances/$event
+	for place in $places; do echo "-:$event/${event}_$place"; done >>$tracing/uprobe_events
+}
+
 # A debugger stops at them as a tracer does, and needs no right over the machine.
 debugger=$why
 [ "$debugger" ] || command -v gdb >/dev/null || debugger="no gdb"
@@ -87,6 +120,13 @@ if [ ! "$debugger" ]; then
 	wait
 	hits "$SHMQ_BUILD/tests/unit/recover" -g claims_in_every_partition_are_voided >"$dir/recoverer"
 fi
+if [ ! "$counter" ]; then
+	shmq create counted -q
+	sent=$(printf 'a\nbb\nccc\n' | counted publish "$SHMQ_BUILD/shmq" pub counted)
+	taken=$(counted receive "$SHMQ_BUILD/shmq" sub counted --from oldest --count 3 | tail -n 1)
+	[ "$sent $taken" = '3 3' ] || { echo "$sent published, $taken received" >&2 && false; }
+fi
+result $? "the_kernel_counts_who_passes_them" "$counter"
 [ "$debugger" ] || are publish "$dir/pub" 'probe publish 3 0 1;probe publish 3 1 2;probe publish 3 2 3;'
 result $? "publish_is_passed_with_seq_and_bytes" "$debugger"
 [ "$debugger" ] || are receive "$dir/sub" 'probe receive 3 0 1;probe receive 3 1 2;probe receive 3 2 3;'
