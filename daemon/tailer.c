@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "durable.h"
 #include "files.h"
+#include "futex.h"
 #include "link.h"
 #include "log_identity.h"
 #include "registry.h"
@@ -32,13 +33,12 @@
 
 #define LOCK_TIMEOUT_NS INT64_C(10000000000)
 #define BUS_TIMEOUT_NS INT64_C(10000000000)
-/* How long a new topic waits for us at most, and a parent that stops.  To look costs a
- * load and a call. */
+/* Where something is to be looked for again, or may be done. */
 #define LOOK_NS UINT64_C(50000000)
-/* ... and once nothing has come for a while: each look ends a sleep, and to begin one
- * anew takes as long as there are lanes. */
-#define LOOK_IDLE_NS UINT64_C(400000000)
-#define IDLE_NS UINT64_C(3000000000)
+/* Who changes anything wakes us: to be sure. */
+#define LOOK_IDLE_NS UINT64_C(10000000000)
+/* Topics that come one after the other are looked at together. */
+#define SOON_NS UINT64_C(5000000)
 #define IO_WAIT_NS INT64_C(500000)
 /* Publishers that have just sent send again soon.  Until then nobody is to wake
  * us: that takes them longer than the message.  So we look again after a while,
@@ -86,14 +86,13 @@ struct worker {
 	unsigned failed_count;
 	unsigned lanes;
 	struct tail_keep *keep;
-	uint32_t change; /* of the registry when we looked at its topics */
-	int is_to_look;  /* ... whether it has changed or not */
-	unsigned look;   /* number of that */
-	uint64_t look_ns;
-	uint64_t fed_ns; /* when something was there last, or a topic came or went */
-	int is_stuck;    /* a lane has no buffer, or its disk is full */
-	int is_fed;      /* a lane had something when it was looked at last */
-	int is_rushed;   /* ... so much of a ring that we should hurry */
+	uint32_t change;           /* of the registry when we looked at its topics */
+	int is_to_look;            /* ... whether it has changed or not */
+	unsigned look;             /* number of that */
+	uint64_t look_ns, soon_ns; /* to look: at the latest, and not before */
+	int is_stuck;              /* a lane has no buffer, or its disk is full */
+	int is_fed;                /* a lane had something when it was looked at last */
+	int is_rushed;             /* ... so much of a ring that we should hurry */
 	uint64_t spin_until_ns;
 };
 
@@ -105,6 +104,7 @@ struct tailer {
 	int lock_fd;
 	shmq_bus *bus;
 	const struct lay_registry *registry;
+	struct lay_registry *head;      /* of it, to be written */
 	struct worker worker[DIRS_MAX]; /* the first is the main thread */
 	unsigned workers;
 	shmq_au32 is_stopping; /* the bus ends: read all there is */
@@ -314,6 +314,27 @@ static void drop_removed(struct worker *w)
 
 /* ---- the loop -------------------------------------------------------- */
 
+/* All who sleep look. */
+static void wake(struct tailer *t)
+{
+	add_release(&t->head->change, 1);
+	shmq__futex_wake(&t->head->change);
+}
+
+/* Wakes the main thread, which reads it: it sleeps where no descriptor wakes it. */
+static void *hear_parent(void *tailer)
+{
+	struct tailer *t = tailer;
+	struct pollfd link = { .fd = t->link_fd, .events = POLLIN };
+	const struct timespec meanwhile = { .tv_nsec = LOOK_NS };
+
+	while (!load_relaxed(&t->is_over) && poll(&link, 1, -1) > 0) {
+		wake(t);
+		nanosleep(&meanwhile, NULL);
+	}
+	return NULL;
+}
+
 static void read_link(struct worker *w)
 {
 	struct link_msg msg;
@@ -329,6 +350,8 @@ static void read_link(struct worker *w)
 	}
 	if (rc != -EAGAIN)
 		store_relaxed(&w->t->is_over, 1);
+	if (w->t->workers > 1 && (load_relaxed(&w->t->is_over) || load_relaxed(&w->t->is_stopping)))
+		wake(w->t);
 }
 
 /* 1 if any of it has more. */
@@ -411,7 +434,6 @@ static void look_at_topics(struct worker *w)
 		return;
 	w->change = change;
 	w->is_to_look = 0;
-	w->fed_ns = shmq__clock_monotonic_ns();
 	w->look++;
 	for (i = 0; (rec = shmq__slabs_topic(slabs, i)); i++) {
 		if (!has_log(rec))
@@ -434,22 +456,44 @@ static void tell_of_disk(struct worker *w)
 	store_relaxed(&w->disk->written_bytes, w->written_bytes + tail_io_written(w->io));
 }
 
+static int has_changed(const struct worker *w)
+{
+	return load_acquire(&w->t->registry->change) != w->change;
+}
+
 static void look_around(struct worker *w, uint64_t now)
 {
 	tell_of_disk(w);
-	if (now < w->look_ns)
+	if (now < (has_changed(w) ? w->soon_ns : w->look_ns))
 		return;
 	read_link(w);
 	look_at_topics(w);
-	w->look_ns = now + (now < w->fed_ns + IDLE_NS ? LOOK_NS : LOOK_IDLE_NS);
+	w->soon_ns = now + SOON_NS;
+	w->look_ns = now + (w->is_to_look ? LOOK_NS : LOOK_IDLE_NS);
+}
+
+/* Until a topic, or whoever the main thread hears, wants something of us. */
+static void sleep_until(struct worker *w, uint64_t due)
+{
+	shmq_sub *ready[READY_MAX];
+	shmq_au32 *word = &w->t->head->change;
+	uint32_t seen = w->change;
+
+	if (has_changed(w)) { /* it is too soon to look */
+		seen = load_acquire(word);
+		due = w->soon_ns < due ? w->soon_ns : due;
+	}
+	shmq__waitset_watch(w->set, word, seen);
+	if (w->lanes)
+		shmq_waitset_wait(w->set, ready, READY_MAX, shmq__clock_left(due));
+	else
+		shmq__futex_wait(word, seen, due);
 }
 
 static void wait_for_more(struct worker *w, uint64_t due)
 {
-	shmq_sub *ready[READY_MAX];
 	struct pollfd link = { .fd = w == w->t->worker ? w->t->link_fd : -1, .events = POLLIN };
 	const struct timespec nap = { .tv_nsec = NAP_NS };
-	int64_t left;
 
 	if (w->is_rushed || shmq__clock_monotonic_ns() < w->spin_until_ns) {
 		tail_io_reap(w->io, 0);
@@ -460,18 +504,14 @@ static void wait_for_more(struct worker *w, uint64_t due)
 		tail_io_reap(w->io, IO_WAIT_NS);
 		return;
 	}
-	due = w->look_ns < due ? w->look_ns : due;
-	left = shmq__clock_left(due);
 	if (w->is_fed)
 		nanosleep(&nap, NULL);
 	else if (w->is_stuck) /* what is there cannot be taken now */
 		poll(&link, 1, STUCK_MS);
-	else if (w->lanes)
-		shmq_waitset_wait(w->set, ready, READY_MAX, left);
-	else if (load_relaxed(&w->t->is_stopping)) /* for the others */
+	else if (!w->lanes && load_relaxed(&w->t->is_stopping)) /* for the others */
 		poll(NULL, 0, STUCK_MS);
 	else
-		poll(&link, 1, shmq__clock_left_ms(due));
+		sleep_until(w, w->look_ns < due ? w->look_ns : due);
 }
 
 /* The main thread is the last: it hears what all go by. */
@@ -493,8 +533,6 @@ static void run(struct worker *w)
 	while (!is_done(w)) {
 		look_around(w, shmq__clock_monotonic_ns());
 		more = pump_all(w);
-		if (w->is_fed || w->is_stuck)
-			w->fed_ns = shmq__clock_monotonic_ns();
 		due = tend_all(w);
 		if (more)
 			tail_io_reap(w->io, 0);
@@ -631,11 +669,13 @@ static void *run_thread(void *worker)
 static int start_threads(struct tailer *t)
 {
 	sigset_t all, before;
-	int error = 0;
+	pthread_t listener;
 	unsigned i;
+	int error;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&listener, NULL, hear_parent, t); /* lives as long as we do */
 	for (i = 1; i < t->workers && !error; i++) {
 		add_relaxed(&t->others, 1);
 		error = pthread_create(&t->worker[i].thread, NULL, run_thread, &t->worker[i]);
@@ -656,7 +696,7 @@ static int show_disks(struct tailer *t)
 
 	if (error)
 		return error;
-	head = mem; /* stays mapped */
+	t->head = head = mem;
 	memcpy(disk, head->disk, sizeof(disk));
 	for (i = 0; i < LAY_DISKS_MAX; i++)
 		store_release(&head->disk[i].dev, 0);

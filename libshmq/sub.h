@@ -43,6 +43,10 @@ void shmq__sub_enter(struct shmq_sub *sub, struct shmq_waitset *set);
 void shmq__waitset_forget(struct shmq_waitset *set, struct shmq_sub *sub);
 /* What one of its subscribers sleeps on is not what it was. */
 void shmq__waitset_change(struct shmq_waitset *set);
+/* From now on a wait also ends, in SHMQ_ETIMEOUT, when the word is not `seen` any more and
+ * whoever changed it woke those who wait on it.  Only one word is waited on: there may be
+ * no subscriber by pattern in the set, which has its own. */
+void shmq__waitset_watch(struct shmq_waitset *set, const shmq_au32 *word, uint32_t seen);
 
 /* For the tailer, whose subscribers have one partition each.  The seq it will
  * look at next; what is before it was handed out, lost or void. */

@@ -19,6 +19,8 @@ struct shmq_waitset {
 	struct shmq__park *park;     /* NULL: the set has changed */
 	struct shmq__notify *notify; /* its descriptor, NULL unless it was asked for */
 	int has_words;               /* that has those of all subscribers */
+	const shmq_au32 *watched;    /* a wait ends when it is not `seen` any more, or NULL */
+	uint32_t seen;
 };
 
 void shmq__waitset_change(struct shmq_waitset *set)
@@ -30,6 +32,19 @@ void shmq__waitset_change(struct shmq_waitset *set)
 	set->has_words = 0;
 	if (set->notify) /* who has come may have something */
 		shmq__notify_raise(set->notify);
+}
+
+void shmq__waitset_watch(struct shmq_waitset *set, const shmq_au32 *word, uint32_t seen)
+{
+	if (word != set->watched)
+		shmq__waitset_change(set);
+	set->watched = word;
+	set->seen = seen;
+}
+
+static int is_called(const struct shmq_waitset *set)
+{
+	return set->watched && load_acquire((shmq_au32 *)(uintptr_t)set->watched) != set->seen;
 }
 
 SHMQ_EXPORT int shmq_waitset_create(shmq_bus *bus, shmq_waitset **out)
@@ -148,7 +163,7 @@ static int collect(struct shmq_waitset *set, struct shmq_sub **ready, size_t n)
 
 static int prepare_park(struct shmq_waitset *set)
 {
-	const shmq_au32 *also = NULL;
+	const shmq_au32 *also = set->watched;
 	unsigned i, n = 0;
 	int error;
 
@@ -202,7 +217,8 @@ static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t 
 		shmq__sub_show_asleep(set->sub[i], 1);
 	shmq__park_arm(set->park);
 	rc = collect(set, ready, n); /* S4 */
-	if (!rc && set->park) {      /* else one has joined a topic meanwhile */
+	/* Without a park one has joined a topic meanwhile. */
+	if (!rc && set->park && !is_called(set)) {
 		soon = shmq__clock_deadline(report_stuck(set));
 		rc = shmq__park_sleep(set->park, deadline < soon ? deadline : soon);
 		if (rc == -ETIMEDOUT)
@@ -312,7 +328,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 					  collect(set, ready, n);
 		if (rc)
 			return rc;
-		if (step == WAIT_EXPIRED)
+		if (step == WAIT_EXPIRED || is_called(set))
 			return nothing(set, ready, n, SHMQ_ETIMEOUT);
 		if (step == WAIT_AGAIN && ++turns % 4096 == 0)
 			report_stuck(set); /* spinners look now and then */

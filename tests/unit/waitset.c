@@ -4,9 +4,13 @@
  * are not, and who may be in it.
  */
 #include "../../libshmq/bus.h"
+#include "futex.h"
+#include "sub.h"
 #include "helpers.h"
 #include "memory.h"
 #include "standin.h"
+
+#include <unistd.h>
 
 enum { MANY = 7 };
 
@@ -493,6 +497,39 @@ TEST(a_set_that_waits_is_woken_by_any_of_its_rings)
 		shmq_pub_close(answers);
 		tear_down(&c);
 	}
+}
+
+/* ---- a word besides ----------------------------------------------------------------- */
+
+static shmq_au32 word;
+
+static void *change(void *arg)
+{
+	(void)arg;
+	usleep(20000); /* so that it mostly sleeps by then; if not, it does not sleep at all */
+	add_release(&word, 1);
+	shmq__futex_wake(&word);
+	return NULL;
+}
+
+TEST(a_set_that_waits_comes_back_when_the_word_it_watches_is_changed)
+{
+	struct scene c = set_up(&(struct fake_options){ .partitions = MANY, .mode = SHMQ_SHARED },
+				MANY, SUB_OPTIONS(.wait = SHMQ_WAIT_SLEEP));
+	uint32_t seen = load_relaxed(&word);
+	shmq_sub *ready[MANY];
+	pthread_t thread;
+
+	shmq__waitset_watch(c.set, &word, seen);
+	thread = fake_thread(change, NULL);
+	CHECK_ERROR(shmq_waitset_wait(c.set, ready, MANY, SHMQ_FOREVER), SHMQ_ETIMEOUT);
+	CHECK_EQ(load_relaxed(&word), seen + 1);
+	fake_join(thread);
+	/* It changed before: at once; but who is ready goes first. */
+	CHECK_ERROR(shmq_waitset_wait(c.set, ready, MANY, SHMQ_FOREVER), SHMQ_ETIMEOUT);
+	publish_to(&c, 3);
+	CHECK_EQ(shmq_waitset_wait(c.set, ready, MANY, SHMQ_FOREVER), 1);
+	tear_down(&c);
 }
 
 /* ---- a forked child ---------------------------------------------------------------- */
