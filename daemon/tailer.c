@@ -372,8 +372,12 @@ static int pump(struct worker *w, struct tail *tail, unsigned *ended)
 			w->spin_until_ns = shmq__clock_monotonic_ns() + SPIN_NS;
 		more |= rc == 1;
 		w->is_stuck |= rc == -EAGAIN;
-		*ended += rc < 0 && rc != -EAGAIN;
-		if (rc < 0 && rc != -EAGAIN && rc != SHMQ_EENDED && rc != SHMQ_EMOVED)
+		if (rc >= 0 || rc == -EAGAIN)
+			continue;
+		++*ended;
+		/* Or it is ready for ever. */
+		shmq_waitset_remove(w->set, tail_lane_sub(tail->lane[p]));
+		if (rc != SHMQ_EENDED && rc != SHMQ_EMOVED)
 			log_error("reading \"%s\", partition %u for its log: %s", tail->info.name,
 				  p, shmq_strerror(rc));
 	}
@@ -390,11 +394,18 @@ static int pump_all(struct worker *w)
 	for (tail = LIST_FIRST(&w->tails); tail; tail = next) {
 		next = LIST_NEXT(tail, link);
 		more |= pump(w, tail, &ended);
-		/* A moved topic is found again in its fresh rings. */
-		if (ended == tail->info.partitions) {
-			close_tail(w, tail);
-			w->is_to_look = 1;
+		if (ended < tail->info.partitions)
+			continue;
+		/* One that lives has not ended, or will have in a moment, whatever a
+		 * publisher wrote into its rings: it would come back at once, and be looked
+		 * through from the disk each time. */
+		if (shmq__bus_partition_array(w->t->bus, tail->info.id)) {
+			w->is_stuck = 1;
+			continue;
 		}
+		/* A moved topic is found again in its fresh rings. */
+		close_tail(w, tail);
+		w->is_to_look = 1;
 	}
 	return more;
 }

@@ -1024,6 +1024,56 @@ TEST_WITHIN(a_publisher_that_flips_bytes_meanwhile_harms_no_other_log, 120)
 	test_bus_stop();
 }
 
+static unsigned count_logged(const char *text)
+{
+	char path[PATH_MAX], line[1024];
+	unsigned n = 0;
+	FILE *in;
+
+	CHECK_LT(snprintf(path, sizeof(path), "%s.log", test_bus_dir()), PATH_MAX);
+	in = fopen(path, "re");
+	CHECK(in);
+	while (fgets(line, sizeof(line), in))
+		n += strstr(line, text) != NULL;
+	fclose(in);
+	return n;
+}
+
+/* A log is read from the disk when it is gone on with, which others wait for. */
+TEST(a_ring_that_says_it_has_ended_and_has_not_has_its_log_opened_once)
+{
+	static const enum lay_ring_state lies[] = { LAY_RING_ENDED, LAY_RING_MOVED };
+	uint64_t n = 0;
+	shmq_bus *bus;
+	shmq_pub *other;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "other", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	other = open_pub(bus, "other");
+	for (size_t i = 0; i < COUNT(lies); i++) {
+		int64_t until;
+		shmq_pub *pub;
+
+		create(bus, "t", .depth = DEPTH, .partitions = 2, .log = SHMQ_LOG_BLOCK);
+		pub = open_pub(bus, "t");
+		CHECK_OK(shmq_publish(pub, "sent", 4));
+		for (uint32_t p = 0; p < 2; p++)
+			store_release(&((struct shmq__handle *)pub)->topic->ring[p].mem->state,
+				      lies[i]);
+		for (until = test_now_ns() + SECOND; test_now_ns() < until; n++) {
+			CHECK_OK(shmq_publish(other, &n, sizeof(n)));
+			CHECK_OK(shmq_pub_wait_confirm(other, 0, n, SHMQ_WRITTEN, PATIENCE));
+		}
+		CHECK_EQ(count_logged("keeping the log of \"t\""), i + 1);
+		shmq_pub_close(pub);
+		CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	}
+	shmq_pub_close(other);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* Until so many were sent meanwhile. */
 static void go_mad(struct shmq__handle *h, const struct victims *v)
 {
