@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "common.h"
 #include "peers.h"
+#include "trace.h"
 
 #include <linux/futex.h>
 #include <math.h>
@@ -12,7 +13,8 @@
 
 static const char question[] =
 	"How long does a message take there and back, compared with the bare ping-pong of the\n"
-	"cache lines it fills (spinning) and of two futexes (sleeping)?";
+	"cache lines it fills (spinning) and of two futexes (sleeping)?  And how many instructions\n"
+	"and cache lines?";
 
 #define TRIPS_MAX (1u << 18)
 #define WINDOW 16u      /* trips timed together: the clock is coarser than one */
@@ -65,6 +67,8 @@ struct ends {
 	shmq_sub *sub;
 	struct peer_end peer_to, peer_from;
 };
+
+static int is_counted; /* both ends are here, and no other thread */
 
 static char buffer[1 << 20] __attribute__((aligned(4096)));
 
@@ -233,16 +237,19 @@ static void futex_get(struct ends *e, size_t bytes, uint64_t i)
 
 static void open_shmq(struct ends *e)
 {
+	struct shmq_bus_options bo = { .size = sizeof(bo),
+				       .serve = is_counted ? SHMQ_SERVE_CALLER : 0 };
 	struct shmq_sub_options so = { .size = sizeof(so), .wait = e->trip->wait };
 	struct shmq_pub_options po = { .size = sizeof(po) };
 	char name[64];
 
-	e->bus = bench_open();
+	BENCH_OK(shmq_bus_open(bench.bus, &bo, &e->bus));
 	snprintf(name, sizeof(name), "%s.%d", e->trip->name, e->from);
 	BENCH_OK(shmq_sub_open(e->bus, name, &so, &e->sub));
 	snprintf(name, sizeof(name), "%s.%d", e->trip->name, e->to);
 	BENCH_OK(shmq_pub_open(e->bus, name, &po, &e->pub));
-	BENCH_OK(shmq_pub_wait_subscribers(e->pub, 1, SHMQ_FOREVER));
+	if (!is_counted)
+		BENCH_OK(shmq_pub_wait_subscribers(e->pub, 1, SHMQ_FOREVER));
 }
 
 BENCH_ALWAYS void shmq_put(struct ends *e, size_t bytes, uint64_t i)
@@ -352,24 +359,86 @@ BENCH_ALWAYS void ping_pong(struct ends *e, size_t bytes, int leads, end_op *put
 	bench_shared->sample_count = n + 1;
 }
 
+static void close_ends(struct ends *e)
+{
+	if (e->bus)
+		shmq_bus_close(e->bus);
+	if (e->peer_to.end) {
+		bench_peer_close(&e->peer_to);
+		bench_peer_close(&e->peer_from);
+	}
+}
+
+/* Known lengths, as a program would have them. */
+#define BY_LENGTH(t, call) \
+	do { \
+		if ((t)->bytes == 32) \
+			call(32); \
+		else if ((t)->bytes == 64) \
+			call(64); \
+		else \
+			call((t)->bytes); \
+	} while (0)
+
 BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends *e), end_op *put,
 		       end_op *get)
 {
 	struct ends e = { .trip = t, .buf = buffer, .to = !leads, .from = leads };
 
 	open(&e);
-	if (t->bytes == 32) /* known lengths, as a program would have them */
-		ping_pong(&e, 32, leads, put, get);
-	else if (t->bytes == 64)
-		ping_pong(&e, 64, leads, put, get);
-	else
-		ping_pong(&e, t->bytes, leads, put, get);
-	if (e.bus)
-		shmq_bus_close(e.bus);
-	if (e.peer_to.end) {
-		bench_peer_close(&e.peer_to);
-		bench_peer_close(&e.peer_from);
+#define CALL(bytes) ping_pong(&e, bytes, leads, put, get)
+	BY_LENGTH(t, CALL);
+#undef CALL
+	close_ends(&e);
+}
+
+/* What a message takes without a clock: the steps of both ends in turn, in this
+ * process. */
+#define COUNTED 16u /* trips, after as many in which each line comes to where it is */
+
+BENCH_ALWAYS void trace_trips(struct ends *e, size_t bytes, struct bench_trace *sum, end_op *put,
+			      end_op *get)
+{
+	struct bench_trace none[BENCH_STEPS] = { 0 };
+	uint64_t i;
+	int way;
+
+	for (way = 0; way < 2; way++) { /* all is mapped then */
+		put(&e[way], bytes, 0);
+		get(&e[!way], bytes, 0);
 	}
+	bench_trace_begin();
+	for (i = 1; i <= 2 * COUNTED; i++) {
+		struct bench_trace *to = i <= COUNTED ? none : sum;
+
+		for (way = 0; way < 2; way++) {
+			bench_trace_on((unsigned)way, &to[BENCH_PUT]);
+			put(&e[way], bytes, i);
+			bench_trace_off();
+			bench_trace_on((unsigned)!way, &to[BENCH_GET]);
+			get(&e[!way], bytes, i);
+			bench_trace_off();
+		}
+	}
+}
+
+BENCH_ALWAYS void count(const struct trip *t, void (*open)(struct ends *e), end_op *put,
+			end_op *get)
+{
+	struct ends e[] = { { .trip = t, .buf = buffer, .to = 0, .from = 1 },
+			    { .trip = t, .buf = buffer, .to = 1, .from = 0 } };
+	struct bench_trace sum[BENCH_STEPS] = { 0 };
+	unsigned i;
+
+	is_counted = 1;
+	for (i = 0; i < 2; i++)
+		open(&e[i]);
+#define CALL(bytes) trace_trips(e, bytes, sum, put, get)
+	BY_LENGTH(t, CALL);
+#undef CALL
+	for (i = 0; i < 2; i++)
+		close_ends(&e[i]);
+	bench_trace_finish(sum, 2 * COUNTED);
 }
 
 #define CONTENDER(name, open, put, get) \
@@ -381,14 +450,20 @@ BENCH_ALWAYS void side(const struct trip *t, int leads, void (*open)(struct ends
 	{ \
 		side(arg, 0, open, put, get); \
 	}
-CONTENDER(lines, open_nothing, lines_put, lines_get)
+#define COUNTED_CONTENDER(name, open, put, get) \
+	CONTENDER(name, open, put, get) \
+	static void name##_count(void *arg) \
+	{ \
+		count(arg, open, put, get); \
+	}
+COUNTED_CONTENDER(lines, open_nothing, lines_put, lines_get)
 CONTENDER(writable, open_nothing, lines_put, writable_get)
-CONTENDER(ring, open_nothing, ring_put, ring_get)
+COUNTED_CONTENDER(ring, open_nothing, ring_put, ring_get)
 CONTENDER(writable_ring, open_nothing, ring_put, writable_ring_get)
-CONTENDER(place, open_nothing, place_put, place_get)
+COUNTED_CONTENDER(place, open_nothing, place_put, place_get)
 CONTENDER(futex, open_nothing, futex_put, futex_get)
-CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
-CONTENDER(zero, open_shmq, zero_put, zero_get)
+COUNTED_CONTENDER(shmq, open_shmq, shmq_put, shmq_get)
+COUNTED_CONTENDER(zero, open_shmq, zero_put, zero_get)
 CONTENDER(peer, open_peer, peer_put, peer_get)
 CONTENDER(zero_peer, open_peer, zero_peer_put, zero_peer_get)
 
@@ -502,6 +577,36 @@ static void one_round(const struct trip *t)
 	measure_peers(t);
 }
 
+/* ---- counting --------------------------------------------------------------- */
+
+static void note_counts(const struct trip *t, const char *who, void (*run)(void *))
+{
+	memset(bench_shared->area, 0, sizeof(bench_shared->area)); /* flags of the last run */
+	bench_shared->used = t->needs & IN_PLACE ? USED : 0;
+	bench_trace_note(t->name, who, run, t);
+}
+
+/* Where that is soon done, and a trip is no more than its lines: not where they are
+ * copied by the thousand, nor where the kernel is called. */
+static void count_trips(void)
+{
+	const struct trip *t;
+
+	if (!bench_trace_can("rtt"))
+		return;
+	for (t = trips; t < trips + TRIPS; t++) {
+		if (!(t->needs & (WITH_LINES | IN_PLACE)) || (bench.quick && !t->quick))
+			continue;
+		if (t->needs & WITH_LINES) {
+			note_counts(t, ".limit", lines_count);
+			note_counts(t, ".ring", ring_count);
+		}
+		if (t->needs & WITH_PLACE)
+			note_counts(t, ".limit", place_count);
+		note_counts(t, "", t->needs & IN_PLACE ? zero_count : shmq_count);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct shmq_topic_options o = { .size = sizeof(o), .depth = 1024 };
@@ -524,6 +629,7 @@ int main(int argc, char **argv)
 		for (i = 0; i < TRIPS; i++)
 			if (trips[i].quick || !bench.quick)
 				one_round(&trips[i]);
+	count_trips();
 	shmq_bus_close(bus);
 	bench_ratio("rtt.spin.32.vs_limit", "rtt.spin.32.p50", "rtt.spin.32.limit.p50");
 	bench_ratio("rtt.spin.32.vs_limit_writable", "rtt.spin.32.p50",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "common.h"
 #include "peers.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +9,8 @@
 
 static const char question[] =
 	"How many messages a second go from one process to another, compared with copying the\n"
-	"same bytes in on one core and out on the other?";
+	"same bytes in on one core and out on the other?  And how many instructions and cache\n"
+	"lines does each take?";
 
 struct shape {
 	const char *name;
@@ -441,6 +443,66 @@ static void alone(void *arg)
 	shmq_bus_close(bus);
 }
 
+/* ---- counting ------------------------------------------------------------ */
+
+/* What a message takes without a clock: the steps of both ends in turn, in one
+ * process, over some blocks of the limits. */
+static uint64_t counted(const struct shape *s)
+{
+	return (bench.smoke ? 1 : 2) * per_block(dense(s->bytes));
+}
+
+#define COUNT(name, begin, write, read) \
+	static void name(void *arg) \
+	{ \
+		const struct shape *s = arg; \
+		struct bench_trace sum[BENCH_STEPS] = { 0 }; \
+		uint64_t n = counted(s); \
+\
+		begin(s); \
+		bench_trace_begin(); \
+		bench_trace_on(0, &sum[BENCH_PUT]); \
+		BY_LENGTH(s, write); \
+		bench_trace_off(); \
+		bench_trace_on(1, &sum[BENCH_GET]); \
+		BY_LENGTH(s, read); \
+		bench_trace_off(); \
+		bench_trace_finish(sum, n); \
+	}
+
+static shmq_bus *counted_bus;
+static shmq_pub *counted_pub;
+static shmq_sub *counted_sub;
+static shmq_handler *counted_verify;
+static uint64_t counted_next;
+
+static void begin_nothing(const struct shape *s)
+{
+}
+
+/* No other thread is to touch what is traced, and all has been mapped. */
+static void begin_shmq(const struct shape *s)
+{
+	struct shmq_bus_options bo = { .size = sizeof(bo), .serve = SHMQ_SERVE_CALLER };
+
+	BENCH_OK(shmq_bus_open(bench.bus, &bo, &counted_bus));
+	BENCH_OK(shmq_sub_open(counted_bus, s->name, NULL, &counted_sub));
+	BENCH_OK(shmq_pub_open(counted_bus, s->name, NULL, &counted_pub));
+	counted_verify = verifier(s->bytes, COPIES_OUT);
+	publish_n(counted_pub, s->bytes, 0, BATCH);
+	poll_to(counted_sub, counted_verify, &counted_next, BATCH);
+}
+
+#define COUNT_WRITE_limit(bytes) limit_write_n(bytes, dense(bytes), n)
+#define COUNT_READ_limit(bytes) limit_read_n(bytes, dense(bytes), 0, n, COPIES_OUT)
+#define COUNT_WRITE_lines(bytes) limit_write_n(bytes, in_lines(bytes), n)
+#define COUNT_READ_lines(bytes) limit_read_n(bytes, in_lines(bytes), 0, n, COPIES_OUT)
+#define COUNT_WRITE_shmq(bytes) publish_n(counted_pub, bytes, BATCH, n)
+#define COUNT_READ_shmq(bytes) poll_to(counted_sub, counted_verify, &counted_next, BATCH + n)
+COUNT(count_limit, begin_nothing, COUNT_WRITE_limit, COUNT_READ_limit)
+COUNT(count_lines, begin_nothing, COUNT_WRITE_lines, COUNT_READ_lines)
+COUNT(count_shmq, begin_shmq, COUNT_WRITE_shmq, COUNT_READ_shmq)
+
 /* ---- peers ---------------------------------------------------------------- */
 
 static const struct peer *peer;
@@ -565,6 +627,28 @@ static void one_round(const struct shape *s)
 	measure_peers(s, ".zerocopy", PEER_IN_PLACE);
 }
 
+static void note_counts(const struct shape *s, const char *who, void (*run)(void *))
+{
+	memset(bench_shared->samples, 0, sizeof(bench_shared->samples)); /* flags */
+	bench_trace_note(s->name, who, run, s);
+}
+
+/* Of what is promised: the others are as it is. */
+static void count_messages(void)
+{
+	const struct shape *s;
+
+	if (!bench_trace_can("stream"))
+		return;
+	for (s = shapes; s < shapes + SHAPES; s++) {
+		if (!s->quick)
+			continue;
+		note_counts(s, ".limit", count_limit);
+		note_counts(s, ".lines", count_lines);
+		note_counts(s, "", count_shmq);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	char name[64], of[64], to[64];
@@ -588,6 +672,7 @@ int main(int argc, char **argv)
 		for (i = 0; i < SHAPES; i++)
 			if (shapes[i].quick || !bench.quick)
 				one_round(&shapes[i]);
+	count_messages();
 	shmq_bus_close(bus);
 	for (i = 0; i < SHAPES; i++) {
 		if (bench.quick && !shapes[i].quick)
