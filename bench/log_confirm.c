@@ -264,6 +264,7 @@ int main(int argc, char **argv)
 	bench_ratio("log.confirm.1.vs_fdatasync", "log.confirm.1.rate", "log.confirm.1.fdatasync");
 	bench_ratio("log.confirm.64.vs_1", "log.confirm.64.rate", "log.confirm.1.rate");
 	bench_ratio("log.confirm.64.vs_futexes", "log.confirm.64.rate", "log.confirm.64.futexes");
+	bench_ratio("log.confirm.64.futexes.vs_1", "log.confirm.64.futexes", "log.confirm.1.rate");
 	bench_ratio("log.confirm.64.wakes.vs_1", "log.confirm.64.wakes", "log.confirm.1.rate");
 	return bench_end();
 }
