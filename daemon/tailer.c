@@ -686,7 +686,9 @@ static int start_threads(struct tailer *t)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&listener, NULL, hear_parent, t); /* lives as long as we do */
+	error = pthread_create(&listener, NULL, hear_parent, t);
+	if (!error)
+		pthread_detach(listener); /* lives as long as we do */
 	for (i = 1; i < t->workers && !error; i++) {
 		add_relaxed(&t->others, 1);
 		error = pthread_create(&t->worker[i].thread, NULL, run_thread, &t->worker[i]);
