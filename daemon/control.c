@@ -429,7 +429,8 @@ static int open_bus(struct control *c)
 		return error;
 	error = registry_open(c->place, c->slab, c->o->bus, &c->reg, &why);
 	if (error)
-		tell_failure(c, "the registry", *why.text ? why.text : shmq_strerror(error));
+		tell_failure(c, "making the registry",
+			     *why.text ? why.text : files_strerror(error));
 	/* Where the logs are is settled when the bus begins. */
 	if (!error && load_relaxed(&c->reg->head->epoch) && *c->reg->head->data_dir)
 		snprintf(c->log_dir, sizeof(c->log_dir), "%s", c->reg->head->data_dir);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "shmq.h"
 
 #define LOCK_POLL_MS 5
 #define BACKLOG 4096
@@ -104,4 +105,30 @@ int files_accepts(const struct files *f)
 	error = connect(sock, (struct sockaddr *)&address, sizeof(address));
 	close(sock);
 	return !error;
+}
+
+const char *files_strerror(int error)
+{
+	static const struct {
+		int error;
+		const char *text;
+	} known[] = {
+		{ -ENOENT, "No such file or directory: check the path" },
+		{ -ENOTDIR, "Not a directory: check the path" },
+		{ -ENAMETOOLONG, "File name too long: choose a shorter one" },
+		{ -EACCES, "Permission denied: check owner and mode" },
+		{ -EPERM, "Operation not permitted: check owner and mode" },
+		{ -EROFS, "Read-only file system: choose another place" },
+		{ -ENOSPC, "No space left on device: make room" },
+		{ -EDQUOT, "Disk quota exceeded: make room" },
+		{ -ENOMEM, "Cannot allocate memory: free some, or raise ulimit -v" },
+		{ -EMFILE, "Too many open files: raise ulimit -n (LimitNOFILE=)" },
+		{ -EAGAIN, "Resource temporarily unavailable: raise ulimit -u (TasksMax=)" },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (known[i].error == error)
+			return known[i].text;
+	return shmq_strerror(error);
 }

@@ -48,4 +48,8 @@ int files_listen(const struct files *f, const char *path, enum files_door door);
 /* 1 if someone listens at f->sock. */
 int files_accepts(const struct files *f);
 
+/* What an error is, and of an -errno the way out of it, as "Permission denied: check
+ * owner and mode". */
+const char *files_strerror(int error);
+
 #endif

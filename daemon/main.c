@@ -57,7 +57,7 @@ static int log_to(const char *path)
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 
 	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0) {
-		fprintf(stderr, "shmqd: opening the log %s: %s\n", path, strerror(errno));
+		fprintf(stderr, "shmqd: opening the log %s: %s\n", path, files_strerror(-errno));
 		return EXIT_FAILED;
 	}
 	close(fd);
@@ -95,7 +95,7 @@ static int start(struct options *o)
 	files_name(&files, o->dir, o->bus);
 	rc = ready_daemonise(o->log ? o->log : files.log, &ready_fd);
 	if (rc) {
-		fprintf(stderr, "shmqd: daemonising: %s\n", strerror(-rc));
+		fprintf(stderr, "shmqd: daemonising: %s\n", files_strerror(rc));
 		return EXIT_FAILED;
 	}
 	return parent_run(o, ready_fd);

@@ -295,7 +295,8 @@ static int resolve_dir(struct options *o, const char *given)
 		error = shmq__name_runtime_dir(full, SHMQ__NAME_DIR_FIND, found, sizeof(found),
 					       &why);
 	if (error) {
-		fprintf(stderr, "shmqd: %s\n", *why.text ? why.text : shmq_strerror(error));
+		fprintf(stderr, "shmqd: %s%s\n", *why.text ? why.text : shmq_strerror(error),
+			error > SHMQ_EFULL ? ": choose another place (--runtime-dir)" : "");
 		return EXIT_FAILED;
 	}
 	memcpy(o->dir, found, sizeof(found));
@@ -405,7 +406,7 @@ static int find_config(struct options *o, const char *given)
 		snprintf(full, sizeof(full), "%s", given);
 	else if (!realpath(given, full)) {
 		fprintf(stderr, "shmqd: reading the configuration %s: %s\n", given,
-			strerror(errno));
+			files_strerror(-errno));
 		return EXIT_USAGE;
 	}
 	_Static_assert(sizeof(full) <= sizeof(o->config_path), "paths");
@@ -426,7 +427,7 @@ static int read_file(const struct options *o, struct config **out)
 		return -1;
 	if (error != SHMQ_EOPTION)
 		fprintf(stderr, "shmqd: reading the configuration %s: %s\n", o->config_path,
-			strerror(-error));
+			files_strerror(error));
 	return EXIT_USAGE;
 }
 
@@ -494,7 +495,14 @@ int options_parse(int argc, char **argv, struct options *o)
 	int opt, rc;
 
 	*o = (struct options){ .fd = -1, .bus = "default", .said.linger_ns = -1 };
-	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+		if (opt == '?' || opt == ':')
+			return misuse(opt == ':' ? "a value is missing behind" :
+				      optopt && !strncmp(argv[optind - 1], "--", 2) ?
+						   "there is no value to" :
+						   "no such option",
+				      argv[optind - 1]);
 		rc = parse_one(opt, optarg, o, &given);
 		if (rc >= 0)
 			return rc;

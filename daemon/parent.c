@@ -515,7 +515,7 @@ static int take_lock(struct parent *p)
 			return -1;
 		if (p->lock_fd != -EWOULDBLOCK) {
 			snprintf(text, sizeof(text), "locking %s: %s", p->files.lock,
-				 strerror(-p->lock_fd));
+				 files_strerror(p->lock_fd));
 			return say_start_failed(p, EXIT_FAILED, text);
 		}
 		/* It runs, or is starting, or on its way out. */
@@ -524,7 +524,9 @@ static int take_lock(struct parent *p)
 			return EXIT_OK;
 		}
 		if (files_accepts(&p->files)) {
-			snprintf(text, sizeof(text), "bus \"%s\" is running already (%s is locked)",
+			snprintf(text, sizeof(text),
+				 "bus \"%s\" is running already (%s is locked): use it, or "
+				 "choose another name",
 				 p->o->bus, p->files.lock);
 			return say_start_failed(p, EXIT_RUNNING, text);
 		}
@@ -626,7 +628,7 @@ static int begin(struct parent *p)
 	renew_store(p);
 	rc = config_put(p->o->config, p->files.conf, p->files.scratch);
 	if (rc) {
-		snprintf(text, sizeof(text), "writing %s: %s", p->files.conf, strerror(-rc));
+		snprintf(text, sizeof(text), "writing %s: %s", p->files.conf, files_strerror(rc));
 		return say_start_failed(p, EXIT_FAILED, text);
 	}
 	p->listen_fd = service_socket(p->files.sock, &why);
@@ -639,7 +641,8 @@ static int begin(struct parent *p)
 									     FILES_OWNER);
 	if (p->listen_fd >= 0)
 		return -1;
-	snprintf(text, sizeof(text), "listening at %s: %s", p->files.sock, strerror(-p->listen_fd));
+	snprintf(text, sizeof(text), "listening at %s: %s", p->files.sock,
+		 files_strerror(p->listen_fd));
 	return say_start_failed(p, EXIT_FAILED, text);
 }
 
@@ -744,7 +747,7 @@ int parent_run(struct options *o, int ready_fd)
 	files_name(&p.files, o->dir, o->bus);
 	rc = watch_signals(&p);
 	if (rc)
-		return say_start_failed(&p, EXIT_FAILED, strerror(-rc));
+		return say_start_failed(&p, EXIT_FAILED, files_strerror(rc));
 	rc = o->role == ROLE_PARENT ? take_over(&p) : begin(&p);
 	if (rc >= 0)
 		return rc;

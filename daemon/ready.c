@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "files.h"
+
 struct report {
 	int32_t code;
 	char text[SHMQ_ERROR_TEXT_MAX];
@@ -70,7 +72,7 @@ int ready_daemonise(const char *log, int *fd)
 	setsid();
 	error = redirect(log);
 	if (error) {
-		snprintf(text, sizeof(text), "opening the log %s: %s", log, strerror(-error));
+		snprintf(text, sizeof(text), "opening the log %s: %s", log, files_strerror(error));
 		ready_report(fd, EXIT_FAILED, text);
 		_exit(EXIT_FAILED);
 	}

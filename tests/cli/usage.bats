@@ -49,13 +49,16 @@ every_command() {
 	sed -i 's/$/ --once --interval 0.1/' examples.top
 	sed -i 's/ --watch --interval 2s/ --watch --interval 0.1 --count 1/; s/:9464/:0/' examples.{stat,metrics}
 	cat examples.{trace,stat,top,events,metrics,sub} >looks
+	try() { # SECONDS CODE LINE
+		local code=0 said
+		said=$(timeout -k 5 "$1" bash -ec "$3" 2>&1 >/dev/null </dev/null) || code=$?
+		[ "$code" = 0 ] || [ "$code" = "$2" ] || echo "$3: $code $said"
+	}
 	while read -r line; do
-		(
-			code=0 limit=60
-			case $line in *events* | *listen* | *print-topic*) limit=1 ;; esac
-			said=$(timeout -k 5 $limit bash -ec "$line" 2>&1 >/dev/null </dev/null) || code=$?
-			case $code:$limit in 0:* | 124:1) ;; *) echo "$line: $code $said" ;; esac
-		) &
+		case $line in
+		*events* | *listen* | *print-topic*) try 1 124 "$line" & ;;
+		*) try 60 0 "$line" ;;
+		esac
 	done <looks >wrong 3>&-
 	cat examples.{version,ls,clients,replay,log-{ls,dump,verify,export,import},cursor-{ls,set,rm},config,move} \
 		reload >others
@@ -189,6 +192,30 @@ every_command() {
 		create a --depth 4G --slot 4096|creating "a": asked for 16.0 TiB, *: ask for less depth or *
 		--runtime-dir /proc/x ls|attaching to bus "*": making runtime directory /proc/x: No such file or directory (hint: *)
 	END
+}
+
+# What was being done, to what, what happened, what to do.
+@test "what_the_supervisor_is_refused_is_said_with_what_to_do" {
+	while IFS='|' read -r code arguments words; do
+		run "$BIN/shmqd" --bus "$SHMQ_BUS" $arguments 3>&-
+		[ "$status" = "$code" ] || fail "$arguments: $status"
+		[[ ${lines[0]} == "shmqd: "$words ]] || fail "$arguments: ${lines[0]}"
+		[ "${#lines[@]}" = 1 ] || fail "$arguments: $output"
+	done <<-'END'
+		2|--nope|no such option: "--nope": see shmqd --help
+		2|--log|a value is missing behind: "--log": see shmqd --help
+		2|--foreground=no|there is no value to: "--foreground=no": see shmqd --help
+		2|--linger long|--linger wants seconds: "long": see shmqd --help
+		2|left over|unexpected argument: "left": see shmqd --help
+		1|--runtime-dir /proc/x|making runtime directory /proc/x: No such file or directory: choose another place *
+		1|--runtime-dir /dev/null|/dev/null is not a directory: remove it or set SHMQ_RUNTIME_DIR
+		2|--config /nope|reading the configuration /nope: No such file or directory: check the path
+		1|--log /dev/null/x|opening the log /dev/null/x: Not a directory: check the path
+		1|--foreground --log /nope/x|opening the log /nope/x: No such file or directory: check the path
+	END
+	shmq create t -q
+	run -3 "$BIN/shmqd" --bus "$SHMQ_BUS" 3>&-
+	[[ $output == "shmqd: bus \"$SHMQ_BUS\" is running already ("*"): use it, or choose another name" ]]
 }
 
 @test "a_misspelt_word_is_answered_with_the_one_that_is_near" {
