@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define LINE 64u
+#define PAGE UINT64_C(4096)
 #define LINES (1u << 16) /* that can be told apart */
 #define REGIONS 256u
 #define TRAP_FLAG 0x100
@@ -43,7 +44,7 @@ static struct line {
 static struct bench_trace *sum;
 static uint64_t own; /* instructions between a begin and an end with nothing between */
 static unsigned cpu;
-static struct region *open_now[4]; /* for this instruction */
+static struct region open_now[4]; /* what of them is, for this instruction */
 static unsigned open_count;
 
 static struct line *find_line(uint64_t inode, uint64_t number)
@@ -100,10 +101,29 @@ static unsigned bytes_moved(const unsigned char *at)
 	return memchr("\x10\x11\x28\x29\x2b\x6f\x7f\xd4\xdb\xe7\xeb\xef\xfe", *at, 13) ? vector : 8;
 }
 
+static int try_protect(const struct region *r, int prot)
+{
+	return mprotect((void *)r->from, r->to - r->from, prot);
+}
+
 static void protect(const struct region *r, int prot)
 {
-	if (mprotect((void *)r->from, r->to - r->from, prot))
+	if (try_protect(r, prot))
 		bench_fail("a mapping cannot be protected: %s", strerror(errno));
+}
+
+/* Only the page if that can be had, as of a large mapping it takes long, else all. */
+static void give_access(const struct region *r, uintptr_t at)
+{
+	struct region *open = &open_now[open_count++];
+
+	*open = *r;
+	open->from = at & ~(uintptr_t)(PAGE - 1);
+	open->to = open->from + PAGE;
+	if (!try_protect(open, r->prot))
+		return;
+	*open = *r;
+	protect(open, r->prot);
 }
 
 static void on_fault(int sig, siginfo_t *info, void *context)
@@ -124,8 +144,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	touch(&region[i], at, writes);
 	if (last / LINE != at / LINE && last < region[i].to)
 		touch(&region[i], last, writes);
-	protect(&region[i], region[i].prot);
-	open_now[open_count++] = &region[i];
+	give_access(&region[i], at);
 }
 
 static void on_trap(int sig, siginfo_t *info, void *context)
@@ -133,7 +152,7 @@ static void on_trap(int sig, siginfo_t *info, void *context)
 	ucontext_t *c = context;
 
 	while (open_count)
-		protect(open_now[--open_count], PROT_NONE);
+		protect(&open_now[--open_count], PROT_NONE);
 	if (info->si_code == TRAP_TRACE)
 		sum->instructions++;
 	else
