@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -33,8 +34,8 @@ static const struct way {
 };
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
 
-/* The times a process notes. */
-enum { START, BUS, SUB, MESSAGE, PUB_BUS, PUB, TIMES };
+/* The times a process notes, and how many pages it was given up to its first message. */
+enum { START, BUS, SUB, MESSAGE, PUB_BUS, PUB, PAGES, TIMES };
 
 static uint64_t *times(unsigned process, unsigned way)
 {
@@ -57,7 +58,15 @@ static void *idle_thread(void *arg)
 	return NULL;
 }
 
-static void receive_all(shmq_sub *sub, uint64_t *first_at)
+static uint64_t page_faults(void)
+{
+	struct rusage r;
+
+	getrusage(RUSAGE_SELF, &r);
+	return (uint64_t)r.ru_minflt;
+}
+
+static void receive_all(shmq_sub *sub, uint64_t *at)
 {
 	struct shmq_msg msg;
 	char copy[BYTES];
@@ -65,8 +74,10 @@ static void receive_all(shmq_sub *sub, uint64_t *first_at)
 
 	for (i = 0; i < MESSAGES; i++) {
 		BENCH_OK(shmq_receive(sub, &msg, SHMQ_FOREVER));
-		if (!i)
-			*first_at = bench_now();
+		if (!i) {
+			at[MESSAGE] = bench_now();
+			at[PAGES] = page_faults() - at[PAGES];
+		}
 		memcpy(copy, msg.data, msg.len < BYTES ? msg.len : BYTES);
 		if (msg.len != BYTES || msg.seq != i || bench_verify(copy, BYTES, i))
 			bench_fail("message %llu is torn or out of order", (unsigned long long)i);
@@ -84,12 +95,13 @@ static void attach_subscriber(const struct way *way, uint64_t *at)
 	shmq_bus *bus;
 	shmq_sub *sub;
 
+	at[PAGES] = page_faults();
 	at[START] = bench_now();
 	BENCH_OK(shmq_bus_open(bench.bus, &bo, &bus));
 	at[BUS] = bench_now();
 	BENCH_OK(shmq_sub_open(bus, topic, &so, &sub));
 	at[SUB] = bench_now();
-	receive_all(sub, &at[MESSAGE]);
+	receive_all(sub, at);
 	shmq_bus_close(bus);
 }
 
@@ -252,6 +264,16 @@ static void note_step(const char *figure, unsigned w, int from, int to)
 		bench_note_stat(figure, "p99", "us", us[n - 1 - n / 100]);
 }
 
+static void note_pages(unsigned w)
+{
+	unsigned n = processes(&ways[w]), i;
+	double pages[200];
+
+	for (i = 0; i < n; i++)
+		pages[i] = (double)times(i, w)[PAGES];
+	bench_note_stat(ways[w].name, "page_faults", "faults", bench_median(pages, n));
+}
+
 static void note_way(unsigned w)
 {
 	static const struct {
@@ -268,6 +290,7 @@ static void note_way(unsigned w)
 		snprintf(figure, sizeof(figure), "%s.%s", ways[w].name, steps[i].name);
 		note_step(figure, w, steps[i].from, steps[i].to);
 	}
+	note_pages(w);
 }
 
 int main(int argc, char **argv)

@@ -418,6 +418,60 @@ static void count_sleeping(const struct wake *w)
 	}
 }
 
+/* ---- a process that comes ---------------------------------------------------------------- */
+
+/* The calls of the library's thread are not its own. */
+static void come(const void *arg)
+{
+	struct shmq_bus_options bo = { .size = sizeof(bo) };
+	struct shmq_sub_options so = { .size = sizeof(so), .from = SHMQ_FROM_OLDEST };
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	mark();
+	mark();
+	mark();
+	BENCH_OK(shmq_bus_open(bench.bus, &bo, &bus));
+	mark();
+	mark();
+	BENCH_OK(shmq_sub_open(bus, arg, &so, &sub));
+	mark();
+	mark();
+	BENCH_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+	mark();
+	shmq_bus_close(bus);
+}
+
+static void count_coming(void *arg)
+{
+	pid_t pid = trace(come, arg);
+	uint64_t own = 0, n;
+	unsigned i;
+
+	for (i = 0; i < 4; i++) {
+		go_to_mark(pid, PTRACE_CONT);
+		n = go_to_mark(pid, syscalls.how);
+		own = i ? own : n;
+		bench_shared->result[i] = (double)(n - own) / syscalls.stops;
+	}
+	end_trace(pid);
+}
+
+static void count_attach(const char *topic)
+{
+	static const char *const name[] = { NULL, "open_bus", "open_sub", "receive" };
+	struct bench_proc proc = { count_coming, (void *)(uintptr_t)topic, 0 };
+	unsigned i, k;
+
+	for (k = 0; k < messages(); k += 4) { /* it may look more than once for an answer */
+		bench_run(&proc, 1);
+		for (i = 1; i < 4; i++)
+			bench_note_stat("counts.syscalls.attach", name[i], syscalls.name,
+					bench_shared->result[i]);
+	}
+}
+
 /* ---- cache misses -------------------------------------------------------------------------- */
 
 /* A descriptor, or -errno. */
@@ -539,6 +593,7 @@ int main(int argc, char **argv)
 			count_one_by_one(&modes[m], &syscalls);
 		for (w = 0; w < WAKES; w++)
 			count_sleeping(&wakes[w]);
+		count_attach(modes[0].name); /* where messages lie that were sent */
 	} else {
 		printf("distrust counts.instructions no process can be traced here: not counted\n"
 		       "distrust counts.syscalls no process can be traced here: not counted\n");
