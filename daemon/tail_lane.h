@@ -40,9 +40,10 @@ int tail_lane_open(const struct tail_lane_options *options, struct tail_lane **o
 shmq_sub *tail_lane_sub(struct tail_lane *l);
 
 /* Take what is there into the log, at most for a while: 1 if there is more, 0 if
- * all is read, -EAGAIN if no buffer is free; SHMQ_EENDED or SHMQ_EMOVED once all
- * of an ended ring is in the log's buffers; or what ails the subscriber. */
-int tail_lane_pump(struct tail_lane *l);
+ * all is read, -EAGAIN if no buffer is free, or others have their turn unless the bus
+ * ends; SHMQ_EENDED or SHMQ_EMOVED once all of an ended ring is in the log's buffers; or
+ * what ails the subscriber. */
+int tail_lane_pump(struct tail_lane *l, int is_ending);
 
 /* Write and sync what is due by `now` (monotonic), tell by the marks how far it
  * has come; the time at which to be called again at the latest. */

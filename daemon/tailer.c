@@ -364,7 +364,7 @@ static int pump(struct worker *w, struct tail *tail, unsigned *ended)
 	*ended = 0;
 	for (p = 0; p < tail->info.partitions; p++) {
 		before = shmq__sub_cursor(tail_lane_sub(tail->lane[p]));
-		rc = tail_lane_pump(tail->lane[p]);
+		rc = tail_lane_pump(tail->lane[p], (int)load_relaxed(&w->t->is_stopping));
 		taken = shmq__sub_cursor(tail_lane_sub(tail->lane[p])) - before;
 		w->is_fed |= taken > 0;
 		w->is_rushed |= taken > tail->info.depth / 4;

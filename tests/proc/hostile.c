@@ -4,6 +4,7 @@
  * is answered by name or hung up on, and the bus is there for the others.
  */
 #include "clock.h"
+#include "proc.h"
 #include "raw.h"
 #include "talk.h"
 
@@ -1070,6 +1071,122 @@ TEST(a_ring_that_says_it_has_ended_and_has_not_has_its_log_opened_once)
 		CHECK_OK(shmq_topic_remove(bus, "t", 0));
 	}
 	shmq_pub_close(other);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* What is said of the end of some rings is no reason to look at them all the time. */
+TEST(a_ring_that_says_it_moves_and_does_not_keeps_no_processor_busy)
+{
+	static const struct {
+		enum lay_ring_state first, second;
+	} lies[] = { { LAY_RING_MOVING, LAY_RING_MOVING }, { LAY_RING_ENDED, LAY_RING_LIVE } };
+
+	for (size_t i = 0; i < COUNT(lies); i++) {
+		struct shmq_msg msg = { .data = "sent", .len = 4 };
+		struct shmq__topic *t;
+		int64_t ticks, until;
+		shmq_bus *bus;
+		shmq_pub *pub;
+		pid_t tailer;
+
+		test_bus_start();
+		bus = test_bus_open();
+		create(bus, "t", .depth = DEPTH, .partitions = 2, .log = SHMQ_LOG_BLOCK);
+		pub = open_pub(bus, "t");
+		CHECK_OK(shmq_publish_msg(pub, &msg));
+		CHECK_OK(shmq_pub_wait_confirm(pub, (uint32_t)msg.partition, msg.seq, SHMQ_WRITTEN,
+					       PATIENCE));
+		t = ((struct shmq__handle *)pub)->topic;
+		store_release(&t->ring[0].mem->state, lies[i].first);
+		store_release(&t->ring[1].mem->state, lies[i].second);
+		for (msg.partition = 0; msg.partition < 2; msg.partition++)
+			shmq_publish_msg(pub, &msg);
+		tailer = test_bus_pid("tailer");
+		ticks = shmq__proc_cpu_ticks(tailer);
+		for (until = test_now_ns() + SECOND; test_now_ns() < until;)
+			test_sleep_ms(1);
+		CHECK_LT(shmq__proc_cpu_ticks(tailer) - ticks, sysconf(_SC_CLK_TCK) / 3);
+		shmq_pub_close(pub);
+		CHECK_OK(shmq_topic_remove(bus, "t", 0));
+		shmq_bus_close(bus);
+		test_bus_stop();
+	}
+}
+
+/* ---- one who makes the tailer look at all slots ------------------------------ */
+
+struct pursuit {
+	_Atomic int is_over;
+	_Atomic uint64_t losses;
+};
+
+static struct lay_entry *entry_of_tailer(const struct shmq__topic *t)
+{
+	struct shmq__roster_iter it = { 0 };
+	struct lay_member *m;
+
+	while ((m = shmq__topic_next_member(t, &it)))
+		if (load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER)
+			return shmq__topic_entry(t, m, 0);
+	return NULL;
+}
+
+/* Wherever it stands it has been lapped, and the hint where to go on is none. */
+static int pursue_tailer(void *arg)
+{
+	struct pursuit *p = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t");
+	const struct shmq__topic *t = ((struct shmq__handle *)pub)->topic;
+	const struct shmq__ring *ring = &t->ring[0];
+	const struct lay_geometry *geo = &ring->geo;
+	struct lay_entry *e;
+	uint64_t was = 0;
+
+	while (!(e = entry_of_tailer(t)))
+		test_sleep_ms(1);
+	while (!atomic_load(&p->is_over)) {
+		uint64_t seq = load_relaxed(&e->pos), n;
+
+		for (n = seq; n != seq + 3; n++)
+			store_relaxed(&lay_slot_at(ring->mem, geo, n)->ctrl,
+				      LAY_CTRL(lay_lap(geo, n) + 1, 1, LAY_COMMITTED));
+		store_relaxed(&ring->mem->tail_hint, mix(seq));
+		atomic_fetch_add(&p->losses, seq != was);
+		was = seq;
+	}
+	return 0;
+}
+
+TEST_WITHIN(a_publisher_that_has_all_slots_looked_at_leaves_other_logs_their_time, 120)
+{
+	enum { SLOTS = 1 << 19, CONFIRMS = 100 };
+	struct pursuit *p = shared_memory(sizeof(*p));
+	uint64_t n;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t mad;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "other", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	create(bus, "t", .depth = SLOTS, .mode = SHMQ_SHARED, .policy = SHMQ_LOSSY,
+	       .log = SHMQ_LOG_GAP);
+	pub = open_pub(bus, "other");
+	mad = test_spawn(pursue_tailer, p);
+	while (!atomic_load(&p->losses))
+		test_sleep_ms(1);
+	atomic_store(&p->losses, 0);
+	for (n = 0; n < CONFIRMS; n++) {
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+		CHECK_OK(shmq_pub_wait_confirm(pub, 0, n, SHMQ_WRITTEN, PATIENCE));
+	}
+	NOTE("%llu times meanwhile", (unsigned long long)atomic_load(&p->losses));
+	CHECK_LT(p->losses, CONFIRMS / 2);
+	atomic_store(&p->is_over, 1);
+	CHECK_EQ(test_join(mad), 0);
+	shmq_pub_close(pub);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
