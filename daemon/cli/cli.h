@@ -182,6 +182,10 @@ void sig_set_exit(int code, const char *words);
 int sig_wait_begin(void);
 void sig_wait_end(void);
 
+/* How long to wait at a time, of ns: who comes back so often is left to end by itself
+ * when a signal came, and leaves the bus in order; else it has died there. */
+int64_t sig_slice(int64_t ns);
+
 /* Sleep; returns early when a signal came. */
 void sig_sleep_until(int64_t monotonic_ns);
 

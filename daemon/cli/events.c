@@ -98,6 +98,7 @@ static void show(struct events *e, const struct shmq_msg *msg)
 
 static int receive(struct events *e, char *copy, size_t bytes, struct shmq_msg *msg)
 {
+	int64_t ns = e->timeout_ns;
 	int rc = shmq_receive_copy(e->sub, copy, bytes, msg, SHMQ_NOWAIT);
 
 	if (rc != SHMQ_EEMPTY || e->timeout_ns == SHMQ_NOWAIT)
@@ -108,9 +109,12 @@ static int receive(struct events *e, char *copy, size_t bytes, struct shmq_msg *
 	sig_set_exit(e->loss.lost ? CLI_LOST : CLI_OK, "");
 	if (sig_wait_begin())
 		return SHMQ_EEMPTY;
-	rc = shmq_receive_copy(e->sub, copy, bytes, msg, e->timeout_ns);
+	do {
+		rc = shmq_receive_copy(e->sub, copy, bytes, msg, sig_slice(ns));
+		ns -= ns == SHMQ_FOREVER ? 0 : sig_slice(ns);
+	} while (rc == SHMQ_ETIMEOUT && ns && !sig_stopped());
 	sig_wait_end();
-	return rc;
+	return rc == SHMQ_ETIMEOUT && ns ? SHMQ_EEMPTY : rc;
 }
 
 static int follow(struct events *e)

@@ -333,7 +333,7 @@ static void wait_for_more(struct replay *r)
 	sig_set_exit(r->loss.lost ? CLI_LOST : r->code, "");
 	if (sig_wait_begin())
 		return;
-	shmq_waitset_wait(r->set, r->ready, r->lane_count, wait_ns);
+	shmq_waitset_wait(r->set, r->ready, r->lane_count, sig_slice(wait_ns));
 	sig_wait_end();
 }
 

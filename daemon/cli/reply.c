@@ -149,7 +149,7 @@ static int ends_in_time(const struct child *c, uint64_t deadline_ns)
 
 	do {
 		rc = poll(&p, 1, left_ms(deadline_ns));
-	} while (rc < 0 && errno == EINTR);
+	} while (rc < 0 && errno == EINTR && !sig_stopped());
 	if (p.fd >= 0)
 		close(p.fd);
 	return rc > 0;
@@ -167,7 +167,7 @@ static int finish(struct reply *r, const struct shmq_request *q, struct child *c
 				       { .fd = c->in, .events = POLLOUT } };
 		int rc = poll(p, 2, left_ms(q->deadline_ns));
 
-		if (rc == 0)
+		if (rc == 0 || sig_stopped())
 			break;
 		if (rc > 0 && p[1].revents)
 			feed(c, &q->msg, &fed);
@@ -272,6 +272,22 @@ static void say(const struct shmq_request *q, int rc)
 					       NULL);
 }
 
+static int hear(struct reply *r, struct shmq_request *q)
+{
+	int64_t ns = r->timeout_ns;
+	int rc;
+
+	sig_set_exit(CLI_OK, "");
+	if (sig_wait_begin())
+		return SHMQ_ETIMEOUT;
+	do {
+		rc = shmq_responder_receive(r->responder, q, sig_slice(ns));
+		ns -= ns == SHMQ_FOREVER ? 0 : sig_slice(ns);
+	} while (rc == SHMQ_ETIMEOUT && ns && !sig_stopped());
+	sig_wait_end();
+	return rc;
+}
+
 static int serve(struct reply *r)
 {
 	struct loss loss = { .doing = "answering",
@@ -281,8 +297,10 @@ static int serve(struct reply *r)
 	uint64_t done = 0;
 	int rc;
 
-	while (!r->count || done < r->count) {
-		rc = shmq_responder_receive(r->responder, &q, r->timeout_ns);
+	while (!sig_stopped() && (!r->count || done < r->count)) {
+		rc = hear(r, &q);
+		if (rc == SHMQ_ETIMEOUT && sig_stopped())
+			break;
 		if (rc == SHMQ_EOVERRUN)
 			loss_add(&loss, &q.msg);
 		if (rc == SHMQ_EOVERRUN)
@@ -319,7 +337,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (!r.exec == !r.echo)
 		opts_fail(&cmd_reply, "reply takes one of --exec CMD and --echo");
 	r.topic = argv[i];
-	signal(SIGPIPE, SIG_IGN);
+	sig_catch();
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;

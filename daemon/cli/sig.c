@@ -11,8 +11,11 @@
 /* How long a signal waits for the program to notice it by itself before it
  * looks whether the program is inside a wait. */
 #define GRACE_US 30000
+/* One that waits for a slice at a time is given longer. */
+#define SLICE_NS INT64_C(200000000)
+#define SLICE_GRACES 50
 
-static volatile sig_atomic_t stopped, waiting, exit_code;
+static volatile sig_atomic_t stopped, waiting, exit_code, graces;
 static char last_words[4096];
 
 static void look_again_soon(void)
@@ -38,7 +41,7 @@ static void on_grace(int signal)
 	int saved = errno;
 
 	(void)signal;
-	if (waiting) {
+	if (waiting && --graces < 0) {
 		if (last_words[0] && write(STDERR_FILENO, last_words, strlen(last_words)) < 0)
 			_exit(CLI_FAILURE);
 		_exit(exit_code);
@@ -79,6 +82,12 @@ void sig_set_exit(int code, const char *words)
 	snprintf(last_words, sizeof(last_words), "%s", words);
 }
 
+int64_t sig_slice(int64_t ns)
+{
+	graces = SLICE_GRACES;
+	return ns == SHMQ_FOREVER || ns > SLICE_NS ? SLICE_NS : ns;
+}
+
 int sig_wait_begin(void)
 {
 	waiting = 1;
@@ -91,6 +100,7 @@ int sig_wait_begin(void)
 void sig_wait_end(void)
 {
 	waiting = 0;
+	graces = 0;
 }
 
 void sig_sleep_until(int64_t monotonic_ns)

@@ -650,7 +650,7 @@ static int wait_idle(struct sub *sub, int64_t look_ns)
 
 	for (i = 0; i < sub->source_count; i++)
 		wait_ns = sooner(wait_ns, loss_tell_when_due(&sub->sources[i].loss));
-	wait_ns = sooner(wait_ns, when_look_ns(&sub->to));
+	wait_ns = sig_slice(sooner(wait_ns, when_look_ns(&sub->to)));
 	rc = out_flush();
 	if (rc < 0) {
 		output_failed(sub, rc);

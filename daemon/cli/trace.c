@@ -191,6 +191,7 @@ static int receive(struct trace *trace, struct shmq_msg *msg, int64_t timeout_ns
 static int next(struct trace *trace, struct shmq_msg *msg)
 {
 	int64_t due = loss_tell_when_due(&trace->loss);
+	int64_t ns = due != SHMQ_FOREVER ? due : trace->timeout_ns;
 	int rc = receive(trace, msg, SHMQ_NOWAIT);
 
 	if (rc != SHMQ_EEMPTY || trace->timeout_ns == SHMQ_NOWAIT)
@@ -201,9 +202,12 @@ static int next(struct trace *trace, struct shmq_msg *msg)
 	sig_set_exit(trace->loss.lost ? CLI_LOST : CLI_OK, "");
 	if (sig_wait_begin())
 		return SHMQ_EEMPTY;
-	rc = receive(trace, msg, due != SHMQ_FOREVER ? due : trace->timeout_ns);
+	do {
+		rc = receive(trace, msg, sig_slice(ns));
+		ns -= ns == SHMQ_FOREVER ? 0 : sig_slice(ns);
+	} while (rc == SHMQ_ETIMEOUT && ns && !sig_stopped());
 	sig_wait_end();
-	return rc == SHMQ_ETIMEOUT && due != SHMQ_FOREVER ? SHMQ_EEMPTY : rc;
+	return rc == SHMQ_ETIMEOUT && (due != SHMQ_FOREVER || ns) ? SHMQ_EEMPTY : rc;
 }
 
 static int follow(struct trace *trace)

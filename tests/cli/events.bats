@@ -46,3 +46,23 @@ load helper
 	shmq events --from oldest --count 1 >/dev/null 3>&-
 	await '! pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR"'
 }
+
+@test "who_waits_and_is_ended_by_a_signal_has_left_and_not_died" {
+	shmq create t -q --policy lossy
+	shmq create svc -q --shared
+	start one sub t --name one
+	start two sub 't.#' --name two
+	start three trace t --name three
+	start four events --name four
+	start five reply svc --echo --name five
+	start six replay t --speed flat --name six
+	await '[ "$(shmq clients --json | json "scalar grep { \$_->{name} =~ /^(one|two|three|four|five|six)\$/ && \$_->{subscribers} + \$_->{patterns} } @\$_")" = 6 ]'
+	for name in one two three four five six; do
+		kill -TERM "$(pid_of $name)"
+	done
+	for name in one two three four five six; do
+		finish $name
+	done
+	await '[ "$(shmq events --from oldest --timeout 0 --kind detach | grep -c ", \(one\|two\|three\|four\|five\|six\) ")" = 6 ]'
+	! shmq events --from oldest --timeout 0 --kind death | grep -q death
+}

@@ -189,3 +189,14 @@ serve() {
 		reply a --echo --exec true
 	END
 }
+
+@test "a_responder_that_is_ended_refuses_what_it_is_at" {
+	serve --exec 'echo $$ >pid; exec sleep 600'
+	start asker request svc x --timeout 60
+	await '[ -s pid ]'
+	kill -TERM "$(pid_of server)"
+	finish server
+	finish asker 1
+	has "$(cat asker.err)" 'the request was refused'
+	ended "$(cat pid)"
+}
