@@ -248,6 +248,18 @@ static int has_log(const struct lay_topic *rec)
 	return load_acquire(&rec->state) == LAY_TOPIC_LIVE && rec->log > SHMQ_LOG_NONE;
 }
 
+/* Its rings before it moved, or a topic before it, of which not all is read: until then
+ * the log is locked. */
+static int has_one_before(const struct worker *w, const char *name)
+{
+	const struct tail *tail;
+
+	LIST_FOREACH (tail, &w->tails, link)
+		if (!strcmp(tail->info.name, name))
+			return 1;
+	return 0;
+}
+
 static void consider(struct worker *w, const struct shmq_topic_info *info)
 {
 	uint64_t now = shmq__clock_monotonic_ns();
@@ -256,7 +268,7 @@ static void consider(struct worker *w, const struct shmq_topic_info *info)
 	lay_ref array;
 	int error;
 
-	if (!is_due(w, info->id, now)) {
+	if (!is_due(w, info->id, now) || has_one_before(w, info->name)) {
 		w->is_to_look = 1;
 		return;
 	}
