@@ -3,7 +3,8 @@
  * claim: publishers share one ring; one of them dies inside a claim, its
  * claims are voided by several recoverers and its client id is given out
  * again.  Code: shmq__ring_claim(), ring_commit(), shmq__ring_void() (ring.c),
- * shmq__pub_wait_for_claim() (pub_wait.c), shmq__recover_publisher() (recover.c).
+ * attend(), recover_owner() (pub_wait.c), shmq__recover_publisher() (recover.c),
+ * registry_drop_peer(), registry_add_peer() (ids.c).
  *
  * Shown: claims are unique and contiguous; only a dead owner's claim is
  * ever voided, so never that of the next owner of the id; in the end no
@@ -16,6 +17,8 @@
  *   MUTANT 3: generation checked once, before the words are loaded
  *   MUTANT 4: void by a plain store
  *   MUTANT 5: id given out again before its claims are voided
+ *   MUTANT 6: who waits for a claim does not look at it again after the proof
+ *   MUTANT 7: ... and asks for the generation after that look
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -107,16 +110,13 @@ inline recover_slot(seq, word, of_gen)
 }
 
 /* void_claims(): from the head to the lower bound, last to first. */
-inline recover_publisher(of_gen, may_die)
+inline recover_publisher(of_gen, may_die, n, word, from)
 {
-	if
 #if MUTANT == 3
-	:: gen[SHARED_ID] != of_gen -> goto out
+	from = (gen[SHARED_ID] != of_gen);
 #endif
-	:: else
-	fi;
 	walk_to_head(n, word);
-	from = (n - FIRST_SEQ > DEPTH -> n - DEPTH : FIRST_SEQ);
+	from = (from != 0 -> n : (n - FIRST_SEQ > DEPTH -> n - DEPTH : FIRST_SEQ));
 	do
 	:: n == from || may_die -> break
 	:: n != from ->
@@ -135,24 +135,41 @@ inline recover_publisher(of_gen, may_die)
 	od
 }
 
-/* shmq__pub_wait_for_claim(): the slot we need stands CLAIMED from a lap ago. */
+/* attend(): the slot we need stands CLAIMED from a lap ago.  Whoever its owner was is
+ * repaired with all it left, so it has to be known who that was. */
 inline wait_for_claim(seq, word)
 {
 	do
 	:: SLOT(seq) != word -> break
-	:: SLOT(seq) == word && dead[process[OWNER(word)]] ->
+	:: SLOT(seq) == word && dead[VICTIM] -> /* till then there is nothing to find */
+#if MUTANT != 7
 	   its_gen = gen[OWNER(word)];
+#endif
 	   if
-	   :: dead[process[OWNER(word)]] -> recover_slot(seq, word, its_gen)
+	   :: dead[process[OWNER(word)]] ->
+	      if
+#if MUTANT != 6
+	      :: SLOT(seq) != word
+#endif
+	      :: else ->
+#if MUTANT == 7
+		 its_gen = gen[OWNER(word)];
+#endif
+		 recover_publisher(its_gen, false, its_n, its_word, its_from);
+		 recover_slot(seq, word, its_gen)
+	      fi
 	   :: else
 	   fi;
-	   its_gen = 0
+	   its_gen = 0;
+	   its_n = 0;
+	   its_word = 0;
+	   its_from = 0
 	od
 }
 
 proctype Publisher(byte me; byte id; byte messages)
 {
-	byte n = hint, word, its_gen;
+	byte n = hint, word, its_gen, its_n, its_word, its_from;
 
 	do
 	:: messages == 0 -> break
@@ -212,8 +229,7 @@ proctype Recoverer()
 	byte n, word, from;
 
 	dead[VICTIM];
-	recover_publisher(VICTIM_GEN, true);
-out:	skip
+	recover_publisher(VICTIM_GEN, true, n, word, from)
 }
 
 /* The supervisor: recover, bump the generation, hand the id out again. */
@@ -222,10 +238,9 @@ proctype Supervisor()
 	byte n, word, from;
 
 	dead[VICTIM];
-	recover_publisher(VICTIM_GEN, (MUTANT == 5));
-out:
+	recover_publisher(VICTIM_GEN, (MUTANT == 5), n, word, from);
+	gen[SHARED_ID] = VICTIM_GEN + 1;
 	atomic {
-		gen[SHARED_ID] = VICTIM_GEN + 1;
 		process[SHARED_ID] = HEIR;
 		run Publisher(HEIR, SHARED_ID, HEIR_MESSAGES)
 	}
