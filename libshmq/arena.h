@@ -2,7 +2,7 @@
  *
  * arena: a publisher's own memory for payloads larger than a slot.
  *
- * Space is handed out round the arena.  Before bytes are reused, the
+ * Space is handed out round the arena, or from its front again.  Before bytes are reused, the
  * message that had them is marked GONE in its slot (R2 of ring.h), so the
  * control word is the one version stamp of slot and payload.  Where
  * readers gate, a message is only reused once every one of them is past it
@@ -84,6 +84,14 @@ static inline void arena_drop(struct shmq__arena *a)
 {
 	a->first++;
 	a->count--;
+}
+
+/* The next piece goes to the front, as after the last that fits: the only piece that
+ * is left lies behind it. */
+static inline void arena_rewind(struct shmq__arena *a)
+{
+	a->pos = 0;
+	a->free_end = 0;
 }
 
 /* More room in the book of pieces.  0 or -ENOMEM. */

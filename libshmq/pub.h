@@ -200,6 +200,11 @@ static inline int pub_have_credit(struct shmq_pub *pub, struct lane *l, uint64_t
  * credit. */
 int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_ref *where);
 
+/* Before a large message is copied in: if all that lies there was read, it goes to the
+ * front again, which is in the caches, as what lies further on is not.  The last
+ * stays, for whoever joins.  Only where one lane gates. */
+void shmq__pub_rewind_arena(struct shmq_pub *pub, size_t bytes);
+
 /* After a commit, when nobody waits for us: what a next message of that size
  * will have to touch is asked for now, and on topics that gate the oldest piece
  * goes if it is in its way and was read. */

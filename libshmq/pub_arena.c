@@ -7,6 +7,8 @@
 
 #include <errno.h>
 
+#define FEW 8u /* fit into an arena: large messages */
+
 /* The bytes of the oldest piece, which is `piece`, are free from here on. */
 static void drop_oldest(struct shmq__arena *a, struct lane *l, const struct arena_piece *piece)
 {
@@ -46,6 +48,33 @@ int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_re
 		return -ENOMEM;
 	*where = (struct lay_arena_ref){ .id = a->id, .gen = a->gen, .off = piece->off };
 	return 0;
+}
+
+void shmq__pub_rewind_arena(struct shmq_pub *pub, size_t bytes)
+{
+	struct shmq__arena *a = &pub->arena;
+	struct lane *l = &pub->lane[0];
+	uint64_t depth = l->w.geo.depth;
+	struct arena_piece *piece;
+
+	if (!pub->gates || pub->h.topic->geo.partitions > 1 || bytes < a->bytes / FEW || !a->count)
+		return;
+	piece = shmq__arena_last(a);
+	if (piece->off < arena_lines(bytes) || !piece->word || piece->word == PIECE_ABORTED)
+		return;
+	if (seq_diff(l->w.limit, piece->seq + depth + 1) < 0 &&
+	    shmq__pub_raise_limit(l, piece->seq + depth + 1) <= 0)
+		return;
+	while (a->count > 1) {
+		piece = arena_at(a, 0);
+		if (piece->word == PIECE_ABORTED)
+			arena_drop(a);
+		else if (piece->word && seq_diff(l->w.limit, piece->seq + depth) > 0)
+			drop_oldest(a, l, piece);
+		else
+			return;
+	}
+	arena_rewind(a);
 }
 
 void shmq__pub_prepare_arena(struct shmq_pub *pub, size_t bytes)

@@ -172,6 +172,7 @@ int shmq__pub_stow(struct shmq_pub *pub, struct parcel *p)
 
 	if (!(p->flags & SHMQ_MSG_ARENA))
 		return 0;
+	shmq__pub_rewind_arena(pub, p->bytes);
 	error = shmq__pub_take_arena(pub, p->bytes, &p->where);
 	if (!error)
 		write_payload(pub->arena.mem + p->where.off, p);

@@ -133,3 +133,67 @@ TEST(an_arena_is_taken_over_with_what_lies_in_it_at_every_wrap)
 		tear_down(&c);
 	}
 }
+
+/* Where in its arena the message lies that was sent last. */
+static uint64_t place_of_last(const struct scene *c)
+{
+	const struct shmq__ring *r = &c->f->topic->ring[0];
+	struct lay_arena_ref where;
+	struct lay_slot slot;
+
+	CHECK(shmq__ring_arena_ref(r->mem, &r->geo, head(c) - 1, &slot, &where));
+	return where.off;
+}
+
+TEST(a_large_message_is_copied_to_the_front_once_all_was_read)
+{
+	enum { BYTES = 1024, PIECES = 4 };
+	struct scene c =
+		set_up(&(struct fake_options){ .max_bytes = BYTES, .arena_bytes = PIECES * BYTES },
+		       PUB_OPTIONS(.flags = SHMQ_DONTWAIT));
+	static char bytes[BYTES];
+	void *data;
+
+	for (uint64_t n = 0; n < 6; n++) {
+		CHECK_OK(shmq_publish(c.pub, bytes, BYTES));
+		CHECK_EQ(place_of_last(&c), n % 2 * BYTES);
+		CHECK_EQ(LAY_CTRL_STATE(word_of(&c, n)), LAY_COMMITTED); /* for who joins */
+		store_release(c.cursor, n + 1);
+	}
+	CHECK_OK(shmq_publish(c.pub, bytes, BYTES)); /* that is not read */
+	CHECK_EQ(place_of_last(&c), 0);
+	CHECK_OK(shmq_publish(c.pub, bytes, BYTES));
+	CHECK_OK(shmq_publish(c.pub, bytes, BYTES));
+	CHECK_EQ(place_of_last(&c), 2 * BYTES);
+	store_release(c.cursor, 8); /* all but the last */
+	CHECK_OK(shmq_publish(c.pub, bytes, BYTES));
+	CHECK_EQ(place_of_last(&c), 3 * BYTES);
+	store_release(c.cursor, 10);
+	CHECK_OK(shmq_claim(c.pub, BYTES, &data));
+	CHECK_OK(shmq_commit(c.pub, NULL));
+	CHECK_EQ(place_of_last(&c), 0);
+	store_release(c.cursor, 11);
+	CHECK_OK(shmq_claim(c.pub, BYTES, &data));
+	CHECK_OK(shmq_commit(c.pub, NULL));
+	store_release(c.cursor, 12);
+	CHECK_OK(shmq_claim(c.pub, BYTES, &data));
+	CHECK_OK(shmq_commit(c.pub, NULL));
+	CHECK_EQ(place_of_last(&c), 2 * BYTES); /* in turn */
+	tear_down(&c);
+}
+
+TEST(what_is_small_beside_its_arena_goes_round_in_it)
+{
+	enum { BYTES = 1024, PIECES = 16 };
+	struct scene c =
+		set_up(&(struct fake_options){ .max_bytes = BYTES, .arena_bytes = PIECES * BYTES },
+		       PUB_OPTIONS(.flags = SHMQ_DONTWAIT));
+	static char bytes[BYTES];
+
+	for (uint64_t n = 0; n < 2 * PIECES && n < FAKE_DEPTH; n++) {
+		CHECK_OK(shmq_publish(c.pub, bytes, BYTES));
+		CHECK_EQ(place_of_last(&c), n % PIECES * BYTES);
+		store_release(c.cursor, n + 1);
+	}
+	tear_down(&c);
+}
