@@ -170,4 +170,72 @@ static inline void traffic_check_opens(shmq_bus *old)
 	shmq_bus_close(fresh);
 }
 
+/* ---- what the tailer writes meanwhile ------------------------------------------ */
+
+struct kept {
+	_Atomic int stop;
+	_Atomic uint64_t sent;
+	pid_t publisher;
+};
+
+static inline int kept_publisher(void *arg)
+{
+	struct kept *k = arg;
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "kept");
+	uint64_t n = 0;
+
+	while (!atomic_load(&k->stop)) {
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+		atomic_store(&k->sent, ++n);
+		if (n % 16 == 0)
+			test_sleep_ms(1);
+	}
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, n - 1, SHMQ_WRITTEN, PATIENCE));
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+static inline struct kept *kept_start(shmq_bus *bus)
+{
+	struct kept *k = shared_memory(sizeof(*k));
+
+	create(bus, "kept", .depth = TRAFFIC_DEPTH, .log = SHMQ_LOG_BLOCK);
+	k->publisher = test_spawn(kept_publisher, k);
+	return k;
+}
+
+/* Some more were sent, and so many are the log's. */
+static inline void kept_await_flow(struct kept *k)
+{
+	uint64_t from = atomic_load(&k->sent);
+	int64_t deadline = test_now_ns() + PATIENCE;
+
+	while (atomic_load(&k->sent) < from + 2 * TRAFFIC_DEPTH) {
+		if (test_now_ns() > deadline)
+			FAIL("the log stands at %llu", (unsigned long long)atomic_load(&k->sent));
+		test_sleep_ms(1);
+	}
+}
+
+/* All of it is in the log. */
+static inline void kept_stop(struct kept *k, shmq_bus *bus)
+{
+	struct shmq_msg msg;
+	shmq_sub *sub;
+
+	atomic_store(&k->stop, 1);
+	CHECK_EQ(test_join(k->publisher), 0);
+	sub = open_sub(bus, "kept", .from = SHMQ_FROM_OLDEST);
+	for (uint64_t n = 0; n < atomic_load(&k->sent); n++) {
+		CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+		CHECK_EQ(msg.seq, n);
+		CHECK_MEM(msg.data, &n, sizeof(n));
+	}
+	CHECK_EQ(sub_stats(sub).lost, 0);
+	shmq_sub_close(sub);
+	NOTE("%llu messages are in the log", (unsigned long long)atomic_load(&k->sent));
+}
+
 #endif

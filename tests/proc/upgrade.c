@@ -182,12 +182,14 @@ TEST_WITHIN(a_parent_goes_on_as_what_is_on_disk_and_nothing_is_lost, 120)
 	/* The same, one whose layout is newer by one, and back. */
 	const struct build *next[] = { &ours, &newer, &newer, &ours, &newer };
 	struct traffic *t;
+	struct kept *kept;
 	shmq_bus *bus;
 	pid_t parent;
 
 	prepare(&ours);
 	parent = test_bus_start();
 	bus = test_bus_open();
+	kept = kept_start(bus);
 	t = traffic_start(bus, .at_full_speed = 1);
 	traffic_await_flow(t);
 	for (int n = 1; n <= (int)COUNT(next); n++) {
@@ -200,6 +202,8 @@ TEST_WITHIN(a_parent_goes_on_as_what_is_on_disk_and_nothing_is_lost, 120)
 		check_layout(bus, 1);
 		CHECK_EQ(run(program, "--foreground"), 3); /* its lock never was free */
 		traffic_await_flow(t);
+		kept_await_flow(kept);
+		CHECK(runs_program(test_bus_pid("tailer")));
 		traffic_check_opens(bus);
 		check_client(&newer, bus);
 	}
@@ -218,6 +222,7 @@ TEST_WITHIN(a_parent_goes_on_as_what_is_on_disk_and_nothing_is_lost, 120)
 	CHECK(runs_program(test_bus_worker_pid(bus)));
 	traffic_check_opens(bus);
 	traffic_stop(t);
+	kept_stop(kept, bus);
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
