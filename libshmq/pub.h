@@ -202,7 +202,8 @@ int shmq__pub_take_arena(struct shmq_pub *pub, size_t bytes, struct lay_arena_re
 
 /* Before a large message is copied in: if all that lies there was read, it goes to the
  * front again, which is in the caches, as what lies further on is not.  The last
- * stays, for whoever joins.  Only where one lane gates. */
+ * stays, for whoever joins.  Only where there is one lane, and nobody reads what has
+ * been read by all that gate. */
 void shmq__pub_rewind_arena(struct shmq_pub *pub, size_t bytes);
 
 /* After a commit, when nobody waits for us: what a next message of that size

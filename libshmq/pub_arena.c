@@ -57,13 +57,16 @@ void shmq__pub_rewind_arena(struct shmq_pub *pub, size_t bytes)
 	uint64_t depth = l->w.geo.depth;
 	struct arena_piece *piece;
 
-	if (!pub->gates || pub->h.topic->geo.partitions > 1 || bytes < a->bytes / FEW || !a->count)
+	if (!pub->gates || pub->invalidates || pub->h.topic->geo.partitions > 1 ||
+	    bytes < a->bytes / FEW || !a->count)
 		return;
 	piece = shmq__arena_last(a);
 	if (piece->off < arena_lines(bytes) || !piece->word || piece->word == PIECE_ABORTED)
 		return;
+	/* Where nobody reads, all is kept for whoever comes. */
 	if (seq_diff(l->w.limit, piece->seq + depth + 1) < 0 &&
-	    shmq__pub_raise_limit(l, piece->seq + depth + 1) <= 0)
+	    (!shmq__credit_gaters(&l->credit) ||
+	     shmq__pub_raise_limit(l, piece->seq + depth + 1) <= 0))
 		return;
 	while (a->count > 1) {
 		piece = arena_at(a, 0);

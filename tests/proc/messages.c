@@ -1247,6 +1247,37 @@ static uint64_t first_received(shmq_bus *bus, const char *topic, enum shmq_from 
 	return msg.seq;
 }
 
+TEST(large_messages_that_nobody_read_stay_for_whoever_comes)
+{
+	enum {
+		LARGE = 65536,
+		MESSAGES = 4
+	}; /* one that is inline, and what an arena has room for */
+	static char buf[LARGE];
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = 1024, .max_message_bytes = LARGE);
+	pub = open_pub(bus, "t", .arena_bytes = 4 * LARGE);
+	for (unsigned n = 0; n < MESSAGES; n++) {
+		fill(buf, n ? LARGE : 8, n);
+		CHECK_OK(shmq_publish(pub, buf, n ? LARGE : 8));
+	}
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	for (unsigned n = 0; n < MESSAGES; n++) {
+		fill(buf, n ? LARGE : 8, n);
+		CHECK_OK(shmq_receive(sub, &msg, SHMQ_FOREVER));
+		CHECK_EQ(msg.len, n ? LARGE : 8);
+		CHECK_MEM(msg.data, buf, msg.len);
+	}
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(a_subscriber_starts_where_it_asks_or_at_the_oldest_left)
 {
 	static const enum shmq_policy policies[] = { SHMQ_BLOCK, SHMQ_DROP_NEW, SHMQ_LOSSY,

@@ -182,18 +182,30 @@ TEST(a_large_message_is_copied_to_the_front_once_all_was_read)
 	tear_down(&c);
 }
 
-TEST(what_is_small_beside_its_arena_goes_round_in_it)
+/* Publishes n messages of a KiB, each read before the next, into an arena of so many. */
+static void check_goes_round(struct fake_options options, unsigned pieces, uint64_t n)
 {
-	enum { BYTES = 1024, PIECES = 16 };
-	struct scene c =
-		set_up(&(struct fake_options){ .max_bytes = BYTES, .arena_bytes = PIECES * BYTES },
-		       PUB_OPTIONS(.flags = SHMQ_DONTWAIT));
-	static char bytes[BYTES];
+	struct scene c;
+	static char bytes[1024];
 
-	for (uint64_t n = 0; n < 2 * PIECES && n < FAKE_DEPTH; n++) {
-		CHECK_OK(shmq_publish(c.pub, bytes, BYTES));
-		CHECK_EQ(place_of_last(&c), n % PIECES * BYTES);
-		store_release(c.cursor, n + 1);
+	options.max_bytes = sizeof(bytes);
+	options.arena_bytes = pieces * sizeof(bytes);
+	c = set_up(&options, PUB_OPTIONS(.flags = SHMQ_DONTWAIT));
+	for (uint64_t i = 0; i < n; i++) {
+		CHECK_OK(shmq_publish(c.pub, bytes, sizeof(bytes)));
+		CHECK_EQ(place_of_last(&c), i % pieces * sizeof(bytes));
+		store_release(c.cursor, i + 1);
 	}
 	tear_down(&c);
+}
+
+TEST(what_is_small_beside_its_arena_goes_round_in_it)
+{
+	check_goes_round((struct fake_options){ 0 }, 16, 24);
+}
+
+/* As those that spill do, who are some messages behind. */
+TEST(where_others_read_what_was_read_a_large_message_goes_round_as_well)
+{
+	check_goes_round((struct fake_options){ .policy = SHMQ_EVICT }, 4, 12);
 }
