@@ -365,6 +365,22 @@ static int lead_to(const char *bus_dir, const char *log_dir, const char *topic, 
 		       0;
 }
 
+/* It leads to what is not there: a disk that is not mounted, or a log that was removed by
+ * who died before it had removed this, too. */
+static int refuse_link(const char *topic, const char *path, struct shmq__why *why)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return -ENOENT;
+	target[n] = 0;
+	return shmq__fail(why, -ENOENT,
+			  "the log of \"%.80s\" is to be in %.150s, which is not there: mount "
+			  "that, or if it was removed, remove %.150s",
+			  topic, target, path);
+}
+
 int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 		    const struct proto_options *options, uint64_t first_seq, uint64_t *next,
 		    struct shmq__why *why)
@@ -385,6 +401,10 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 	if (!error && mkdir(path, 0700) && errno != EEXIST)
 		error = -errno;
 	dir = error ? error : open_topic(bus_dir, topic, path);
+	if (dir == -ENOENT)
+		refuse_link(topic, path, why);
+	if (dir < 0 && *why->text)
+		return dir;
 	if (dir < 0)
 		return shmq__fail(why, dir, "making the log in %.180s: %s", path,
 				  shmq_strerror(dir));

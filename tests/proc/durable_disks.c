@@ -176,6 +176,12 @@ TEST_WITHIN(what_was_removed_on_another_disk_is_deleted_and_the_topic_may_come_a
 	options.log_dir = one;
 	CHECK_ERROR(shmq_topic_create(bus, "kept", &options, NULL), SHMQ_EEXISTS);
 	check_says("is there");
+	snprintf(path, sizeof(path), "%s/gone", test_bus_data());
+	CHECK(!symlink("/nowhere/gone", path));
+	options.log_dir = NULL;
+	CHECK_ERROR(shmq_topic_create(bus, "gone", &options, NULL), -ENOENT);
+	check_says("/nowhere/gone, which is not there");
+	CHECK(!unlink(path));
 	options.log_dir = "/nowhere";
 	CHECK_ERROR(shmq_topic_create(bus, "v", &options, NULL), SHMQ_EOPTION);
 	check_says("--log-dirs");
