@@ -334,13 +334,30 @@ static int has_ended(pid_t pid)
 	return ended;
 }
 
+/* Not all at once: one that is still dying is in no role any more. */
+static pid_t killed[COUNT(signalled)];
+
 static int killed_have_ended(void *arg)
 {
+	unsigned i, left = 0;
+
 	(void)arg;
-	for (unsigned i = 0; i < COUNT(signalled) && signalled[i]; i++)
-		if (!has_ended(signalled[i]))
-			return 0;
-	return 1;
+	for (i = 0; i < COUNT(killed) && killed[i]; i++)
+		if (!has_ended(killed[i]))
+			killed[left++] = killed[i];
+	memset(killed + left, 0, (i - left) * sizeof(*killed));
+	return !left;
+}
+
+static void note_killed(void)
+{
+	unsigned i, n = 0;
+
+	killed_have_ended(NULL);
+	while (n < COUNT(killed) && killed[n])
+		n++;
+	for (i = 0; i < COUNT(signalled) && signalled[i] && n < COUNT(killed); i++)
+		killed[n++] = signalled[i];
 }
 
 static int killed_are_gone(void *arg)
@@ -363,6 +380,7 @@ int test_bus_kill(const char *role)
 	if (!role)
 		stop_all();
 	count = signal_supervisors(SIGKILL, role);
+	note_killed();
 	if (!role && !test_wait_until(killed_are_gone, NULL, STOP_MS))
 		FAIL("what was killed is still there");
 	return count;
