@@ -982,6 +982,27 @@ TEST(a_publisher_that_flips_bytes_meanwhile_kills_nobody)
 	test_bus_stop();
 }
 
+/* Where the ring ends, whether and where it goes on, and what is of a batch. */
+static void lie_about_the_end(struct shmq__handle *h)
+{
+	const struct shmq__ring *ring = &h->topic->ring[0];
+	uint64_t n;
+
+	for (n = 0; n < 1000000; n++) {
+		uint64_t r = mix(n);
+		struct lay_slot *slot = lay_slot_at(ring->mem, &ring->geo, r >> 32);
+
+		slot->flags = (uint16_t)((r >> 8) & (SHMQ_MSG_BATCH | SHMQ_MSG_ARENA));
+		memcpy((char *)slot + ring->geo.payload_off, &(uint64_t){ (r >> 16) % 4 }, 8);
+		if (r % 64 == 0)
+			store_relaxed(&ring->mem->moved_seq, (r >> 10) % 4096);
+		if (r % 64 == 1)
+			store_relaxed(&ring->mem->state,
+				      (uint32_t)(r >> 10) % (LAY_RING_MOVED + 2));
+	}
+	store_relaxed(&ring->mem->state, LAY_RING_LIVE);
+}
+
 /* What is written to one log may be noise: those of other topics are whole, by the
  * same process. */
 TEST_WITHIN(a_publisher_that_flips_bytes_meanwhile_harms_no_other_log, 120)
@@ -1009,6 +1030,7 @@ TEST_WITHIN(a_publisher_that_flips_bytes_meanwhile_harms_no_other_log, 120)
 	CHECK(tailer);
 	for (size_t i = 0; i < COUNT(mad); i++) {
 		suffer_on(mad[i].policy, mad[i].log, flip);
+		suffer_on(mad[i].policy, mad[i].log, lie_about_the_end);
 		for (n = 0; n < 2 * DEPTH; n++, sent++)
 			CHECK_OK(shmq_publish(pub, &sent, sizeof(sent)));
 		CHECK_OK(shmq_pub_wait_confirm(pub, 0, sent - 1, SHMQ_WRITTEN, PATIENCE));
