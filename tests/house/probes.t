@@ -67,14 +67,14 @@ tracing=/sys/kernel/tracing event=shmq$$
 counter=$why
 [ "$counter" ] || { echo "p:$event/try $SHMQ_BUILD/shmq:0x1000" && echo "-:$event/try"; } 2>/dev/null >>$tracing/uprobe_events ||
 	counter="this machine takes no uprobes"
-counted() { # probe, program...: how often the program passes it
-	places=$(readelf -n "$SHMQ_BUILD/shmq" 2>/dev/null | grep -A1 "Name: $1$" | sed -n 's/.*Location: 0x0*\([0-9a-f]*\),.*/\1/p')
+counted() { # probe, arguments...: how often our copy of the program passes it, which nobody else runs
+	places=$(readelf -n "$dir/shmq" 2>/dev/null | grep -A1 "Name: $1$" | sed -n 's/.*Location: 0x0*\([0-9a-f]*\),.*/\1/p')
 	shift
-	moved=$(($(readelf -lW "$SHMQ_BUILD/shmq" | awk '$1 == "LOAD" && / R E / { print $2 "-" $3; exit }')))
+	moved=$(($(readelf -lW "$dir/shmq" | awk '$1 == "LOAD" && / R E / { print $2 "-" $3; exit }')))
 	for place in $places; do
-		printf 'p:%s/%s_%s %s:0x%x\n' $event $event "$place" "$SHMQ_BUILD/shmq" $((0x$place + moved))
+		printf 'p:%s/%s_%s %s:0x%x\n' $event $event "$place" "$dir/shmq" $((0x$place + moved))
 	done >>$tracing/uprobe_events
-	mkdir $tracing/instances/$event && echo 1 >$tracing/instances/$event/events/$event/enable && "$@"
+	mkdir $tracing/instances/$event && echo 1 >$tracing/instances/$event/events/$event/enable && "$dir/shmq" "$@"
 	awk -v event=${event}_ 'index($2, event) == 1 { n += $3 } END { print n + 0 }' $tracing/uprobe_profile
 	echo 0 >$tracing/instances/$event/events/$event/enable
 	rmdir $tracing/instances/$event
@@ -122,8 +122,9 @@ if [ ! "$debugger" ]; then
 fi
 if [ ! "$counter" ]; then
 	shmq create counted -q
-	sent=$(printf 'a\nbb\nccc\n' | counted publish "$SHMQ_BUILD/shmq" pub counted)
-	taken=$(counted receive "$SHMQ_BUILD/shmq" sub counted --from oldest --count 3 | tail -n 1)
+	cp "$SHMQ_BUILD/shmq" "$dir"
+	sent=$(printf 'a\nbb\nccc\n' | counted publish pub counted)
+	taken=$(counted receive sub counted --from oldest --count 3 | tail -n 1)
 	[ "$sent $taken" = '3 3' ] || { echo "$sent published, $taken received" >&2 && false; }
 fi
 result $? "the_kernel_counts_who_passes_them" "$counter"
