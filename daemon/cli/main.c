@@ -119,15 +119,40 @@ static int help(void)
 	return CLI_OK;
 }
 
+/* What they are called elsewhere, where no slip of the finger leads here. */
+static const struct {
+	const char *word, *command;
+} elsewhere[] = {
+	{ "publish", "pub" },   { "send", "pub" },      { "produce", "pub" },
+	{ "subscribe", "sub" }, { "consume", "sub" },   { "tail", "sub" },
+	{ "cat", "sub" },       { "list", "ls" },       { "topics", "ls" },
+	{ "add", "create" },    { "new", "create" },    { "delete", "rm" },
+	{ "del", "rm" },        { "remove", "rm" },     { "info", "stat" },
+	{ "show", "stat" },     { "describe", "stat" }, { "monitor", "trace" },
+	{ "watch", "top" },     { "req", "request" },   { "respond", "reply" },
+	{ "who", "clients" },   { "check", "doctor" },  { "shutdown", "stop" },
+};
+
+static const char *command_elsewhere(const char *word)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_COUNT(elsewhere); i++)
+		if (!strcmp(elsewhere[i].word, word))
+			return elsewhere[i].command;
+	return NULL;
+}
+
 static const struct command *find_command(const char *name)
 {
-	const char *best = NULL;
+	const char *best = command_elsewhere(name);
+	int is_known = best != NULL;
 	size_t i;
 
 	for (i = 0; i < ARRAY_COUNT(commands); i++)
 		if (!strcmp(commands[i]->name, name))
 			return commands[i];
-	for (i = 0; i < ARRAY_COUNT(commands); i++)
+	for (i = 0; i < ARRAY_COUNT(commands) && !is_known; i++)
 		best = value_nearer(name, best, commands[i]->name);
 	opts_fail(NULL, "unknown command \"%s\"%s%s%s", name, best ? ": is it " : "",
 		  best ? best : "", best ? "?" : "");

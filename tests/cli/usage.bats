@@ -224,6 +224,8 @@ every_command() {
 		[[ ${lines[0]} == "shmq: $words" ]] || fail "$arguments: ${lines[0]}"
 	done <<-'END'
 		pubb|unknown command "pubb": is it pub?
+		publish|unknown command "publish": is it pub?
+		remove|unknown command "remove": is it rm?
 		help stst|unknown command "stst": is it stat?
 		frobnicate|unknown command "frobnicate"
 		log verfy|unknown command "log verfy": is it verify?
