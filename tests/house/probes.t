@@ -93,8 +93,9 @@ export SHMQ_RUNTIME_DIR="$dir/run" SHMQ_BUS=probes
 shmq() { timeout 60 "$SHMQ_BUILD/shmq" "$@"; }
 trap 'shmq stop --force >/dev/null 2>&1; rm -rf "$dir"' EXIT
 hits() { # what to print at each, program...: one line per hit: probe, number of arguments, values
+	script=$(mktemp "$dir/gdb.XXXXXX")
 	# Whoever stops all of the machine's work for a while stops no test.
-	printf 'set breakpoint pending on\nhandle SIGSTOP SIGCONT nostop noprint pass\n' >"$dir/$$.gdb"
+	printf 'set breakpoint pending on\nhandle SIGSTOP SIGCONT nostop noprint pass\n' >"$script"
 	for probe in publish receive sleep wake recover; do
 		case $probe in
 		publish | receive) values='"%lu %lu\\n", $_probe_arg1, $_probe_arg2' ;;
@@ -104,9 +105,9 @@ hits() { # what to print at each, program...: one line per hit: probe, number of
 		esac
 		printf 'break -probe-stap shmq:%s\ncommands\nsilent\nprintf "probe %s %%d ", $_probe_argc\nprintf %b\ncontinue\nend\n' \
 			$probe $probe "$values"
-	done >>"$dir/$$.gdb"
-	echo run >>"$dir/$$.gdb"
-	DEBUGINFOD_URLS= timeout 60 gdb -nx -q -batch -x "$dir/$$.gdb" --args "$@" 2>/dev/null | grep '^probe '
+	done >>"$script"
+	echo run >>"$script"
+	DEBUGINFOD_URLS= timeout 60 gdb -nx -q -batch -x "$script" --args "$@" 2>/dev/null | grep '^probe '
 }
 slept() { shmq stat t --json | sed 's/.*"stats":{[^}]*"sleeps":\([0-9]*\).*/\1/'; }
 are() { [ "$(grep "^probe $1 " "$2" | tr '\n' ';')" = "$3" ]; }
