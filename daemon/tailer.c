@@ -506,6 +506,10 @@ static void sleep_until(struct worker *w, uint64_t due)
 		seen = load_acquire(word);
 		due = w->soon_ns < due ? w->soon_ns : due;
 	}
+	/* Behind the word, for it was said before that changed; and the main thread may have
+	 * just read it itself. */
+	if (load_relaxed(&w->t->is_over))
+		return;
 	shmq__waitset_watch(w->set, word, seen);
 	if (w->lanes)
 		shmq_waitset_wait(w->set, ready, READY_MAX, shmq__clock_left(due));

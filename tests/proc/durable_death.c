@@ -333,6 +333,32 @@ TEST_WITHIN(control_worker_parent_and_tailer_die_in_turn_and_at_once_and_nothing
 	test_bus_stop();
 }
 
+static int is_gone(void *pid)
+{
+	return kill(*(pid_t *)pid, 0) < 0;
+}
+
+/* It sleeps for ten seconds at a time. */
+TEST(a_tailer_that_has_nothing_to_do_ends_as_soon_as_its_parent_has_died)
+{
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t tailer;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "kept", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .sync = SHMQ_SYNC_EVERY);
+	pub = open_pub(bus, "kept");
+	publish(pub, 0, 10);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 9, SHMQ_SYNCED, PATIENCE));
+	shmq_pub_close(pub);
+	shmq_bus_close(bus); /* or it has the bus begun again */
+	tailer = test_bus_pid("tailer");
+	CHECK_EQ(test_bus_kill("parent"), 1);
+	CHECK(test_wait_until(is_gone, &tailer, 6000));
+	test_bus_stop();
+}
+
 TEST(a_topic_is_made_once_whatever_its_control_worker_dies_of)
 {
 	shmq_bus *bus;
