@@ -481,10 +481,11 @@ static inline uint32_t lay_seq_bits(uint64_t from, uint64_t to)
 {
 	uint64_t first = from / LAY_SEQS_PER_BIT, n = (to - 1) / LAY_SEQS_PER_BIT - first + 1;
 	unsigned shift = (unsigned)(first % 32);
-	uint32_t bits = (uint32_t)((UINT64_C(1) << n) - 1);
+	uint32_t bits;
 
 	if (n >= 32)
 		return UINT32_MAX;
+	bits = (uint32_t)((UINT64_C(1) << n) - 1);
 	return bits << shift | (uint32_t)((uint64_t)bits >> (32 - shift));
 }
 
