@@ -66,6 +66,7 @@ struct tail_lane {
 	uint64_t sync_ns;       /* since when it is under way, 0 it is not */
 	uint64_t group_seq;     /* the next is worth while with all before that, */
 	uint64_t group_ns;      /* ... or at this time */
+	int has_told;           /* of the marks, at least once */
 	uint64_t ceiling;       /* asked for */
 	uint64_t retry_ns;      /* after an error: when to try again */
 	uint64_t rest_ns;       /* others have their turn until then, 0 it has */
@@ -621,13 +622,17 @@ static void tell(struct tail_lane *l, const struct tail_marks *m)
 		else
 			log_info("log of \"%s\", partition %u goes on", l->name, l->o.partition);
 	}
-	if (written == old_written && synced == old_synced)
+	/* The one before may have died between a mark and telling of it. */
+	if (l->has_told && written == old_written && synced == old_synced)
 		return;
 	store_release(&part->log_written, written); /* L1 */
 	store_release(&part->log_synced, synced);
 	atomic_fetch_add_explicit(&part->log_word, 1, memory_order_release);
-	shmq__futex_wake_bits(&part->log_word, lay_seq_bits(old_written, written) |
-						       lay_seq_bits(old_synced, synced));
+	shmq__futex_wake_bits(&part->log_word, l->has_told ?
+						       lay_seq_bits(old_written, written) |
+							       lay_seq_bits(old_synced, synced) :
+						       UINT32_MAX);
+	l->has_told = 1;
 	shmq__sub_ring_credit(l->sub);
 }
 

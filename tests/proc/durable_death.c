@@ -9,6 +9,7 @@
 #include "raw.h"
 
 #include <fcntl.h>
+#include <poll.h>
 
 /* ---- publishers that die ------------------------------------------------- */
 
@@ -356,6 +357,28 @@ TEST(a_tailer_that_has_nothing_to_do_ends_as_soon_as_its_parent_has_died)
 	tailer = test_bus_pid("tailer");
 	CHECK_EQ(test_bus_kill("parent"), 1);
 	CHECK(test_wait_until(is_gone, &tailer, 6000));
+	test_bus_stop();
+}
+
+/* The one before may have died between a mark and the word that tells of it: by nothing
+ * else does who polls learn of it, if nothing more is sent. */
+TEST(a_tailer_that_comes_tells_who_polls_of_the_marks_that_are_there)
+{
+	struct pollfd p = { .events = POLLIN };
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "kept", .depth = DEPTH, .log = SHMQ_LOG_BLOCK, .sync = SHMQ_SYNC_EVERY);
+	pub = open_pub(bus, "kept");
+	publish(pub, 0, 10);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 9, SHMQ_SYNCED, PATIENCE));
+	p.fd = shmq_pub_confirm_fd(pub);
+	CHECK_EQ(test_bus_kill("tailer"), 1);
+	CHECK_EQ(poll(&p, 1, (int)(PATIENCE / MILLISECOND)), 1);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
 	test_bus_stop();
 }
 
