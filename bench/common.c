@@ -110,7 +110,7 @@ static void help(const char *program, const char *question)
 
 	printf("usage: %s [--quick] [--rounds N] [--peers LIST] [--limit S] [--smoke]\n\n%s\n\n"
 	       "  --quick       fewer and shorter rounds, and no peers\n"
-	       "  --rounds N    measure N times, 1 to %u (%u; with --quick at most %u)\n"
+	       "  --rounds N    measure N times, 1 to %d (%u; with --quick at most %d)\n"
 	       "  --peers LIST  measure these beside shmq: all, none, or names with commas\n"
 	       "                between (%s), of",
 	       program, question, BENCH_ROUNDS_MAX, bench.rounds, QUICK_ROUNDS_MAX,
@@ -118,7 +118,7 @@ static void help(const char *program, const char *question)
 	for (i = 0; i < PEERS; i++)
 		printf("%s%s", i % 7 ? " " : "\n                ", peers[i]);
 	printf("\n"
-	       "  --limit S     one round of one workload fails after S seconds, 1 to %u\n"
+	       "  --limit S     one round of one workload fails after S seconds, 1 to %d\n"
 	       "                (%u): a message that is lost is waited for\n"
 	       "  --smoke       one round of few messages, which only shows that it works\n\n"
 	       "Prints lines `figure <name> <value> <unit>`: the median of the rounds, with its\n"

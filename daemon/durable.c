@@ -296,7 +296,7 @@ static int sync_partition(int dir, uint32_t partition)
 		error = -errno;
 	if (fd >= 0)
 		close(fd);
-	*strchr(name, '/') = 0;
+	snprintf(name, sizeof(name), "%u", partition);
 	fd = error ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (!error && (fd < 0 || fsync(fd)))
 		error = -errno;

@@ -133,7 +133,7 @@ void tail_run_send(struct tail_writer *w)
 		before = run;
 		if (must_wait)
 			continue;
-		if (run == w->run && !w->big.held &&
+		if (w->run && run == w->run && !w->big.held &&
 		    (seq_diff(w->flush_seq, w->ended_seq) > 0 || !tail_run_room(w)))
 			tail_run_end(w);
 		if (run->state == RUN_FULL)
