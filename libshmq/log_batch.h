@@ -20,7 +20,8 @@
 
 #include "log_reader.h"
 
-#define LOG_BATCHES_MAX 64u /* of more at once the oldest is not waited for */
+/* As many as the smallest ring has room for.  Of more at once the oldest is not waited for. */
+#define LOG_BATCHES_MAX 1024u
 
 struct log_batch {
 	uint64_t first_seq;

@@ -124,6 +124,23 @@ static void write_member(struct past *past, uint64_t first_seq, uint32_t index, 
 		       1);
 }
 
+/* As many publishers at once as there are processors. */
+TEST(of_very_many_batches_that_interleave_nothing_is_lost)
+{
+	enum { BATCHES = 70 };
+	struct past past;
+	struct scene c = set_up_with_log(&past);
+
+	for (uint64_t n = 0; n < BATCHES; n++)
+		write_member(&past, n, 0, 2);
+	for (uint64_t n = BATCHES; n < IN_LOG; n++)
+		write_member(&past, n - BATCHES, 1, 2);
+	c.sub = open_sub(c.bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST);
+	expect(c.sub, 0, IN_LOG);
+	CHECK_EQ(sub_stats(c.sub).lost, 0);
+	end(&c, &past);
+}
+
 TEST(of_a_batch_whose_beginning_is_in_a_gap_the_rest_is_lost_and_of_one_that_began_before_passed)
 {
 	struct past past;
