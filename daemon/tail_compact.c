@@ -279,31 +279,50 @@ static int count(struct pass *p, const struct log_record *head, const char *body
 
 /* ---- segments -------------------------------------------------------- */
 
-/* Write anew what was gathered, if that makes it less. */
-static int write_group(struct pass *p, struct shmq__why *why)
+static int rewrite_group(struct pass *p, struct shmq__why *why)
 {
 	const uint64_t *first = &p->c->first[p->group];
 	struct tail_rewrite r = { .dir = p->c->dir,
 				  .owner = p->c->owner,
 				  .first_seq = *first,
 				  .more = first + 1,
-				  .more_count = p->group_count ? p->group_count - 1 : 0,
+				  .more_count = p->group_count - 1,
 				  .level = p->c->level,
 				  .edit = judge,
 				  .arg = p,
 				  .turn = p->c->turn };
-	int error = 0;
+	int error = tail_rewrite(&r, why);
 
-	if (p->group_drops || r.more_count)
-		error = tail_rewrite(&r, why);
-	if (!error && (p->group_drops || r.more_count)) {
+	if (!error) {
 		p->out->dropped += p->group_drops;
 		p->out->rewritten++;
 		p->out->merged += r.more_count;
 	}
+	return error;
+}
+
+/* Write anew what was gathered, if that makes it less.  What could not be stays gathered:
+ * it was not passed. */
+static int write_group(struct pass *p, struct shmq__why *why)
+{
+	int error = 0;
+
+	while (p->group_count && (p->group_drops || p->group_count > 1)) {
+		error = rewrite_group(p, why);
+		if (error != -ENOENT)
+			break;
+		/* Retention took the first; in the others there may be what was deleted. */
+		p->group++;
+		p->group_count--;
+	}
+	p->has_rest |= error == SHMQ_ECORRUPT;
+	if (error == SHMQ_ECORRUPT || error == -ENOENT)
+		error = 0;
+	if (error)
+		return error;
 	p->group_count = 0;
 	p->group_bytes = p->group_drops = 0;
-	return error == SHMQ_ECORRUPT || error == -ENOENT ? 0 : error;
+	return 0;
 }
 
 static int has_place(const struct pass *p, unsigned i)
@@ -367,14 +386,15 @@ static int pass_segment(struct pass *p, unsigned i, struct shmq__why *why)
 
 static int pass_segments(struct pass *p, unsigned end, struct shmq__why *why)
 {
-	unsigned i;
+	unsigned i, next;
 	int error = 0;
 
 	p->has_rest = 0; /* of what is gone through from here on */
 	for (i = p->c->passed; !error && i < end; i++) {
 		error = pass_segment(p, i, why);
+		next = error ? i : i + 1;
 		p->out->passed_seq = p->group_count ? p->c->first[p->group] :
-				     i + 1 < end    ? p->c->first[i + 1] :
+				     next < end     ? p->c->first[next] :
 						      p->out->end_seq;
 		p->out->has_passed = 1;
 	}

@@ -27,14 +27,17 @@ struct pass {
 	struct tail_compact c;
 	struct tail_compacted out;
 	int turns, turns_max; /* then it is broken off */
+	int removes_at;       /* at that turn, if not 0, retention takes the first segment */
 };
 
 static int give(void *arg, const uint64_t *rewriting)
 {
 	struct pass *p = arg;
 
-	(void)rewriting;
-	return ++p->turns > p->turns_max ? -ECANCELED : 0;
+	++p->turns;
+	if (p->turns == p->removes_at && !(rewriting && *rewriting == p->first[0]))
+		CHECK_OK(tail_remove(p->c.dir, p->first[0]));
+	return p->turns > p->turns_max ? -ECANCELED : 0;
 }
 
 static struct pass pass_of(int dir)
@@ -439,4 +442,86 @@ TEST(what_deletes_a_key_is_kept_where_it_is_not_known_that_all_it_deletes_is_gon
 	CHECK_GE(left, SEGMENTS * EACH / 10);
 	CHECK_EQ(*due, UINT64_MAX);
 	close(dir);
+}
+
+/* Two segments that are to become one, a value in each, and what deletes it in the third,
+ * for which there is no room. */
+static int make_deleted(void)
+{
+	int dir = logfile_dir();
+	struct logfile f;
+	uint64_t seq = FIRST;
+
+	for (unsigned i = 0; i < 4; i++) {
+		logfile_begin(&f, seq, 0);
+		for (unsigned k = 0; k < EACH; k++)
+			put_keyed(&f, k || i == 3 ? -1 : 0, i == 2);
+		if (i < 3)
+			logfile_end(&f);
+		seq = f.seq;
+		logfile_write(&f, dir);
+		logfile_free(&f);
+	}
+	return dir;
+}
+
+static void check_deleted(int dir)
+{
+	struct log_reader *r = reader_of(dir);
+	struct log_record head;
+	const char *body;
+	int has_value = 0;
+
+	while (shmq__log_reader_next(r, NULL, &head, &body, NULL) == 1)
+		if (head.kind == LOG_MESSAGE && head.flags)
+			has_value = head.body_bytes > 6;
+	CHECK(!has_value);
+	shmq__log_reader_close(r);
+}
+
+TEST(what_was_deleted_stays_so_whenever_retention_takes_a_segment_from_under_a_pass)
+{
+	int is_hit = 1;
+
+	for (int at = 1; is_hit; at++) {
+		int dir = make_deleted();
+		struct pass p = pass_of(dir);
+
+		p.c.now_ns = 10 * KEEP_TIME;
+		p.c.merge_bytes = LOG_BLOCK + 5 * EACH / 2 * log_record_bytes(200);
+		p.removes_at = at;
+		CHECK_OK(run(&p));
+		is_hit = p.turns >= at;
+		check_deleted(dir);
+		close(dir);
+	}
+}
+
+TEST(what_was_deleted_stays_so_wherever_a_pass_is_broken_off_and_gone_on_with)
+{
+	int is_hit = 1;
+
+	for (int turns = 0; is_hit; turns++) {
+		int dir = make_deleted();
+		struct pass p = pass_of(dir);
+		uint64_t passed;
+
+		p.c.merge_bytes = LOG_BLOCK + 5 * EACH / 2 * log_record_bytes(200);
+		p.turns_max = turns;
+		is_hit = run(&p) != 0;
+		passed = p.out.has_passed ? p.out.passed_seq : FIRST;
+		p = pass_of(dir);
+		while (is_hit && p.c.passed < p.c.count &&
+		       (int64_t)(p.first[p.c.passed] - passed) < 0)
+			p.c.passed++;
+		p.c.keeps_tombstones = p.c.passed > 0;
+		CHECK_OK(run(&p));
+		p = pass_of(dir);
+		p.c.now_ns = 10 * KEEP_TIME;
+		p.c.clean = p.c.count;
+		CHECK_OK(run(&p));
+		CHECK_EQ(p.out.dropped, 1);
+		check_deleted(dir);
+		close(dir);
+	}
 }
