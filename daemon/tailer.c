@@ -57,6 +57,7 @@ struct tail {
 	struct shmq_topic_info info;
 	unsigned look; /* when it was among the topics last */
 	int dir;
+	int error; /* that was told of last */
 	struct log_identity identity;
 	void *map; /* of its partition records */
 	size_t map_bytes;
@@ -387,11 +388,16 @@ static int pump(struct worker *w, struct tail *tail, unsigned *ended)
 		if (rc >= 0 || rc == -EAGAIN)
 			continue;
 		++*ended;
-		/* Or it is ready for ever. */
-		shmq_waitset_remove(w->set, tail_lane_sub(tail->lane[p]));
-		if (rc != SHMQ_EENDED && rc != SHMQ_EMOVED)
+		if (rc == SHMQ_EENDED || rc == SHMQ_EMOVED) {
+			/* Or it is ready for ever. */
+			shmq_waitset_remove(w->set, tail_lane_sub(tail->lane[p]));
+			continue;
+		}
+		w->is_stuck = 1; /* for a while, it may be */
+		if (rc != tail->error)
 			log_error("reading \"%s\", partition %u for its log: %s", tail->info.name,
 				  p, shmq_strerror(rc));
+		tail->error = rc;
 	}
 	return more;
 }

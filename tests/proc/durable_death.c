@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 
 /* ---- publishers that die ------------------------------------------------- */
 
@@ -377,6 +378,48 @@ TEST(a_tailer_that_comes_tells_who_polls_of_the_marks_that_are_there)
 	p.fd = shmq_pub_confirm_fd(pub);
 	CHECK_EQ(test_bus_kill("tailer"), 1);
 	CHECK_EQ(poll(&p, 1, (int)(PATIENCE / MILLISECOND)), 1);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int has_failed(void *unused)
+{
+	(void)unused;
+	return test_bus_log_has("reading \"kept\", partition 0 for its log");
+}
+
+/* An arena that cannot be mapped for the moment is no end: it is tried again, and what is
+ * sent after that wakes the tailer as before. */
+TEST(a_tailer_that_could_not_read_a_message_for_a_while_goes_on_and_is_woken)
+{
+	static char bytes[4096];
+	struct rlimit was, none = { 0 };
+	shmq_bus *bus;
+	shmq_pub *pub;
+	pid_t tailer;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "other", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	create(bus, "kept", .depth = DEPTH, .max_message_bytes = sizeof(bytes),
+	       .log = SHMQ_LOG_BLOCK, .sync = SHMQ_SYNC_EVERY);
+	pub = open_pub(bus, "kept");
+	publish(pub, 0, 1);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 0, SHMQ_SYNCED, PATIENCE));
+	tailer = test_bus_pid("tailer");
+	CHECK_OK(prlimit(tailer, RLIMIT_AS, NULL, &was));
+	none.rlim_max = was.rlim_max;
+	CHECK_OK(prlimit(tailer, RLIMIT_AS, &none, NULL));
+	CHECK_OK(shmq_publish(pub, bytes, sizeof(bytes)));
+	CHECK(test_wait_until(has_failed, NULL, (int)(PATIENCE / MILLISECOND)));
+	CHECK_OK(prlimit(tailer, RLIMIT_AS, &was, NULL));
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, 1, SHMQ_SYNCED, PATIENCE));
+	for (uint64_t n = 2; n < 4; n++) {
+		test_sleep_ms(50); /* it sleeps, or will be early */
+		publish(pub, n, n + 1);
+		CHECK_OK(shmq_pub_wait_confirm(pub, 0, n, SHMQ_SYNCED, 5 * SECOND));
+	}
 	shmq_pub_close(pub);
 	shmq_bus_close(bus);
 	test_bus_stop();
