@@ -118,8 +118,10 @@ HOUSE    := $(wildcard tests/*/*.t tests/model/run)
 # ThreadSanitizer sees one process, so only what stays in one is run with it.
 # What runs no code of the build has nothing to show to any sanitizer.
 # Those that take longest begin first.
+LONGEST       := tests/bench/mutants.t tests/model/run
 TEST_PROGRAMS := $(if $(SAN),,$(WEAVE)) $(UNIT) $(if $(filter thread,$(SAN)),,$(PROC) $(DAEMON_T) $(FUZZ) $(STEP) $(HISTORY))
-TESTS         := $(if $(SAN),,$(GUEST_T)) $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) $(if $(SAN),,$(HOUSE))
+TESTS         := $(if $(SAN),,$(LONGEST) $(GUEST_T)) $(TEST_PROGRAMS) $(if $(filter thread,$(SAN)),,$(SCRIPTS)) \
+	$(if $(SAN),,$(filter-out $(LONGEST),$(HOUSE)))
 PROGRAMS      := $(EXAMPLES) $(DEMO) $(BENCH) $(UNIT) $(PROC) $(DAEMON_T) $(GUEST) $(FUZZ) \
 	$(STEP) $(HISTORY) $(TOOLS)
 
