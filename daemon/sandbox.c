@@ -475,8 +475,7 @@ static int allow(int rules, const char *directory, uint64_t access)
 	return error;
 }
 
-/* readable NULL: reading is not limited. */
-static int limit(const char *const *directories, unsigned count, const char *readable)
+int sandbox_limit_files(const char *const *directories, unsigned count, const char *readable)
 {
 	const uint64_t reads = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE |
 			       LANDLOCK_ACCESS_FS_READ_DIR;
@@ -503,14 +502,4 @@ static int limit(const char *const *directories, unsigned count, const char *rea
 		error = -errno;
 	close(rules);
 	return error;
-}
-
-int sandbox_limit_writes(const char *const *directories, unsigned count)
-{
-	return limit(directories, count, NULL);
-}
-
-int sandbox_limit_files(const char *const *directories, unsigned count, const char *readable)
-{
-	return limit(directories, count, readable);
 }

@@ -41,12 +41,10 @@ int sandbox_narrow(enum sandbox_kind kind);
 void sandbox_let_narrow(void);
 
 /* By landlock: files are made, written, renamed and removed below these directories
- * alone, each of which may be missing: then what leads there counts.  0; -ENOSYS: not
+ * alone, each of which may be missing: then what leads there counts; and read, listed
+ * and executed below `readable` alone, or, if that is NULL, anywhere.  0; -ENOSYS: not
  * in this kernel, or not so that files can be renamed between directories; or
  * -errno. */
-int sandbox_limit_writes(const char *const *directories, unsigned count);
-
-/* The same, and files are read, listed and executed below `readable` alone. */
 int sandbox_limit_files(const char *const *directories, unsigned count, const char *readable);
 
 /* Number of calls that kill, and each of them. */

@@ -632,7 +632,7 @@ static void limit_writes(const struct tailer *t)
 	for (i = 0; i < t->dirs.count; i++)
 		directory[i] = t->dirs.dir[i];
 	directory[i++] = "/dev";
-	error = t->o->sandbox == SANDBOX_OFF ? 0 : sandbox_limit_writes(directory, i);
+	error = t->o->sandbox == SANDBOX_OFF ? 0 : sandbox_limit_files(directory, i, NULL);
 	if (error)
 		log_info("no limit on where this process writes (landlock: %s)", strerror(-error));
 }

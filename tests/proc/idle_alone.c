@@ -2,8 +2,8 @@
  *
  * Who waits costs nothing.  What is asserted is how often each thread of the bus
  * gets a processor, which no machine changes, and, generously, for how long: run
- * alone, so that the kernel has little else to account.  The benchmark
- * idle holds that to a figure.
+ * alone, so that the kernel has little else to account.  The benchmark idle holds
+ * that to a figure.
  */
 #include "helpers.h"
 
