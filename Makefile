@@ -470,8 +470,9 @@ uninstall: ## remove what install put there
 
 DIST = shmq-$(VERSION)
 
-abi: all ## put the interface on record as it is (libshmq/libshmq.abi)
+abi: all ## put on record what programs and other builds rest on (libshmq/*.abi)
 	@libshmq/abi --renew $(SO)
+	@libshmq/abi --renew --shared
 
 doc: build/.deps-doc ## the man pages as HTML and as one PDF, in build/doc
 	$(call say,DOC,build/doc)man/render build/doc

@@ -10,7 +10,7 @@
 #include "clock.h"
 #include "wire.h"
 
-#define MAGIC 0x4b4e4c51u
+#define MAGIC (0x4b4e4c50u + LINK_VERSION)
 #define TAKE_TIMEOUT_NS INT64_C(10000000000)
 
 /* What link_give() sends waits in the socket until its taker runs, and may be

@@ -36,6 +36,10 @@
  * callers that share topics. */
 #define LINK_SLABS_MAX 512
 
+/* In the magic of each message.  Another one is refused, and who speaks it is not
+ * taken over from. */
+#define LINK_VERSION 1u
+
 enum link_kind {
 	LINK_LISTEN = 1,
 	LINK_SLAB,

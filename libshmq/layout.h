@@ -29,8 +29,10 @@
  * build serves its own and the one before, so that a supervisor can be
  * replaced under its clients: where two layouts differ, the code goes by the
  * version in the registry.  Any other is refused by name, for which magic and
- * version stand where they are in every layout.  LAY_SKEW makes newer builds
- * for tests. */
+ * version stand where they are in every layout.  What moves here is a new
+ * version, and shared.abi has on record what must not move without one; what
+ * comes where padding was is none if zero means that it is not there.  LAY_SKEW
+ * makes newer builds for tests. */
 #ifndef LAY_SKEW
 #define LAY_SKEW 0u
 #endif
