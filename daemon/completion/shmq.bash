@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
 # Completion of shmq and shmqd for bash.  What there is to complete is what --help
-# says, of the program that is installed.
+# says, of the program that is installed.  compgen -W expands what it is given as the
+# shell does, commands and all: what others can have named is names before it is that.
+
+_shmq_names() {
+	grep -x '[A-Za-z0-9_./-]*'
+}
 
 # Options of a command's help: name, a tab, and what stands for its argument.
 _shmq_options() {
@@ -14,7 +19,7 @@ _shmq_commands() {
 
 _shmq_buses() {
 	local dir=${SHMQ_RUNTIME_DIR:-${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/shmq}}
-	(cd "${dir:-/tmp/shmq-$UID}" 2>/dev/null && printf '%s\n' *.sock | sed -n 's/^\([^*]*\)\.sock$/\1/p')
+	(cd "${dir:-/tmp/shmq-$UID}" 2>/dev/null && printf '%s\n' *.sock | sed -n 's/^\([A-Za-z0-9_-]*\)\.sock$/\1/p')
 }
 
 _shmq() {
@@ -48,9 +53,9 @@ _shmq() {
 	if [[ $prev = -* ]]; then
 		arg=$(_shmq_options <<<"$help" | sed -n "s/^$prev\t//p")
 		case $prev:$arg in
-		*:*[a-z]\|*) COMPREPLY=($(compgen -W "${arg//|/ }" -- "$cur")) && return ;;
-		*:FILE* | *:DIR* | *:PATH) COMPREPLY=($(compgen -f -- "$cur")) && return ;;
-		-b:* | --bus:*) COMPREPLY=($(compgen -W "$(_shmq_buses)" -- "$cur")) && return ;;
+		*:*[a-z]\|*) COMPREPLY=($(compgen -W "${arg//|/ }" -- "$cur")); return ;;
+		*:FILE* | *:DIR* | *:PATH) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+		-b:* | --bus:*) COMPREPLY=($(compgen -W "$(_shmq_buses)" -- "$cur")); return ;;
 		*:TOPIC) kind=topics ;;
 		*:?*) return ;;
 		esac
@@ -60,13 +65,14 @@ _shmq() {
 	elif [[ -n $commands ]]; then
 		COMPREPLY=($(compgen -W "$commands" -- "$cur"))
 	elif [[ $kind = topics ]]; then
-		COMPREPLY=($(compgen -W "$("$program" "${bus[@]}" --no-start ls 2>/dev/null)" -- "$cur"))
+		COMPREPLY=($(compgen -W "$("$program" "${bus[@]}" --no-start ls 2>/dev/null |
+			_shmq_names)" -- "$cur"))
 	elif [[ $kind = logs ]]; then
 		COMPREPLY=($(compgen -W "$("$program" "${bus[@]}" log ls 2>/dev/null |
-			sed -n "1d; s/ .*//; p; s|^$name/||p" | sort -u)" -- "$cur"))
+			sed -n "1d; s/ .*//; p; s|^$name/||p" | _shmq_names | sort -u)" -- "$cur"))
 	elif [[ $kind = cursors ]]; then
 		COMPREPLY=($(compgen -W "$("$program" "${bus[@]}" cursor ls "${words[2]}" 2>/dev/null |
-			sed '1d; s/^[^ ]* *//; s/ .*//' | sort -u)" -- "$cur"))
+			sed '1d; s/^[^ ]* *//; s/ .*//' | _shmq_names | sort -u)" -- "$cur"))
 	else
 		COMPREPLY=($(compgen -f -- "$cur"))
 	fi

@@ -53,6 +53,25 @@ offers() {
 	[ "$(offers shmq config check so)" = some.conf ]
 }
 
+# As others can where the directory is one that is shared, or the bus is theirs.
+@test "no_name_that_is_completed_is_executed" {
+	mkdir "$BATS_TEST_TMPDIR/shared" "$BATS_TEST_TMPDIR/bin"
+	touch "$BATS_TEST_TMPDIR/shared/"'$(touch executed).sock'
+	[ -z "$(SHMQ_RUNTIME_DIR=$BATS_TEST_TMPDIR/shared offers shmq --bus '')" ]
+	cat >"$BATS_TEST_TMPDIR/bin/shmq" <<-'END'
+		#!/bin/sh
+		case $* in
+		*--help*) echo '  -b, --bus NAME which' ;;
+		*) printf 'LOG CURSOR\na.b\n$(touch${IFS}executed)\nx $(touch${IFS}executed)\n' ;;
+		esac
+	END
+	chmod +x "$BATS_TEST_TMPDIR/bin/shmq"
+	[ "$(offers "$BATS_TEST_TMPDIR/bin/shmq" stat a)" = a.b ]
+	[ "$(offers "$BATS_TEST_TMPDIR/bin/shmq" log dump a)" = a.b ]
+	[ -z "$(offers "$BATS_TEST_TMPDIR/bin/shmq" cursor rm a.b '')" ]
+	[ ! -e executed ]
+}
+
 @test "every_command_of_the_help_has_options_to_complete" {
 	for command in $(offers shmq ''); do
 		case $command in
