@@ -14,6 +14,7 @@
 #include "wire.h"
 
 #define ACCEPTS_AT_ONCE 64
+#define SILENT_MAX 256 /* connections of a uid's that have not said who they are */
 
 static void conn_ready(struct source *source, uint32_t events);
 
@@ -66,34 +67,73 @@ static int is_awaited(const struct control *c)
 	return poll(&p, 1, 0) > 0;
 }
 
+/* Of those that have not said who they are, of that uid alone if it is not NULL. */
+static struct conn *oldest_silent(const struct control *c, const uint32_t *uid, unsigned *count)
+{
+	struct conn *conn, *oldest = NULL;
+
+	*count = 0;
+	TAILQ_FOREACH_REVERSE(conn, &c->conns, conn_queue, link)
+	{
+		if (conn->peer)
+			break;
+		if (conn->pending || (uid && conn->who.uid != *uid))
+			continue;
+		oldest = conn;
+		++*count;
+	}
+	return oldest;
+}
+
+/* It is cut off, unless what it says was there and not read. */
+static void hear_or_close(struct conn *conn, int error, struct shmq__why *why)
+{
+	conn_ready(&conn->source, 0);
+	if (!conn->source.ready || conn->peer || conn->pending)
+		return;
+	if (error)
+		conn_refuse_full(conn->c, error, why);
+	conn_close(conn);
+}
+
 /* Out of descriptors, while somebody waits: whoever connected and says
  * nothing makes room first.  Else the caller gets the spare one, until it
  * has said hello and was told why it cannot come. */
 static int make_room(struct control *c, int error)
 {
 	struct shmq__why why;
-	struct conn *conn;
+	unsigned count;
+	struct conn *conn = oldest_silent(c, NULL, &count);
 
-	TAILQ_FOREACH (conn, &c->conns, link)
-		if (!conn->peer && !conn->pending)
-			break;
 	if (!conn && !conn_has_spare(c))
 		return 0;
-	if (!conn) {
+	if (!conn)
 		conn_lend_spare(c);
-		return 1;
-	}
-	conn_ready(&conn->source, 0);
-	if (conn->source.ready && !conn->peer && !conn->pending) {
-		conn_refuse_full(c, error, &why);
-		conn_close(conn);
-	}
+	else
+		hear_or_close(conn, error, &why);
 	return 1;
+}
+
+/* What another uid holds of our descriptors without being a client is no client of
+ * its, either. */
+static void limit_silent(struct control *c, const struct conn *conn)
+{
+	uint32_t uid = conn->who.uid;
+	struct conn *oldest;
+	unsigned count;
+
+	if (access_is_owner(&conn->who))
+		return;
+	oldest = oldest_silent(c, &uid, &count);
+	if (count > SILENT_MAX)
+		hear_or_close(oldest, 0, NULL);
 }
 
 static void add_conn(struct control *c, int fd)
 {
 	struct conn *conn = calloc(1, sizeof(*conn));
+	struct ucred cred = { .uid = UINT32_MAX };
+	socklen_t length = sizeof(cred);
 
 	if (!conn || loop_add(c->loop, &conn->source, fd, EPOLLIN, conn_ready)) {
 		free(conn);
@@ -102,9 +142,22 @@ static void add_conn(struct control *c, int fd)
 	}
 	conn->c = c;
 	conn->event_fd = -1;
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &length);
+	conn->who.uid = cred.uid;
 	TAILQ_INSERT_TAIL(&c->conns, conn, link);
 	c->conn_count++;
 	loop_clear_timer(&c->linger_timer);
+	limit_silent(c, conn);
+}
+
+void conn_belongs(struct conn *conn, struct peer *p)
+{
+	struct control *c = conn->c;
+
+	p->conn = conn;
+	conn->peer = p;
+	TAILQ_REMOVE(&c->conns, conn, link);
+	TAILQ_INSERT_HEAD(&c->conns, conn, link);
 }
 
 void conn_accept(struct source *source, uint32_t events)

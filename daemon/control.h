@@ -62,7 +62,7 @@ struct control {
 	unsigned parent_tries;
 	struct timer parent_timer;
 
-	TAILQ_HEAD(conn_queue, conn) conns; /* oldest first */
+	TAILQ_HEAD(conn_queue, conn) conns; /* clients, then the others, oldest first */
 	unsigned conn_count;
 	uint64_t event_serial;
 	struct log_limit accept_limit, refuse_limit;
@@ -124,7 +124,7 @@ struct conn {
 	struct peer *peer; /* NULL before HELLO */
 	int event_fd;
 	uint32_t events_missed;                 /* since the last one that went out */
-	struct access_caller who;               /* from HELLO on */
+	struct access_caller who;               /* before HELLO the uid alone */
 	uint64_t given[2][LINK_SLABS_MAX / 64]; /* bit of each slab, by enum conn_give */
 	/* The operation that owes a reply, and how it is told that nobody waits
 	 * for it any more.  Meanwhile nothing is read. */
@@ -174,6 +174,8 @@ int conn_refuse_full(struct control *c, int error, struct shmq__why *why);
 int conn_has_spare(struct control *c);
 void conn_lend_spare(struct control *c);
 void conn_close(struct conn *conn);
+/* It is this client's from now on. */
+void conn_belongs(struct conn *conn, struct peer *p);
 
 /* Defer: `later` is filled, `abandon` is called with `pending` if the
  * connection goes first. */
@@ -225,7 +227,12 @@ void reload_asked(struct control *c, uint32_t which);
  * 0, or SHMQ_ELIMIT with why. */
 int limits_join(struct exchange *x);
 int limits_create(struct exchange *x, uint64_t bytes);
-int limits_arena(struct exchange *x, uint64_t bytes);
+int limits_arena(const struct control *c, const struct conn *conn, uint64_t bytes,
+		 struct shmq__why *why);
+/* Its creator's, who is to have rings of so many bytes in the place of those; they stay
+ * his until nobody has them open. */
+int limits_move(const struct control *c, const struct lay_topic *rec, uint64_t bytes,
+		struct shmq__why *why);
 
 /* ---- create.c -------------------------------------------------------- */
 

@@ -247,8 +247,7 @@ int hello_request(struct exchange *x)
 		return error;
 	if (p->conn)
 		conn_close(p->conn);
-	p->conn = x->conn;
-	x->conn->peer = p;
+	conn_belongs(x->conn, p);
 	if (x->reply.hello.resumed)
 		note_identity(x->c, p, &who.id);
 	x->reply.hello.client = p->id;

@@ -56,31 +56,40 @@ static void count_clients(const struct control *c, uint32_t uid, struct use *use
 			!p->parting && *p->rec->name != '$' && load_relaxed(&p->rec->uid) == uid;
 }
 
-static int refuse(struct exchange *x, const char *what, uint64_t has, uint64_t more, uint64_t limit)
+/* Of whom, and where it is said what is not allowed. */
+struct asker {
+	uint32_t uid;
+	struct shmq__why *why;
+};
+
+static int refuse(const struct asker *who, const char *what, uint64_t has, uint64_t more,
+		  uint64_t limit)
 {
-	return shmq__fail(&x->why, SHMQ_ELIMIT,
+	return shmq__fail(who->why, SHMQ_ELIMIT,
 			  "uid %u may have %" PRIu64 " %s and has %" PRIu64 ", this takes %" PRIu64
 			  ": free some, or have its limits raised (shmqd.conf(5))",
-			  (unsigned)x->conn->who.uid, limit, what, has, more);
+			  (unsigned)who->uid, limit, what, has, more);
 }
 
-static int check(struct exchange *x, const char *what, uint64_t has, uint64_t more, uint64_t limit)
+static int check(const struct asker *who, const char *what, uint64_t has, uint64_t more,
+		 uint64_t limit)
 {
-	return more > limit || has > limit - more ? refuse(x, what, has, more, limit) : 0;
+	return more > limit || has > limit - more ? refuse(who, what, has, more, limit) : 0;
 }
 
 int limits_join(struct exchange *x)
 {
 	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	const struct asker who = { x->conn->who.uid, &x->why };
 	struct use use = { 0 };
 	int error;
 
 	if (limits.clients == UINT64_MAX && limits.descriptors == UINT64_MAX)
 		return 0;
-	count_clients(x->c, x->conn->who.uid, &use);
-	error = check(x, "clients", use.clients, 1, limits.clients);
+	count_clients(x->c, who.uid, &use);
+	error = check(&who, "clients", use.clients, 1, limits.clients);
 	if (!error)
-		error = check(x, "descriptors", use.clients * DESCRIPTORS_OF_CLIENT,
+		error = check(&who, "descriptors", use.clients * DESCRIPTORS_OF_CLIENT,
 			      DESCRIPTORS_OF_CLIENT, limits.descriptors);
 	return error;
 }
@@ -88,6 +97,7 @@ int limits_join(struct exchange *x)
 int limits_create(struct exchange *x, uint64_t bytes)
 {
 	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	const struct asker who = { x->conn->who.uid, &x->why };
 	struct shmq__name_reply reply;
 	struct use use = { 0 };
 	int error;
@@ -95,20 +105,37 @@ int limits_create(struct exchange *x, uint64_t bytes)
 	if (limits.topics == UINT64_MAX && limits.requesters == UINT64_MAX &&
 	    limits.bytes == UINT64_MAX)
 		return 0;
-	count_memory(x->c, x->conn->who.uid, &use);
+	count_memory(x->c, who.uid, &use);
 	error = shmq__name_read_reply(x->req->topic, &reply) ?
-			check(x, "requesters", use.requesters, 1, limits.requesters) :
-			check(x, "topics", use.topics, 1, limits.topics);
-	return error ? error : check(x, "bytes", use.bytes, bytes, limits.bytes);
+			check(&who, "requesters", use.requesters, 1, limits.requesters) :
+			check(&who, "topics", use.topics, 1, limits.topics);
+	return error ? error : check(&who, "bytes", use.bytes, bytes, limits.bytes);
 }
 
-int limits_arena(struct exchange *x, uint64_t bytes)
+int limits_arena(const struct control *c, const struct conn *conn, uint64_t bytes,
+		 struct shmq__why *why)
 {
-	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
+	struct config_limits limits = config_limits_of(c->o->config, &conn->who);
 	struct use use = { 0 };
 
 	if (limits.bytes == UINT64_MAX)
 		return 0;
-	count_memory(x->c, x->conn->who.uid, &use);
-	return check(x, "bytes", use.bytes, bytes, limits.bytes);
+	count_memory(c, conn->who.uid, &use);
+	return check(&(struct asker){ conn->who.uid, why }, "bytes", use.bytes, bytes,
+		     limits.bytes);
+}
+
+int limits_move(const struct control *c, const struct lay_topic *rec, uint64_t bytes,
+		struct shmq__why *why)
+{
+	const struct access_caller creator = { .uid = rec->creator_uid };
+	struct config_limits limits = config_limits_of(c->o->config, &creator);
+	uint64_t old = rec->ring_bytes * rec->partitions;
+	struct use use = { 0 };
+
+	if (limits.bytes == UINT64_MAX)
+		return 0;
+	count_memory(c, creator.uid, &use);
+	return check(&(struct asker){ creator.uid, why }, "bytes", use.bytes - old, bytes,
+		     limits.bytes);
 }

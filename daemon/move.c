@@ -43,6 +43,7 @@ struct move {
 	struct lay_topic rec;
 	struct registry_range range;
 	int is_to_lock, node;
+	int is_limited; /* who asked has limits, so its creator's count */
 	struct memory_wait wait;
 };
 
@@ -114,6 +115,8 @@ static int finish(struct move *m, const struct peer *by, struct shmq__why *why)
 	error = !old || old->creation || old->rec->id != m->topic_id ?
 			refuse_missing(why, m->name) :
 			registry_attach(r, old, why);
+	if (!error && m->is_limited) /* more may have been asked for at the same time */
+		error = limits_move(m->c, old->rec, m->range.bytes, why);
 	if (!error)
 		error = shmq__layout_geometry(&m->rec, &geo);
 	if (!error)
@@ -210,6 +213,9 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	ask.pages = (enum shmq_pages)m->rec.pages_asked;
 	ask.lock = (enum shmq_lock)m->rec.lock_asked;
 	error = settle_plan(x, t, &ask, &answer);
+	m->is_limited = !access_is_owner(&x->conn->who);
+	if (!error && m->is_limited)
+		error = limits_move(x->c, t->rec, answer.bytes, &x->why);
 	if (error)
 		return error;
 	m->node = ask.node;

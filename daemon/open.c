@@ -371,6 +371,8 @@ static void finish_opening(struct opening *o, int error, const struct shmq__why 
 	if (!error && t->rec->id != o->topic_id)
 		error = shmq__fail(&why, SHMQ_ENOTOPIC, "topic \"%s\" was removed",
 				   o->later.req.topic);
+	if (!error) /* others of its uid may have asked at the same time */
+		error = limits_arena(c, o->later.conn, o->range.bytes, &why);
 	if (!error)
 		error = grant(c, &a, t, &o->range);
 	if (error == POOL_COMING) {
@@ -449,7 +451,7 @@ static int open_with_arena(struct exchange *x, const struct answer *a, struct to
 	struct place_answer where = { 0 };
 	struct registry_range range;
 	unsigned slab;
-	int error = limits_arena(x, bytes);
+	int error = limits_arena(x->c, x->conn, bytes, &x->why);
 
 	if (!error)
 		error = settle_plan(x, t, &ask, &where);

@@ -5,9 +5,12 @@
  */
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include "../lib/helpers.h"
+#include "talk.h"
 
 enum { GUEST = 4711, ROUNDS = 12 };
 
@@ -292,6 +295,103 @@ TEST(a_uid_has_no_more_descriptors_than_it_may)
 {
 	begin_limited("limits \"everyone\" { descriptors = 5 }\n");
 	CHECK_EQ(test_join(test_spawn(try_clients, NULL)), 0);
+	test_bus_stop();
+}
+
+/* Four at once, of each of which an arena is two thirds of what they may have. */
+enum { AT_ONCE = 4 };
+
+static int try_arena(void *arg)
+{
+	_Atomic int *got = (_Atomic int *)arg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	int rc;
+
+	become_guest();
+	bus = test_bus_open();
+	atomic_fetch_add(stage, 1);
+	while (atomic_load(stage) < AT_ONCE)
+		sched_yield();
+	rc = shmq_pub_open(bus, "large", PUB_OPTIONS(.arena_bytes = 40 << 20), &pub);
+	if (rc)
+		CHECK_EQ(rc, SHMQ_ELIMIT);
+	else
+		atomic_fetch_add(got, 1);
+	atomic_fetch_add(stage, 1);
+	await(stage, 2 * AT_ONCE);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_uid_has_no_more_bytes_by_asking_for_them_at_once)
+{
+	_Atomic int *got = shared_memory(sizeof(*got));
+	pid_t guest[AT_ONCE];
+	shmq_bus *bus;
+	int i;
+
+	begin_limited("limits \"uid:4711\" { bytes = 60M }\n");
+	bus = test_bus_open();
+	create(bus, "large", .mode = SHMQ_SHARED, .depth = 1024, .max_message_bytes = 4096);
+	for (i = 0; i < AT_ONCE; i++)
+		guest[i] = test_spawn(try_arena, (void *)got);
+	for (i = 0; i < AT_ONCE; i++)
+		CHECK_EQ(test_join(guest[i]), 0);
+	CHECK_EQ(atomic_load(got), 1);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int try_moves(void *arg)
+{
+	shmq_bus *bus;
+
+	(void)arg;
+	become_guest();
+	bus = test_bus_open();
+	create(bus, "a", .depth = 16384);
+	open_sub(bus, "a"); /* holds these rings, */
+	CHECK_OK(shmq_topic_move(bus, "a"));
+	open_sub(bus, "a"); /* and those */
+	CHECK_ERROR(shmq_topic_move(bus, "a"), SHMQ_ELIMIT);
+	CHECK(strstr(shmq_bus_error(bus), "bytes"));
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_uid_has_no_more_bytes_by_moving_its_topic_while_it_holds_the_old_rings)
+{
+	begin_limited("allow += { \"# admin uid:4711\" }\nlimits \"uid:4711\" { bytes = 3M }\n");
+	CHECK_EQ(test_join(test_spawn(try_moves, NULL)), 0);
+	test_bus_stop();
+}
+
+static int try_silence(void *arg)
+{
+	enum { MANY = 600 };
+	struct pollfd cut[MANY];
+	shmq_bus *bus;
+	int i;
+
+	(void)arg;
+	become_guest();
+	for (i = 0; i < MANY; i++)
+		cut[i] = (struct pollfd){ .fd = raw_connect(), .events = POLLIN };
+	bus = test_bus_open(); /* which is behind them all, and is let in */
+	for (i = 0; i < MANY - 256; i++) {
+		CHECK_EQ(poll(&cut[i], 1, 60000), 1);
+		CHECK(cut[i].revents & POLLHUP);
+	}
+	CHECK_EQ(poll(&cut[MANY - 1], 1, 0), 0);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_uid_has_no_more_descriptors_by_connections_that_say_nothing)
+{
+	begin_limited("limits \"everyone\" { descriptors = 5 }\n");
+	CHECK_EQ(test_join(test_spawn(try_silence, NULL)), 0);
 	test_bus_stop();
 }
 
