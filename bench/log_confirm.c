@@ -15,7 +15,9 @@ static const char question[] =
 	"the next is sent: by one who sends and waits, compared with a write and an fdatasync of\n"
 	"as many bytes, and by 64 at once, compared with as many threads that a futex wakes after\n"
 	"each fdatasync, and that it wakes one time after the other?  All who wait are on one\n"
-	"processor, and the tailer has the other.";
+	"processor, and the tailer has the other: one waits spinning, 64 let each other on\n"
+	"(SHMQ_WAIT_YIELD), then sleep each (SHMQ_WAIT_SLEEP: `asleep`), and then one thread\n"
+	"asks for 64 publishers in turn whether what each sent is confirmed (`asked`).";
 
 #define BYTES 128u
 #define RECORD_BYTES 168u
@@ -140,31 +142,64 @@ struct sender {
 	uint64_t number, sent, until;
 };
 
+static uint64_t send_next(shmq_pub *pub, const struct sender *s)
+{
+	char buf[BYTES];
+	struct shmq_msg msg = { .data = buf, .len = BYTES };
+
+	bench_fill(buf, BYTES, s->number * PER_SENDER + s->sent);
+	BENCH_OK(shmq_publish_msg(pub, &msg));
+	return msg.seq;
+}
+
 static void *send_and_wait(void *arg)
 {
 	struct sender *s = arg;
-	/* One has a processor to wait on. */
 	struct shmq_pub_options o = { .size = sizeof(o), .wait = s->wait };
-	char buf[BYTES];
 	shmq_pub *pub;
 
 	BENCH_OK(shmq_pub_open(s->bus, s->topic, &o, &pub));
 	do { /* one at least, however late it begins */
-		struct shmq_msg msg = { .data = buf, .len = BYTES };
-
-		bench_fill(buf, BYTES, s->number * PER_SENDER + s->sent);
-		BENCH_OK(shmq_publish_msg(pub, &msg));
-		durable_await(pub, msg.seq + 1, SHMQ_SYNCED);
+		durable_await(pub, send_next(pub, s) + 1, SHMQ_SYNCED);
 		s->sent++;
 	} while (bench_now() < s->until);
 	shmq_pub_close(pub);
 	return NULL;
 }
 
+/* What many threads do, by one: it sleeps for none of them. */
+static void ask_for_each(struct sender *s, unsigned n)
+{
+	uint64_t seq[MANY], confirmed;
+	shmq_pub *pub[MANY];
+	unsigned i, left = n;
+
+	for (i = 0; i < n; i++) {
+		BENCH_OK(shmq_pub_open(s[i].bus, s[i].topic, NULL, &pub[i]));
+		seq[i] = send_next(pub[i], &s[i]);
+	}
+	for (i = 0; left; i = (i + 1) % n) {
+		if (!pub[i])
+			continue;
+		BENCH_OK(shmq_pub_confirmed(pub[i], 0, SHMQ_SYNCED, &confirmed));
+		if (confirmed <= seq[i])
+			continue;
+		s[i].sent++;
+		if (bench_now() < s[i].until) {
+			seq[i] = send_next(pub[i], &s[i]);
+			continue;
+		}
+		shmq_pub_close(pub[i]);
+		pub[i] = NULL;
+		left--;
+	}
+}
+
 /* The counts come back by bench_shared. */
 struct crowd {
 	const char *topic;
 	unsigned n;
+	enum shmq_wait wait; /* 0: one thread asks for all */
 	uint64_t *sent;
 };
 
@@ -179,15 +214,18 @@ static void crowd(void *arg)
 	for (i = 0; i < c->n; i++) {
 		sender[i] = (struct sender){ .bus = bus,
 					     .topic = c->topic,
-					     .wait = c->n > 1 ? SHMQ_WAIT_SLEEP : SHMQ_WAIT_SPIN,
+					     .wait = c->wait,
 					     .number = i,
 					     .sent = c->sent[i],
 					     .until = start + window_ns() };
-		if (pthread_create(&sender[i].thread, NULL, send_and_wait, &sender[i]))
+		if (c->wait && pthread_create(&sender[i].thread, NULL, send_and_wait, &sender[i]))
 			bench_fail("starting a thread failed");
 	}
+	if (!c->wait)
+		ask_for_each(sender, c->n);
 	for (i = 0; i < c->n; i++) {
-		pthread_join(sender[i].thread, NULL);
+		if (c->wait)
+			pthread_join(sender[i].thread, NULL);
 		n += sender[i].sent - c->sent[i];
 		bench_shared->samples[i] = sender[i].sent;
 	}
@@ -195,15 +233,14 @@ static void crowd(void *arg)
 	shmq_bus_close(bus);
 }
 
-static double confirm(const char *topic, unsigned n, uint64_t *from)
+static void confirm(const char *name, const struct crowd *c)
 {
-	struct crowd c = { topic, n, from };
 	unsigned i;
 
-	bench_run(&(struct bench_proc){ crowd, &c, DURABLE_PUBLISHER }, 1);
-	for (i = 0; i < n; i++)
-		from[i] = bench_shared->samples[i];
-	return bench_shared->result[0];
+	bench_run(&(struct bench_proc){ crowd, (void *)(uintptr_t)c, DURABLE_PUBLISHER }, 1);
+	for (i = 0; i < c->n; i++)
+		c->sent[i] = bench_shared->samples[i];
+	bench_note(name, "/s", bench_shared->result[0]);
 }
 
 /* ---- what is in the log ------------------------------------------------------ */
@@ -235,6 +272,11 @@ static void check(void *arg)
 
 int main(int argc, char **argv)
 {
+	/* One has a processor to wait on, and 64 share it. */
+	const struct crowd one = { ONE_TOPIC, 1, SHMQ_WAIT_SPIN, &sent_one },
+			   many = { MANY_TOPIC, MANY, SHMQ_WAIT_YIELD, sent },
+			   asleep = { MANY_TOPIC, MANY, SHMQ_WAIT_SLEEP, sent },
+			   asked = { MANY_TOPIC, MANY, 0, sent };
 	shmq_bus *bus;
 	unsigned r;
 
@@ -253,17 +295,23 @@ int main(int argc, char **argv)
 	for (r = 0; r < bench.rounds; r++) {
 		bench_run(&(struct bench_proc){ limit_of_one, NULL, DURABLE_PUBLISHER }, 1);
 		bench_note("log.confirm.1.fdatasync", "/s", bench_shared->result[0]);
-		bench_note("log.confirm.1.rate", "/s", confirm(ONE_TOPIC, 1, &sent_one));
+		confirm("log.confirm.1.rate", &one);
 		bench_run(&(struct bench_proc){ limit_of_many, NULL, DURABLE_PUBLISHER }, 1);
 		bench_note("log.confirm.64.futexes", "/s", bench_shared->result[0]);
 		bench_note("log.confirm.64.wakes", "/s", bench_shared->result[1]);
-		bench_note("log.confirm.64.rate", "/s", confirm(MANY_TOPIC, MANY, sent));
+		confirm("log.confirm.64.rate", &many);
+		confirm("log.confirm.64.asleep.rate", &asleep);
+		confirm("log.confirm.64.asked.rate", &asked);
 	}
-	bench_run(&(struct bench_proc){ check, &(struct crowd){ ONE_TOPIC, 1, &sent_one }, 0 }, 1);
-	bench_run(&(struct bench_proc){ check, &(struct crowd){ MANY_TOPIC, MANY, sent }, 0 }, 1);
+	bench_run(&(struct bench_proc){ check, (void *)(uintptr_t)&one, 0 }, 1);
+	bench_run(&(struct bench_proc){ check, (void *)(uintptr_t)&many, 0 }, 1);
 	bench_ratio("log.confirm.1.vs_fdatasync", "log.confirm.1.rate", "log.confirm.1.fdatasync");
 	bench_ratio("log.confirm.64.vs_1", "log.confirm.64.rate", "log.confirm.1.rate");
-	bench_ratio("log.confirm.64.vs_futexes", "log.confirm.64.rate", "log.confirm.64.futexes");
+	bench_ratio("log.confirm.64.asked.vs_1", "log.confirm.64.asked.rate", "log.confirm.1.rate");
+	bench_ratio("log.confirm.64.asleep.vs_1", "log.confirm.64.asleep.rate",
+		    "log.confirm.1.rate");
+	bench_ratio("log.confirm.64.asleep.vs_futexes", "log.confirm.64.asleep.rate",
+		    "log.confirm.64.futexes");
 	bench_ratio("log.confirm.64.futexes.vs_1", "log.confirm.64.futexes", "log.confirm.1.rate");
 	bench_ratio("log.confirm.64.wakes.vs_1", "log.confirm.64.wakes", "log.confirm.1.rate");
 	return bench_end();

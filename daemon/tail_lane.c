@@ -27,7 +27,8 @@
 #define PUMP_MESSAGES 4096u /* before others have their turn */
 /* So long a message may wait for others that are written with it. */
 #define GATHER_NS UINT64_C(200000)
-#define GROUP_PART 4u   /* of a sync: so long it waits for those it was for last */
+#define GROUP_PART 2u   /* of a sync: so long it waits for those it was for last */
+#define GROUP_RESTS 63u /* syncs at most that wait for nobody, after waits in vain */
 #define CLOCK_EVERY 64u /* messages: reading the clock takes longer than one */
 #define BATCH_BYTES (UINT64_C(1) << 20)
 #define RETRY_NS UINT64_C(1000000000)
@@ -66,6 +67,8 @@ struct tail_lane {
 	uint64_t sync_ns;       /* since when it is under way, 0 it is not */
 	uint64_t group_seq;     /* the next is worth while with all before that, */
 	uint64_t group_ns;      /* ... or at this time */
+	unsigned group_rest;    /* so many do not wait for them, 0: this one does; */
+	unsigned group_rests;   /* ... and so many when that began */
 	int has_told;           /* of the marks, at least once */
 	uint64_t ceiling;       /* asked for */
 	uint64_t retry_ns;      /* after an error: when to try again */
@@ -532,23 +535,39 @@ static int needs_sync(const struct tail_lane *l, const struct tail_marks *m, uin
  * have waited for it: the next sync is to be one for them and for those who
  * have sent meanwhile, and not one for the first of them and a second for the
  * others.  It does not wait long for them: they come within a fraction of what
- * it takes, or there are so many of them that waking all takes longer than it,
- * and then it goes on beside that for those who are back. */
+ * it takes, or there are so many of them that their turns take longer than it,
+ * and then it goes on beside that for those who are back.  Where that is so it
+ * does not wait the next times, and is seen anew now and then. */
 static void await_group(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
 {
 	if (!l->sync_ns || seq_diff(l->sync_seq, m->synced) > 0)
 		return;
 	l->group_seq = l->next + (m->synced - load_relaxed(&l->o.part->log_synced));
-	l->group_ns = now + (now - l->sync_ns) / GROUP_PART;
+	l->group_ns = now;
+	if (!l->group_rest || !--l->group_rest)
+		l->group_ns += (now - l->sync_ns) / GROUP_PART;
 	l->sync_ns = 0;
+}
+
+/* The next sync begins: was it worth while to wait for it? */
+static void judge_group(struct tail_lane *l)
+{
+	if (seq_diff(l->next, l->group_seq) >= 0) {
+		l->group_rest = l->group_rests = 0;
+		return;
+	}
+	if (l->group_rest)
+		return;
+	l->group_rests = l->group_rests < GROUP_RESTS ? 2 * l->group_rests + 1 : GROUP_RESTS;
+	l->group_rest = l->group_rests + 1;
 }
 
 static void flush(struct tail_lane *l, const struct tail_marks *m, uint64_t now)
 {
 	uint64_t cursor = l->next, depth = l->o.topic->depth;
 
-	await_group(l, m, now);
 	if (needs_sync(l, m, now)) {
+		judge_group(l);
 		tail_writer_flush(l->writer, TAIL_SYNC);
 		l->sync_seq = l->next;
 		l->sync_ns = now;
@@ -603,7 +622,9 @@ static uint64_t limit_written(const struct tail_lane *l, const struct tail_marks
 	return written;
 }
 
-static void tell(struct tail_lane *l, const struct tail_marks *m)
+/* The marks, for who looks at them: wake() is for who sleeps.  The bits of whom they
+ * concern, or 0. */
+static uint32_t raise_marks(struct tail_lane *l, const struct tail_marks *m)
 {
 	struct lay_partition *part = l->o.part;
 	uint64_t written = limit_written(l, m), synced = m->synced;
@@ -624,14 +645,20 @@ static void tell(struct tail_lane *l, const struct tail_marks *m)
 	}
 	/* The one before may have died between a mark and telling of it. */
 	if (l->has_told && written == old_written && synced == old_synced)
-		return;
+		return 0;
 	store_release(&part->log_written, written); /* L1 */
 	store_release(&part->log_synced, synced);
 	atomic_fetch_add_explicit(&part->log_word, 1, memory_order_release);
-	shmq__futex_wake_bits(&part->log_word, l->has_told ?
-						       lay_seq_bits(old_written, written) |
-							       lay_seq_bits(old_synced, synced) :
-						       UINT32_MAX);
+	if (!l->has_told)
+		return UINT32_MAX;
+	return lay_seq_bits(old_written, written) | lay_seq_bits(old_synced, synced);
+}
+
+static void wake(struct tail_lane *l, uint32_t bits)
+{
+	if (!bits)
+		return;
+	shmq__futex_wake_bits(&l->o.part->log_word, bits);
 	l->has_told = 1;
 	shmq__sub_ring_credit(l->sub);
 }
@@ -640,6 +667,7 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 {
 	struct tail_marks m = tail_writer_marks(l->writer);
 	uint64_t due = UINT64_MAX, at;
+	uint32_t bits;
 
 	if (m.error || m.ceiling_error) {
 		if (!l->retry_ns || now >= l->retry_ns) {
@@ -653,8 +681,12 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 	}
 	drop_false_batches(l, now);
 	raise_ceiling(l);
+	await_group(l, &m, now);
+	/* Who looks goes on while the next sync is started, and that while who sleeps is
+	 * woken: each takes microseconds. */
+	bits = raise_marks(l, &m);
 	flush(l, &m, now);
-	tell(l, &m);
+	wake(l, bits);
 	if (l->first_ns)
 		due = l->first_ns + GATHER_NS < due ? l->first_ns + GATHER_NS : due;
 	if (l->unsynced_ns && l->o.topic->sync != SHMQ_SYNC_NONE) {
@@ -685,7 +717,7 @@ int tail_lane_close(struct tail_lane *l)
 			if (is_end)
 				m.ceiling = m.next_seq + l->o.topic->depth;
 			m.error = m.sync_error = 0;
-			tell(l, &m);
+			wake(l, raise_marks(l, &m));
 		}
 	}
 	tail_keep_remove(l->kept);

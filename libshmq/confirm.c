@@ -20,8 +20,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define LOOK_NS INT64_C(100000000) /* whether the topic ended, or the handle closes */
-#define LOOK_TURNS 64u             /* of a spinning wait, between looks at the clock */
+#define LOOK_NS UINT64_C(100000000) /* whether the topic ended, or the handle closes */
 
 static struct lay_partition *record(const struct shmq_pub *pub, uint32_t partition)
 {
@@ -72,7 +71,7 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 		return error;
 	part = record(pub, partition);
 	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout_ns);
-	look = shmq__clock_deadline(LOOK_NS);
+	look = w.started + LOOK_NS;
 	for (;;) {
 		word = load_acquire(&part->log_word); /* L3 */
 		if (seq_diff(mark(part, level), seq) > 0)
@@ -82,7 +81,7 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 		step = shmq__waiter_step(&w);
 		if (step == WAIT_EXPIRED)
 			return SHMQ_ETIMEOUT;
-		if (step == WAIT_AGAIN && (w.looks % LOOK_TURNS || shmq__clock_left(look)))
+		if (step == WAIT_AGAIN && w.now < look)
 			continue;
 		if (step == WAIT_SLEEP)
 			shmq__futex_wait_bits(&part->log_word, word, lay_seq_bits(seq, seq + 1),
@@ -92,7 +91,7 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 			return error;
 		if (shmq__clock_left(look))
 			continue;
-		look = shmq__clock_deadline(LOOK_NS);
+		look = shmq__clock_deadline((int64_t)LOOK_NS);
 		/* What an ended topic had is still written: as long as something is. */
 		if (!shmq__topic_has_ended(pub->h.topic))
 			continue;

@@ -10,7 +10,7 @@ void shmq__waiter_start(struct waiter *w, enum shmq_wait mode, int64_t spin_ns, 
 {
 	w->mode = mode;
 	w->looks = 0;
-	w->started = shmq__clock_monotonic_ns();
+	w->started = w->now = shmq__clock_monotonic_ns();
 	w->deadline = UINT64_MAX;
 	if (timeout_ns >= 0 &&
 	    __builtin_add_overflow(w->started, (uint64_t)timeout_ns, &w->deadline))
@@ -20,8 +20,6 @@ void shmq__waiter_start(struct waiter *w, enum shmq_wait mode, int64_t spin_ns, 
 
 enum wait_step shmq__waiter_step(struct waiter *w)
 {
-	uint64_t now;
-
 	cpu_relax();
 	if (w->mode == SHMQ_WAIT_YIELD)
 		sched_yield();
@@ -29,10 +27,10 @@ enum wait_step shmq__waiter_step(struct waiter *w)
 		return WAIT_AGAIN;
 	else if (w->mode == SHMQ_WAIT_ADAPTIVE)
 		sched_yield(); /* whom we wait for may want this processor */
-	now = shmq__clock_monotonic_ns();
-	if (now >= w->deadline)
+	w->now = shmq__clock_monotonic_ns();
+	if (w->now >= w->deadline)
 		return WAIT_EXPIRED;
-	if (w->mode == SHMQ_WAIT_SPIN || w->mode == SHMQ_WAIT_YIELD || now < w->spin_until)
+	if (w->mode == SHMQ_WAIT_SPIN || w->mode == SHMQ_WAIT_YIELD || w->now < w->spin_until)
 		return WAIT_AGAIN;
 	return WAIT_SLEEP;
 }

@@ -28,6 +28,7 @@ enum wait_step { WAIT_AGAIN = 0, WAIT_SLEEP, WAIT_EXPIRED };
 struct waiter {
 	enum shmq_wait mode;
 	uint64_t deadline, spin_until, started;
+	uint64_t now; /* when the clock was read last, not with each look */
 	uint32_t looks;
 };
 
