@@ -78,7 +78,7 @@ struct command {
 };
 
 extern const struct command cmd_create, cmd_rm, cmd_move, cmd_ls, cmd_stat, cmd_pub, cmd_sub,
-	cmd_clients, cmd_events, cmd_metrics, cmd_request, cmd_reply, cmd_top, cmd_trace,
+	cmd_buses, cmd_clients, cmd_events, cmd_metrics, cmd_request, cmd_reply, cmd_top, cmd_trace,
 	cmd_replay, cmd_log, cmd_cursor, cmd_config, cmd_reload, cmd_doctor, cmd_stop, cmd_version;
 
 /* Attach to the bus the shared options name; says why not.  An exit code. */
@@ -188,6 +188,30 @@ int64_t sig_slice(int64_t ns);
 
 /* Sleep; returns early when a signal came. */
 void sig_sleep_until(int64_t monotonic_ns);
+
+/* ---- runtime --------------------------------------------------------- */
+
+/* The directory that buses are looked for in, by the rule of shmq_bus_open(3). */
+void runtime_dir(const struct cli *cli, char *out, size_t bytes);
+
+enum runtime_state {
+	RUNTIME_ALIVE,
+	RUNTIME_AWAITED, /* a service manager listens, and starts it */
+	RUNTIME_HELD,    /* it has no supervisor, and clients that go on */
+	RUNTIME_STALE,   /* nobody is there: its files were left behind */
+};
+typedef void runtime_visit(void *arg, const char *bus, enum runtime_state state);
+/* Each bus that has files in `path`, by name.  0, or -errno. */
+int runtime_each(const char *path, runtime_visit *visit, void *arg);
+
+/* The directory, never by a path that its owner may turn into another meanwhile. */
+int runtime_open(const char *path);
+/* The lock, -ENOENT where there is none, or -EWOULDBLOCK. */
+int runtime_lock(int dir, const char *bus, const char *suffix, int how);
+int runtime_is_held(int dir, const char *bus, const char *suffix);
+/* Clients that have its memory mapped give it to the next supervisor, which
+ * knows it by the manifest: those are not in vain. */
+int runtime_is_mapped(const char *dir, const char *bus);
 
 /* ---- loss ------------------------------------------------------------ */
 

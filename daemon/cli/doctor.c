@@ -225,20 +225,6 @@ static int verdict(const struct doctor *d)
 	return CLI_OK;
 }
 
-/* The rule of shmq_bus_open(3). */
-static void find_runtime(const struct cli *cli, struct doctor *d)
-{
-	const char *dir = cli->runtime_dir ? cli->runtime_dir : getenv("SHMQ_RUNTIME_DIR");
-	const char *xdg = getenv("XDG_RUNTIME_DIR");
-
-	if (dir && dir[0])
-		snprintf(d->runtime, sizeof(d->runtime), "%s", dir);
-	else if (xdg && xdg[0])
-		snprintf(d->runtime, sizeof(d->runtime), "%s/shmq", xdg);
-	else
-		snprintf(d->runtime, sizeof(d->runtime), "/tmp/shmq-%u", (unsigned)geteuid());
-}
-
 static int run(struct cli *cli, int argc, char **argv)
 {
 	struct options o = { .root = "" };
@@ -256,7 +242,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (o.root[0] && stat(o.root, &st))
 		return out_fail(cli, -errno, "reading", o.root, NULL);
 	d.root = o.root;
-	find_runtime(cli, &d);
+	runtime_dir(cli, d.runtime, sizeof(d.runtime));
 	doctor_host(&d);
 	doctor_kernel(&d);
 	doctor_files(&d);

@@ -26,10 +26,10 @@ const struct opt opts_shared[] = {
 const size_t opts_shared_count = ARRAY_COUNT(opts_shared);
 
 static const struct command *const commands[] = {
-	&cmd_create, &cmd_rm,     &cmd_move,    &cmd_ls,      &cmd_stat,   &cmd_clients,
-	&cmd_top,    &cmd_events, &cmd_metrics, &cmd_pub,     &cmd_sub,    &cmd_request,
-	&cmd_reply,  &cmd_trace,  &cmd_replay,  &cmd_log,     &cmd_cursor, &cmd_config,
-	&cmd_reload, &cmd_doctor, &cmd_stop,    &cmd_version,
+	&cmd_create,  &cmd_rm,     &cmd_move,   &cmd_ls,      &cmd_stat,    &cmd_clients,
+	&cmd_buses,   &cmd_top,    &cmd_events, &cmd_metrics, &cmd_pub,     &cmd_sub,
+	&cmd_request, &cmd_reply,  &cmd_trace,  &cmd_replay,  &cmd_log,     &cmd_cursor,
+	&cmd_config,  &cmd_reload, &cmd_doctor, &cmd_stop,    &cmd_version,
 };
 
 static const struct {
@@ -171,13 +171,18 @@ static int run(struct cli *cli, const struct command *command, int argc, char **
 	return code;
 }
 
-/* "shmq help pub" is "shmq pub --help". */
+/* "shmq help log ls" is "shmq log ls --help". */
 static int help_on(struct cli *cli, int argc, char **argv)
 {
-	char option[] = "--help";
-	char *words[] = { argv[0], option, NULL };
+	char option[] = "--help", *words[4] = { NULL };
+	int i;
 
-	return argc < 2 ? help() : run(cli, find_command(argv[1]), 2, words);
+	if (argc < 2)
+		return help();
+	for (i = 1; i < argc && i < 3; i++)
+		words[i - 1] = argv[i];
+	words[i - 1] = option;
+	return run(cli, find_command(argv[1]), i, words);
 }
 
 static int dispatch(struct cli *cli, int argc, char **argv)

@@ -23,6 +23,12 @@ every_command() {
 		run -0 shmq help $command
 		[[ ${lines[0]} == "usage: shmq [OPTION]... $command"* ]]
 	done
+	for command in "log verify" "cursor set"; do
+		run -0 shmq help $command
+		[[ ${lines[0]} == "usage: shmq [OPTION]... $command "* ]]
+	done
+	run -2 --separate-stderr shmq help log bogus
+	has "$stderr" 'unknown command "log bogus"'
 }
 
 # Those that go on until a signal comes are let go on for a while.
@@ -60,7 +66,7 @@ every_command() {
 		*) try 60 0 "$line" ;;
 		esac
 	done <looks >wrong 3>&-
-	cat examples.{version,ls,clients,replay,log-{ls,dump,verify,export,import},cursor-{ls,set,rm},config,move} \
+	cat examples.{version,ls,clients,buses,replay,log-{ls,dump,verify,export,import},cursor-{ls,set,rm},config,move} \
 		reload >others
 	bash -ex others >out 2>err || fail "$(tail -n 3 err)"
 	bash -e examples.doctor >out || [ $? = 1 ]
