@@ -356,7 +356,7 @@ int unlinkat(int dir, const char *name, int flags)
 
 /* ---- at every step of it ------------------------------------------------- */
 
-enum { SEEDS = 5, NO_STEP = 99 /* exit code: there was no such step */ };
+enum { NO_STEP = 99 /* exit code: there was no such step */ };
 
 struct run {
 	void (*prepare)(int dir);
@@ -391,6 +391,7 @@ static void clear(const char *name)
 
 static void lose_power_at_every_step(struct run r)
 {
+	unsigned seeds = getenv("SHMQ_TORTURE") ? 20 : 4;
 	char path[4096];
 	int dir, end = 0;
 
@@ -398,7 +399,7 @@ static void lose_power_at_every_step(struct run r)
 	CHECK(r.told != MAP_FAILED);
 	snprintf(path, sizeof(path), "%s/after", test_tmpdir());
 	for (r.step = 1; !end; r.step++)
-		for (r.seed = 0; !end && r.seed < SEEDS; r.seed++) {
+		for (r.seed = 0; !end && r.seed < seeds; r.seed++) {
 			memset(r.told, 0, 4096);
 			end = test_join(test_spawn(act, &r));
 			clear("before");

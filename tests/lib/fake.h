@@ -117,7 +117,7 @@ int fake_step_end(void);
 /* for (k = fake_first_point(steps); k; k = fake_next_point(k)): the first round
  * counts the instructions and gets nowhere; then every point comes up, or
  * every so-many-th so that about `steps` instructions are run in all (a
- * hundred thousand take about a second). */
+ * hundred thousand take about a second); 20 times as many with SHMQ_TORTURE. */
 unsigned fake_first_point(unsigned steps);
 unsigned fake_next_point(unsigned k);
 

@@ -988,7 +988,7 @@ TEST_WITHIN(what_is_written_at_any_moment_of_a_look_is_no_gap, 120)
 	unsigned k, n;
 	int rc;
 
-	for (k = fake_first_point(400000); k; k = fake_next_point(k)) {
+	for (k = fake_first_point(200000); k; k = fake_next_point(k)) {
 		f = segment(FIRST);
 		f.bytes -= log_record_bytes(30 + EACH - 1);
 		logfile_write(&f, dir);
