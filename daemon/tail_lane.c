@@ -52,8 +52,11 @@ struct tail_lane {
 	int is_copied; /* it points to `copy`: it might be written over */
 	char *copy;
 	size_t copy_bytes;
-	int ended;   /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
-	int is_left; /* no publisher is there any more, and all they sent was read */
+	int ended;         /* SHMQ_EENDED, SHMQ_EMOVED, or 0 */
+	int is_left;       /* no publisher is there any more, and all they sent was read */
+	int is_last;       /* the topic has other rings: what is here ends */
+	uint64_t last_seq; /* ... before that, at the latest */
+	int told;          /* what ailed the subscriber last */
 
 	struct log_batches batches; /* of which not all members are appended yet */
 	uint64_t rests_to;          /* up to there may be rests of some that began before */
@@ -468,6 +471,30 @@ static int receive_first(struct tail_lane *l)
 	return rc;
 }
 
+void tail_lane_leave(struct tail_lane *l)
+{
+	if (l->is_last)
+		return;
+	l->is_last = 1;
+	l->last_seq = shmq__sub_cursor(l->sub) + l->o.topic->depth;
+}
+
+/* A publisher wrote that these rings live, or goes on with them. */
+static int is_mad(const struct tail_lane *l)
+{
+	return l->is_last && (!shmq__sub_is_closed(l->sub) ||
+			      seq_diff(shmq__sub_cursor(l->sub), l->last_seq) > 0);
+}
+
+static int fail(struct tail_lane *l, int error)
+{
+	if (error != l->told)
+		log_error("reading \"%s\", partition %u for its log: %s", l->name, l->o.partition,
+			  shmq_strerror(error));
+	l->told = error;
+	return error;
+}
+
 int tail_lane_pump(struct tail_lane *l, int is_ending)
 {
 	unsigned n;
@@ -475,6 +502,14 @@ int tail_lane_pump(struct tail_lane *l, int is_ending)
 
 	if (l->ended)
 		return l->ended;
+	if (is_mad(l)) {
+		log_error("log of \"%s\", partition %u: the rings that the topic had before it "
+			  "moved do not end: from seq %" PRIu64 " on it is read from those that it "
+			  "has now",
+			  l->name, l->o.partition, l->next);
+		l->ended = SHMQ_EMOVED;
+		return l->ended;
+	}
 	if (l->rest_ns && !is_ending && shmq__clock_monotonic_ns() < l->rest_ns)
 		return -EAGAIN;
 	l->rest_ns = 0;
@@ -501,8 +536,9 @@ int tail_lane_pump(struct tail_lane *l, int is_ending)
 				return -EAGAIN;
 			if (rc == SHMQ_EENDED && !l->is_left && append_unread(l))
 				return -EAGAIN;
-			if (rc == SHMQ_EENDED || rc == SHMQ_EMOVED)
-				l->ended = rc;
+			if (rc != SHMQ_EENDED && rc != SHMQ_EMOVED)
+				return rc ? fail(l, rc) : 0;
+			l->ended = rc;
 			return rc;
 		}
 		rc = append_message(l);

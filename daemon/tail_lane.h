@@ -42,8 +42,12 @@ shmq_sub *tail_lane_sub(struct tail_lane *l);
 /* Take what is there into the log, at most for a while: 1 if there is more, 0 if
  * all is read, -EAGAIN if no buffer is free, or others have their turn unless the bus
  * ends; SHMQ_EENDED or SHMQ_EMOVED once all of an ended ring is in the log's buffers; or
- * what ails the subscriber. */
+ * what ails the subscriber, which is told of. */
 int tail_lane_pump(struct tail_lane *l, int is_ending);
+
+/* The topic has other rings by now, and these have said that they ended: from now on no
+ * more is taken than they hold, and nothing of those that say otherwise. */
+void tail_lane_leave(struct tail_lane *l);
 
 /* Write and sync what is due by `now` (monotonic), tell by the marks how far it
  * has come; the time at which to be called again at the latest. */

@@ -57,7 +57,6 @@ struct tail {
 	struct shmq_topic_info info;
 	unsigned look; /* when it was among the topics last */
 	int dir;
-	int error; /* that was told of last */
 	struct log_identity identity;
 	void *map; /* of its partition records */
 	size_t map_bytes;
@@ -254,10 +253,17 @@ static int has_log(const struct lay_topic *rec)
 static int has_one_before(const struct worker *w, const char *name)
 {
 	const struct tail *tail;
+	uint32_t p;
 
-	LIST_FOREACH (tail, &w->tails, link)
-		if (!strcmp(tail->info.name, name))
-			return 1;
+	LIST_FOREACH (tail, &w->tails, link) {
+		if (strcmp(tail->info.name, name) != 0)
+			continue;
+		/* Once it is told to have ended its rings have said so. */
+		if (!shmq__bus_partition_array(w->t->bus, tail->info.id))
+			for (p = 0; p < tail->info.partitions; p++)
+				tail_lane_leave(tail->lane[p]);
+		return 1;
+	}
 	return 0;
 }
 
@@ -394,10 +400,6 @@ static int pump(struct worker *w, struct tail *tail, unsigned *ended)
 			continue;
 		}
 		w->is_stuck = 1; /* for a while, it may be */
-		if (rc != tail->error)
-			log_error("reading \"%s\", partition %u for its log: %s", tail->info.name,
-				  p, shmq_strerror(rc));
-		tail->error = rc;
 	}
 	return more;
 }

@@ -25,6 +25,7 @@
 
 struct log_batch {
 	uint64_t first_seq;
+	uint32_t count;
 	uint32_t left;     /* members that are still to come, not 0 */
 	uint32_t is_known; /* its first member has passed */
 };
@@ -76,19 +77,22 @@ static inline void log_batches_add(struct log_batches *o, struct log_batch b)
 	o->open[o->count++] = b;
 }
 
-/* A member passes.  0: its batch began where nobody looked. */
+/* A member passes.  0: its batch began where nobody looked, or this is not the next one
+ * of it, which only who is mad says. */
 static inline int log_batches_note(struct log_batches *o, const struct lay_batch *b, uint64_t seq)
 {
 	int is_known;
 	uint32_t i;
 
 	if (!b->index) {
-		log_batches_add(o, (struct log_batch){ seq, b->count - 1, 1 });
+		log_batches_add(o, (struct log_batch){ seq, b->count, b->count - 1, 1 });
 		return 1;
 	}
 	for (i = 0; i < o->count; i++) {
 		if (o->open[i].first_seq != b->first_seq)
 			continue;
+		if (o->open[i].count != b->count || o->open[i].count - o->open[i].left != b->index)
+			return 0;
 		is_known = (int)o->open[i].is_known;
 		o->left -= (uint64_t)is_known;
 		if (!--o->open[i].left)
@@ -96,7 +100,8 @@ static inline int log_batches_note(struct log_batches *o, const struct lay_batch
 		return is_known;
 	}
 	if (b->index < b->count)
-		log_batches_add(o, (struct log_batch){ b->first_seq, b->count - 1 - b->index, 0 });
+		log_batches_add(o, (struct log_batch){ b->first_seq, b->count,
+						       b->count - 1 - b->index, 0 });
 	return 0;
 }
 

@@ -72,6 +72,9 @@ int shmq__sub_is_sent(struct shmq_sub *sub, const struct shmq_msg *msg);
 /* After SHMQ_EMOVED: where the rings that came after begin, at most its cursor. */
 uint64_t shmq__sub_moved_seq(const struct shmq_sub *sub);
 
+/* Its ring says that no more comes. */
+int shmq__sub_is_closed(const struct shmq_sub *sub);
+
 /* Publishers wait for the log, so nothing it reads can change under it, and
  * they are woken by shmq__sub_ring_credit() alone: not for each message that
  * is read, for none of which they can go on. */

@@ -127,6 +127,11 @@ uint64_t shmq__sub_moved_seq(const struct shmq_sub *sub)
 	return moved_seq(&sub->lane[0]);
 }
 
+int shmq__sub_is_closed(const struct shmq_sub *sub)
+{
+	return is_closed(&sub->lane[0]);
+}
+
 int shmq__sub_is_sent(struct shmq_sub *sub, const struct shmq_msg *msg)
 {
 	const struct rlane *l = &sub->lane[0];

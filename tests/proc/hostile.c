@@ -1097,6 +1097,36 @@ TEST(a_ring_that_says_it_has_ended_and_has_not_has_its_log_opened_once)
 	test_bus_stop();
 }
 
+/* The log is of the rings that the topic has, whatever is written into those that it
+ * had. */
+TEST(rings_that_were_left_and_say_they_live_keep_no_log_from_the_fresh_ones)
+{
+	struct shmq_msg msg = { .data = "sent", .len = 4 };
+	struct lay_ring *left;
+	shmq_pub *old, *pub;
+	shmq_bus *bus;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
+	old = open_pub(bus, "t");
+	CHECK_OK(shmq_publish_msg(old, &msg));
+	CHECK_OK(shmq_pub_wait_confirm(old, 0, msg.seq, SHMQ_WRITTEN, PATIENCE));
+	CHECK_EQ(test_bus_signal("tailer", SIGSTOP), 1);
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	left = ((struct shmq__handle *)old)->topic->ring[0].mem;
+	store_release(&left->state, LAY_RING_LIVE);
+	pub = open_pub(bus, "t");
+	CHECK_OK(shmq_publish_msg(pub, &msg));
+	CHECK_EQ(test_bus_signal("tailer", SIGCONT), 1);
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, msg.seq, SHMQ_WRITTEN, PATIENCE));
+	CHECK_EQ(count_logged("do not end"), 1);
+	shmq_pub_close(old);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* What is said of the end of some rings is no reason to look at them all the time. */
 TEST(a_ring_that_says_it_moves_and_does_not_keeps_no_processor_busy)
 {
