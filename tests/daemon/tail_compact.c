@@ -479,7 +479,9 @@ static void check_deleted(int dir)
 	shmq__log_reader_close(r);
 }
 
-TEST(what_was_deleted_stays_so_whenever_retention_takes_a_segment_from_under_a_pass)
+/* A pass over such a log as disturb() has it at 1, 2, and so on, until that is
+ * behind its end: 0. */
+static void check_deleted_by(int (*disturb)(struct pass *p, int at))
 {
 	int is_hit = 1;
 
@@ -487,41 +489,48 @@ TEST(what_was_deleted_stays_so_whenever_retention_takes_a_segment_from_under_a_p
 		int dir = make_deleted();
 		struct pass p = pass_of(dir);
 
-		p.c.now_ns = 10 * KEEP_TIME;
 		p.c.merge_bytes = LOG_BLOCK + 5 * EACH / 2 * log_record_bytes(200);
-		p.removes_at = at;
-		CHECK_OK(run(&p));
-		is_hit = p.turns >= at;
+		is_hit = disturb(&p, at);
 		check_deleted(dir);
 		close(dir);
 	}
 }
 
+static int remove_at(struct pass *p, int at)
+{
+	p->c.now_ns = 10 * KEEP_TIME;
+	p->removes_at = at;
+	CHECK_OK(run(p));
+	return p->turns >= at;
+}
+
+TEST(what_was_deleted_stays_so_whenever_retention_takes_a_segment_from_under_a_pass)
+{
+	check_deleted_by(remove_at);
+}
+
+static int break_off_at(struct pass *p, int at)
+{
+	int dir = p->c.dir, is_hit;
+	uint64_t passed;
+
+	p->turns_max = at - 1;
+	is_hit = run(p) != 0;
+	passed = p->out.has_passed ? p->out.passed_seq : FIRST;
+	*p = pass_of(dir);
+	while (is_hit && p->c.passed < p->c.count && (int64_t)(p->first[p->c.passed] - passed) < 0)
+		p->c.passed++;
+	p->c.keeps_tombstones = p->c.passed > 0;
+	CHECK_OK(run(p));
+	*p = pass_of(dir);
+	p->c.now_ns = 10 * KEEP_TIME;
+	p->c.clean = p->c.count;
+	CHECK_OK(run(p));
+	CHECK_EQ(p->out.dropped, 1);
+	return is_hit;
+}
+
 TEST(what_was_deleted_stays_so_wherever_a_pass_is_broken_off_and_gone_on_with)
 {
-	int is_hit = 1;
-
-	for (int turns = 0; is_hit; turns++) {
-		int dir = make_deleted();
-		struct pass p = pass_of(dir);
-		uint64_t passed;
-
-		p.c.merge_bytes = LOG_BLOCK + 5 * EACH / 2 * log_record_bytes(200);
-		p.turns_max = turns;
-		is_hit = run(&p) != 0;
-		passed = p.out.has_passed ? p.out.passed_seq : FIRST;
-		p = pass_of(dir);
-		while (is_hit && p.c.passed < p.c.count &&
-		       (int64_t)(p.first[p.c.passed] - passed) < 0)
-			p.c.passed++;
-		p.c.keeps_tombstones = p.c.passed > 0;
-		CHECK_OK(run(&p));
-		p = pass_of(dir);
-		p.c.now_ns = 10 * KEEP_TIME;
-		p.c.clean = p.c.count;
-		CHECK_OK(run(&p));
-		CHECK_EQ(p.out.dropped, 1);
-		check_deleted(dir);
-		close(dir);
-	}
+	check_deleted_by(break_off_at);
 }

@@ -173,6 +173,22 @@ int test_wait_until(int (*fn)(void *arg), void *arg, int timeout_ms)
 	return 1;
 }
 
+unsigned long test_sleeps_of_main(void)
+{
+	static const char word[] = "\nvoluntary_ctxt_switches:";
+	char text[4096], *at;
+	FILE *file = fopen("/proc/self/status", "re");
+	size_t n = file ? fread(text, 1, sizeof(text) - 1, file) : 0;
+
+	if (file)
+		fclose(file);
+	text[n] = 0;
+	at = strstr(text, word);
+	if (!at)
+		FAIL("/proc/self/status does not say how often who sleeps");
+	return strtoul(at + strlen(word), NULL, 10);
+}
+
 pid_t test_spawn(int (*fn)(void *arg), void *arg)
 {
 	pid_t parent = getpid(), pid = fork();

@@ -91,6 +91,9 @@ int test_is_shadowed(void);    /* a sanitizer watches memory: it maps as it need
 const char *test_tmpdir(void); /* this test's own directory, emptied later */
 void test_remove_tree(const char *path);
 
+/* How often the first thread of this process has gone to sleep. */
+unsigned long test_sleeps_of_main(void);
+
 /* ---- behind the macros ----------------------------------------------- */
 
 struct tap_test {

@@ -95,20 +95,30 @@ TEST(who_waits_and_who_polls_is_told_when_the_log_has_come_further)
 	tear_down(&c);
 }
 
+struct late {
+	struct scene *c;
+	unsigned long sleeps;
+};
+
+/* The tailer had no processor, or its disk was slow: who waits has looked in vain. */
 static void *write_late(void *arg)
 {
-	usleep(400000); /* the tailer had no processor, or its disk was slow */
-	raise_marks(arg, 1, 0);
+	struct late *l = arg;
+
+	while (test_sleeps_of_main() < l->sleeps + 4)
+		test_sleep_ms(1);
+	raise_marks(l->c, 1, 0);
 	return NULL;
 }
 
 TEST(a_tailer_that_is_slow_confirms_what_an_ended_topic_had)
 {
 	struct scene c = set_up_with_log(0, SHMQ_LOG_GAP);
+	struct late late = { &c, test_sleeps_of_main() };
 	pthread_t thread;
 
 	store_release(&c.f->rec->state, LAY_TOPIC_ENDED);
-	CHECK_EQ(pthread_create(&thread, NULL, write_late, &c), 0);
+	CHECK_EQ(pthread_create(&thread, NULL, write_late, &late), 0);
 	CHECK_OK(shmq_pub_wait_confirm(c.pub, 0, 0, SHMQ_WRITTEN, PATIENCE));
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	tear_down(&c);

@@ -10,8 +10,6 @@
 #include "memory.h"
 #include "standin.h"
 
-#include <unistd.h>
-
 enum { MANY = 7 };
 
 /* A set of subscribers, one for each partition, and a publisher. */
@@ -505,8 +503,10 @@ static shmq_au32 word;
 
 static void *change(void *arg)
 {
-	(void)arg;
-	usleep(20000); /* so that it mostly sleeps by then; if not, it does not sleep at all */
+	const unsigned long *sleeps = arg;
+
+	while (test_sleeps_of_main() == *sleeps)
+		test_sleep_ms(1);
 	add_release(&word, 1);
 	shmq__futex_wake(&word);
 	return NULL;
@@ -516,12 +516,13 @@ TEST(a_set_that_waits_comes_back_when_the_word_it_watches_is_changed)
 {
 	struct scene c = set_up(&(struct fake_options){ .partitions = MANY, .mode = SHMQ_SHARED },
 				MANY, SUB_OPTIONS(.wait = SHMQ_WAIT_SLEEP));
+	unsigned long sleeps = test_sleeps_of_main();
 	uint32_t seen = load_relaxed(&word);
 	shmq_sub *ready[MANY];
 	pthread_t thread;
 
 	shmq__waitset_watch(c.set, &word, seen);
-	thread = fake_thread(change, NULL);
+	thread = fake_thread(change, &sleeps);
 	CHECK_ERROR(shmq_waitset_wait(c.set, ready, MANY, SHMQ_FOREVER), SHMQ_ETIMEOUT);
 	CHECK_EQ(load_relaxed(&word), seen + 1);
 	fake_join(thread);
