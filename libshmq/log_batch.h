@@ -35,19 +35,15 @@ struct log_batches {
 	uint64_t seq;      /* of the first of those that are open together */
 	uint32_t is_older; /* ... but they go back to one of which that was not seen */
 	uint32_t count;
+	uint64_t first;                 /* none that is open began before that */
+	uint32_t oldest;                /* where that of those that are known is, if any is */
+	uint16_t hint[LOG_BATCHES_MAX]; /* where one that began there, cut to this, was last */
 	struct log_batch open[LOG_BATCHES_MAX];
 };
 
 static inline void log_batches_clear(struct log_batches *o)
 {
 	o->left = o->count = 0;
-}
-
-static inline void log_batches_remove(struct log_batches *o, uint32_t i)
-{
-	if (o->open[i].is_known)
-		o->left -= o->open[i].left;
-	o->open[i] = o->open[--o->count];
 }
 
 /* Which of those that are known, or of all, began first; o->count: none. */
@@ -62,6 +58,19 @@ static inline uint32_t log_batches_oldest(const struct log_batches *o, uint32_t 
 	return at;
 }
 
+static inline void log_batches_remove(struct log_batches *o, uint32_t i)
+{
+	uint32_t last = --o->count;
+
+	if (o->open[i].is_known)
+		o->left -= o->open[i].left;
+	o->open[i] = o->open[last];
+	if (o->oldest == i)
+		o->oldest = log_batches_oldest(o, 1);
+	else if (o->oldest == last)
+		o->oldest = i;
+}
+
 static inline void log_batches_add(struct log_batches *o, struct log_batch b)
 {
 	if (!b.left)
@@ -69,12 +78,30 @@ static inline void log_batches_add(struct log_batches *o, struct log_batch b)
 	if (o->count == LOG_BATCHES_MAX)
 		log_batches_remove(o, log_batches_oldest(o, 0));
 	if (!o->count) {
-		o->seq = b.first_seq;
+		o->seq = o->first = b.first_seq;
 		o->is_older = 0;
 	}
+	if (seq_diff(b.first_seq, o->first) < 0)
+		o->first = b.first_seq;
 	o->is_older |= !b.is_known;
+	if (b.is_known && !o->left) /* they come in order */
+		o->oldest = o->count;
 	o->left += b.is_known ? b.left : 0;
 	o->open[o->count++] = b;
+}
+
+/* Where the one that began with that seq is; o->count: nowhere. */
+static inline uint32_t log_batches_find(struct log_batches *o, uint64_t first_seq)
+{
+	uint16_t *hint = &o->hint[first_seq % LOG_BATCHES_MAX];
+	uint32_t i = *hint;
+
+	if (i < o->count && o->open[i].first_seq == first_seq)
+		return i;
+	for (i = 0; i < o->count && o->open[i].first_seq != first_seq; i++)
+		;
+	*hint = (uint16_t)i;
+	return i;
 }
 
 /* A member passes.  0: its batch began where nobody looked, or this is not the next one
@@ -88,9 +115,10 @@ static inline int log_batches_note(struct log_batches *o, const struct lay_batch
 		log_batches_add(o, (struct log_batch){ seq, b->count, b->count - 1, 1 });
 		return 1;
 	}
-	for (i = 0; i < o->count; i++) {
-		if (o->open[i].first_seq != b->first_seq)
-			continue;
+	if (seq_diff(b->first_seq, seq) >= 0)
+		return 0;
+	i = log_batches_find(o, b->first_seq);
+	if (i < o->count) {
 		if (o->open[i].count != b->count || o->open[i].count - o->open[i].left != b->index)
 			return 0;
 		is_known = (int)o->open[i].is_known;
@@ -108,13 +136,21 @@ static inline int log_batches_note(struct log_batches *o, const struct lay_batch
 /* `next` is what comes next. */
 static inline void log_batches_expire(struct log_batches *o, uint64_t next, uint64_t depth)
 {
+	uint64_t first = next;
 	uint32_t i = 0;
 
-	while (i < o->count)
-		if (next - o->open[i].first_seq >= depth)
+	if (!o->count || next - o->first < depth)
+		return;
+	while (i < o->count) {
+		if (next - o->open[i].first_seq >= depth) {
 			log_batches_remove(o, i);
-		else
-			i++;
+			continue;
+		}
+		if (seq_diff(o->open[i].first_seq, first) < 0)
+			first = o->open[i].first_seq;
+		i++;
+	}
+	o->first = first;
 }
 
 /* Those that are open together have been so for longer than a ring. */
@@ -129,8 +165,7 @@ static inline int log_batches_hold(const struct log_batches *o, uint64_t next, u
 {
 	if (!o->left)
 		return 0;
-	*seq = log_batches_are_long(o, next, depth) ? o->open[log_batches_oldest(o, 1)].first_seq :
-						      o->seq;
+	*seq = log_batches_are_long(o, next, depth) ? o->open[o->oldest].first_seq : o->seq;
 	return 1;
 }
 
