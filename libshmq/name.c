@@ -230,6 +230,16 @@ static int check_dir(const char *path, enum choice choice, struct shmq__why *why
 	return 0;
 }
 
+/* It is the user's alone, by its specification.  In the shell of su(1) it is still that
+ * of who typed it, who could pose as the supervisor there, and whom what is made there
+ * would keep out of his own. */
+static int is_of_another_user(const char *xdg)
+{
+	struct stat st;
+
+	return !stat(xdg, &st) && st.st_uid != geteuid() && st.st_uid != 0;
+}
+
 int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, size_t bytes,
 			   struct shmq__why *why)
 {
@@ -242,7 +252,7 @@ int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, 
 		n = snprintf(out, bytes, "%s", dir);
 	else if (env && *env)
 		n = snprintf(out, bytes, "%s", env);
-	else if (xdg && *xdg)
+	else if (xdg && *xdg && !is_of_another_user(xdg))
 		n = snprintf(out, bytes, "%s/shmq", xdg);
 	else {
 		n = snprintf(out, bytes, "/tmp/shmq-%u", (unsigned)geteuid());

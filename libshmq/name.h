@@ -42,10 +42,10 @@ int shmq__name_make_reply(const struct shmq__name_reply *reply, char out[SHMQ_NA
 int shmq__name_read_reply(const char *name, struct shmq__name_reply *out);
 
 /* The directory of a bus's socket, lock and manifest: dir if given, else
- * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq, /tmp/shmq-<euid>.  With create it
- * is made 0700; it must be a directory that others cannot write, of ours, or,
- * where one was named, of root's or in one that only root can write.
- * 0, SHMQ_EACCESS, SHMQ_ELIMIT (path too long for a socket), -errno. */
+ * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq if that is not another user's, else
+ * /tmp/shmq-<euid>.  With create it is made 0700; it must be a directory that others cannot write,
+ * of ours, or, where one was named, of root's or in one that only root can write. 0, SHMQ_EACCESS,
+ * SHMQ_ELIMIT (path too long for a socket), -errno. */
 enum shmq__name_dir { SHMQ__NAME_DIR_FIND, SHMQ__NAME_DIR_CREATE };
 int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, size_t bytes,
 			   struct shmq__why *why);

@@ -368,6 +368,36 @@ TEST(a_directory_of_somebody_else_is_refused)
 	CHECK_EQ(test_join(test_spawn(as_nobody, NULL)), 0);
 }
 
+static int finds_own_as_other(void *arg)
+{
+	char want[300];
+
+	(void)arg;
+	CHECK_EQ(setuid(OTHER), 0);
+	CHECK_OK(find(NULL, SHMQ__NAME_DIR_CREATE));
+	snprintf(want, sizeof(want), "%s/shmq", dir);
+	CHECK_STR(text, want);
+	return 0;
+}
+
+TEST(the_environment_of_who_became_root_leads_into_no_directory_of_his)
+{
+	char want[300];
+
+	if (geteuid())
+		SKIP("needs root, to be somebody else");
+	unsetenv("SHMQ_RUNTIME_DIR");
+	CHECK_EQ(chmod(test_tmpdir(), 0755), 0);
+	in_tmp("xdg");
+	CHECK_EQ(mkdir(dir, 0700), 0);
+	CHECK_EQ(chown(dir, OTHER, OTHER), 0);
+	setenv("XDG_RUNTIME_DIR", dir, 1);
+	CHECK_EQ(test_join(test_spawn(finds_own_as_other, NULL)), 0);
+	find(NULL, SHMQ__NAME_DIR_FIND);
+	snprintf(want, sizeof(want), "/tmp/shmq-%u", (unsigned)geteuid());
+	CHECK_STR(text, want);
+}
+
 static int finds_as_nobody(void *arg)
 {
 	(void)arg;
