@@ -10,11 +10,14 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -332,11 +335,36 @@ static int listen_tcp(const char *text)
 	return rc;
 }
 
+/* The directory that PATH is in; to be freed. */
+static char *directory_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *directory = cli_strdup(slash ? path : ".");
+
+	if (slash)
+		directory[slash == path ? 1 : slash - path] = '\0';
+	return directory;
+}
+
+/* Between the look at what is there and the call of listen(2) nobody else looks.  Who
+ * keeps it locked for a second is somebody else, and not waited for.  The lock, -1 where
+ * the directory cannot be read. */
+static int lock_directory(const char *path)
+{
+	char *directory = directory_of(path);
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), tries = 100;
+
+	free(directory);
+	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && --tries)
+		poll(NULL, 0, 10);
+	return fd;
+}
+
 /* One that was left by a process that died is taken over; nothing else is. */
-static int listen_unix(const char *path)
+static int listen_unix(const char *path, struct stat *own)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int sock, rc = 0;
+	int sock, lock, rc = 0;
 	struct stat st;
 	mode_t mask;
 
@@ -346,19 +374,32 @@ static int listen_unix(const char *path)
 	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;
+	lock = lock_directory(path);
 	if (!lstat(path, &st) && S_ISSOCK(st.st_mode) &&
 	    connect(sock, (struct sockaddr *)&address, sizeof(address)) && errno == ECONNREFUSED)
 		unlink(path);
 	mask = umask(0177);
-	if (bind(sock, (struct sockaddr *)&address, sizeof(address)) || listen(sock, 16))
+	if (bind(sock, (struct sockaddr *)&address, sizeof(address)) || listen(sock, 16) ||
+	    lstat(path, own))
 		rc = -errno;
 	umask(mask);
+	if (lock >= 0)
+		close(lock);
 	if (rc == 0) {
 		printf("unix:%s\n", path);
 		return sock;
 	}
 	close(sock);
 	return rc;
+}
+
+/* Somebody may have removed it, and another one listen there. */
+static void remove_own(const char *path, const struct stat *own)
+{
+	struct stat st;
+
+	if (!lstat(path, &st) && st.st_dev == own->st_dev && st.st_ino == own->st_ino)
+		unlink(path);
 }
 
 /* One that asks byte by byte is never idle.  Whoever comes makes room. */
@@ -390,17 +431,10 @@ static void come_or_gone(void *arg, struct MHD_Connection *connection, void **st
  * has no such thing; or -errno. */
 static int confine(const char *socket)
 {
-	char *directory = socket ? cli_strdup(socket) : NULL, *slash;
+	char *directory = socket ? directory_of(socket) : NULL;
 	const char *own = directory;
 	int rc;
 
-	if (directory) {
-		slash = strrchr(directory, '/');
-		if (!slash)
-			own = ".";
-		else
-			slash[slash == directory] = '\0';
-	}
 	rc = sandbox_limit_files(&own, own != NULL, "/proc");
 	if (rc == 0 || rc == -ENOSYS)
 		rc = sandbox_enter(SANDBOX_METRICS);
@@ -411,7 +445,8 @@ static int confine(const char *socket)
 static int serve(struct metrics *m)
 {
 	int is_unix = !strncmp(m->listen, "unix:", 5);
-	int sock = is_unix ? listen_unix(m->listen + 5) : listen_tcp(m->listen);
+	struct stat own;
+	int sock = is_unix ? listen_unix(m->listen + 5, &own) : listen_tcp(m->listen);
 	struct MHD_Daemon *server;
 	sigset_t all, old;
 	int rc;
@@ -443,7 +478,7 @@ static int serve(struct metrics *m)
 		sig_sleep_until(cli_now_ns() + INT64_C(3600000000000));
 	MHD_stop_daemon(server);
 	if (is_unix)
-		unlink(m->listen + 5);
+		remove_own(m->listen + 5, &own);
 	return CLI_OK;
 }
 

@@ -114,6 +114,39 @@ while True:
 	finish server
 }
 
+@test "metrics_that_end_leave_a_socket_that_is_another_ones_by_now" {
+	start first metrics --listen "unix:m.sock"
+	await '[ -s first.out ]'
+	rm m.sock
+	start second metrics --listen "unix:m.sock"
+	await '[ -s second.out ]'
+	kill "$(pid_of first)"
+	finish first
+	fetch unix:m.sock | grep -q shmq_bus_clients
+	kill "$(pid_of second)"
+	finish second
+	[ ! -e m.sock ]
+}
+
+has_open() { # PROCESS FILE
+	find "/proc/$1/fd" -lname "$2" 2>/dev/null | grep -q .
+}
+
+@test "metrics_that_come_two_at_once_to_a_dead_ones_socket_do_not_both_take_it" {
+	shmq create t -q # the bus is there
+	python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("m.sock")'
+	flock . sh -c 'touch held; while [ -e held ]; do sleep 0.01; done' 3>&- &
+	STARTED+=($!)
+	await '[ -e held ]'
+	start first metrics --listen "unix:m.sock"
+	start second metrics --listen "unix:m.sock"
+	await 'has_open $(pid_of first) "$PWD" && has_open $(pid_of second) "$PWD"'
+	rm held # each waits for it, to look
+	await '[ "$(cat first.out second.out | wc -l)" = 1 ] && [ "$(cat first.err second.err | wc -l)" = 1 ]'
+	grep -qh 'Address already in use' first.err second.err
+	fetch unix:m.sock | grep -q shmq_bus_clients
+}
+
 @test "metrics_have_a_filter_of_system_calls_once_they_are_served" {
 	grep -q '^Seccomp_filters' /proc/self/status || skip "this kernel does not count filters"
 	shmq create t -q
