@@ -245,11 +245,12 @@ $(B)/stepped/lib.a $(B)/stepped/daemon.a $(B)/stepped/cli.a:
 FUZZ_LIBS := $(B)/stepped/daemon.a $(B)/stepped/cli.a $(B)/tests/lib.a $(B)/stepped/lib.a
 FUZZ_O    := $(B)/tests/fuzz/fuzz.o $(B)/tests/fuzz/replay.o
 SCENE_O   := $(B)/tests/fuzz/scene.o
-ON_SCENE  := $(patsubst %,$(B)/tests/fuzz/%,subscriber publisher recover registry)
+ON_SCENE  := $(patsubst %,$(B)/tests/fuzz/%,subscriber publisher recover registry tail)
 FUZZ_WRAP  = $(TEST_WRAP) $(foreach f,__sanitizer_cov_trace_pc clock_gettime poll ppoll \
 	shmq__futex_wait shmq__futex_waitv tap_fail $(WRAPPED),-Wl,--wrap=$(f))
 $(ON_SCENE): $(SCENE_O)
-$(ON_SCENE): WRAPPED = shmq__bus_request shmq__bus_notify shmq__bus_ready
+$(ON_SCENE): WRAPPED = shmq__bus_request shmq__bus_notify shmq__bus_ready $(KEEPER)
+$(B)/tests/fuzz/tail: KEEPER = log_line $(addprefix tail_keep_,add remove began rolled)
 $(B)/tests/fuzz/client: WRAPPED = connect
 $(B)/tests/fuzz/words:  WRAPPED = exit mkdir
 $(B)/tests/fuzz/gather: WRAPPED = files_listen
