@@ -184,11 +184,10 @@ static inline void ring_fetch_ahead(const struct ring_writer *w, uint64_t seq)
  * the processor gets far within one, and none knows where the next begins. */
 static inline void ring_fetch_long(const struct ring_writer *w, uint64_t seq, size_t bytes)
 {
-	const char *slot = (const char *)lay_slot_at(w->mem, &w->geo, seq + 1);
-	size_t k;
+	const char *line = (const char *)lay_slot_at(w->mem, &w->geo, seq + 1), *end = line + bytes;
 
-	for (k = 0; k < bytes; k += LAY_LINE)
-		prefetch_write(slot + k);
+	for (; line < end; line += LAY_LINE)
+		prefetch_write(line);
 }
 
 /* A reader asks for the second line of the slot that it polls, if it has one, so
@@ -200,13 +199,12 @@ static inline void ring_fetch_far(const struct ring_reader *r, const struct lay_
 }
 
 /* As ring_fetch_long(), for a reader that knows the next slot to be written. */
-static inline void ring_read_long(const struct ring_reader *r, size_t bytes)
+static inline void ring_read_long(const struct ring_reader *r, uint64_t seq, size_t bytes)
 {
-	const char *slot = (const char *)lay_slot_at(r->mem, &r->geo, r->next + 1);
-	size_t k;
+	const char *line = (const char *)lay_slot_at(r->mem, &r->geo, seq + 1), *end = line + bytes;
 
-	for (k = 0; k < bytes; k += LAY_LINE)
-		prefetch_read(slot + k);
+	for (; line < end; line += LAY_LINE)
+		prefetch_read(line);
 }
 
 /* Shared: take slot w->next if it is free and credit allows.  1 taken, and

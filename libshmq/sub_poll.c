@@ -24,6 +24,7 @@
 #define TIMES 256u           /* then it is seen anew what it is worth */
 #define REST UINT64_C(20000) /* ns until it is tried again, twice as long each time */
 #define REST_MOST UINT64_C(1000000000)
+#define NOT_PLAIN UINT64_MAX /* no length of a message that lies in its slot alone */
 
 /* How far can it go on before it has to look again?  0: no further, the publisher
  * is near.  What is further away is not touched, as that is being written. */
@@ -88,6 +89,64 @@ static __attribute__((noinline)) void look_ahead(struct shmq_sub *sub, uint64_t 
 	sub->pace.look_at = seq + (ahead ? ahead : NEAR / 2);
 }
 
+/* What the messages of a run have in common, in memory: there are not enough registers
+ * that survive a handler, and it takes fewer instructions to use what is here than to
+ * restore them. */
+struct run {
+	struct shmq_msg msg; /* as the handler is shown it */
+	shmq_handler *handler;
+	void *arg;
+	uint64_t word;      /* control word of the message before, by which whoever sent that is
+				known */
+	uint64_t type;      /* of the message before, where a slot has it */
+	uint64_t short_end; /* lengths below it are short */
+	uint64_t served;    /* of the bell, as bell_armed() has it */
+	const char *end;    /* of the last payload that may be handed out, and */
+	size_t step;        /* from one to the next */
+};
+
+/* A publisher may wait for what was given back.  What is served now. */
+static __attribute__((noinline)) uint64_t ring(struct rlane *l)
+{
+	if (bell_look(l->bell, SHMQ__FENCE_LIGHT))
+		sub_add(&l->entry->wakes, 1);
+	return load_relaxed(&l->bell->served);
+}
+
+/* Ask for the lines of the message behind the one of seq. */
+static __attribute__((noinline)) void read_behind(const struct rlane *l, uint64_t seq, size_t len)
+{
+	ring_read_long(&l->r, seq, len);
+}
+
+/* What is not short, or not of the type of the message before: `found` is len, flags and
+ * type of the slot of seq without that type.  Its length, or NOT_PLAIN. */
+static inline uint64_t take_other(const struct shmq_sub *sub, struct run *r, uint64_t found,
+				  uint64_t seq)
+{
+	if (found > sub->inline_max) {
+		/* Volatile: a compiler that saw what it comes to would keep a copy beside
+		 * `found` for each message. */
+		uint64_t header = found ^ *(volatile uint64_t *)&r->type;
+
+		if (header << 16 >> 16 > sub->inline_max) /* or has flags */
+			return NOT_PLAIN;
+		r->msg.type = (uint16_t)(header >> 48);
+		r->type = (uint64_t)r->msg.type << 48;
+		found = (uint32_t)header;
+	}
+	if (found > RING_LONG_BYTES && seq_diff(sub->pace.there, seq) > 1)
+		read_behind(&sub->lane[0], seq, found);
+	return found;
+}
+
+static inline size_t end_run(struct rlane *l, size_t n, uint64_t bytes)
+{
+	sub_add(&l->entry->count, n);
+	sub_add(&l->entry->bytes, bytes);
+	return n;
+}
+
 /* Hand out messages that lie in their slots, without more to them, and are there
  * one after the other, to the end of the ring at most; only where publishers wait
  * for us.  All is as if each were received, but that they are counted together.
@@ -95,81 +154,107 @@ static __attribute__((noinline)) void look_ahead(struct shmq_sub *sub, uint64_t 
 static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *handler, void *arg,
 			   size_t max, int *stop)
 {
-	struct rlane *l = &sub->lane[0];
-	uint64_t word = LAY_CTRL(seq >> l->r.geo.depth_shift, 0, LAY_COMMITTED), bytes = 0;
-	struct shmq_msg msg = { .partition = (int32_t)l->partition };
-	size_t n = 0, step = l->r.geo.slot_bytes, left = l->r.geo.depth - (seq & l->r.geo.mask);
-	char *at = (char *)lay_slot_at(l->r.mem, &l->r.geo, seq);
-	uint32_t end = sub->inline_max + 1;
+	struct rlane *l = &sub->lane[0], *view = sub->view;
+	uint64_t expected = LAY_CTRL(seq >> l->r.geo.depth_shift, 0, LAY_COMMITTED);
+	uint64_t first = seq, bytes = 0;
+	const char *at = (const char *)(lay_slot_at(l->r.mem, &l->r.geo, seq) + 1); /* payload */
+	size_t left = l->r.geo.depth - (seq & l->r.geo.mask);
+	struct lay_bell *bell = l->bell;
+	struct run r;
+	int said;
 
 	max = max < left ? max : left;
 	max = max < RUN ? max : RUN;
-	for (; n < max; at += step, seq++) {
-		struct lay_slot *s = (struct lay_slot *)at, head;
+	sub_fill_ahead(l, seq, &r.msg);
+	r.msg.type = 0;
+	r.handler = handler;
+	r.arg = arg;
+	r.word = expected;
+	r.type = 0;
+	r.short_end = sub->short_end >> 16;
+	r.served = load_relaxed(&bell->served);
+	r.step = l->r.geo.slot_bytes;
+	r.end = at + (max << l->r.geo.slot_shift);
+	sub->view = l; /* unless there is none */
+	for (;; seq++) {
+		struct lay_slot *s = (struct lay_slot *)(uintptr_t)at - 1;
+		uint64_t word = load_acquire(&s->ctrl), len; /* A1 */
 
-		if (LAY_CTRL_SANS_OWNER(load_acquire(&s->ctrl)) != word) /* A1 */
-			break;
-		shmq__copy_racy(&head, s, sizeof(head));
-		if (unlikely(head.flags || head.len >= end))
-			break;
+		if (unlikely(word != r.word)) {
+			if (LAY_CTRL_SANS_OWNER(word) != expected)
+				break;
+			r.word = word;
+		}
+		shmq__copy_racy(&len, &s->len, sizeof(len)); /* with flags and type */
+		len ^= r.type;
+		if (unlikely(len >= r.short_end)) {
+			len = take_other(sub, &r, len, seq);
+			if (len == NOT_PLAIN)
+				break;
+		}
 		sub_step_to(l, seq); /* R3: what was before it */
-		if (bell_is_armed(l->bell, SHMQ__FENCE_LIGHT) && shmq__bell_ring(l->bell))
-			sub_add(&l->entry->wakes, 1);
-		if (unlikely(head.len > RING_LONG_BYTES) && seq_diff(sub->pace.there, seq) > 1)
-			ring_read_long(&l->r, head.len);
-		sub->view = l;
-		msg.data = s + 1;
-		msg.len = head.len;
-		msg.seq = seq;
-		msg.type = head.type;
-		bytes += head.len;
-		PROBE3(receive, at, seq, msg.len);
-		n++;
-		*stop = handler(arg, &msg);
+		if (unlikely(bell_armed(bell) != r.served))
+			r.served = ring(l);
+		r.msg.data = at;
+		r.msg.len = len;
+		r.msg.seq = seq;
+		bytes += len;
+		PROBE3(receive, l->r.mem, seq, r.msg.len);
+		said = r.handler(r.arg, &r.msg);
+		at += r.step;
 		/* it may have given the message back, or gone on by itself */
-		if (unlikely(*stop || sub->view != l || l->r.next != seq))
-			break;
+		if (unlikely(said || l->r.next != seq) || at == r.end) {
+			*stop = said;
+			return end_run(l, seq - first + 1, bytes);
+		}
 	}
-	if (n) {
-		sub_add(&l->entry->count, n);
-		sub_add(&l->entry->bytes, bytes);
+	if (seq == first) {
+		sub->view = view;
+		return 0;
 	}
-	return n;
+	return end_run(l, seq - first, bytes);
+}
+
+/* Whatever comes next, as a receive has it, after `done` others: 0; 1 if the handler said
+ * stop; or what is wrong, which the next call says if there were others. */
+static __attribute__((noinline)) int hand_out_one(struct shmq_sub *sub, shmq_handler *handler,
+						  void *arg, size_t done, int64_t timeout_ns)
+{
+	struct shmq_msg msg;
+	int rc = shmq__sub_receive_whole(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
+
+	if (!rc)
+		return handler(arg, &msg) != 0;
+	if (done && rc != SHMQ_EEMPTY && rc != -ENOMEM) { /* with that it stays */
+		sub->held_error = rc;
+		sub->held_msg = msg;
+		sub_judge(sub);
+	}
+	return rc;
 }
 
 SHMQ_EXPORT HOT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max,
 				  int64_t timeout_ns)
 {
 	size_t done = 0, n;
-	int stop = 0, rc;
+	int stop = 0;
 
 	while (done < max && !stop) {
-		struct shmq_msg msg;
-
+		n = 0;
 		if (likely(sub->is_plain && sub->short_end && !sub_check(sub))) {
 			uint64_t seq = sub->lane[0].r.next + (sub->view != NULL);
 
 			if (!done && unlikely(seq_diff(seq, sub->pace.look_at) >= 0))
 				look_ahead(sub, seq, timeout_ns);
 			n = hand_out_run(sub, seq, handler, arg, max - done, &stop);
-			done += n;
-			if (n)
-				continue;
 		}
-		rc = shmq__sub_receive_whole(sub, &msg, done ? SHMQ_NOWAIT : timeout_ns);
-		if (rc && !done)
-			return rc;
-		if (rc == -ENOMEM) /* the message stays */
-			break;
-		if (rc && rc != SHMQ_EEMPTY) {
-			sub->held_error = rc;
-			sub->held_msg = msg;
-			sub_judge(sub);
+		if (!n) {
+			stop = hand_out_one(sub, handler, arg, done, timeout_ns);
+			if (stop < 0)
+				return done ? (ssize_t)done : stop;
+			n = 1;
 		}
-		if (rc)
-			break;
-		done++;
-		stop = handler(arg, &msg);
+		done += n;
 	}
 	return (ssize_t)done;
 }

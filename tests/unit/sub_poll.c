@@ -184,6 +184,61 @@ TEST(a_publisher_that_waits_is_woken_by_each_message_that_is_given_back)
 	tear_down(&c);
 }
 
+static int is_of_type(void *arg, const struct shmq_msg *m)
+{
+	unsigned *n = arg;
+
+	CHECK_EQ(m->len, 8 + *n % 3);
+	CHECK_EQ(m->type, (uint16_t)(*n / 4 * 1000));
+	CHECK_EQ(m->flags, 0);
+	++*n;
+	return 0;
+}
+
+TEST(messages_of_a_run_may_be_of_any_types_and_lengths_and_owners)
+{
+	struct scene c = set_up(NULL, NULL);
+	unsigned n, count = 0;
+
+	for (n = 0; n < FAKE_DEPTH; n++) {
+		write_slot(&c, 0, 8 + n % 3);
+		slot_of(&c, c.w.next)->type = (uint16_t)(n / 4 * 1000);
+		c.w.owner += n % 5 ? 0 : 1;
+		commit(&c);
+	}
+	CHECK_EQ(shmq_poll(c.sub, is_of_type, &count, FAKE_DEPTH, SHMQ_NOWAIT), FAKE_DEPTH);
+	CHECK_EQ(count, FAKE_DEPTH);
+	tear_down(&c);
+}
+
+struct waiting {
+	struct lay_bell *bell;
+	unsigned n;
+};
+
+/* Somebody comes to wait while the second is handed out, and the fifth. */
+static int waits_meanwhile(void *arg, const struct shmq_msg *m)
+{
+	struct waiting *w = arg;
+
+	CHECK_EQ(load_relaxed(&w->bell->served), load_relaxed(&w->bell->armed));
+	CHECK_EQ(load_relaxed(&w->bell->word), w->n > 4 ? 2 : w->n > 1);
+	if (w->n == 1 || w->n == 4)
+		add_release(&w->bell->armed, 1);
+	w->n++;
+	return 0;
+}
+
+TEST(a_publisher_that_comes_to_wait_in_a_run_is_woken_by_the_next_message)
+{
+	struct scene c = set_up(NULL, NULL);
+	struct waiting w = { .bell = &c.f->topic->ring[0].bells->credit };
+
+	publish(&c, 8);
+	CHECK_EQ(shmq_poll(c.sub, waits_meanwhile, &w, 8, SHMQ_NOWAIT), 8);
+	tear_down(&c);
+}
+
 /* ---- letting them gather ---------------------------------------------------- */
 
 #define MANY UINT64_C(1000000000)

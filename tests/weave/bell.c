@@ -63,6 +63,14 @@ static void set_up_both(void)
 }
 SCENARIO(both_bells, set_up_both, NULL);
 
+/* A run looks at what was served when it began. */
+static void set_up_both_polled(void)
+{
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 4 }, 1, 5, 1);
+	reader[0].polls = 1;
+}
+SCENARIO(both_bells_polled, set_up_both_polled, NULL);
+
 static void set_up_sleepers(void)
 {
 	set_up(&(struct world_options){ .depth = 2, .base_seq = 3 }, 1, 2, 2);
@@ -327,6 +335,8 @@ TEST_WITHIN(both_sides_sleep_and_wake, WEAVE_LIMIT_S)
 {
 	weave_random(&both_bells, WEAVE_SC, 2500);
 	weave_random(&both_bells, WEAVE_WEAK, 5000);
+	weave_random(&both_bells_polled, WEAVE_SC, 1000);
+	weave_random(&both_bells_polled, WEAVE_WEAK, 2500);
 	weave_random(&both_bells_full_fence, WEAVE_SC, 2500);
 	weave_random(&both_bells_full_fence, WEAVE_WEAK, 5000);
 	weave_random(&wake_deferred_full_fence, WEAVE_SC, 1000);
