@@ -80,6 +80,7 @@ int tail_writer_open(struct tail_io *io, const struct tail_layout *layout,
 	if (!w)
 		return -ENOMEM;
 	w->io = io;
+	w->buffer_bytes = tail_io_buffer_bytes(io);
 	w->layout = *layout;
 	if (!w->layout.segment_bytes)
 		w->layout.segment_bytes = DEFAULT_SEGMENT_BYTES;

@@ -50,6 +50,7 @@ struct tail_writer {
 	uint64_t numbers, written_run; /* of runs: the last one, the last one written */
 	unsigned unsent;               /* runs that are FULL */
 	unsigned aside;                /* ... that have given their buffers back */
+	size_t buffer_bytes;           /* of the memory that each run has */
 
 	uint64_t off, next_seq, max_ts; /* where the next byte goes; of the next record */
 	uint64_t ended_seq;             /* end_seq of the last run that fills no more */
@@ -102,7 +103,7 @@ static inline uint64_t tail_writer_whole(const struct tail_writer *w)
 /* How much still goes into the run that fills. */
 static inline size_t tail_run_room(const struct tail_writer *w)
 {
-	return w->run ? tail_io_buffer_bytes(w->io) - w->run->used : 0;
+	return w->run ? w->buffer_bytes - w->run->used : 0;
 }
 
 /* A run that goes on where the log is; NULL: no buffer is free. */

@@ -24,12 +24,12 @@ static void place(struct tail_writer *w, const struct log_record *head, const st
 	char *start = w->run->mem + w->run->used, *at = start + HEAD_BYTES;
 	int i;
 
+	memset(start + bytes - LOG_ALIGN, 0, LOG_ALIGN); /* what is padding of that */
 	memcpy(start, head, HEAD_BYTES);
 	for (i = 0; i < count; i++) {
 		memcpy(at, piece[i].iov_base, piece[i].iov_len);
 		at += piece[i].iov_len;
 	}
-	memset(at, 0, (size_t)(start + bytes - at));
 	((struct log_record *)start)->checksum =
 		shmq__log_record_sum_whole(&w->segment->key, start);
 	w->run->used += bytes;
@@ -42,7 +42,7 @@ static size_t room_to_come(const struct tail_writer *w)
 {
 	size_t rest = w->run ? 0 : w->rest_bytes;
 
-	return tail_run_room(w) ? tail_run_room(w) : tail_io_buffer_bytes(w->io) - rest;
+	return tail_run_room(w) ? tail_run_room(w) : w->buffer_bytes - rest;
 }
 
 /* Of at least 8 bytes: all is a multiple of that. */
@@ -147,15 +147,17 @@ static int put(struct tail_writer *w, const struct log_record *head, const struc
 
 	if (w->big.held)
 		return pour(w, piece, count);
-	/* A run that nothing comes into would be flushed by nobody. */
-	if (bytes > room_to_come(w) && !take_turn(w))
-		return -EAGAIN;
-	if (make_room(w)) {
-		tail_io_end_turn(w->io, w);
-		return -EAGAIN;
+	if (unlikely(tail_run_room(w) < bytes)) {
+		/* A run that nothing comes into would be flushed by nobody. */
+		if (bytes > room_to_come(w) && !take_turn(w))
+			return -EAGAIN;
+		if (make_room(w)) {
+			tail_io_end_turn(w->io, w);
+			return -EAGAIN;
+		}
 	}
 	remember(w);
-	if (tail_run_room(w) >= bytes) {
+	if (likely(tail_run_room(w) >= bytes)) {
 		place(w, head, piece, count, bytes);
 		return 0;
 	}
