@@ -148,7 +148,7 @@ static int add_stand(shmq_bus *bus, const struct victim_act *act, const struct c
 static void stop_everywhere(shmq_bus *bus, const struct victim_act *act,
 			    const struct conditions *on, uint64_t *random)
 {
-	unsigned stride = steps_is_torture() ? 1 : 10, steps = 0;
+	unsigned stride = steps_is_torture() ? 1 : 20, steps = 0;
 	/* What a reader reads, and may find changed, it reads between its stores. */
 	unsigned more = act->count ? 2 : 8;
 	uint64_t state = fake_random(random) % stride;

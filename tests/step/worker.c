@@ -606,7 +606,7 @@ TEST_WITHIN(a_control_worker_may_die_at_any_instruction, 600)
 	for (size_t i = 0; i < COUNT(scenes); i++)
 		/* Under a sanitizer there are more instructions, and each takes longer. */
 		if (steps_is_torture() ||
-		    fake_random(&random) % (3 * (unsigned)test_slowdown()) == 0)
+		    fake_random(&random) % (5 * (unsigned)test_slowdown()) == 0)
 			run(&scenes[i]);
 	place_destroy(worker_place);
 }
