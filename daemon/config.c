@@ -109,7 +109,7 @@ static void mistake(int line, unsigned column, const char *format, ...)
 
 static void mistake(int line, unsigned column, const char *format, ...)
 {
-	char text[1024];
+	char text[1024], *at;
 	int used;
 	va_list ap;
 
@@ -119,6 +119,9 @@ static void mistake(int line, unsigned column, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text + used, sizeof(text) - (size_t)used, format, ap);
 	va_end(ap);
+	for (at = text; *at; at++) /* a terminal is to show it */
+		if (iscntrl((unsigned char)*at))
+			*at = '?';
 	reader->mistakes++;
 	if (reader->say)
 		reader->say(reader->arg, text);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "name.h"
 #include "registry.h"
 
 /* Ids rest before they are given out again, so that logs stay readable. */
@@ -53,15 +54,6 @@ static int choose_id(struct registry *r, unsigned *id, struct shmq__why *why)
 	return error;
 }
 
-static void put_name(char *to, size_t bytes, const char *from)
-{
-	size_t i;
-
-	memset(to, 0, bytes);
-	for (i = 0; i + 1 < bytes && from[i]; i++)
-		to[i] = from[i] >= ' ' && from[i] < 0x7f && from[i] != '"' ? from[i] : '?';
-}
-
 void registry_set_identity(struct peer *p, uint64_t start_time, uint64_t pidns)
 {
 	store_relaxed(&p->rec->start_time, start_time);
@@ -81,6 +73,7 @@ int registry_add_peer(struct registry *r, const struct registry_client *client, 
 {
 	struct lay_client *rec;
 	struct peer *p;
+	char *quote;
 	unsigned id = 0;
 	int error = choose_id(r, &id, why);
 
@@ -98,7 +91,9 @@ int registry_add_peer(struct registry *r, const struct registry_client *client, 
 	store_relaxed(&rec->uid, client->uid);
 	registry_set_identity(p, 0, 0);
 	store_relaxed(&rec->nonce, client->nonce);
-	put_name(rec->name, sizeof(rec->name), client->name);
+	shmq__name_show(rec->name, client->name, sizeof(rec->name));
+	for (quote = rec->name; (quote = strchr(quote, '"'));)
+		*quote = '?';
 	if (*rec->name == '$' && !client->is_of_bus)
 		*rec->name = '?';
 	store_release(&rec->state, LAY_CLIENT_LIVE);

@@ -85,6 +85,15 @@ static int has_room(void)
 	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
 }
 
+/* What others chose may be in it, that neither begins a line of its own nor tells a
+ * terminal what to do. */
+static void make_plain(char *text, const char *end)
+{
+	for (; text < end; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	char line[LINE_BYTES];
@@ -111,6 +120,7 @@ void log_line(enum log_level level, const char *format, ...)
 	used += n < 0 ? 0 : (size_t)n;
 	if (used > sizeof(line) - 1)
 		used = sizeof(line) - 1;
+	make_plain(line, line + used);
 	line[used++] = '\n';
 	/* Nothing sensible can be done about a log that cannot be written. */
 	rc = write(STDERR_FILENO, line, used);

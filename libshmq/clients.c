@@ -4,6 +4,7 @@
  * over all rosters, in which nothing but the registry and entries is looked into.
  */
 #include "bus.h"
+#include "name.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -29,8 +30,7 @@ static void describe(struct walk *w, uint32_t id)
 	out->client_id = id;
 	out->pid = (pid_t)load_relaxed(&c->pid);
 	out->uid = load_relaxed(&c->uid);
-	memcpy(out->name, c->name, sizeof(out->name));
-	out->name[sizeof(out->name) - 1] = 0;
+	shmq__name_show(out->name, c->name, sizeof(out->name));
 	out->is_dead = state == LAY_CLIENT_DEAD;
 	out->is_own = *out->name == '$';
 }

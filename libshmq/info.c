@@ -7,6 +7,7 @@
 #include "bus.h"
 #include "clock.h"
 #include "latency.h"
+#include "name.h"
 #include "ring.h"
 #include "sub.h"
 
@@ -24,8 +25,7 @@ SHMQ_EXPORT int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out)
 	memset(out, 0, sizeof(*out));
 	if (error)
 		return error;
-	memcpy(out->name, r->name, sizeof(out->name));
-	out->name[sizeof(out->name) - 1] = 0;
+	shmq__name_show(out->name, r->name, sizeof(out->name));
 	out->daemon_pid = (pid_t)load_relaxed(&r->control_pid);
 	out->parent_pid = (pid_t)load_relaxed(&r->parent_pid);
 	out->epoch = load_relaxed(&r->epoch);
@@ -141,8 +141,7 @@ int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_t
 	if (t)
 		geo = t->geo;
 	memset(out, 0, sizeof(*out));
-	memcpy(out->name, rec->name, sizeof(out->name));
-	out->name[sizeof(out->name) - 1] = 0;
+	shmq__name_show(out->name, rec->name, sizeof(out->name));
 	out->id = rec->id;
 	out->depth = geo.depth;
 	out->max_message_bytes = geo.max_bytes;
@@ -175,8 +174,7 @@ int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_t
 		look_at_members(t, out);
 		sum_up(t, &out->stats);
 	}
-	memcpy(out->note, rec->note, sizeof(out->note));
-	out->note[sizeof(out->note) - 1] = 0;
+	shmq__name_show(out->note, rec->note, sizeof(out->note));
 	shmq__topic_detach(t);
 	return 0;
 }
@@ -402,8 +400,7 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 	if (c) {
 		out->pid = (pid_t)load_relaxed(&c->pid);
 		out->uid = load_relaxed(&c->uid);
-		memcpy(out->client_name, c->name, sizeof(out->client_name));
-		out->client_name[sizeof(out->client_name) - 1] = 0;
+		shmq__name_show(out->client_name, c->name, sizeof(out->client_name));
 	}
 	for (p = 0; p < t->geo.partitions; p++) {
 		struct lay_entry *e = shmq__topic_entry(t, m, p);

@@ -185,6 +185,15 @@ SHMQ_EXPORT int shmq_topic_check_name(const char *name)
 	return shmq__name_check_topic(name, SHMQ__NAME_USER, NULL);
 }
 
+void shmq__name_show(char *out, const char *from, size_t bytes)
+{
+	size_t i;
+
+	memset(out, 0, bytes);
+	for (i = 0; i + 1 < bytes && from[i]; i++)
+		out[i] = from[i] >= ' ' && from[i] < 0x7f ? from[i] : '?';
+}
+
 /* Root made it, where nobody else makes any. */
 static int is_of_root(const char *path)
 {

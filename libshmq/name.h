@@ -41,6 +41,10 @@ int shmq__name_make_reply(const struct shmq__name_reply *reply, char out[SHMQ_NA
 /* 1 if the name is one, as shmq__name_make_reply() makes it. */
 int shmq__name_read_reply(const char *name, struct shmq__name_reply *out);
 
+/* What somebody else wrote, as text to be shown: up to its end, of at most `bytes` with the
+ * 0 that ends it, and '?' for what is not printable ASCII. */
+void shmq__name_show(char *out, const char *from, size_t bytes);
+
 /* The directory of a bus's socket, lock and manifest: dir if given, else
  * $SHMQ_RUNTIME_DIR, $XDG_RUNTIME_DIR/shmq if that is not another user's, else
  * /tmp/shmq-<euid>.  With create it is made 0700; it must be a directory that others cannot write,

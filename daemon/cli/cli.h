@@ -27,6 +27,7 @@
 
 #include <jansson.h>
 #include <shmq.h>
+#include <stdarg.h>
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -127,6 +128,10 @@ void opts_fail(const struct command *command, const char *format, ...)
 int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
 	     const char *hint);
 int out_exit_code(int error);
+
+/* To stderr.  Names that others gave, of files, of topics of their bus, tell no
+ * terminal what to do. */
+void out_error(const char *format, va_list ap);
 
 /* shmq: text.  For what no error code of the library stands for. */
 void out_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -33,7 +33,7 @@ void opts_fail(const struct command *command, const char *format, ...)
 	fflush(stdout);
 	fprintf(stderr, "shmq: ");
 	va_start(ap, format);
-	vfprintf(stderr, format, ap);
+	out_error(format, ap);
 	va_end(ap);
 	fputc('\n', stderr);
 	if (command)

@@ -106,6 +106,29 @@ static int says_way_out(const char *line)
 	return last != NULL;
 }
 
+void out_error(const char *format, va_list ap)
+{
+	char *text, *at;
+
+	if (vasprintf(&text, format, ap) < 0)
+		return;
+	for (at = text; *at; at++)
+		if (((unsigned char)*at < ' ' && *at != '\n' && *at != '\t') || *at == 0x7f)
+			*at = '?';
+	fputs(text, stderr);
+	free(text);
+}
+
+static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	out_error(format, ap);
+	va_end(ap);
+}
+
 /* The line says what happened, of this topic or that; without one the error's text
  * does. */
 int out_fail(const struct cli *cli, int error, const char *doing, const char *what,
@@ -116,13 +139,9 @@ int out_fail(const struct cli *cli, int error, const char *doing, const char *wh
 	if (!hint && !says_way_out(line))
 		hint = usual_hint(error);
 	fflush(stdout);
-	fprintf(stderr, "shmq: %s", doing);
-	if (what)
-		fprintf(stderr, " \"%s\"", what);
-	fprintf(stderr, ": %s", line[0] ? line : shmq_strerror(error));
-	if (hint)
-		fprintf(stderr, " (hint: %s)", hint);
-	fputc('\n', stderr);
+	say("shmq: %s%s%s%s: %s%s%s%s\n", doing, what ? " \"" : "", what ? what : "",
+	    what ? "\"" : "", line[0] ? line : shmq_strerror(error), hint ? " (hint: " : "",
+	    hint ? hint : "", hint ? ")" : "");
 	return out_exit_code(error);
 }
 
@@ -131,9 +150,9 @@ void out_say(const char *format, ...)
 	va_list ap;
 
 	fflush(stdout);
-	fprintf(stderr, "shmq: ");
+	fputs("shmq: ", stderr);
 	va_start(ap, format);
-	vfprintf(stderr, format, ap);
+	out_error(format, ap);
 	va_end(ap);
 	fputc('\n', stderr);
 }

@@ -16,6 +16,16 @@ every_command() {
 	shmq ${1-} --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'
 }
 
+@test "errors_tell_no_terminal_what_to_do" {
+	shmq create t -q
+	run -1 shmq pub t --file $'x\e]0;y\a'
+	has "$output" 'opening "x?]0;y?"'
+	run -2 shmq metrics $'x\e]0;y\a'
+	has "$output" 'not "x?]0;y?"'
+	run -2 shmq sub $'x\e]0;y\a'
+	[[ $output != *$'\e'* ]]
+}
+
 @test "help_of_each_command_begins_with_its_usage" {
 	for command in $(every_command); do
 		run -0 shmq $command --help

@@ -50,6 +50,15 @@ static void is_refused(const char *text, const char *with)
 	CHECK_STR(said, with);
 }
 
+TEST(a_mistake_tells_no_terminal_what_to_do)
+{
+	is_refused("gu\033[31mests = 4\n",
+		   "f:1:1: there is no setting \"gu?[31mests\": see shmqd.conf(5)\n");
+	is_refused("topic \"a\\n\\x1b]0;b\\x07\" { }\n",
+		   "f:1:1: topic \"a??]0;b?\": byte 2 of the topic name is not a letter, digit, "
+		   "'_', '-' or '.'\n");
+}
+
 TEST(what_it_says_is_read)
 {
 	struct config *c = good("log-level = warn\nlinger = 2s\nguests = 3\ndata-dir = /d\n"

@@ -104,6 +104,30 @@ TEST(a_client_of_another_protocol_is_refused_by_name)
 	test_bus_stop();
 }
 
+TEST(what_a_client_calls_things_begins_no_line_of_the_log)
+{
+	const struct shmq_bus_options *options =
+		BUS_OPTIONS(.start = SHMQ_START_NEVER, .client_name = "a\nforged by name");
+	struct proto_request req = request(PROTO_HELLO);
+	struct proto_reply reply;
+	shmq_bus *bus;
+	int fd;
+
+	test_bus_start("--log-level", "debug");
+	CHECK_OK(shmq_bus_open(test_bus_name(), options, &bus));
+	fd = raw_connect();
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	req.op = PROTO_REMOVE;
+	strcpy(req.topic, "a\nforged by topic");
+	CHECK_EQ(answer_to(fd, &req, sizeof(req), &reply), 1);
+	CHECK_ERROR(reply.error, SHMQ_ENOTOPIC);
+	close(fd);
+	shmq_bus_close(bus);
+	CHECK(test_bus_log_has("?forged by name"));
+	CHECK(test_bus_log_has("?forged by topic"));
+	test_bus_stop();
+}
+
 /* A supervisor that is none: accepts, and says what it is told to. */
 struct impostor {
 	int listen_fd, bytes;

@@ -225,6 +225,45 @@ TEST(a_record_that_makes_no_sense_is_corrupt_by_name)
 	standin_free(s);
 }
 
+static int keep_topic(void *arg, const struct shmq_topic_info *info)
+{
+	*(struct shmq_topic_info *)arg = *info;
+	return 0;
+}
+
+static int keep_client(void *arg, const struct shmq_client_info *info)
+{
+	*(struct shmq_client_info *)arg = *info;
+	return 0;
+}
+
+/* Root may look at the bus of a user, who chose what is in it. */
+TEST(what_a_supervisor_that_went_mad_calls_things_is_text)
+{
+	static const char mad[] = "a\033]0;b\007\nc";
+	struct standin *s = standin_new(NULL);
+	struct fake *f = standin_fake(s);
+	shmq_bus *bus = standin_bus(s);
+	struct lay_client *client = shmq__slabs_client(f->slabs, 1);
+	struct shmq_client_info who = { 0 };
+	struct shmq_topic_info topic;
+	struct shmq_bus_info info;
+
+	memcpy(f->rec->name, mad, sizeof(mad));
+	memcpy(f->rec->note, mad, sizeof(mad));
+	memcpy(f->registry->name, mad, sizeof(mad));
+	memcpy(client->name, mad, sizeof(mad));
+	CHECK_OK(shmq_topic_each(bus, keep_topic, &topic));
+	CHECK_STR(topic.name, "a?]0;b??c");
+	CHECK_STR(topic.note, "a?]0;b??c");
+	CHECK_OK(shmq_bus_get_info(bus, &info));
+	CHECK_STR(info.name, "a?]0;b??c");
+	CHECK_OK(shmq_client_each(bus, keep_client, &who));
+	CHECK_STR(who.name, "a?]0;b??c");
+	shmq_bus_close(bus);
+	standin_free(s);
+}
+
 TEST(memory_that_is_short_is_said_and_inspection_goes_on_after_it)
 {
 	struct standin *s = standin_new(&(struct fake_options){ .partitions = 2 });

@@ -246,6 +246,18 @@ TEST(names_with_a_dollar_belong_to_the_bus)
 	CHECK_EQ(shmq__name_check_topic("$$", SHMQ__NAME_BUS, &why), SHMQ_ENAME);
 }
 
+TEST(what_others_wrote_is_shown_as_text)
+{
+	char out[16];
+
+	shmq__name_show(out, "md.AAPL \"1\"", sizeof(out));
+	CHECK_STR(out, "md.AAPL \"1\"");
+	shmq__name_show(out, "\033[31m\n\r\x7f\xc2\x9b", sizeof(out));
+	CHECK_STR(out, "?[31m?????");
+	shmq__name_show(out, "0123456789abcdefg", sizeof(out));
+	CHECK_STR(out, "0123456789abcde");
+}
+
 /* ---- the runtime directory ------------------------------------------------- */
 
 static char dir[200], text[PATH_MAX];
