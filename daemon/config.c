@@ -659,15 +659,19 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 
 static int check_owner(const char *path, const struct stat *st, config_say say, void *arg)
 {
-	char text[512];
+	int everybody = st->st_mode & S_IWOTH, group = st->st_mode & S_IWGRP;
+	char text[512], besides[32] = "";
 
-	if ((!st->st_uid || st->st_uid == geteuid()) && !(st->st_mode & S_IWOTH))
+	if ((!st->st_uid || st->st_uid == geteuid()) && !everybody && !group)
 		return 0;
+	if (everybody)
+		snprintf(besides, sizeof(besides), " and everybody");
+	else if (group) /* what an access control list gives to others is in its bits, too */
+		snprintf(besides, sizeof(besides), " and group %u", (unsigned)st->st_gid);
 	snprintf(text, sizeof(text),
 		 "%.300s: uid %u%s can change it, and uid %u runs this bus: chown and chmod it, or "
 		 "name it by --config",
-		 path, (unsigned)st->st_uid, st->st_mode & S_IWOTH ? " and everybody" : "",
-		 (unsigned)geteuid());
+		 path, (unsigned)st->st_uid, besides, (unsigned)geteuid());
 	if (say)
 		say(arg, text);
 	return SHMQ_EOPTION;

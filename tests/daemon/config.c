@@ -203,6 +203,10 @@ TEST(a_file_that_another_uid_can_change_is_taken_by_name_alone)
 	CHECK(strstr(said, "theirs: uid ") && strstr(said, " and everybody can change it"));
 	CHECK_OK(config_read(path, CONFIG_ANYBODYS, &c, say, NULL));
 	config_free(c);
+	CHECK_OK(chmod(path, 0664));
+	said[0] = 0;
+	CHECK_EQ(config_read(path, CONFIG_OWN, &c, say, NULL), SHMQ_EOPTION);
+	CHECK(strstr(said, " and group "));
 	if (geteuid() == 0) {
 		CHECK_OK(chmod(path, 0644));
 		CHECK_OK(chown(path, 4711, 4711));
