@@ -13,7 +13,8 @@ the next call on that subscriber, which releases it.
             print(message.seq, bytes(message.data))
 
 The library is that of $SHMQ_LIBRARY, else libshmq.so.0 where the loader finds it.
-A handle is for one thread at a time.  Times are seconds; None waits for ever.
+A handle is for one thread at a time, close() among its calls.  One that is forgotten is
+closed, but not before what it handed out.  Times are seconds; None waits for ever.
 """
 
 import ctypes
@@ -305,8 +306,11 @@ def _fill(data, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITIO
     return msg, keep
 
 
-def _memory(address, length):
-    return (ctypes.c_ubyte * length).from_address(address) if length else (ctypes.c_ubyte * 0)()
+def _memory(address, length, handle=None):
+    """Shared memory, which stays mapped as long as the handle is open: it has that."""
+    memory = (ctypes.c_ubyte * length).from_address(address) if length else (ctypes.c_ubyte * 0)()
+    memory._handle = handle
+    return memory
 
 
 def _word(words, value, what):
@@ -322,7 +326,16 @@ def _c(text):
 
 
 class _Handle:
-    """Closes itself at the end of a with statement."""
+    """Closes itself at the end of a with statement, or when nobody has it any more:
+    publishers wait for subscribers, and others for who publishes alone."""
+
+    def __del__(self):
+        bus = getattr(self, "_bus", self)
+        try:
+            if bus._handle:  # else it was closed with that
+                self.close()
+        except (AttributeError, TypeError, BufferError):
+            pass  # it was not opened; or Python is about to end
 
     def __enter__(self):
         return self
@@ -399,8 +412,9 @@ class Publisher(_Handle):
         _check_open(_pub_open(bus._live(), _c(topic), ctypes.byref(options), ctypes.byref(self._handle)))
 
     def close(self):
+        """BufferError while something still looks at what was claimed."""
         if self._handle:
-            self._drop_claim()
+            self._end_claim()
             _pub_close(self._handle)
             self._handle = c_void_p()
 
@@ -416,19 +430,23 @@ class Publisher(_Handle):
         or abort()."""
         where = c_void_p()
         _check(_claim(self._live(), length, ctypes.byref(where)))
-        self._claimed = memoryview(_memory(where.value, length)).cast("B")
-        return self._claimed
+        view = memoryview(_memory(where.value, length, self)).cast("B")
+        self._claimed = weakref.ref(view), weakref.ref(view.obj)
+        return view
 
     def commit(self, *, type=0, tag=0, partition=ANY_PARTITION):
-        """Publish what was claimed; returns its partition and seq."""
+        """Publish what was claimed; returns its partition and seq.  BufferError while a
+        slice of it is still held, by which it could be written afterwards."""
         msg = Msg(type=type, tag=tag, partition=partition)
-        _check(_commit(self._live(), ctypes.byref(msg)))
-        self._forget_claim()
+        self._live()
+        self._end_claim()
+        _check(_commit(self._handle, ctypes.byref(msg)))
         return msg.partition, msg.seq
 
     def abort(self):
-        _check(_abort(self._live()))
-        self._forget_claim()
+        self._live()
+        self._end_claim()
+        _check(_abort(self._handle))
 
     def flush(self, timeout=None):
         """Wait until subscribers that publishers wait for have read all."""
@@ -448,15 +466,14 @@ class Publisher(_Handle):
             raise ValueError("the publisher is closed")
         return self._handle
 
-    def _forget_claim(self):
+    def _end_claim(self):
         if self._claimed is not None:
-            self._claimed.release()
+            view, memory = self._claimed
+            if view() is not None:
+                view().release()
+            if memory() is not None:
+                raise BufferError("a slice of what was claimed is still held: release it")
             self._claimed = None
-
-    def _drop_claim(self):
-        if self._claimed is not None:
-            _abort(self._handle)
-            self._forget_claim()
 
 
 # ---- subscribing ---------------------------------------------------------
@@ -469,10 +486,10 @@ class Message:
     __slots__ = ("data", "key", "properties", "seq", "ts_ns", "tag", "partition", "type", "__weakref__")
 
 
-def _make(out, msg, made):
-    out.data = made(_memory(msg.data, msg.len))
-    out.key = made(_memory(msg.key, msg.key_len)) if msg.key else None
-    out.properties = made(_memory(msg.properties, msg.properties_len)) if msg.properties else None
+def _make(out, msg, made, handle=None):
+    out.data = made(_memory(msg.data, msg.len, handle))
+    out.key = made(_memory(msg.key, msg.key_len, handle)) if msg.key else None
+    out.properties = made(_memory(msg.properties, msg.properties_len, handle)) if msg.properties else None
     for name in ("seq", "ts_ns", "tag", "partition", "type"):
         setattr(out, name, getattr(msg, name))
     return out
@@ -567,16 +584,17 @@ class Subscriber(_Handle):
 
     def _view(self, memory):
         view = memoryview(memory).cast("B").toreadonly()
-        self._views.append(view)
+        self._views.append(weakref.ref(view))
         self._memory.append(weakref.ref(memory))
         return view
 
     def _message(self, msg, made):
-        return _make(Message(), msg, made)
+        return _make(Message(), msg, made, self if made != bytes else None)
 
     def _give_back(self):
-        for view in self._views:
-            view.release()
+        for view in [ref() for ref in self._views]:
+            if view is not None:
+                view.release()
         self._views = []
         self._memory = [ref for ref in self._memory if ref() is not None]
         if self._memory:

@@ -184,6 +184,12 @@ def what_is_claimed_is_written_in_place():
         view[-4:] = b"tail"
         pub.commit(type=3)
         raises(ValueError, lambda: view[0])
+        part = pub.claim(10)[2:4]
+        raises(BufferError, pub.commit)
+        raises(BufferError, pub.abort)
+        raises(BufferError, pub.close)
+        part.release()
+        pub.abort()
         message = sub.receive(timeout=60)
         assert len(message.data) == 1 << 20 and message.data[:4] == b"head" and message.data[-4:] == b"tail"
         assert message.type == 3
@@ -191,6 +197,26 @@ def what_is_claimed_is_written_in_place():
         pub.abort()
         assert pub.stats["sent"] == 1
         del message
+
+
+@test
+def a_handle_that_is_forgotten_is_closed_but_not_before_its_views():
+    bus = scene("forgotten")
+    bus.publisher("forgotten").publish(b"first")
+    pub = bus.publisher("forgotten")  # there is one at a time
+    sub = bus.subscriber("forgotten")
+    del sub
+    for n in range(20000):  # more than there is room for: nobody is waited for
+        pub.publish(b"next")
+    message = bus.subscriber("forgotten", start="oldest").receive(timeout=60)
+    data, view = message.data, pub.claim(16)
+    part = data[1:]
+    del message, pub
+    raises(BufferError, bus.close)
+    part.release()
+    bus.close()
+    raises(ValueError, bytes, data)  # released: nobody looks at what is not mapped any more
+    raises(ValueError, view.__setitem__, 0, 1)
 
 
 @test
