@@ -588,6 +588,7 @@ int control_run(struct options *o)
 		tell_failure(c, c->files.control, strerror(-c->lock_fd));
 		return EXIT_FAILED;
 	}
+	log_bound(c->files.log);
 	error = open_bus(c);
 	if (!error)
 		error = work_create(c->loop, c->reg, &c->work);

@@ -16,6 +16,8 @@
 
 #define LINE_BYTES 1024
 #define SECOND_NS UINT64_C(1000000000)
+#define LOG_BYTES_KEPT (1u << 20)
+#define LOOK_BYTES (64u << 10) /* that are written from one look at its size to the next */
 
 static const char *const names[] = { "error", "warn", "info", "debug" };
 static const int priority[] = { 3, 4, 6, 7 }; /* of syslog(3) */
@@ -25,6 +27,8 @@ static const char *role = "shmqd";
 static enum log_level verbosity = LOG_INFO;
 static unsigned dropped;
 static int to_journal;
+static const char *bounded; /* its path, NULL without a bound */
+static uint64_t written;
 
 /* systemd.exec(5): then the journal adds the time, and takes a priority. */
 static int is_journal(void)
@@ -94,12 +98,74 @@ static void make_plain(char *text, const char *end)
 			*text = '?';
 }
 
+static int is_ours(int fd)
+{
+	struct stat ours, named;
+
+	return !fstat(STDERR_FILENO, &ours) && !fstat(fd, &named) && ours.st_dev == named.st_dev &&
+	       ours.st_ino == named.st_ino;
+}
+
+static void write_all(const char *text, size_t bytes)
+{
+	ssize_t n;
+
+	/* Nothing sensible can be done about a log that cannot be written. */
+	for (; bytes && (n = write(STDERR_FILENO, text, bytes)) > 0; text += n)
+		bytes -= (size_t)n;
+}
+
+/* Whoever may come as often as he likes writes two lines each time. */
+static void shorten(int fd, uint64_t bytes)
+{
+	char *kept = malloc(LOG_BYTES_KEPT), *from;
+	ssize_t n = kept ? pread(fd, kept, LOG_BYTES_KEPT, (off_t)(bytes - LOG_BYTES_KEPT)) : 0;
+
+	from = n > 0 ? memchr(kept, '\n', (size_t)n) : NULL;
+	if (from && !ftruncate(STDERR_FILENO, 0)) {
+		from++;
+		n -= from - kept;
+		log_warn("the log is kept below %u MiB: %" PRIu64 " bytes before this are gone",
+			 LOG_BYTES_MAX >> 20, bytes - (uint64_t)n);
+		write_all(from, (size_t)n);
+	}
+	free(kept);
+}
+
+static void keep_bound(size_t more)
+{
+	struct stat st;
+	int fd;
+
+	written += more;
+	if (!bounded || written < LOOK_BYTES || fstat(STDERR_FILENO, &st))
+		return;
+	written = 0;
+	if (st.st_size < (off_t)(LOG_BYTES_MAX - LOOK_BYTES))
+		return;
+	fd = open(bounded, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return;
+	if (is_ours(fd))
+		shorten(fd, (uint64_t)st.st_size);
+	close(fd);
+}
+
+void log_bound(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return;
+	bounded = is_ours(fd) ? path : NULL;
+	close(fd);
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	char line[LINE_BYTES];
 	size_t used;
 	va_list ap;
-	ssize_t rc;
 	int n;
 
 	if (level > verbosity)
@@ -122,9 +188,8 @@ void log_line(enum log_level level, const char *format, ...)
 		used = sizeof(line) - 1;
 	make_plain(line, line + used);
 	line[used++] = '\n';
-	/* Nothing sensible can be done about a log that cannot be written. */
-	rc = write(STDERR_FILENO, line, used);
-	(void)rc;
+	write_all(line, used);
+	keep_bound(used);
 }
 
 int log_may(struct log_limit *limit, unsigned *held)
@@ -165,13 +230,11 @@ static int is_worth_keeping(FILE *in)
 
 void log_end(const char *path)
 {
-	struct stat ours, named;
 	FILE *in = fopen(path, "re");
 
 	if (!in)
 		return;
-	if (!fstat(STDERR_FILENO, &ours) && !fstat(fileno(in), &named) &&
-	    ours.st_dev == named.st_dev && ours.st_ino == named.st_ino && !is_worth_keeping(in))
+	if (is_ours(fileno(in)) && !is_worth_keeping(in))
 		unlink(path);
 	fclose(in);
 }

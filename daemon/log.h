@@ -33,6 +33,12 @@ struct log_limit {
 };
 int log_may(struct log_limit *limit, unsigned *held);
 
+/* From now on a log at `path`, if that is where we write, is kept below so many bytes:
+ * what is oldest goes, and a line says so.  For one process of a bus: what another
+ * writes at that moment goes, too. */
+#define LOG_BYTES_MAX (8u << 20)
+void log_bound(const char *path);
+
 /* The end of a log at `path`, if that is where we write: removed if no line of
  * it is more than information.  Under the parent's lock, which log_follow()
  * waits for: it begins the file anew if it was removed under us. */
