@@ -702,6 +702,7 @@ static int lock_bus(const struct shmq_log_reader *log, int *is_ours)
 			fd = openat(log->dir, "../lock", flags, 0600);
 		if (fd < 0)
 			return -errno;
+		shmq__log_give(log->dir, fd);
 		error = flock(fd, LOCK_EX | LOCK_NB) ? -errno : 0;
 		if (!error && is_still_there(log, fd))
 			return fd;

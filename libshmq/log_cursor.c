@@ -11,6 +11,7 @@
 #include "atomics.h"
 #include "clock.h"
 #include "log_record.h"
+#include "log_segment.h"
 #include "name.h"
 
 #define DIRECTORY "cursors"
@@ -44,9 +45,13 @@ static int open_file(int dir, const char *name, int mode)
 		cursors = open_directory(dir);
 	if (cursors < 0)
 		return cursors;
+	if (mode & O_CREAT)
+		shmq__log_give(dir, cursors);
 	fd = openat(cursors, name, FLAGS | mode, 0600);
 	if (fd < 0)
 		fd = -errno;
+	if (fd >= 0 && mode & O_CREAT)
+		shmq__log_give(cursors, fd);
 	/* Whoever made it, it is to last. */
 	if (fd >= 0 && mode & O_CREAT && fsync(cursors)) {
 		close(fd);

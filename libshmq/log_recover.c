@@ -57,7 +57,10 @@ static int open_cut(int dir)
 	if (mkdirat(dir, "cut", 0700) && errno != EEXIST)
 		return -errno;
 	fd = openat(dir, "cut", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	shmq__log_give(dir, fd);
+	return fd;
 }
 
 /* A name in cut/ that is not taken. */
@@ -69,6 +72,8 @@ static int new_cut(int cut, const char *name, char path[64])
 	for (i = 0;; i++) {
 		snprintf(path, 64, "%.48s.%u", name, i);
 		fd = openat(cut, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0)
+			shmq__log_give(cut, fd);
 		if (fd >= 0 || errno != EEXIST)
 			return fd < 0 ? -errno : fd;
 	}
@@ -324,6 +329,7 @@ static int unzip_before(struct recovery *r, const struct log_segment *seg, uint6
 	fd = openat(r->dir, made, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
+	shmq__log_give(r->dir, fd);
 	while (!error && at < off) {
 		n = shmq__log_segment_read(seg, r->copy,
 					   off - at < COPY_BYTES ? off - at : COPY_BYTES, at);

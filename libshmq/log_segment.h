@@ -60,6 +60,10 @@ void shmq__log_segment_name(int dir, uint64_t first_seq, char name[LOG_NAME_BYTE
 /* Write all of it, at the place where fd is.  0 or -errno. */
 int shmq__log_write(int fd, const void *data, size_t bytes);
 
+/* A file or directory that root has made in directory `dir` of another user's is that
+ * user's, whose bus and subscribers are to go on with it. */
+void shmq__log_give(int dir, int fd);
+
 /* By what a place in the log is looked for. */
 enum log_by { LOG_BY_SEQ, LOG_BY_TIME };
 

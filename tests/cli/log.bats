@@ -237,6 +237,24 @@ in_data_dir() {
 	[ ! -e lock ]
 }
 
+# Its bus could not set aside what it finds next, nor its subscribers store where they are.
+@test "log_that_root_repairs_and_stores_cursors_in_stays_its_owners" {
+	[ "$(id -u)" = 0 ] || skip 'only root can be two users'
+	make_log log
+	spoil log/1/00000000000000000007.log 4140
+	rm log/0/00000000000000000100.idx
+	chown -R 4711:4711 log
+	run -0 shmq log repair ./log
+	shmq cursor set ./log risk --from oldest
+	[ -e log/0/00000000000000000100.idx ] && [ -e log/cursors/risk ]
+	[ "$(ls log/1/cut | wc -l)" = 1 ]
+	[ -z "$(find log ! -user 4711)" ]
+	chown 0:0 log log/0 log/1
+	rm log/0/*.idx
+	run -0 shmq log repair ./log
+	[ "$(stat -c %u log/0/*.idx | sort -u)" = 0 ]
+}
+
 @test "log_repair_refuses_while_somebody_writes" {
 	make_log log
 	exec 8>lock
