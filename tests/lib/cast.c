@@ -141,11 +141,20 @@ static unsigned read_some(struct cast *c, struct reader *r, unsigned max)
 	return n;
 }
 
-/* Everything is settled: up to the head, over holes. */
+static void write_log(struct cast *c, uint64_t upto)
+{
+	if (c->f->geo.log != SHMQ_LOG_BLOCK)
+		return;
+	store_release(&c->f->partition[0].log_written, upto);
+	bell_look(&c->ring->bells->credit, SHMQ__FENCE_FULL);
+}
+
+/* Everything is settled: up to the head, over holes.  So the tailer has it, too. */
 static void read_to_head(struct cast *c, struct reader *r)
 {
 	read_some(c, r, UINT32_MAX);
 	pass_holes(c, r, head_of(c));
+	write_log(c, r->next);
 	CHECK_EQ(sub_stats(r->kept.sub).lost, 0);
 }
 
@@ -329,7 +338,8 @@ struct cast *cast_new(const struct cast_scene *scene)
 	c->ring = &c->f->topic->ring[0];
 	c->bus = open_above(c);
 	for (i = 0; i < READERS; i++) {
-		c->reader[i].kept.sub = open_sub(c->bus, STANDIN_TOPIC);
+		c->reader[i].kept.sub =
+			open_sub(c->bus, STANDIN_TOPIC, .flags = SHMQ_SUB_RING_ONLY);
 		c->reader[i].next = c->base;
 	}
 	pub = open_pub(c->bus, STANDIN_TOPIC);
@@ -340,6 +350,7 @@ struct cast *cast_new(const struct cast_scene *scene)
 			read_to_head(c, &c->reader[1]);
 	}
 	c->op_head = head_of(c);
+	write_log(c, c->op_head - scene->unlogged);
 	if (scene->victim)
 		add_victim(c);
 	for (i = 0; scene->is_round && i < FAKE_DEPTH - scene->victim; i++)
@@ -452,6 +463,13 @@ void cast_read_on(struct cast *c, unsigned n)
 	end_act(c);
 }
 
+void cast_write_log(struct cast *c, unsigned n)
+{
+	begin_act(c);
+	write_log(c, load_relaxed(&c->f->partition[0].log_written) + n);
+	end_act(c);
+}
+
 void cast_read_all(struct cast *c)
 {
 	unsigned i;
@@ -510,6 +528,14 @@ unsigned cast_take_out(struct fake *f, unsigned client)
 	store_relaxed(&rec->state, LAY_CLIENT_FREE);
 	add_relaxed(&rec->gen, 1);
 	return voided;
+}
+
+static void check_limit(struct cast *c, struct lay_member *m)
+{
+	if (c->f->geo.log == SHMQ_LOG_BLOCK && m && load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER)
+		CHECK_LE(seq_diff(load_relaxed(&fake_entry(c->f, m, 0)->limit),
+				  load_relaxed(&c->f->partition[0].log_written) + c->f->geo.depth),
+			 0);
 }
 
 /* No arena stays with nobody. */
@@ -605,7 +631,8 @@ static void join_late(struct cast *c, struct reader *r)
 	struct shmq_msg m;
 	int rc;
 
-	r->kept.sub = open_sub(c->bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST);
+	r->kept.sub = open_sub(c->bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST,
+			       .flags = SHMQ_SUB_RING_ONLY);
 	start = r->kept.sub->lane[0].r.next;
 	while ((rc = shmq_receive(r->kept.sub, &m, SHMQ_NOWAIT)) != SHMQ_EEMPTY) {
 		if (rc == SHMQ_EOVERRUN) {
@@ -740,6 +767,7 @@ void cast_bury(struct cast *c)
 		read_some(c, &c->reader[0], UINT32_MAX);
 	}
 	m = member_of(c->f, c->subject);
+	check_limit(c, m);
 	/* Another publisher may be the first to have proof. */
 	if (c->pub.pub && m && load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER && c->buried % 2) {
 		shmq__recover_publisher(c->pub.pub->h.topic, m);

@@ -15,6 +15,7 @@
  *   who is lapped is told exactly how many it lost
  *   who slept is woken; the arena of the dead is given on, and turns over: no
  *   other is owned than those of publishers
+ *   of a topic with a log nobody may write over what is not in it
  */
 #ifndef CAST_H
 #define CAST_H
@@ -31,15 +32,16 @@ enum { CAST_ROUND = 1000 }; /* number of the subject's message where others came
 struct cast_scene {
 	const char *name; /* of the operation */
 	struct fake_options topic;
-	size_t bytes;     /* of a message of the subject's, and of the others' */
-	unsigned prelude; /* messages that the subject sends before it is stepped */
-	unsigned count;   /* messages of the operation */
-	int is_atomic;    /* they are a batch */
-	int sleepers;     /* somebody sleeps at each bell */
-	unsigned unread;  /* messages that a subscriber has not read when it begins */
-	int shares;       /* a publisher stays there beside the subject */
-	unsigned offered; /* messages sent to the subject just before it is stepped */
-	int offer_atomic; /* ... as a batch */
+	size_t bytes;      /* of a message of the subject's, and of the others' */
+	unsigned prelude;  /* messages that the subject sends before it is stepped */
+	unsigned count;    /* messages of the operation */
+	int is_atomic;     /* they are a batch */
+	int sleepers;      /* somebody sleeps at each bell */
+	unsigned unread;   /* messages that a subscriber has not read when it begins */
+	unsigned unlogged; /* ... that are not in the log, where the topic has one */
+	int shares;        /* a publisher stays there beside the subject */
+	unsigned offered;  /* messages sent to the subject just before it is stepped */
+	int offer_atomic;  /* ... as a batch */
 	/* Another publisher has died before: at so many of its messages, of which
 	 * it committed the last few. */
 	unsigned victim, victim_committed;
@@ -70,6 +72,8 @@ void cast_end(struct cast *c, unsigned sent);
  * the publisher sends one.  It is seen below, too. */
 void cast_read_on(struct cast *c, unsigned n);
 void cast_read_all(struct cast *c);
+/* The tailer writes n messages. */
+void cast_write_log(struct cast *c, unsigned n);
 void cast_send_one(struct cast *c);
 
 /* The subject asked the supervisor for something, and gets it. */

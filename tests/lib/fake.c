@@ -30,6 +30,7 @@ static void describe_topic(const struct fake_options *o, struct lay_topic *t)
 	t->max_bytes = o->max_bytes ? o->max_bytes : t->inline_bytes;
 	t->mode = (uint8_t)(o->mode ? o->mode : SHMQ_EXCLUSIVE);
 	t->policy = (uint8_t)(o->policy ? o->policy : SHMQ_BLOCK);
+	t->log = (uint8_t)o->log;
 	t->stall = SHMQ_STALL_REPORT;
 	t->wait = SHMQ_WAIT_ADAPTIVE;
 	t->block_timeout_ns = SHMQ_FOREVER;
@@ -137,6 +138,8 @@ static void add_rings(struct fake *f)
 		part->ring = LAY_REF(FAKE_RINGS, p * f->geo.ring_bytes);
 		part->bells = LAY_REF(FAKE_BELLS, (uint64_t)p * sizeof(struct lay_bells));
 		part->base_seq = f->base_seq;
+		store_relaxed(&part->log_written, f->base_seq);
+		store_relaxed(&part->log_synced, f->base_seq);
 		CHECK_OK(shmq__slabs_map(f->slabs, part->ring, f->geo.ring_bytes, SHMQ__SLAB_WRITE,
 					 &mem));
 		shmq__layout_init_ring(mem, LAY_VERSION, &f->geo, TOPIC_ID, p, f->base_seq);
@@ -457,7 +460,7 @@ int fake_step_end(void)
 
 unsigned fake_first_point(unsigned steps)
 {
-	step.budget = getenv("SHMQ_TORTURE") ? 20 * steps : steps;
+	step.budget = steps;
 	return UINT32_MAX;
 }
 

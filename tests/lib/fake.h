@@ -35,6 +35,7 @@ struct fake_options {
 	uint32_t slot_bytes, partitions, flags;
 	enum shmq_mode mode;
 	enum shmq_policy policy;
+	enum shmq_log log; /* whose marks nobody moves but the test */
 };
 
 struct fake {
@@ -117,7 +118,7 @@ int fake_step_end(void);
 /* for (k = fake_first_point(steps); k; k = fake_next_point(k)): the first round
  * counts the instructions and gets nowhere; then every point comes up, or
  * every so-many-th so that about `steps` instructions are run in all (a
- * hundred thousand take about a second); 20 times as many with SHMQ_TORTURE. */
+ * hundred thousand take about a second). */
 unsigned fake_first_point(unsigned steps);
 unsigned fake_next_point(unsigned k);
 

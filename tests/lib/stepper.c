@@ -7,9 +7,11 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -36,8 +38,11 @@ void stepper_need(void)
 struct birth {
 	int (*fn)(void *arg);
 	void *arg;
-	int wait;
+	int wait, has_threads;
 };
+
+/* Which thread is to be stepped: the child tells. */
+static _Atomic pid_t *taken;
 
 static int live(void *arg)
 {
@@ -47,9 +52,15 @@ static int live(void *arg)
 	if (read(birth->wait, &byte, 1) != 1)
 		return EXIT_FAILURE;
 	close(birth->wait);
-	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+	if (!birth->has_threads && ptrace(PTRACE_TRACEME, 0, NULL, NULL))
 		return EXIT_FAILURE;
 	return birth->fn(birth->arg);
+}
+
+void stepper_take_over(void)
+{
+	CHECK_EQ(ptrace(PTRACE_TRACEME, 0, NULL, NULL), 0);
+	atomic_store(taken, gettid());
 }
 
 static cpu_set_t allowed;
@@ -76,9 +87,8 @@ static void may_move(void)
 	is_bound = 0;
 }
 
-void stepper_fork(struct stepper *s, int (*fn)(void *arg), void *arg)
+static void be_born(struct stepper *s, struct birth birth)
 {
-	struct birth birth = { fn, arg, -1 };
 	int pair[2];
 
 	CHECK_EQ(pipe2(pair, O_CLOEXEC), 0);
@@ -86,6 +96,27 @@ void stepper_fork(struct stepper *s, int (*fn)(void *arg), void *arg)
 	birth.wait = pair[0];
 	*s = (struct stepper){ .pid = test_spawn(live, &birth), .go = pair[1] };
 	close(pair[0]);
+}
+
+void stepper_fork(struct stepper *s, int (*fn)(void *arg), void *arg)
+{
+	be_born(s, (struct birth){ fn, arg, -1, 0 });
+}
+
+void stepper_fork_threads(struct stepper *s, int (*fn)(void *arg), void *arg)
+{
+	if (!taken)
+		taken = mmap(NULL, sizeof(*taken), PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(taken != MAP_FAILED);
+	atomic_store(taken, 0);
+	be_born(s, (struct birth){ fn, arg, -1, 1 });
+	s->leader = s->pid;
+}
+
+static int is_taken(void *arg)
+{
+	return atomic_load(taken) != 0;
 }
 
 static enum stepper_at judge(struct stepper *s, int status)
@@ -135,6 +166,10 @@ void stepper_go(struct stepper *s)
 		CHECK_EQ(write(s->go, "", 1), 1);
 		close(s->go);
 		s->go = -1;
+		if (s->leader) {
+			CHECK(test_wait_until(is_taken, NULL, 60000));
+			s->pid = atomic_load(taken);
+		}
 	} else {
 		resume(s, PTRACE_CONT);
 	}
@@ -174,6 +209,7 @@ enum stepper_at stepper_step(struct stepper *s)
 {
 	int may_sleep = is_at_syscall(s), looks, status;
 
+	s->was_syscall = may_sleep;
 	resume(s, PTRACE_SINGLESTEP);
 	if (!may_sleep)
 		return await_stop(s);
@@ -216,11 +252,13 @@ void stepper_kill(struct stepper *s)
 	if (s->go >= 0)
 		close(s->go);
 	s->go = -1;
-	kill(s->pid, SIGKILL);
+	kill(s->leader ? s->leader : s->pid, SIGKILL);
 	/* A stop that was on its way comes first. */
-	while (waitpid(s->pid, &status, 0) == s->pid && WIFSTOPPED(status))
+	while (waitpid(s->pid, &status, __WALL) == s->pid && WIFSTOPPED(status))
 		;
-	s->pid = 0;
+	if (s->leader)
+		waitpid(s->leader, &status, 0);
+	s->pid = s->leader = 0;
 	may_move();
 }
 
@@ -247,6 +285,15 @@ void stepper_fork(struct stepper *s, int (*fn)(void *arg), void *arg)
 	(void)arg;
 	*s = (struct stepper){ .go = -1 };
 	stepper_need();
+}
+
+void stepper_fork_threads(struct stepper *s, int (*fn)(void *arg), void *arg)
+{
+	stepper_fork(s, fn, arg);
+}
+
+void stepper_take_over(void)
+{
 }
 
 void stepper_go(struct stepper *s)

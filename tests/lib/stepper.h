@@ -28,11 +28,13 @@ enum stepper_at {
 };
 
 struct stepper {
-	pid_t pid;
-	int go; /* descriptor: what it waits for before it runs fn */
+	pid_t pid;    /* of the thread that is stepped */
+	pid_t leader; /* of its process, where that is another, or 0 */
+	int go;       /* descriptor: what it waits for before it runs fn */
 	int ended;
-	int signal;     /* that it is about to get */
-	uint64_t steps; /* so far, since the last mark */
+	int signal;      /* that it is about to get */
+	int was_syscall; /* the last one was, so files may have changed */
+	uint64_t steps;  /* so far, since the last mark */
 };
 
 /* End the test as skipped, by name, where this cannot be done. */
@@ -40,6 +42,11 @@ void stepper_need(void);
 
 /* Fork a child that runs fn(arg) once it is told to go. */
 void stepper_fork(struct stepper *s, int (*fn)(void *arg), void *arg);
+
+/* The same, to step a thread that fn makes, or has made: the one that calls
+ * stepper_take_over(), before its first mark.  The others run freely. */
+void stepper_fork_threads(struct stepper *s, int (*fn)(void *arg), void *arg);
+void stepper_take_over(void);
 
 /* Let it run to its next mark; it may not end before. */
 void stepper_go(struct stepper *s);

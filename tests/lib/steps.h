@@ -21,6 +21,7 @@ struct steps_part {
 	void (*wake)(struct cast *c);
 	unsigned sent; /* messages of the operation, once it is done */
 	int comes;     /* it attaches as a part of it */
+	int threads;   /* what is stepped is a thread of the library's */
 };
 
 struct steps_tally {

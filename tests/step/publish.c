@@ -20,9 +20,9 @@ static struct shmq_msg *prepare(const struct cast_scene *scene, unsigned i)
 	return &many[i % 64];
 }
 
-static shmq_pub *begin(const struct cast_scene *scene)
+static shmq_pub *begin_on(shmq_bus *bus, const struct cast_scene *scene, enum shmq_wake wake)
 {
-	shmq_pub *pub = open_pub(steps_bus(), STANDIN_TOPIC, .wait = SHMQ_WAIT_SLEEP);
+	shmq_pub *pub = open_pub(bus, STANDIN_TOPIC, .wait = SHMQ_WAIT_SLEEP, .wake = wake);
 	unsigned i;
 
 	for (i = 0; i < scene->prelude; i++)
@@ -32,6 +32,11 @@ static shmq_pub *begin(const struct cast_scene *scene)
 	return pub;
 }
 
+static shmq_pub *begin(const struct cast_scene *scene)
+{
+	return begin_on(steps_bus(), scene, SHMQ_WAKE_DIRECT);
+}
+
 static int publish(const struct cast_scene *scene)
 {
 	shmq_pub *pub = begin(scene);
@@ -39,6 +44,20 @@ static int publish(const struct cast_scene *scene)
 
 	STEPPER_MARK();
 	shmq_publish(pub, m->data, m->len);
+	STEPPER_MARK();
+	return 0;
+}
+
+/* What the library's thread does next is done by us. */
+static int publish_and_serve(const struct cast_scene *scene)
+{
+	shmq_bus *bus = steps_bus();
+	shmq_pub *pub = begin_on(bus, scene, SHMQ_WAKE_DEFERRED);
+	struct shmq_msg *m = &many[scene->prelude % 64];
+
+	STEPPER_MARK();
+	shmq_publish(pub, m->data, m->len);
+	shmq_bus_serve(bus, SHMQ_NOWAIT);
 	STEPPER_MARK();
 	return 0;
 }
@@ -109,6 +128,7 @@ static const struct op {
 } ops[] = {
 	{ "publish", publish, INLINE, 1, 1, 0, 0 },
 	{ "publish through the arena", publish, LARGE, 1, 1, 0, 1 },
+	{ "publish and make deferred wakes", publish_and_serve, INLINE, 1, 1, 0, 0 },
 	{ "publish with a key", publish_msg, MEMBER, 1, 1, 0, 0 },
 	{ "publish a batch", publish_batch, INLINE, 3, 3, 0, 0 },
 	{ "publish an atomic batch", publish_batch, MEMBER, 3, 3, 1, 0 },
@@ -211,6 +231,75 @@ TEST_WITHIN(a_publisher_that_waits_for_room_may_die_at_any_instruction, 600)
 				    bases[fake_random(&random) % COUNT(bases)],
 				    (int)(fake_random(&random) % 2), &tally);
 	steps_report("publish and sleep for room", &tally);
+}
+
+/* ---- where there is a log ---------------------------------------------------------------- */
+
+/* Nothing of it is in the log, but what was sent before. */
+static void run_logged(const struct op *op, enum shmq_mode mode, uint64_t base,
+		       struct steps_tally *tally)
+{
+	struct cast_scene scene = {
+		.name = op->name,
+		.topic = { .base_seq = base,
+			   .mode = mode,
+			   .log = SHMQ_LOG_BLOCK,
+			   .max_bytes = op->is_large ? CAST_MESSAGE_MAX : 0,
+			   .arena_bytes = op->is_large ? ARENA : 0 },
+		.bytes = op->bytes,
+		.prelude = 3,
+		.count = op->count,
+		.is_atomic = op->is_atomic,
+		.sleepers = 1,
+		.unlogged = 20,
+		.shares = mode == SHMQ_SHARED,
+	};
+	struct steps_part part = { .scene = &scene, .live = op->live, .sent = op->sent };
+
+	steps_run(&part, tally);
+}
+
+static void write_on(struct cast *c)
+{
+	cast_write_log(c, 5);
+}
+
+/* All have read it, and the tailer is a ring behind: for the second it sleeps. */
+static void run_behind_the_tailer(enum shmq_mode mode, uint64_t base, struct steps_tally *tally)
+{
+	struct cast_scene scene = {
+		.name = "publish and sleep for the log",
+		.topic = { .base_seq = base, .mode = mode, .log = SHMQ_LOG_BLOCK },
+		.bytes = INLINE,
+		.count = 2,
+		.sleepers = 1,
+		.unlogged = FAKE_DEPTH - 1,
+		.shares = mode == SHMQ_SHARED,
+	};
+	struct steps_part part = {
+		.scene = &scene, .live = publish_batch, .wake = write_on, .sent = 2
+	};
+
+	steps_run(&part, tally);
+}
+
+TEST_WITHIN(a_publisher_of_a_topic_with_a_log_may_die_at_any_instruction, 600)
+{
+	struct steps_tally logged = { 0 }, behind = { 0 };
+	uint64_t random = steps_seed();
+
+	stepper_need();
+	for (size_t i = 0; i < COUNT(ops); i++)
+		for (size_t k = 0; k < 2 * COUNT(bases); k++)
+			if (steps_is_torture() || fake_random(&random) % 40 == 0)
+				run_logged(&ops[i], k % 2 ? SHMQ_SHARED : SHMQ_EXCLUSIVE,
+					   bases[k / 2], &logged);
+	for (size_t k = 0; k < 2 * COUNT(bases); k++)
+		if (steps_is_torture() || fake_random(&random) % 12 == 0)
+			run_behind_the_tailer(k % 2 ? SHMQ_SHARED : SHMQ_EXCLUSIVE, bases[k / 2],
+					      &behind);
+	steps_report("publish to a topic with a log", &logged);
+	steps_report("publish and sleep for the log", &behind);
 }
 
 TEST_WITHIN(an_exclusive_publisher_may_die_at_any_instruction, 600)

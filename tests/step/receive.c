@@ -76,6 +76,45 @@ static int sleep_and_receive(const struct cast_scene *scene)
 	return 0;
 }
 
+/* The thread of a listener, from a callback to the next. */
+static struct {
+	uint64_t from, to; /* seqs */
+} heard;
+
+static int hear(void *arg, shmq_sub *sub, const struct shmq_msg *m)
+{
+	if (m->seq == heard.from)
+		stepper_take_over();
+	if (m->seq == heard.from || m->seq == heard.to)
+		STEPPER_MARK();
+	return 0;
+}
+
+/* Of what is lost where nobody waits. */
+static void hear_error(void *arg, shmq_sub *sub, int error, const struct shmq_msg *m)
+{
+}
+
+static int listen_on(const struct cast_scene *scene)
+{
+	shmq_bus *bus = steps_bus();
+	shmq_sub *sub =
+		open_sub(bus, STANDIN_TOPIC, .from = SHMQ_FROM_OLDEST, .wait = SHMQ_WAIT_SLEEP);
+	struct shmq_listener_options o = { .size = sizeof(o),
+					   .message = hear,
+					   .error = hear_error };
+	struct shmq_partition_info part;
+	shmq_listener *l;
+
+	CHECK_OK(shmq_topic_get_partition(bus, STANDIN_TOPIC, 0, &part));
+	heard.from = part.head - 1;
+	heard.to = heard.from + (scene->offered ? scene->offered : 1);
+	CHECK_OK(shmq_listener_start(sub, &o, &l));
+	while (!pause())
+		;
+	return 0;
+}
+
 /* ---- where ------------------------------------------------------------------------- */
 
 static const struct op {
@@ -84,15 +123,17 @@ static const struct op {
 	void (*wake)(struct cast *c);
 	size_t bytes;
 	unsigned offered;
-	int offer_atomic, is_large;
+	int offer_atomic, is_large, threads;
 } ops[] = {
-	{ "receive", receive, NULL, INLINE, 3, 0, 0 },
-	{ "receive from an arena", receive, NULL, LARGE, 3, 0, 1 },
-	{ "receive a batch", receive, NULL, MEMBER, 3, 1, 0 },
-	{ "receive a batch from an arena", receive, NULL, LARGE, 3, 1, 1 },
-	{ "receive copies", receive_copy, NULL, INLINE, 3, 0, 0 },
-	{ "poll", poll_some, NULL, MEMBER, 3, 1, 0 },
-	{ "sleep and receive", sleep_and_receive, cast_send_one, INLINE, 0, 0, 0 },
+	{ "receive", receive, NULL, INLINE, 3, 0, 0, 0 },
+	{ "receive from an arena", receive, NULL, LARGE, 3, 0, 1, 0 },
+	{ "receive a batch", receive, NULL, MEMBER, 3, 1, 0, 0 },
+	{ "receive a batch from an arena", receive, NULL, LARGE, 3, 1, 1, 0 },
+	{ "receive copies", receive_copy, NULL, INLINE, 3, 0, 0, 0 },
+	{ "poll", poll_some, NULL, MEMBER, 3, 1, 0, 0 },
+	{ "sleep and receive", sleep_and_receive, cast_send_one, INLINE, 0, 0, 0, 0 },
+	{ "listen", listen_on, NULL, INLINE, 3, 0, 0, 1 },
+	{ "sleep and listen", listen_on, cast_send_one, INLINE, 0, 0, 0, 1 },
 };
 
 static const enum shmq_policy policies[] = { SHMQ_BLOCK, SHMQ_DROP_NEW, SHMQ_LOSSY, SHMQ_EVICT };
@@ -115,7 +156,9 @@ static void run(const struct op *op, enum shmq_mode mode, enum shmq_policy polic
 		.unread = 7,
 		.shares = 1,
 	};
-	struct steps_part part = { .scene = &scene, .live = op->live, .wake = op->wake };
+	struct steps_part part = {
+		.scene = &scene, .live = op->live, .wake = op->wake, .threads = op->threads
+	};
 
 	steps_run(&part, tally);
 }
