@@ -291,7 +291,7 @@ static int sync_partition(int dir, uint32_t partition)
 	int fd, error = 0;
 
 	snprintf(name, sizeof(name), "%u/ceiling", partition);
-	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 || fdatasync(fd))
 		error = -errno;
 	if (fd >= 0)
@@ -309,8 +309,8 @@ static int sync_partition(int dir, uint32_t partition)
  * commit; the next has the name by which it is a log. */
 static int settle(const char *bus_dir, int dir, const struct log_identity *id, uint32_t partitions)
 {
-	int fd = openat(dir, "topic.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-			0600),
+	int fd = openat(dir, "topic.new",
+			O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600),
 	    error;
 	uint32_t p;
 

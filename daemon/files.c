@@ -46,7 +46,8 @@ int files_lock(const char *path, int64_t timeout_ns)
 
 	for (;;) {
 		/* For reading, as a directory may become read-only meanwhile. */
-		int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), error;
+		int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600),
+		    error;
 
 		if (fd < 0)
 			return -errno;

@@ -99,8 +99,8 @@ int tail_ceiling_make(int dir, const struct log_owner *owner, uint64_t seq)
 		char bytes[LOG_BLOCK];
 	} block[2] = { 0 };
 	struct log_ceiling *c = &block[1].ceiling; /* where the first one belongs */
-	int fd = openat(dir, "ceiling", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-			0600),
+	int fd = openat(dir, "ceiling",
+			O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600),
 	    error;
 
 	if (fd < 0)

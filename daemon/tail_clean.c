@@ -41,8 +41,8 @@ int tail_clean_write(int dir, const struct log_owner *owner, const struct tail_c
 
 	memcpy(file.log_id, owner->log_id, sizeof(file.log_id));
 	file.checksum = sum_of(&file);
-	fd = openat(dir, "compacted.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		    0600);
+	fd = openat(dir, "compacted.new",
+		    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd < 0)
 		return -errno;
 	error = shmq__log_write(fd, &file, sizeof(file));

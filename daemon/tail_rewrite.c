@@ -229,8 +229,8 @@ static int run(struct pass *p, struct shmq__why *why)
 	if (error)
 		return error;
 	shmq__log_scan_start(&p->scan, &seg, LOG_BLOCK, seg.first_seq);
-	p->fd = openat(r->dir, p->fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		       0600);
+	p->fd = openat(r->dir, p->fresh,
+		       O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (p->fd < 0)
 		return -errno;
 	p->buf = r->level ? NULL : malloc(BUFFER_BYTES);

@@ -692,7 +692,7 @@ static int is_still_there(const struct shmq_log_reader *log, int fd)
  * or -errno. */
 static int lock_bus(const struct shmq_log_reader *log, int *is_ours)
 {
-	const int flags = O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+	const int flags = O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 	int fd, error;
 
 	for (;;) {

@@ -170,7 +170,8 @@ int shmq__log_index_rebuild(int dir, struct log_segment *s)
 	shmq__log_scan_start(&scan, s, LOG_BLOCK, s->first_seq);
 	shmq__log_name(s->first_seq, "idx", name);
 	shmq__log_name(s->first_seq, "idx.new", fresh);
-	fd = openat(dir, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = openat(dir, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+		    0600);
 	if (fd >= 0)
 		shmq__log_give(dir, fd);
 	error = fd < 0 ? -errno : write_index(fd, &scan);

@@ -156,7 +156,7 @@ static int find_end(struct recovery *r, int fd, uint64_t off, uint64_t *end)
 
 static int truncate_at(const struct recovery *r, const char *name, uint64_t off)
 {
-	int fd = openat(r->dir, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW), error = 0;
+	int fd = openat(r->dir, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), error = 0;
 
 	if (fd < 0)
 		return -errno;
@@ -326,7 +326,8 @@ static int unzip_before(struct recovery *r, const struct log_segment *seg, uint6
 	shmq__log_name(seg->first_seq, "log", name);
 	shmq__log_name(seg->first_seq, "log.new", made);
 	shmq__log_name(seg->first_seq, "zst", zip);
-	fd = openat(r->dir, made, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = openat(r->dir, made,
+		    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd < 0)
 		return -errno;
 	shmq__log_give(r->dir, fd);

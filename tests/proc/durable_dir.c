@@ -104,6 +104,45 @@ TEST(a_log_that_was_not_finished_when_its_maker_died_is_made_again)
 	test_bus_stop();
 }
 
+static void put_pipe(const char *what)
+{
+	unlink(path_of(what));
+	CHECK(!mkfifo(path_of(what), 0600));
+}
+
+/* Opened as files are, they would wait for ever for somebody at their other end. */
+TEST(pipes_in_the_place_of_a_logs_files_hold_nobody_up)
+{
+	static const char *const made[] = { "t/topic.new", "t/0/ceiling" };
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	make_log();
+	put_pipe("lock");
+	put_pipe("u/0/compacted");
+	put_pipe("u/0/compacted.new");
+	put_pipe("u/topic");
+	test_bus_restart();
+	bus = test_bus_open();
+	pub = open_pub(bus, "t");
+	publish(pub, 5000, 6000);
+	await_written(bus, "t", 6000);
+	shmq_pub_close(pub);
+	CHECK_OK(shmq_topic_remove(bus, "t", 0));
+	CHECK(!mkdir(path_of("t"), 0700));
+	CHECK(!mkdir(path_of("t/0"), 0700));
+	for (size_t i = 0; i < COUNT(made); i++) {
+		put_pipe(made[i]);
+		CHECK_ERROR(shmq_topic_create(bus, "t", TOPIC_OPTIONS(.log = SHMQ_LOG_BLOCK), NULL),
+			    -ENXIO);
+		check_says("making the log in");
+		CHECK(!unlink(path_of(made[i])));
+	}
+	create(bus, "t", .log = SHMQ_LOG_BLOCK);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(a_log_that_is_removed_under_its_readers_is_named_to_who_opens_and_the_bus_goes_on)
 {
 	shmq_bus *bus;
