@@ -12,8 +12,8 @@
  * Caveats
  *   fork     A handle belongs to the process that opened it.  In a child
  *            every call refuses with SHMQ_EFORKED; open a bus anew there.
- *   signals  No call may be made on a handle from a signal handler that
- *            interrupted a call on the same handle.  Nothing else about
+ *   signals  No call but shmq_bus_interrupt() may be made from a signal handler
+ *            that interrupted a call on the same handle or bus.  Nothing else about
  *            a publish is unsafe: no lock is held at any instruction, and
  *            it takes nothing from malloc; a receive sometimes does.
  *   SIGKILL  May hit any process anywhere.  Whatever was committed stays
@@ -140,6 +140,8 @@ struct shmq_bus_options {
 	int64_t timeout_ns;      /* for each call that needs the supervisor;
 				    default 10 s */
 	const char *client_name; /* shown by stat; default the process's comm */
+	int interruptible;       /* 1: shmq_bus_interrupt() can end waits; falling asleep
+				    then takes about a microsecond more */
 };
 
 /* Attach to bus `name` (NULL means "default": letters, digits, '_', '-', at
@@ -162,6 +164,20 @@ void shmq_bus_close(shmq_bus *bus);
  * thread: bus may be NULL, as after a failed shmq_bus_open().  Valid until
  * this thread's next such call; publish and receive leave it alone. */
 const char *shmq_bus_error(const shmq_bus *bus);
+
+/* End all waits on the bus: calls on its handles that wait, and those to come, return
+ * -EINTR instead, once there is nothing to hand out or no room; what does not wait
+ * works as before.  What was begun is left as on a timeout: nothing is published or
+ * lost by it.  Calls that only talk to the supervisor end by timeout_ns as ever, and
+ * listeners go on.  Until shmq_bus_resume().
+ *
+ * For a thread that is to end and waits with SHMQ_FOREVER, and for handlers of signals:
+ * safe there, also where the signal interrupted a call on the bus, as long as the bus is
+ * open.  Any thread, never blocks; no signal is needed to have the others hear of it.  On
+ * kernels without futex_waitv (before 5.16) sleepers hear of it within 0.1 s.
+ * SHMQ_EOPTION: the bus was not opened with `interruptible`; SHMQ_EFORKED. */
+int shmq_bus_interrupt(shmq_bus *bus);
+int shmq_bus_resume(shmq_bus *bus);
 
 /* Name, and the client id by which peers and stat know this process. */
 const char *shmq_bus_name(const shmq_bus *bus);

@@ -47,18 +47,21 @@ static int64_t backstop(enum shmq__fence fence)
 }
 
 int shmq__bell_sleep(struct lay_bell *const *bell, const uint32_t *expected, unsigned n,
-		     enum shmq__fence fence, uint64_t deadline)
+		     enum shmq__fence fence, uint64_t deadline, const shmq_au32 *interrupt)
 {
 	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
+	uint32_t of[SHMQ_FUTEX_WAITV_MAX];
 	unsigned i;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		word[i] = &bell[i]->word;
-	return shmq__bell_sleep_on(word, expected, n, fence, deadline);
+		of[i] = expected[i];
+	}
+	return shmq__bell_sleep_on(word, of, n, fence, deadline, interrupt);
 }
 
-int shmq__bell_sleep_on(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
-			enum shmq__fence fence, uint64_t deadline)
+int shmq__bell_sleep_on(const shmq_au32 **word, uint32_t *expected, unsigned n,
+			enum shmq__fence fence, uint64_t deadline, const shmq_au32 *interrupt)
 {
 	uint64_t until = shmq__clock_deadline(backstop(fence));
 	int rc;
@@ -66,8 +69,14 @@ int shmq__bell_sleep_on(const shmq_au32 *const *word, const uint32_t *expected, 
 	if (deadline < until)
 		until = deadline;
 	PROBE2(sleep, word[0], n);
-	rc = n == 1 ? shmq__futex_wait(word[0], expected[0], until) :
-		      shmq__futex_waitv(word, expected, n, until);
+	if (n == 1)
+		rc = shmq__futex_wait_or(word[0], expected[0], until, interrupt);
+	else if (interrupt) {
+		word[n] = interrupt;
+		expected[n] = 0;
+		rc = shmq__futex_waitv(word, expected, n + 1, until);
+	} else
+		rc = shmq__futex_waitv(word, expected, n, until);
 	if (rc == -ENOSYS)
 		return rc;
 	return rc == -ETIMEDOUT && until == deadline ? -ETIMEDOUT : 0;

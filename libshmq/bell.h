@@ -98,13 +98,16 @@ static inline void bell_join(void)
 /* S1 to S3: returns the expectation for shmq__bell_sleep(). */
 uint32_t shmq__bell_arm(struct lay_bell *bell, enum shmq__fence fence);
 
-/* S5 on n bells at once (1 to 128; more than one needs futex_waitv).  Sleeps
+/* S5 on n bells at once (1 to 127; more than one needs futex_waitv).  Sleeps
  * until a bell rings, `deadline` or the back-stop; may return early for no
- * reason.  0, -ETIMEDOUT only for the caller's deadline, -ENOSYS. */
+ * reason.  0, -ETIMEDOUT only for the caller's deadline, -ENOSYS.  interrupt: a word
+ * that ends the sleep, too, once it is not 0, or NULL: without futex_waitv it is looked
+ * at now and then. */
 int shmq__bell_sleep(struct lay_bell *const *bell, const uint32_t *expected, unsigned n,
-		     enum shmq__fence fence, uint64_t deadline);
-/* The same on the words themselves, be they of bells or of whoever wakes always. */
-int shmq__bell_sleep_on(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
-			enum shmq__fence fence, uint64_t deadline);
+		     enum shmq__fence fence, uint64_t deadline, const shmq_au32 *interrupt);
+/* The same on the words themselves, be they of bells or of whoever wakes always; there
+ * is room for one more. */
+int shmq__bell_sleep_on(const shmq_au32 **word, uint32_t *expected, unsigned n,
+			enum shmq__fence fence, uint64_t deadline, const shmq_au32 *interrupt);
 
 #endif

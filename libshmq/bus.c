@@ -2,6 +2,7 @@
 #include "bus.h"
 #include "attach.h"
 #include "clock.h"
+#include "futex.h"
 #include "listener.h"
 #include "notify.h"
 #include "request.h"
@@ -215,6 +216,7 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	snprintf(bus->name, sizeof(bus->name), "%s", name);
 	bus->start = o.start;
 	bus->serve = o.serve;
+	bus->is_interruptible = o.interruptible != 0;
 	bus->timeout_ns = o.timeout_ns ? o.timeout_ns : INT64_C(10000000000);
 	bus->nonce = random_nonce();
 	bus->next_token = 1;
@@ -272,6 +274,30 @@ SHMQ_EXPORT void shmq_bus_close(shmq_bus *bus)
 			close(fds[--n]);
 	}
 	free_bus(bus);
+}
+
+SHMQ_EXPORT int shmq_bus_interrupt(shmq_bus *bus)
+{
+	int error = bus_check(bus), saved = errno;
+
+	if (!error && !bus->is_interruptible)
+		error = SHMQ_EOPTION;
+	if (error)
+		return error;
+	store_relaxed(&bus->interrupt, 1);
+	shmq__futex_wake(&bus->interrupt); /* fences the store from what is slept on */
+	shmq__serve_kick(bus);
+	errno = saved; /* it is called by handlers of signals */
+	return 0;
+}
+
+SHMQ_EXPORT int shmq_bus_resume(shmq_bus *bus)
+{
+	int error = bus_check(bus);
+
+	if (!error)
+		store_relaxed(&bus->interrupt, 0);
+	return error;
 }
 
 SHMQ_EXPORT const char *shmq_bus_name(const shmq_bus *bus)

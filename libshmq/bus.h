@@ -55,6 +55,8 @@ struct shmq_bus {
 	enum shmq_start_mode start;
 	enum shmq_serve_mode serve;
 	int64_t timeout_ns;
+	int is_interruptible;
+	shmq_au32 interrupt; /* not 0: nobody waits; relaxed, as it says nothing else */
 
 	struct bus_guard *guard;
 	struct shmq__slabs *slabs;
@@ -98,6 +100,17 @@ struct shmq_bus {
 static inline int bus_check(const struct shmq_bus *bus)
 {
 	return likely(load_relaxed(&bus->guard->alive)) ? 0 : SHMQ_EFORKED;
+}
+
+/* The word that ends waits once it is not 0, or NULL. */
+static inline const shmq_au32 *bus_interrupt(const struct shmq_bus *bus)
+{
+	return bus->is_interruptible ? &bus->interrupt : NULL;
+}
+
+static inline int bus_is_interrupted(const struct shmq_bus *bus)
+{
+	return load_relaxed((shmq_au32 *)(uintptr_t)&bus->interrupt) != 0;
 }
 
 /* Begin a call that may explain its failure: clears this thread's line. */

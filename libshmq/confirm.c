@@ -70,7 +70,7 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 	if (error)
 		return error;
 	part = record(pub, partition);
-	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout_ns);
+	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout_ns, bus_interrupt(pub->h.bus));
 	look = w.started + LOOK_NS;
 	for (;;) {
 		word = load_acquire(&part->log_word); /* L3 */
@@ -79,8 +79,8 @@ SHMQ_EXPORT int shmq_pub_wait_confirm(const shmq_pub *pub, uint32_t partition, u
 		if (timeout_ns == SHMQ_NOWAIT)
 			return SHMQ_EEMPTY;
 		step = shmq__waiter_step(&w);
-		if (step == WAIT_EXPIRED)
-			return SHMQ_ETIMEOUT;
+		if (step >= WAIT_EXPIRED)
+			return waiter_error(step);
 		if (step == WAIT_AGAIN && w.now < look)
 			continue;
 		if (step == WAIT_SLEEP)

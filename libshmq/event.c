@@ -73,6 +73,13 @@ int shmq__event_read(struct shmq_bus *bus)
 	return taken;
 }
 
+void shmq__event_wake(struct shmq_bus *bus)
+{
+	pthread_mutex_lock(&bus->event_lock);
+	pthread_cond_broadcast(&bus->event_cond);
+	pthread_mutex_unlock(&bus->event_lock);
+}
+
 static int has_event(struct shmq_bus *bus)
 {
 	int there;
@@ -117,12 +124,12 @@ SHMQ_EXPORT int shmq_bus_event(shmq_bus *bus, struct shmq_event *out, int64_t ti
 		rc = ETIMEDOUT; /* the waiting is done */
 	}
 	pthread_mutex_lock(&bus->event_lock);
-	while (!bus->event_count && timeout_ns && rc != ETIMEDOUT)
+	while (!bus->event_count && timeout_ns && rc != ETIMEDOUT && !bus_is_interrupted(bus))
 		rc = deadline == UINT64_MAX ?
 			     pthread_cond_wait(&bus->event_cond, &bus->event_lock) :
 			     pthread_cond_timedwait(&bus->event_cond, &bus->event_lock, &ts);
 	if (!bus->event_count) {
-		error = timeout_ns ? SHMQ_ETIMEOUT : SHMQ_EEMPTY;
+		error = !timeout_ns ? SHMQ_EEMPTY : rc == ETIMEDOUT ? SHMQ_ETIMEOUT : -EINTR;
 	} else {
 		*out = bus->event[bus->event_first];
 		out->missed = bus->event_missed;

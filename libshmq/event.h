@@ -14,6 +14,9 @@
 /* An event of the library's own. */
 void shmq__event_push(struct shmq_bus *bus, enum shmq_event_kind kind);
 
+/* Who waits for one looks whether waits are over. */
+void shmq__event_wake(struct shmq_bus *bus);
+
 /* Read what the event socket has.  Returns events taken, -EPIPE when
  * the supervisor has gone, or what it gave us is no such socket. */
 int shmq__event_read(struct shmq_bus *bus);

@@ -15,6 +15,8 @@
 #define SYS_futex_waitv 449
 #endif
 
+#define LOOK_NS INT64_C(100000000) /* at the other of two words, where it cannot wait on both */
+
 static struct timespec *to_timespec(uint64_t deadline, struct timespec *ts)
 {
 	if (deadline == UINT64_MAX)
@@ -44,6 +46,24 @@ int shmq__futex_wait_bits(const shmq_au32 *word, uint32_t expected, uint32_t bit
 int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline)
 {
 	return shmq__futex_wait_bits(word, expected, FUTEX_BITSET_MATCH_ANY, deadline);
+}
+
+int shmq__futex_wait_or(const shmq_au32 *word, uint32_t expected, uint64_t deadline,
+			const shmq_au32 *interrupt)
+{
+	const shmq_au32 *both[2] = { word, interrupt };
+	const uint32_t values[2] = { expected, 0 };
+	uint64_t look;
+	int rc;
+
+	if (!interrupt)
+		return shmq__futex_wait(word, expected, deadline);
+	rc = shmq__futex_waitv(both, values, 2, deadline);
+	if (rc != -ENOSYS)
+		return rc;
+	look = shmq__clock_deadline(LOOK_NS);
+	rc = shmq__futex_wait(word, expected, look < deadline ? look : deadline);
+	return rc == -ETIMEDOUT && look < deadline ? 0 : rc;
 }
 
 int shmq__futex_wake_bits(shmq_au32 *word, uint32_t bits)

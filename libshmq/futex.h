@@ -18,6 +18,11 @@
  * word may be mapped read-only).  0 woken or changed, -ETIMEDOUT, -EINTR. */
 int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline);
 
+/* The same, while *interrupt, if it is not NULL, is 0: what a kernel without futex_waitv
+ * cannot do, so there it comes back now and then. */
+int shmq__futex_wait_or(const shmq_au32 *word, uint32_t expected, uint64_t deadline,
+			const shmq_au32 *interrupt);
+
 /* Wake everyone who sleeps on word; returns how many. */
 int shmq__futex_wake(shmq_au32 *word);
 

@@ -495,6 +495,7 @@ void shmq__listener_end(struct shmq_bus *bus)
 static void forget(struct shmq_sub *sub)
 {
 	sub->listener = NULL;
+	sub->interrupt = bus_interrupt(shmq__sub_bus(sub));
 	store_relaxed(&sub->interrupted, 0);
 }
 
@@ -582,12 +583,14 @@ SHMQ_EXPORT int shmq_listener_start(shmq_sub *sub, const struct shmq_listener_op
 	l->sub = sub;
 	/* Before anything is called, which may stop it. */
 	sub->listener = *out = l;
+	sub->interrupt = NULL;
 	shmq__bus_move_handle(&l->h, &l->h);
 	error = l->o.execute ? join_pool(l) : start_thread(&l->thread, thread_main, l);
 	if (!error)
 		return 0;
 	shmq__bus_unlist_handle(&l->h);
-	sub->listener = *out = NULL;
+	forget(sub);
+	*out = NULL;
 	free_listener(l);
 	return error;
 }

@@ -193,7 +193,7 @@ void shmq__park_arm(struct shmq__park *p)
 		shmq__membarrier(); /* S3 */
 }
 
-static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
+static int sleep_by_relays(struct shmq__park *p, uint64_t deadline, const shmq_au32 *interrupt)
 {
 	uint32_t e = load_acquire(&p->word); /* P1 */
 	uint64_t until = shmq__clock_deadline(
@@ -220,11 +220,11 @@ static int sleep_by_relays(struct shmq__park *p, uint64_t deadline)
 			return 0;
 	if (deadline < until)
 		until = deadline;
-	rc = shmq__futex_wait(&p->word, e, until); /* P3 */
+	rc = shmq__futex_wait_or(&p->word, e, until, interrupt); /* P3 */
 	return rc == -ETIMEDOUT && until == deadline ? -ETIMEDOUT : 0;
 }
 
-int shmq__park_sleep(struct shmq__park *p, uint64_t deadline)
+int shmq__park_sleep(struct shmq__park *p, uint64_t deadline, const shmq_au32 *interrupt)
 {
 	const shmq_au32 *word[SHMQ_FUTEX_WAITV_MAX];
 	uint32_t expected[SHMQ_FUTEX_WAITV_MAX];
@@ -237,10 +237,10 @@ int shmq__park_sleep(struct shmq__park *p, uint64_t deadline)
 			word[i] = word_of(p, i);
 			expected[i] = load_relaxed(&p->expected[i]);
 		}
-		rc = shmq__bell_sleep_on(word, expected, p->n, p->fence, deadline);
+		rc = shmq__bell_sleep_on(word, expected, p->n, p->fence, deadline, interrupt);
 
 		if (rc != -ENOSYS)
 			return rc;
 	}
-	return sleep_by_relays(p, deadline);
+	return sleep_by_relays(p, deadline, interrupt);
 }

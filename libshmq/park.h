@@ -25,6 +25,6 @@ void shmq__park_free(struct shmq__park *park);
 void shmq__park_arm(struct shmq__park *park);
 
 /* S5; as shmq__bell_sleep(). */
-int shmq__park_sleep(struct shmq__park *park, uint64_t deadline);
+int shmq__park_sleep(struct shmq__park *park, uint64_t deadline, const shmq_au32 *interrupt);
 
 #endif

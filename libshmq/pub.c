@@ -69,7 +69,9 @@ SHMQ_EXPORT int shmq_pub_wait_subscribers(shmq_pub *pub, unsigned count, int64_t
 			return SHMQ_EENDED;
 		if (shmq__clock_left(deadline) == 0)
 			return SHMQ_ETIMEOUT;
-		shmq__futex_wait(&rec->epoch, epoch, deadline);
+		if (bus_is_interrupted(pub->h.bus))
+			return -EINTR;
+		shmq__futex_wait_or(&rec->epoch, epoch, deadline, bus_interrupt(pub->h.bus));
 		error = pub_check(pub);
 	}
 	return error;

@@ -139,9 +139,10 @@ static int holder_stands_at(struct lane *l, uint64_t *seq, uint64_t *word)
 	       LAY_CTRL_LAP(*word) == lay_lap(&l->w.geo, *seq);
 }
 
-static void go_to_sleep(struct lane *l, enum shmq__fence fence, uint64_t deadline, uint64_t need,
-			int *ready)
+static void go_to_sleep(const struct shmq_pub *pub, struct lane *l, uint64_t deadline,
+			uint64_t need, int *ready)
 {
+	enum shmq__fence fence = pub->sleep_fence;
 	struct lay_bell *bell = &l->bells->credit;
 	uint64_t seq, word, look;
 	uint32_t e;
@@ -152,7 +153,8 @@ static void go_to_sleep(struct lane *l, enum shmq__fence fence, uint64_t deadlin
 	e = shmq__bell_arm(bell, fence);
 	*ready = shmq__pub_raise_limit(l, need);
 	if (!*ready && load_relaxed(&l->w.mem->state) == LAY_RING_LIVE)
-		shmq__bell_sleep(&bell, &e, 1, fence, deadline < look ? deadline : look);
+		shmq__bell_sleep(&bell, &e, 1, fence, deadline < look ? deadline : look,
+				 bus_interrupt(pub->h.bus));
 	store_relaxed(&l->entry->asleep, 0);
 }
 
@@ -185,12 +187,13 @@ static int stand_by(struct shmq_pub *pub, struct lane *l, uint64_t need)
 	int evict = l->w.geo.policy == SHMQ_EVICT;
 	int64_t timeout = evict ? pub->evict_ns : pub->block_ns;
 	uint64_t next_dead = shmq__clock_deadline(STUCK_ERROR_NS);
+	const shmq_au32 *interrupt = bus_interrupt(pub->h.bus);
 	struct held held = { 0 };
 	unsigned turns = 0;
 	struct waiter w;
 	int ready, error;
 
-	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout);
+	shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout, interrupt);
 	while (!(ready = shmq__pub_raise_limit(l, need))) {
 		enum wait_step step = shmq__waiter_step(&w);
 
@@ -204,14 +207,14 @@ static int stand_by(struct shmq_pub *pub, struct lane *l, uint64_t need)
 				g->absent = 1;
 				report_evicted(pub, g);
 			} else { /* the log's tailer is not evicted */
-				shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout);
+				shmq__waiter_start(&w, pub->wait, WAIT_SPIN_NS, timeout, interrupt);
 			}
 			continue; /* at once for the next that lags */
 		}
-		if (step == WAIT_EXPIRED)
-			return SHMQ_ETIMEOUT;
+		if (step >= WAIT_EXPIRED)
+			return waiter_error(step);
 		if (step == WAIT_SLEEP)
-			go_to_sleep(l, pub->sleep_fence, w.deadline, need, &ready);
+			go_to_sleep(pub, l, w.deadline, need, &ready);
 		if (ready)
 			break;
 		if (step == WAIT_SLEEP || ++turns % ATTEND_TURNS == 0) {
@@ -244,20 +247,22 @@ int shmq__pub_wait_for_claim(struct shmq_pub *pub, struct lane *l, uint64_t seq,
 	uint64_t old = seq - l->w.geo.depth;
 	struct lay_slot *slot = lay_slot_at(l->w.mem, &l->w.geo, old);
 	struct held held = { 0 };
+	enum wait_step step;
 	struct waiter w;
 	int error = 0;
 
 	if (pub->dont_wait)
 		return SHMQ_ESTALLED;
 	say_waiting(l, seq + 1);
-	shmq__waiter_start(&w, SHMQ_WAIT_YIELD, 0, pub->block_ns);
+	shmq__waiter_start(&w, SHMQ_WAIT_YIELD, 0, pub->block_ns, bus_interrupt(pub->h.bus));
 	/* Relaxed: who finds it gone claims anew, which acquires (R4). */
 	while (!error && load_relaxed(&slot->ctrl) == word) {
 		error = lane_has_ended(l);
 		if (!error)
 			error = attend(pub, l, &held, old, word);
-		if (!error && shmq__waiter_step(&w) == WAIT_EXPIRED)
-			error = SHMQ_ETIMEOUT;
+		step = error ? WAIT_AGAIN : shmq__waiter_step(&w);
+		if (step >= WAIT_EXPIRED)
+			error = waiter_error(step);
 		/* A held claim is rare and lasts: no bell is worth it. */
 		if (!error && waiter_waited(&w) > DEATH_LOOK_NS)
 			poll(NULL, 0, 1);

@@ -45,7 +45,7 @@ static int sleep_once(struct shmq_sub *sub, struct shmq_msg *msg, uint64_t deadl
 	if (rc == SHMQ_EEMPTY && !sub->gave_up) {
 		/* Whoever is inside a claim may be dead or stalled. */
 		soon = shmq__clock_deadline(shmq__sub_report_stuck(sub));
-		rc = shmq__park_sleep(sub->park, deadline < soon ? deadline : soon);
+		rc = shmq__park_sleep(sub->park, deadline < soon ? deadline : soon, sub->interrupt);
 		if (rc == -ETIMEDOUT || rc == 0)
 			rc = SHMQ_EEMPTY;
 	}
@@ -60,7 +60,7 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 	unsigned turns = 0;
 	int rc;
 
-	shmq__waiter_start(&w, sub->wait, sub->spin_ns, timeout_ns);
+	shmq__waiter_start(&w, sub->wait, sub->spin_ns, timeout_ns, sub->interrupt);
 	for (;;) {
 		enum wait_step step = shmq__waiter_step(&w);
 
@@ -68,6 +68,8 @@ static __attribute__((noinline)) int wait_for_message(struct shmq_sub *sub, stru
 						  shmq__sub_look_once(sub, msg);
 		if (rc != SHMQ_EEMPTY)
 			return rc;
+		if (step == WAIT_INTERRUPTED)
+			return -EINTR;
 		if (step == WAIT_EXPIRED) {
 			rc = sub->notify ? shmq__sub_rearm(sub, msg) : rc;
 			return rc == SHMQ_EEMPTY ? SHMQ_ETIMEOUT : rc;

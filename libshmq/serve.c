@@ -60,12 +60,15 @@ int shmq__serve(struct shmq_bus *bus, uint64_t deadline)
 		int64_t left = shmq__clock_left(deadline), wake = atomic_load(&bus->wake_ns);
 		int away = retry_at || atomic_load(&bus->lost), rc = 0, did = 0;
 		int64_t retry_left = retry_at ? shmq__clock_left(retry_at) : -1;
+		int leaves = bus->serve == SHMQ_SERVE_CALLER && bus_is_interrupted(bus);
 		struct timespec ts;
 
 		if (wake && (left < 0 || wake < left))
 			left = wake;
 		if (retry_left >= 0 && (left < 0 || retry_left < left))
 			left = retry_left;
+		if (leaves)
+			left = 0;
 		ts.tv_sec = left / 1000000000;
 		ts.tv_nsec = left % 1000000000;
 		rc = ppoll(p, away ? 1 : 2, left < 0 ? NULL : &ts, NULL);
@@ -77,6 +80,8 @@ int shmq__serve(struct shmq_bus *bus, uint64_t deadline)
 
 			(void)got;
 			retry_at = 0;
+			if (bus_is_interrupted(bus))
+				shmq__event_wake(bus);
 		}
 		if (atomic_load(&bus->stop))
 			return 0;
@@ -95,6 +100,8 @@ int shmq__serve(struct shmq_bus *bus, uint64_t deadline)
 		}
 		if (did || shmq__clock_left(deadline) == 0)
 			return did;
+		if (leaves)
+			return -EINTR;
 	}
 }
 

@@ -294,6 +294,7 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 	    (sub->wait == SHMQ_WAIT_ADAPTIVE || sub->wait == SHMQ_WAIT_SLEEP))
 		sub->wait = SHMQ_WAIT_SPIN;
 	sub->spin_ns = o->spin_ns ? o->spin_ns : WAIT_SPIN_NS;
+	sub->interrupt = bus_interrupt(sub->h.bus);
 	sub->evicts = geo->policy == SHMQ_EVICT && !(o->flags & SHMQ_SUB_OBSERVE);
 	sub->inline_max = geo->inline_bytes;
 	if (geo->max_bytes < sub->inline_max)

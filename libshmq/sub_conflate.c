@@ -198,6 +198,7 @@ static int is_told_once(const struct shmq_sub *sub, int rc)
 	case 0:
 	case SHMQ_EEMPTY:
 	case SHMQ_ETIMEOUT:
+	case -EINTR:
 	case SHMQ_EENDED:
 	case SHMQ_ELOST:
 	case SHMQ_EFORKED:

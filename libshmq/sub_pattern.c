@@ -733,6 +733,7 @@ int shmq__pattern_open(struct shmq_bus *bus, const char *pattern, const struct s
 	sub->fence = shmq__bus_ready(bus, 0);
 	sub->wait = o->wait ? o->wait : SHMQ_WAIT_ADAPTIVE;
 	sub->spin_ns = o->spin_ns ? o->spin_ns : WAIT_SPIN_NS;
+	sub->interrupt = bus_interrupt(bus);
 	sub->flags = o->flags;
 	memcpy(p->text, pattern, strlen(pattern) + 1);
 	p->how = *o;

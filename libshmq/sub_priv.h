@@ -130,6 +130,7 @@ struct shmq_sub {
 	struct shmq_waitset *set;
 	struct shmq_listener *listener; /* who receives for callbacks, or NULL; */
 	shmq_au32 interrupted;          /* and is to stop: SHMQ__SUB_INTERRUPTED */
+	const shmq_au32 *interrupt;     /* ends its waits, bus_interrupt(); NULL for a listener */
 	struct shmq__notify *notify;    /* its descriptor, NULL unless it was asked for */
 	unsigned notify_changes;        /* of a pattern, when that got its words */
 	struct rlane lane[];

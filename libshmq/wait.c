@@ -6,8 +6,10 @@
 /* The clock is read once in so many looks while spinning. */
 #define LOOKS_PER_CLOCK 32u
 
-void shmq__waiter_start(struct waiter *w, enum shmq_wait mode, int64_t spin_ns, int64_t timeout_ns)
+void shmq__waiter_start(struct waiter *w, enum shmq_wait mode, int64_t spin_ns, int64_t timeout_ns,
+			const shmq_au32 *interrupt)
 {
+	w->interrupt = interrupt;
 	w->mode = mode;
 	w->looks = 0;
 	w->started = w->now = shmq__clock_monotonic_ns();
@@ -27,6 +29,9 @@ enum wait_step shmq__waiter_step(struct waiter *w)
 		return WAIT_AGAIN;
 	else if (w->mode == SHMQ_WAIT_ADAPTIVE)
 		sched_yield(); /* whom we wait for may want this processor */
+	/* Relaxed: it says nothing of anything else. */
+	if (w->interrupt && load_relaxed((shmq_au32 *)(uintptr_t)w->interrupt))
+		return WAIT_INTERRUPTED;
 	w->now = shmq__clock_monotonic_ns();
 	if (w->now >= w->deadline)
 		return WAIT_EXPIRED;

@@ -220,7 +220,8 @@ static int sleep_once(struct shmq_waitset *set, struct shmq_sub **ready, size_t 
 	/* Without a park one has joined a topic meanwhile. */
 	if (!rc && set->park && !is_called(set)) {
 		soon = shmq__clock_deadline(report_stuck(set));
-		rc = shmq__park_sleep(set->park, deadline < soon ? deadline : soon);
+		rc = shmq__park_sleep(set->park, deadline < soon ? deadline : soon,
+				      bus_interrupt(set->bus));
 		if (rc == -ETIMEDOUT)
 			rc = 0;
 	}
@@ -320,7 +321,7 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 	if (timeout_ns == SHMQ_NOWAIT || !set->count)
 		return nothing(set, ready, n, SHMQ_EEMPTY);
 	mode = mode_of(set, &spin_ns);
-	shmq__waiter_start(&w, mode, spin_ns, timeout_ns);
+	shmq__waiter_start(&w, mode, spin_ns, timeout_ns, bus_interrupt(set->bus));
 	for (;;) {
 		enum wait_step step = shmq__waiter_step(&w);
 
@@ -328,6 +329,8 @@ SHMQ_EXPORT int shmq_waitset_wait(shmq_waitset *set, shmq_sub **ready, size_t n,
 					  collect(set, ready, n);
 		if (rc)
 			return rc;
+		if (step == WAIT_INTERRUPTED)
+			return -EINTR;
 		if (step == WAIT_EXPIRED || is_called(set))
 			return nothing(set, ready, n, SHMQ_ETIMEOUT);
 		if (step == WAIT_AGAIN && ++turns % 4096 == 0)

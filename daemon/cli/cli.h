@@ -173,23 +173,12 @@ void json_print(json_t *value);
 
 /* ---- sig ------------------------------------------------------------- */
 
-/* Take SIGINT, SIGTERM and SIGHUP as a wish to end in order, SIGPIPE as an
- * error of the write.  Until now a signal just ends the program. */
-void sig_catch(void);
-int sig_stopped(void); /* the signal, or 0 */
-
-/* Waits inside the library do not end with a signal, so one that arrives
- * during them ends the program where it stands: nothing is held there.
- * Between begin and end nothing may be half done.  begin returns 1 if the
- * signal is there already and the wait must not be made.  set_exit says how
- * the program ends then: its exit code, and what goes to stderr. */
-void sig_set_exit(int code, const char *words);
-int sig_wait_begin(void);
-void sig_wait_end(void);
-
-/* How long to wait at a time, of ns: who comes back so often is left to end by itself
- * when a signal came, and leaves the bus in order; else it has died there. */
-int64_t sig_slice(int64_t ns);
+/* Take SIGINT, SIGTERM and SIGHUP as a wish to end in order: waits on the bus return
+ * -EINTR from then on (NULL: there are none).  SIGPIPE is an error of the write.  Until now a
+ * signal just ends the program. */
+void sig_catch(shmq_bus *bus);
+int sig_stopped(void);     /* the signal, or 0 */
+void sig_forget_bus(void); /* it is about to be closed */
 
 /* Sleep; returns early when a signal came. */
 void sig_sleep_until(int64_t monotonic_ns);

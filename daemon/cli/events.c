@@ -98,7 +98,6 @@ static void show(struct events *e, const struct shmq_msg *msg)
 
 static int receive(struct events *e, char *copy, size_t bytes, struct shmq_msg *msg)
 {
-	int64_t ns = e->timeout_ns;
 	int rc = shmq_receive_copy(e->sub, copy, bytes, msg, SHMQ_NOWAIT);
 
 	if (rc != SHMQ_EEMPTY || e->timeout_ns == SHMQ_NOWAIT)
@@ -106,15 +105,8 @@ static int receive(struct events *e, char *copy, size_t bytes, struct shmq_msg *
 	rc = out_flush();
 	if (rc < 0)
 		return rc;
-	sig_set_exit(e->loss.lost ? CLI_LOST : CLI_OK, "");
-	if (sig_wait_begin())
-		return SHMQ_EEMPTY;
-	do {
-		rc = shmq_receive_copy(e->sub, copy, bytes, msg, sig_slice(ns));
-		ns -= ns == SHMQ_FOREVER ? 0 : sig_slice(ns);
-	} while (rc == SHMQ_ETIMEOUT && ns && !sig_stopped());
-	sig_wait_end();
-	return rc == SHMQ_ETIMEOUT && ns ? SHMQ_EEMPTY : rc;
+	rc = shmq_receive_copy(e->sub, copy, bytes, msg, e->timeout_ns);
+	return rc == -EINTR ? SHMQ_EEMPTY : rc;
 }
 
 static int follow(struct events *e)
@@ -172,7 +164,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
-	sig_catch();
+	sig_catch(cli->bus);
 	rc = shmq_sub_open(cli->bus, SHMQ_EVENTS_TOPIC, &how, &e.sub);
 	if (rc < 0)
 		return out_fail(cli, rc, "subscribing to", SHMQ_EVENTS_TOPIC, NULL);

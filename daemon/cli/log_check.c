@@ -172,7 +172,7 @@ static int run(struct check *c, int (*one)(struct check *c, const char *path), i
 
 	if (first == argc)
 		opts_fail(c->command, "%s takes at least one log", c->command->name);
-	sig_catch();
+	sig_catch(NULL);
 	for (; first < argc && !sig_stopped(); first++) {
 		c->operand = argv[first];
 		rc = log_find(c->cli, &c->place, c->operand, path);

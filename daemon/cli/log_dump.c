@@ -240,7 +240,7 @@ static int dump_log(struct dump *d, const struct shmq_log_range *range)
 		shmq_log_close(d->log);
 		return code;
 	}
-	sig_catch();
+	sig_catch(NULL);
 	setvbuf(stdout, NULL, _IOFBF, STDOUT_BYTES);
 	log_progress_start(&d->progress, "reading", d->operand);
 	d->progress.is_on &= !isatty(STDOUT_FILENO);

@@ -244,7 +244,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (code == CLI_OK)
 		code = cli_open(cli);
 	if (code == CLI_OK) {
-		sig_catch();
+		sig_catch(cli->bus);
 		code = import(&im);
 	}
 	if (im.input.fd > STDIN_FILENO)

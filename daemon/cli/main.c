@@ -84,6 +84,7 @@ int cli_open(struct cli *cli)
 		.start = cli->start,
 		.runtime_dir = cli->runtime_dir,
 		.client_name = cli->client_name,
+		.interruptible = 1,
 	};
 	int rc = shmq_bus_open(cli->bus_name, &options, &cli->bus);
 
@@ -167,6 +168,7 @@ static int run(struct cli *cli, const struct command *command, int argc, char **
 	if (!cli->client_name)
 		cli->client_name = name;
 	code = command->run(cli, argc, argv);
+	sig_forget_bus();
 	shmq_bus_close(cli->bus);
 	return code;
 }

@@ -454,7 +454,7 @@ static int serve(struct metrics *m)
 	if (sock < 0)
 		return out_fail(NULL, sock, "listening at", m->listen,
 				"another process may be there; choose another address");
-	sig_catch();
+	sig_catch(NULL);
 	out_flush();
 	rc = confine(is_unix ? m->listen + 5 : NULL);
 	if (rc) {

@@ -222,13 +222,12 @@ static int wait_subscribers(struct pub *pub)
 	unsigned count = (unsigned)pub->wait_subscribers;
 	int rc = 0;
 
-	if (!count || sig_wait_begin())
+	if (!count)
 		return CLI_OK;
 	progress_set(sender, DOING_WAIT_SUBSCRIBERS, 0);
 	rc = shmq_pub_wait_subscribers(sender->pub, count, patience(pub));
 	progress_set(sender, DOING_NOTHING, 0);
-	sig_wait_end();
-	if (rc == 0)
+	if (rc == 0 || rc == -EINTR)
 		return CLI_OK;
 	progress_hide(sender);
 	return out_fail(sender->cli, rc, "waiting for subscribers of", sender->topic,
@@ -241,13 +240,12 @@ static int wait_consumed(struct pub *pub)
 	struct sender *sender = &pub->sender;
 	int rc;
 
-	if (!pub->flush || sig_wait_begin())
+	if (!pub->flush)
 		return CLI_OK;
 	progress_set(sender, DOING_PUBLISH, 0);
 	rc = shmq_flush(sender->pub, patience(pub));
 	progress_set(sender, DOING_NOTHING, 0);
-	sig_wait_end();
-	return rc == 0 ? CLI_OK : sender_fail(sender, rc, "flushing");
+	return rc == 0 || rc == -EINTR ? CLI_OK : sender_fail(sender, rc, "flushing");
 }
 
 /* ---- reading --------------------------------------------------------- */
@@ -447,7 +445,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
-	sig_catch();
+	sig_catch(cli->bus);
 	code = open_topic(&pub);
 	if (code == CLI_OK)
 		code = publish_all(&pub);

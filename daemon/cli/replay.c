@@ -330,11 +330,7 @@ static void wait_for_more(struct replay *r)
 		wait_ns = sooner(wait_ns, left);
 	}
 	wait_ns = sooner(wait_ns, loss_tell_when_due(&r->loss));
-	sig_set_exit(r->loss.lost ? CLI_LOST : r->code, "");
-	if (sig_wait_begin())
-		return;
-	shmq_waitset_wait(r->set, r->ready, r->lane_count, sig_slice(wait_ns));
-	sig_wait_end();
+	shmq_waitset_wait(r->set, r->ready, r->lane_count, wait_ns);
 }
 
 /* ---- sending --------------------------------------------------------- */
@@ -447,7 +443,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
-	sig_catch();
+	sig_catch(cli->bus);
 	setvbuf(stdout, NULL, _IOFBF, STDOUT_BYTES);
 	rc = shmq_topic_get_info(cli->bus, r.topic, &r.info);
 	if (rc < 0)

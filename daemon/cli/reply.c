@@ -272,22 +272,6 @@ static void say(const struct shmq_request *q, int rc)
 					       NULL);
 }
 
-static int hear(struct reply *r, struct shmq_request *q)
-{
-	int64_t ns = r->timeout_ns;
-	int rc;
-
-	sig_set_exit(CLI_OK, "");
-	if (sig_wait_begin())
-		return SHMQ_ETIMEOUT;
-	do {
-		rc = shmq_responder_receive(r->responder, q, sig_slice(ns));
-		ns -= ns == SHMQ_FOREVER ? 0 : sig_slice(ns);
-	} while (rc == SHMQ_ETIMEOUT && ns && !sig_stopped());
-	sig_wait_end();
-	return rc;
-}
-
 static int serve(struct reply *r)
 {
 	struct loss loss = { .doing = "answering",
@@ -298,8 +282,8 @@ static int serve(struct reply *r)
 	int rc;
 
 	while (!sig_stopped() && (!r->count || done < r->count)) {
-		rc = hear(r, &q);
-		if (rc == SHMQ_ETIMEOUT && sig_stopped())
+		rc = shmq_responder_receive(r->responder, &q, r->timeout_ns);
+		if (rc == -EINTR)
 			break;
 		if (rc == SHMQ_EOVERRUN)
 			loss_add(&loss, &q.msg);
@@ -337,10 +321,10 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (!r.exec == !r.echo)
 		opts_fail(&cmd_reply, "reply takes one of --exec CMD and --echo");
 	r.topic = argv[i];
-	sig_catch();
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
+	sig_catch(cli->bus);
 	rc = shmq_responder_open(cli->bus, r.topic, NULL, &r.responder);
 	if (rc)
 		return out_fail(cli, rc, "answering", r.topic, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +43,8 @@ static const struct opt options[] = {
 
 static const char *outcome_of(int rc, const struct shmq_reply *reply)
 {
-	return rc == SHMQ_ENOBODY   ? "nobody" :
+	return rc == -EINTR         ? "interrupted" :
+	       rc == SHMQ_ENOBODY   ? "nobody" :
 	       !reply->outcome      ? "not-sent" :
 	       rc == 0              ? "replied" :
 	       rc == SHMQ_EREFUSED  ? "refused" :
@@ -73,6 +75,10 @@ static int say(const struct request *r, int rc, const struct shmq_reply *reply)
 {
 	char hint[96];
 
+	if (rc == -EINTR) {
+		out_say("asking \"%s\": interrupted before there was an outcome", r->topic);
+		return CLI_FAILURE;
+	}
 	if (rc == SHMQ_EREFUSED) {
 		out_say("asking \"%s\": %s: %.*s", r->topic, shmq_strerror(rc), (int)reply->msg.len,
 			(const char *)reply->msg.data);
@@ -137,13 +143,13 @@ static int ask_lines(const struct request *r)
 	ssize_t n;
 	int code = CLI_OK;
 
-	while (code == CLI_OK && (n = getline(&line, &room, stdin)) > 0) {
+	while (code == CLI_OK && !sig_stopped() && (n = getline(&line, &room, stdin)) > 0) {
 		if (line[n - 1] == '\n')
 			n--;
 		code = ask(r, line, (size_t)n);
 	}
 	free(line);
-	return code;
+	return code == CLI_OK && sig_stopped() ? say(r, -EINTR, NULL) : code;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -165,6 +171,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
+	sig_catch(cli->bus);
 	how.max_reply_bytes = r.max_reply;
 	rc = shmq_requester_open(cli->bus, r.topic, &how, &r.requester);
 	if (rc)

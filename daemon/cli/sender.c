@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 #define SECOND_NS ((int64_t)1000000000)
@@ -8,11 +9,6 @@
 
 void sender_start(struct sender *sender)
 {
-	char words[384];
-
-	snprintf(words, sizeof(words), "shmq: publishing to \"%s\": interrupted while waiting\n",
-		 sender->topic);
-	sig_set_exit(CLI_FAILURE, words);
 	sender->batch = cli_alloc(NULL, sender->batch_max * sizeof(*sender->batch));
 	sender->started_ns = sender->paced_ns = cli_now_ns();
 }
@@ -85,15 +81,14 @@ static ssize_t publish(struct sender *sender, struct shmq_msg *msgs, size_t n)
 {
 	ssize_t rc;
 
-	if (sig_wait_begin())
-		return 0;
 	progress_set(sender, DOING_PUBLISH, n == 1 ? msgs->len : 0);
 	if (n == 1)
 		rc = shmq_publish_msg(sender->pub, msgs);
 	else
 		rc = shmq_publish_batch(sender->pub, msgs, n, 0);
 	progress_set(sender, DOING_NOTHING, 0);
-	sig_wait_end();
+	if (rc == -EINTR)
+		return 0;
 	return n == 1 && rc == 0 ? 1 : rc;
 }
 
@@ -152,11 +147,8 @@ static int confirm_partition(void *arg, const struct shmq_partition_info *partit
 
 	if (left != SHMQ_FOREVER)
 		left = left > cli_now_ns() ? left - cli_now_ns() : SHMQ_NOWAIT;
-	if (sig_wait_begin())
-		return 0;
 	rc = shmq_pub_wait_confirm(c->sender->pub, partition->partition, partition->head - 1,
 				   c->level, left);
-	sig_wait_end();
 	if (rc == SHMQ_EEMPTY)
 		return SHMQ_ETIMEOUT;
 	return rc;
@@ -174,7 +166,7 @@ int sender_confirm(struct sender *sender, enum shmq_confirm level, int64_t timeo
 	progress_set(sender, DOING_CONFIRM, 0);
 	rc = shmq_partition_each(sender->cli->bus, sender->topic, confirm_partition, &c);
 	progress_set(sender, DOING_NOTHING, 0);
-	if (!rc)
+	if (!rc || rc == -EINTR)
 		return CLI_OK;
 	progress_hide(sender);
 	return out_fail(sender->cli, rc, "waiting for the log of", sender->topic,

@@ -3,26 +3,22 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-/* How long a signal waits for the program to notice it by itself before it
- * looks whether the program is inside a wait. */
-#define GRACE_US 30000
-/* One that waits for a slice at a time is given longer. */
-#define SLICE_NS INT64_C(200000000)
-#define SLICE_GRACES 50
+/* Waits on the bus end with a signal by themselves.  A read, write or sleep that had not
+ * begun when it came is interrupted that much later. */
+#define AGAIN_US 30000
 
-static volatile sig_atomic_t stopped, waiting, exit_code, graces;
-static char last_words[4096];
+static volatile sig_atomic_t stopped;
+static shmq_bus *volatile bus;
 
-static void look_again_soon(void)
+static void interrupt_again(void)
 {
-	const struct itimerval grace = { .it_value.tv_usec = GRACE_US };
+	const struct itimerval again = { .it_value.tv_usec = AGAIN_US };
 
-	setitimer(ITIMER_REAL, &grace, NULL);
+	setitimer(ITIMER_REAL, &again, NULL);
 }
 
 static void on_stop(int signal)
@@ -32,21 +28,18 @@ static void on_stop(int signal)
 	if (stopped) /* somebody insists */
 		_exit(128 + signal);
 	stopped = signal;
-	look_again_soon();
+	if (bus)
+		shmq_bus_interrupt(bus);
+	interrupt_again();
 	errno = saved;
 }
 
-static void on_grace(int signal)
+static void on_again(int signal)
 {
 	int saved = errno;
 
 	(void)signal;
-	if (waiting && --graces < 0) {
-		if (last_words[0] && write(STDERR_FILENO, last_words, strlen(last_words)) < 0)
-			_exit(CLI_FAILURE);
-		_exit(exit_code);
-	}
-	look_again_soon();
+	interrupt_again();
 	errno = saved;
 }
 
@@ -61,46 +54,25 @@ static void catch_one(int number, void (*handler)(int))
 	sigaction(number, &action, NULL);
 }
 
-void sig_catch(void)
+void sig_catch(shmq_bus *waited_on)
 {
+	bus = waited_on;
 	signal(SIGALRM, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
-	catch_one(SIGALRM, on_grace);
+	catch_one(SIGALRM, on_again);
 	catch_one(SIGINT, on_stop);
 	catch_one(SIGTERM, on_stop);
 	catch_one(SIGHUP, on_stop);
 }
 
+void sig_forget_bus(void)
+{
+	bus = NULL;
+}
+
 int sig_stopped(void)
 {
 	return stopped;
-}
-
-void sig_set_exit(int code, const char *words)
-{
-	exit_code = code;
-	snprintf(last_words, sizeof(last_words), "%s", words);
-}
-
-int64_t sig_slice(int64_t ns)
-{
-	graces = SLICE_GRACES;
-	return ns == SHMQ_FOREVER || ns > SLICE_NS ? SLICE_NS : ns;
-}
-
-int sig_wait_begin(void)
-{
-	waiting = 1;
-	if (!stopped)
-		return 0;
-	waiting = 0;
-	return 1;
-}
-
-void sig_wait_end(void)
-{
-	waiting = 0;
-	graces = 0;
 }
 
 void sig_sleep_until(int64_t monotonic_ns)

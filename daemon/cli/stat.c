@@ -262,7 +262,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	rc = cli_open(cli);
 	if (rc != CLI_OK)
 		return rc;
-	sig_catch();
+	sig_catch(NULL);
 	rc = look(&stat, &before, &now);
 	sample_clear(&before);
 	sample_clear(&now);

@@ -345,21 +345,6 @@ static void summarise(const struct sub *sub)
 	}
 }
 
-/* A signal may end the program inside the coming wait: leave it the summary
- * it could not compose there. */
-static void prepare_end(const struct sub *sub)
-{
-	char words[4096];
-	size_t i, len = 0;
-
-	words[0] = '\0';
-	for (i = 0; i < sub->source_count && sizeof(words) - len > SUMMARY_BYTES; i++) {
-		summary_of(sub, &sub->sources[i], words + len, sizeof(words) - len);
-		len += strlen(words + len);
-	}
-	sig_set_exit(exit_code(sub), words);
-}
-
 /* ---- receiving ------------------------------------------------------- */
 
 static void end(struct sub *sub, int code)
@@ -650,7 +635,7 @@ static int wait_idle(struct sub *sub, int64_t look_ns)
 
 	for (i = 0; i < sub->source_count; i++)
 		wait_ns = sooner(wait_ns, loss_tell_when_due(&sub->sources[i].loss));
-	wait_ns = sig_slice(sooner(wait_ns, when_look_ns(&sub->to)));
+	wait_ns = sooner(wait_ns, when_look_ns(&sub->to));
 	rc = out_flush();
 	if (rc < 0) {
 		output_failed(sub, rc);
@@ -659,15 +644,11 @@ static int wait_idle(struct sub *sub, int64_t look_ns)
 	store_all(sub);
 	if (sub->done)
 		return 0;
-	prepare_end(sub);
-	if (sig_wait_begin())
-		return 0;
 	if (sub->aside_count < sub->open_count)
 		n = shmq_waitset_wait(sub->set, sub->ready, sub->source_count, wait_ns);
 	else
 		sig_sleep_until(cli_now_ns() + wait_ns);
-	sig_wait_end();
-	return n == SHMQ_ETIMEOUT && wait_ns != left ? 0 : n;
+	return n == -EINTR || (n == SHMQ_ETIMEOUT && wait_ns != left) ? 0 : n;
 }
 
 static void receive_all(struct sub *sub)
@@ -722,7 +703,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
-	sig_catch();
+	sig_catch(cli->bus);
 	setvbuf(stdout, NULL, _IOFBF, STDOUT_BYTES);
 	for (; first < argc; first++)
 		add_topic(&sub, argv[first], how.from);

@@ -222,7 +222,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
-	sig_catch();
+	sig_catch(NULL);
 	return o.top.once || o.top.count || o.top.json ? report(&o.top) : top_screen(&o.top);
 }
 

@@ -191,7 +191,6 @@ static int receive(struct trace *trace, struct shmq_msg *msg, int64_t timeout_ns
 static int next(struct trace *trace, struct shmq_msg *msg)
 {
 	int64_t due = loss_tell_when_due(&trace->loss);
-	int64_t ns = due != SHMQ_FOREVER ? due : trace->timeout_ns;
 	int rc = receive(trace, msg, SHMQ_NOWAIT);
 
 	if (rc != SHMQ_EEMPTY || trace->timeout_ns == SHMQ_NOWAIT)
@@ -199,15 +198,8 @@ static int next(struct trace *trace, struct shmq_msg *msg)
 	rc = out_flush();
 	if (rc < 0)
 		return rc;
-	sig_set_exit(trace->loss.lost ? CLI_LOST : CLI_OK, "");
-	if (sig_wait_begin())
-		return SHMQ_EEMPTY;
-	do {
-		rc = receive(trace, msg, sig_slice(ns));
-		ns -= ns == SHMQ_FOREVER ? 0 : sig_slice(ns);
-	} while (rc == SHMQ_ETIMEOUT && ns && !sig_stopped());
-	sig_wait_end();
-	return rc == SHMQ_ETIMEOUT && (due != SHMQ_FOREVER || ns) ? SHMQ_EEMPTY : rc;
+	rc = receive(trace, msg, due != SHMQ_FOREVER ? due : trace->timeout_ns);
+	return rc == -EINTR || (rc == SHMQ_ETIMEOUT && due != SHMQ_FOREVER) ? SHMQ_EEMPTY : rc;
 }
 
 static int follow(struct trace *trace)
@@ -259,7 +251,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = cli_open(cli);
 	if (code != CLI_OK)
 		return code;
-	sig_catch();
+	sig_catch(cli->bus);
 	rc = shmq_sub_open(cli->bus, trace.topic, &how, &trace.sub);
 	if (rc < 0)
 		return out_fail(cli, rc, "tracing", trace.topic,

@@ -47,7 +47,8 @@ _LOG = {"none": 1, "block": 2, "gap": 3}
 class BusOptions(ctypes.Structure):
     _c_name_ = "shmq_bus_options"
     _fields_ = [("size", c_size_t), ("start", c_int), ("serve", c_int), ("runtime_dir", c_char_p),
-                ("daemon_path", c_char_p), ("timeout_ns", c_int64), ("client_name", c_char_p)]
+                ("daemon_path", c_char_p), ("timeout_ns", c_int64), ("client_name", c_char_p),
+                ("interruptible", c_int)]
 
 
 class TopicOptions(ctypes.Structure):

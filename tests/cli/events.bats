@@ -57,12 +57,38 @@ load helper
 	start five reply svc --echo --name five
 	start six replay t --speed flat --name six
 	await '[ "$(shmq clients --json | json "scalar grep { \$_->{name} =~ /^(one|two|three|four|five|six)\$/ && \$_->{subscribers} + \$_->{patterns} } @\$_")" = 6 ]'
-	for name in one two three four five six; do
+	shmq create full -q --depth 1024
+	"$BIN/shmq" sub full >stuck.out 3>&- &
+	STARTED+=($!) PID_stuck=$!
+	await '[ "$(subscribers full)" = 1 ]'
+	kill -STOP "$PID_stuck"
+	seq 2000 >lines
+	"$BIN/shmq" pub full --name seven <lines 2>seven.err 3>&- &
+	STARTED+=($!) PID_seven=$!
+	await '[ "$(head_of full)" = 1024 ]'
+	start eight pub t x --wait-subscribers 9 --name eight
+	shmq create nobody.answers -q --shared
+	start nine request nobody.answers x --timeout 60s --name nine
+	shmq create slow -q --shared
+	start sleeper reply slow --exec 'echo >taken; exec sleep 60'
+	start ten request slow x --timeout 60s --json --name ten
+	await '[ -e taken ]'
+	await '[ "$(shmq clients --json | json "scalar grep { \$_->{name} =~ /^(eight|nine|ten)\$/ && \$_->{publishers} } @\$_")" = 3 ]'
+	for name in one two three four five six seven eight nine ten; do
 		kill -TERM "$(pid_of $name)"
 	done
 	for name in one two three four five six; do
 		finish $name
 	done
-	await '[ "$(shmq events --from oldest --timeout 0 --kind detach | grep -c ", \(one\|two\|three\|four\|five\|six\) ")" = 6 ]'
+	for name in seven eight nine ten; do
+		finish $name 1
+	done
+	has "$(cat seven.err)" "interrupted after 1024 messages"
+	has "$(cat eight.err)" "interrupted after 0 messages"
+	has "$(cat nine.err)" "interrupted before"
+	has "$(cat ten.out)" '"outcome":"interrupted"'
+	kill -CONT "$PID_stuck"
+	kill "$PID_stuck" "$(pid_of sleeper)"
+	await '[ "$(shmq events --from oldest --timeout 0 --kind detach | grep -c ", \(one\|two\|three\|four\|five\|six\|seven\|eight\|nine\|ten\) ")" = 10 ]'
 	! shmq events --from oldest --timeout 0 --kind death | grep -q death
 }

@@ -236,6 +236,19 @@ load helper
 	await '[ "$(subscribers t)" = 0 ]'
 }
 
+# But for the back-stop of all that sleep, which comes each seven seconds at most.
+@test "who_waits_sleeps_until_something_comes" {
+	shmq create t -q
+	start reader sub t
+	await '[ "$(asleep t)" = 1 ]'
+	slept() { shmq stat t --json | json '$_->{stats}{sleeps}'; }
+	before=$(slept)
+	sleep 0.7
+	[ $(($(slept) - before)) -le 1 ] || fail "slept $(($(slept) - before)) times"
+	kill "$PID_reader"
+	finish reader
+}
+
 @test "sigint_ends_it_in_order" {
 	shmq create t -q
 	perl -e '$SIG{INT} = "DEFAULT"; exec @ARGV' "$BIN/shmq" sub t >int.out 2>int.err 3>&- &

@@ -109,7 +109,7 @@ hits() { # what to print at each, program...: one line per hit: probe, number of
 	echo run >>"$script"
 	DEBUGINFOD_URLS= timeout 60 gdb -nx -q -batch -x "$script" --args "$@" 2>/dev/null | grep '^probe '
 }
-slept() { shmq stat t --json | sed 's/.*"stats":{[^}]*"sleeps":\([0-9]*\).*/\1/'; }
+asleep() { shmq stat t --json | sed 's/.*"sleepers":\([0-9]*\).*/\1/'; }
 are() { [ "$(grep "^probe $1 " "$2" | tr '\n' ';')" = "$3" ]; }
 if [ ! "$debugger" ]; then
 	printf 'a\nbb\nccc\n' >"$dir/lines"
@@ -123,8 +123,7 @@ if [ ! "$debugger" ]; then
 	exec 5>"$dir/input"
 	tries=0
 	until shmq stat t --json | grep -q '"publishers":1' || [ $((tries += 1)) = 3000 ]; do sleep 0.02; done
-	before=$(slept)
-	until [ "$(slept)" -gt $((before + 1)) ] || [ $((tries += 1)) = 3000 ]; do sleep 0.02; done
+	until [ "$(asleep)" = 1 ] || [ $((tries += 1)) = 3000 ]; do sleep 0.02; done
 	cat "$dir/lines" >&5
 	exec 5>&-
 	wait

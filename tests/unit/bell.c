@@ -65,7 +65,7 @@ TEST(a_sleeper_does_not_sleep_if_the_bell_rang_since_it_armed)
 	CHECK_EQ(e, UINT32_MAX);
 	CHECK_EQ(bell_look(&b, SHMQ__FENCE_FULL), 1);
 	CHECK_EQ(load_relaxed(&b.word), 0);
-	CHECK_EQ(shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX), 0);
+	CHECK_EQ(shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX, NULL), 0);
 }
 
 TEST(any_of_many_bells_that_rang_since_ends_the_sleep)
@@ -77,7 +77,7 @@ TEST(any_of_many_bells_that_rang_since_ends_the_sleep)
 		for (int i = 0; i < 3; i++)
 			e[i] = shmq__bell_arm(&b[i], SHMQ__FENCE_FULL);
 		shmq__bell_ring(&b[k]);
-		CHECK_EQ(shmq__bell_sleep(bell, e, 3, SHMQ__FENCE_LIGHT, UINT64_MAX), 0);
+		CHECK_EQ(shmq__bell_sleep(bell, e, 3, SHMQ__FENCE_LIGHT, UINT64_MAX, NULL), 0);
 	}
 }
 
@@ -87,12 +87,12 @@ TEST(only_the_callers_deadline_is_a_timeout)
 	uint32_t e[2] = { 0 };
 
 	for (unsigned n = 1; n <= 2; n++) {
-		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_LIGHT, 0), -ETIMEDOUT);
+		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_LIGHT, 0, NULL), -ETIMEDOUT);
 		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_LIGHT,
-					  shmq__clock_deadline(1000000)),
+					  shmq__clock_deadline(1000000), NULL),
 			 -ETIMEDOUT);
 		/* Without membarrier it looks again soon, and that is none. */
-		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_FULL, UINT64_MAX), 0);
+		CHECK_EQ(shmq__bell_sleep(bell, e, n, SHMQ__FENCE_FULL, UINT64_MAX, NULL), 0);
 	}
 }
 
@@ -102,8 +102,8 @@ TEST(many_bells_without_waitv_are_refused)
 	uint32_t e[2] = { 0 };
 
 	setenv("SHMQ_NO_WAITV", "1", 1);
-	CHECK_EQ(shmq__bell_sleep(bell, e, 2, SHMQ__FENCE_LIGHT, 0), -ENOSYS);
-	CHECK_EQ(shmq__bell_sleep(bell, e, 1, SHMQ__FENCE_LIGHT, 0), -ETIMEDOUT);
+	CHECK_EQ(shmq__bell_sleep(bell, e, 2, SHMQ__FENCE_LIGHT, 0, NULL), -ENOSYS);
+	CHECK_EQ(shmq__bell_sleep(bell, e, 1, SHMQ__FENCE_LIGHT, 0, NULL), -ETIMEDOUT);
 }
 
 /* The waker died after it counted the ring and before it told the kernel: the
@@ -317,7 +317,8 @@ struct turns {
  * short back-stop would make up for a loss and is not used. */
 static void sleep_once(struct lay_bell *bell, uint32_t e, struct side *side, uint64_t want)
 {
-	int rc = shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, shmq__clock_deadline(LONG_NS));
+	int rc = shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, shmq__clock_deadline(LONG_NS),
+				  NULL);
 
 	if (rc && load_relaxed(&bell->word) != e)
 		FAIL("the bell rang and the sleeper slept on");
@@ -506,7 +507,7 @@ TEST_WITHIN(a_bell_wakes_a_sleeper_in_another_process, WATCHDOG_S)
 			uint32_t e = shmq__bell_arm(bell, SHMQ__FENCE_FULL);
 
 			if (!load_acquire(&bells->credit.armed))
-				shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX);
+				shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX, NULL);
 		}
 		_exit(0);
 	}

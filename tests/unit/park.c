@@ -96,7 +96,7 @@ static void hear_every_bell(unsigned n, enum shmq__fence fence, uint64_t rounds)
 			shmq__park_arm(park);
 			if (total(b) >= round)
 				break;
-			if (shmq__park_sleep(park, shmq__clock_deadline(LONG_NS)) &&
+			if (shmq__park_sleep(park, shmq__clock_deadline(LONG_NS), NULL) &&
 			    words(b) != before)
 				FAIL("a bell rang and the sleeper slept on");
 			if (total(b) < round)
@@ -171,7 +171,7 @@ TEST_WITHIN(a_bell_rung_between_arming_and_sleeping_ends_the_sleep, WATCHDOG_S)
 		for (int round = 0; round < 300; round++) {
 			shmq__park_arm(park);
 			CHECK_EQ(shmq__bell_ring(b->list[fake_random(&state) % b->n]), 1);
-			CHECK_EQ(shmq__park_sleep(park, UINT64_MAX), 0);
+			CHECK_EQ(shmq__park_sleep(park, UINT64_MAX, NULL), 0);
 		}
 		shmq__park_free(park);
 		free(b);
@@ -205,7 +205,7 @@ TEST(a_ring_at_any_instruction_of_arming_hides_no_sleeper)
 			shmq__park_arm(park);
 			fake_step_end();
 			bell_look(&b->bell[i], SHMQ__FENCE_FULL);
-			CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000000)), 0);
+			CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000000), NULL), 0);
 			shmq__park_free(park);
 			free(b);
 		}
@@ -221,8 +221,8 @@ TEST_WITHIN(only_the_callers_deadline_is_a_timeout, WATCHDOG_S)
 		struct belfry *b = set_up(count[i], SHMQ__FENCE_LIGHT, &park);
 
 		shmq__park_arm(park);
-		CHECK_EQ(shmq__park_sleep(park, 0), -ETIMEDOUT);
-		CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000)), -ETIMEDOUT);
+		CHECK_EQ(shmq__park_sleep(park, 0, NULL), -ETIMEDOUT);
+		CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000), NULL), -ETIMEDOUT);
 		shmq__park_free(park);
 		free(b);
 	}
@@ -235,7 +235,7 @@ TEST_WITHIN(without_bells_it_sleeps_until_the_deadline, WATCHDOG_S)
 	struct belfry *b = set_up(0, SHMQ__FENCE_LIGHT, &park);
 
 	shmq__park_arm(park);
-	CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000)), -ETIMEDOUT);
+	CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(1000000), NULL), -ETIMEDOUT);
 	shmq__park_free(park);
 	free(b);
 }
@@ -260,7 +260,8 @@ TEST_WITHIN(freeing_ends_relays_that_wait, WATCHDOG_S)
 			setenv("SHMQ_NO_WAITV", "1", 1);
 		for (int round = 0; round < 3; round++) {
 			shmq__park_arm(park);
-			CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(2000000)), -ETIMEDOUT);
+			CHECK_EQ(shmq__park_sleep(park, shmq__clock_deadline(2000000), NULL),
+				 -ETIMEDOUT);
 		}
 		shmq__park_free(park);
 		free(b);

@@ -156,7 +156,7 @@ static void sleep_alone(void *arg)
 
 		if (load_relaxed(&alone->progress[0]))
 			return;
-		shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX);
+		shmq__bell_sleep(&bell, &e, 1, SHMQ__FENCE_LIGHT, UINT64_MAX, NULL);
 	}
 }
 
@@ -195,7 +195,7 @@ static void sleep_on_many(void *arg)
 		shmq__park_arm(park);
 		if (load_relaxed(&alone->progress[0]) && load_relaxed(&alone->progress[1]))
 			return;
-		WANT_EQ(shmq__park_sleep(park, UINT64_MAX), 0);
+		WANT_EQ(shmq__park_sleep(park, UINT64_MAX, NULL), 0);
 	}
 }
 
@@ -242,7 +242,7 @@ static void sleep_while_fenced(void *arg)
 			seen += load_relaxed(&alone->progress[i]) == 1;
 		if (seen == awaited)
 			return;
-		WANT_EQ(shmq__park_sleep(park, UINT64_MAX), 0);
+		WANT_EQ(shmq__park_sleep(park, UINT64_MAX, NULL), 0);
 	}
 }
 

@@ -1177,6 +1177,16 @@ int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, un
 	return no_waitv ? -ENOSYS : futex_wait(word, expected, n);
 }
 
+int shmq__futex_wait_or(const shmq_au32 *word, uint32_t expected, uint64_t deadline,
+			const shmq_au32 *interrupt)
+{
+	const shmq_au32 *both[2] = { word, interrupt };
+	const uint32_t values[2] = { expected, 0 };
+
+	return interrupt ? shmq__futex_waitv(both, values, 2, deadline) :
+			   shmq__futex_wait(word, expected, deadline);
+}
+
 int shmq__futex_wake(shmq_au32 *word)
 {
 	struct fiber *f = enter();
