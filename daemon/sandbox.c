@@ -115,7 +115,7 @@ static const struct {
 	{ SYS_newfstatat, ALL },
 	{ SYS_statx, ALL },
 	{ SYS_lseek, ALL },
-	{ SYS_openat, ALL },
+	{ SYS_openat, B | T | F | X },
 	{ SYS_getdents64, ALL },
 	{ SYS_readlinkat, ALL },
 	{ SYS_brk, ALL },
@@ -248,7 +248,7 @@ static const struct {
 	{ SYS_arch_prctl, B },
 #endif
 #ifdef SYS_open /* other names of the same, where there are any */
-	{ SYS_open, ALL },
+	{ SYS_open, B | T | F | X },
 	{ SYS_stat, ALL },
 	{ SYS_lstat, ALL },
 	{ SYS_readlink, ALL },
@@ -301,6 +301,10 @@ static const struct {
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_CAPBSET_READ },
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_CAPBSET_DROP },
 	{ SYS_prctl, B, 0, UINT32_MAX, PR_SET_NO_NEW_PRIVS },
+	{ SYS_openat, M, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY },
+#ifdef SYS_open
+	{ SYS_open, M, 1, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY },
+#endif
 	{ SYS_ioctl, ALL, 1, UINT32_MAX, TCGETS }, /* the C library asks of each stream */
 	{ SYS_kill, X, 1, UINT32_MAX, 0 },         /* is it there? */
 	{ SYS_tgkill, T | F | M | X, 0, UINT32_MAX, 0 /* its own id */ },
