@@ -468,3 +468,18 @@ uint64_t access_list(const struct access *a, const char *topic)
 	free(grant);
 	return hash;
 }
+
+int access_lets_publish(const struct access *a, const char *topic)
+{
+	struct shmq__name_reply reply;
+	unsigned right = ACCESS_PUBLISH, i;
+
+	if (shmq__name_read_reply(topic, &reply)) {
+		topic = reply.topic;
+		right = ACCESS_SUBSCRIBE;
+	}
+	for (i = 0; a && i < a->count; i++)
+		if (a->rule[i].rights & right && shmq__name_matches(a->rule[i].pattern, topic))
+			return 1;
+	return 0;
+}

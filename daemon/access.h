@@ -69,5 +69,7 @@ unsigned access_rights(const struct access *a, const struct access_caller *who, 
 /* Who may publish and who may subscribe a topic of that name, as a number:
  * the same for the same callers.  0: the owner alone. */
 uint64_t access_list(const struct access *a, const char *topic);
+/* Whether rules let anybody publish it. */
+int access_lets_publish(const struct access *a, const char *topic);
 
 #endif

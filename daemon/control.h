@@ -147,6 +147,7 @@ struct exchange {
 	int is_last;           /* no more waiting for what is being freed */
 	int is_anew;           /* planned hugepages were gone when they were taken */
 	int is_again;          /* it was put off before */
+	int is_configured;     /* nobody asked: the owner's configuration names it */
 	const char *elsewhere; /* why not on the node that it need not be on, else NULL */
 	int wish;              /* such a node, else SHMQ_NODE_ANY (settle.h) */
 	struct shmq__why why;

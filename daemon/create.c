@@ -135,6 +135,17 @@ static int check_log_dir(struct exchange *x, const struct proto_request *req)
 			  dir);
 }
 
+/* Who can write a ring can write a claim there in the name of whoever has it open, and
+ * who then stands still is killed for it: of several uids only where the owner said so. */
+static void choose_stall(const struct exchange *x, struct shmq_topic_options *o)
+{
+	int is_owners = x->conn ? access_is_owner(&x->conn->who) : x->is_configured;
+
+	if (o->mode == SHMQ_SHARED && !(o->stall && is_owners) &&
+	    access_lets_publish(x->c->o->access, x->req->topic))
+		o->stall = SHMQ_STALL_REPORT;
+}
+
 static int find_shape(struct exchange *x, struct shape *s)
 {
 	struct place_ask ask;
@@ -143,6 +154,7 @@ static int find_shape(struct exchange *x, struct shape *s)
 	memset(s, 0, sizeof(*s));
 	memset(&ask, 0, sizeof(ask)); /* compared whole */
 	proto_get_options(&x->req->create, &s->o);
+	choose_stall(x, &s->o);
 	error = x->conn ? reply_check(x->conn, x->req, &x->why) :
 			  shmq__name_check_topic(x->req->topic, SHMQ__NAME_BUS, &x->why);
 	if (!error)
@@ -645,7 +657,11 @@ static void revive_again(struct memory_wait *wait)
 
 static void try_to_revive(struct revival *r)
 {
-	struct exchange x = { .c = r->c, .req = &r->req, .own_fd = -1, .is_anew = r->is_anew };
+	struct exchange x = { .c = r->c,
+			      .req = &r->req,
+			      .own_fd = -1,
+			      .is_anew = r->is_anew,
+			      .is_configured = r->is_configured };
 	struct shape s;
 	int error;
 

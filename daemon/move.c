@@ -31,6 +31,7 @@
 #include <string.h>
 
 #include "create.h"
+#include "give.h"
 #include "job.h"
 #include "settle.h"
 
@@ -206,6 +207,10 @@ static int plan(struct exchange *x, const struct topic *t, struct move *m)
 	m->topic_id = t->rec->id;
 	m->rec = *t->rec;
 	memcpy(m->name, t->rec->name, sizeof(m->name));
+	/* By other rules than it was made under, as by those it would be now. */
+	if (m->rec.mode == SHMQ_SHARED && access_lets_publish(x->c->o->access, m->name) &&
+	    give_list_of(x->c, t) != access_list(x->c->o->access, m->name))
+		m->rec.stall = SHMQ_STALL_REPORT;
 	memset(&ask, 0, sizeof(ask)); /* compared whole */
 	ask.piece_bytes = shmq__layout_ring_bytes(m->rec.depth, m->rec.slot_bytes, 12);
 	ask.bytes = ask.piece_bytes * m->rec.partitions;

@@ -348,7 +348,9 @@ struct shmq_topic_options {
 				   through the publisher's arena */
 	enum shmq_mode mode;        /* default SHMQ_EXCLUSIVE */
 	enum shmq_policy policy;    /* default SHMQ_BLOCK */
-	enum shmq_stall stall;      /* default SHMQ_STALL_KILL */
+	enum shmq_stall stall;      /* default SHMQ_STALL_KILL; SHMQ_STALL_REPORT where
+				       rules let others than the owner publish, for
+				       whom only the owner can choose otherwise */
 	enum shmq_wait wait;        /* hint, taken by handles that choose none */
 	enum shmq_pages pages;      /* default SHMQ_PAGES_AUTO */
 	enum shmq_lock lock;        /* default SHMQ_LOCK_AUTO: when it fits */

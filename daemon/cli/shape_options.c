@@ -79,7 +79,7 @@ const struct opt shape_options[] = {
 	{ "block-timeout", .kind = OPT_DURATION, AT(block_timeout_ns), .arg = "TIME", .min = 1,
 	  .help = "policy block: how long a publish waits (forever)" },
 	{ "stall", .kind = OPT_WORD, AT(stall), .words = shape_stalls,
-	  .help = "what is done about a publisher stopped inside a\nclaim on a shared topic (kill)" },
+	  .help = "what is done about a publisher stopped inside a\nclaim on a shared topic (kill; report where rules\nlet others publish)" },
 	{ "node", .kind = OPT_INDEX, AT(node), .arg = "N|publisher", .words = nodes,
 	  .help = "NUMA node of the rings, or that of the first\npublisher (where the kernel likes)" },
 	{ "pages", .kind = OPT_WORD, AT(pages), .words = shape_pages,

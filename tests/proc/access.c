@@ -13,9 +13,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 #include "../lib/asking.h"
 #include "bus.h"
+#include "raw.h"
 #include "talk.h"
 
 enum { GUEST = 4711, OTHER = 4712, TEAM = 4713, LARGE = 50000 };
@@ -1103,6 +1105,14 @@ static int guest_is_refused(void *arg)
 	return 0;
 }
 
+static enum shmq_stall stall_of(shmq_bus *bus, const char *topic)
+{
+	struct shmq_topic_info info;
+
+	CHECK_OK(shmq_topic_get_info(bus, topic, &info));
+	return info.stall;
+}
+
 /* Its memory holds topics for others than may have them now. */
 TEST(a_topic_made_under_other_rules_is_its_owners_until_it_is_moved)
 {
@@ -1118,8 +1128,95 @@ TEST(a_topic_made_under_other_rules_is_its_owners_until_it_is_moved)
 	guest = test_spawn(guest_is_refused, NULL);
 	await(stage, 1);
 	CHECK_OK(shmq_topic_move(bus, "md.a"));
+	CHECK_EQ(stall_of(bus, "md.a"), SHMQ_STALL_REPORT);
 	reach(stage, 2);
 	CHECK_EQ(test_join(guest), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* ---- claims in the name of others ---------------------------------------- */
+
+static _Atomic unsigned *victim_id;
+
+static int publish_and_stand_still(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+
+	(void)arg;
+	open_pub(bus, "md.a");
+	atomic_store(victim_id, shmq_bus_client_id(bus));
+	reach(stage, 1);
+	pause();
+	return 0;
+}
+
+static int claim_as_another(void *arg)
+{
+	struct shmq_msg msg;
+	struct raw raw;
+	shmq_bus *bus;
+	shmq_sub *sub;
+
+	(void)arg;
+	await(stage, 1);
+	bus = open_as(GUEST);
+	sub = open_sub(bus, "md.a");
+	raw_open(&raw, bus, "md.a");
+	raw.w.owner = atomic_load(victim_id);
+	raw_claim(&raw);
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_ESTALLED);
+	_exit(0); /* not in order: the claim is to stand */
+}
+
+TEST(a_claim_in_the_name_of_another_uid_kills_nobody)
+{
+	pid_t victim, guest;
+	shmq_bus *bus;
+	int status;
+
+	begin();
+	victim_id = shared_memory(sizeof(*victim_id));
+	bus = test_bus_open();
+	make(bus, "md.a", SHMQ_BLOCK);
+	victim = test_spawn(publish_and_stand_still, NULL);
+	guest = test_spawn(claim_as_another, NULL);
+	CHECK_EQ(test_join(guest), 0);
+	CHECK_EQ(waitpid(victim, &status, WNOHANG), 0);
+	CHECK_OK(kill(victim, SIGKILL));
+	CHECK_EQ(waitpid(victim, &status, 0), victim);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int ask_for_kill(void *arg)
+{
+	shmq_bus *bus = open_as(GUEST);
+
+	(void)arg;
+	create(bus, "own.mine", .mode = SHMQ_SHARED, .stall = SHMQ_STALL_KILL);
+	CHECK_EQ(stall_of(bus, "own.mine"), SHMQ_STALL_REPORT);
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(only_the_owner_has_publishers_killed_where_others_publish)
+{
+	shmq_bus *bus;
+
+	begin();
+	bus = test_bus_open();
+	create(bus, "md.a", .mode = SHMQ_SHARED);
+	create(bus, "md.b", .mode = SHMQ_SHARED, .stall = SHMQ_STALL_KILL);
+	create(bus, "read.a", .mode = SHMQ_SHARED);
+	create(bus, "secret", .mode = SHMQ_SHARED);
+	CHECK_EQ(stall_of(bus, "md.a"), SHMQ_STALL_REPORT);
+	CHECK_EQ(stall_of(bus, "md.b"), SHMQ_STALL_KILL);
+	CHECK_EQ(stall_of(bus, "read.a"), SHMQ_STALL_KILL);
+	CHECK_EQ(stall_of(bus, "secret"), SHMQ_STALL_KILL);
+	CHECK_EQ(test_join(test_spawn(ask_for_kill, NULL)), 0);
+	CHECK_OK(shmq_topic_move(bus, "md.b"));
+	CHECK_EQ(stall_of(bus, "md.b"), SHMQ_STALL_KILL); /* under the same rules */
 	shmq_bus_close(bus);
 	test_bus_stop();
 }
