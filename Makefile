@@ -136,7 +136,7 @@ $(B)/examples/%:      INCLUDES = -Iinclude
 $(B)/examples/demo/%: INCLUDES = -Iinclude -Iexamples/demo
 # Loops of a few instructions, of limits too, take up to a sixth longer where they
 # do not begin a line, which would otherwise be chance.
-$(B)/bench/%:         INCLUDES = -Iinclude -Ibench -falign-functions=64 -falign-loops=64
+$(B)/bench/%:         INCLUDES = -Iinclude -Ibench $(if $(filter %/checksum.o,$@),$(SHMQ_CFLAGS)) -falign-functions=64 -falign-loops=64
 $(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) \
 	$(if $(filter %/words.o,$@),$(JANSSON_CFLAGS))
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "durable.h"
+#include "checksum.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -537,47 +538,53 @@ uint64_t durable_read(const char *topic)
 
 struct records {
 	size_t record_bytes, bytes;
+	int has_sums; /* their checksums are made, too */
+	struct checksum_key key;
 	uint64_t *next;
 };
 
-/* A segment has a block before its records, and 40 bytes before each message; what
- * is no message of that size is its end. */
+/* A segment has a block before its records, with the seed of their checksums, and 40
+ * bytes before each message; what is no message of that size is its end. */
 #define BLOCK 4096
+#define SEED_AT 32
 #define HEAD 40u
 
 BENCH_ALWAYS int verify_n(const char *buf, size_t n, size_t record_bytes, size_t bytes,
-			  uint64_t *next)
+			  const struct checksum_key *key, uint64_t *next)
 {
-	uint32_t body;
+	uint32_t body, sum;
 
 	for (; n >= record_bytes; n -= record_bytes, buf += record_bytes) {
 		memcpy(&body, buf + 4, sizeof(body));
 		if (body != bytes)
 			return 0;
-		if (bench_verify(buf + HEAD, bytes, (*next)++))
+		memcpy(&sum, buf, sizeof(sum));
+		if ((key && checksum_wide(key, buf + 4, HEAD - 4 + bytes) != sum) ||
+		    bench_verify(buf + HEAD, bytes, (*next)++))
 			bench_fail("message %llu is torn or out of order",
 				   (unsigned long long)*next - 1);
 	}
 	return 1;
 }
 
-WIDE static int verify_wide(const char *buf, size_t n, size_t record_bytes, uint64_t *next)
+WIDE static int verify_wide(const char *buf, size_t n, const struct records *r)
 {
-	return verify_n(buf, n, record_bytes, 1024, next);
+	return verify_n(buf, n, r->record_bytes, 1024, r->has_sums ? &r->key : NULL, r->next);
 }
 
 static int verify(const char *buf, size_t n, const struct records *r)
 {
 	if (r->bytes == 1024 && has_wide())
-		return verify_wide(buf, n, r->record_bytes, r->next);
+		return verify_wide(buf, n, r);
 	if (r->bytes == 1024)
-		return verify_n(buf, n, r->record_bytes, 1024, r->next);
-	return verify_n(buf, n, r->record_bytes, r->bytes, r->next);
+		return verify_n(buf, n, r->record_bytes, 1024, NULL, r->next);
+	return verify_n(buf, n, r->record_bytes, r->bytes, NULL, r->next);
 }
 
 static void verify_segment(void *arg, const char *path)
 {
-	const struct records *r = arg;
+	struct records *r = arg;
+	uint64_t seed;
 	static char buf[MIB];
 	size_t piece = sizeof(buf) / r->record_bytes * r->record_bytes;
 	int fd = open(path, O_RDONLY | O_CLOEXEC), more = 1;
@@ -586,14 +593,21 @@ static void verify_segment(void *arg, const char *path)
 
 	if (fd < 0)
 		bench_fail("opening %s: %s", path, strerror(errno));
+	if (pread(fd, &seed, sizeof(seed), SEED_AT) == (ssize_t)sizeof(seed))
+		checksum_key(seed, &r->key);
 	for (at = BLOCK; more && (n = pread(fd, buf, piece, at)) > 0; at += n)
 		more = verify(buf, (size_t)n, r);
 	close(fd);
 }
 
-void durable_read_records(const char *topic, size_t record_bytes, size_t bytes, uint64_t *next)
+int durable_read_records(const char *topic, size_t record_bytes, size_t bytes, int sums,
+			 uint64_t *next)
 {
-	each_segment(topic, verify_segment, &(struct records){ record_bytes, bytes, next });
+	struct records r = { .record_bytes = record_bytes, .bytes = bytes, .next = next };
+
+	r.has_sums = sums && bytes == 1024 && has_wide();
+	each_segment(topic, verify_segment, &r);
+	return r.has_sums == sums;
 }
 
 static void note_path(void *arg, const char *path)

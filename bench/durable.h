@@ -86,8 +86,10 @@ uint64_t durable_read(const char *topic);
 uint64_t durable_read_last(const char *topic);
 
 /* Read all of a topic's messages so, of one size in records of one size, and verify
- * them: *next is the one to come. */
-void durable_read_records(const char *topic, size_t record_bytes, size_t bytes, uint64_t *next);
+ * them, and with `sums` their checksums, of 1 KiB: *next is the one to come.  0: this
+ * processor has no vectors to make those with, as the library does. */
+int durable_read_records(const char *topic, size_t record_bytes, size_t bytes, int sums,
+			 uint64_t *next);
 
 /* Where the last segment is. */
 void durable_last_segment(const char *topic, char path[PATH_MAX]);
