@@ -165,6 +165,16 @@ static void begin_limited(const char *limits)
 	CHECK_OK(chmod(test_bus_dir(), 0755));
 }
 
+/* What is refused for a limit says of whom, which, and what to do. */
+static void check_says_limit(const char *limit)
+{
+	const char *said = shmq_bus_error(NULL);
+
+	if (!strstr(said, "uid 4711 may have ") || !strstr(said, limit) ||
+	    !strstr(said, ": free some, or have its limits raised (shmqd.conf(5))"))
+		FAIL("of %s it says: %s", limit, said);
+}
+
 static int try_topics(void *arg)
 {
 	shmq_bus *bus;
@@ -175,7 +185,7 @@ static int try_topics(void *arg)
 	create(bus, "a");
 	create(bus, "b");
 	CHECK_ERROR(shmq_topic_create(bus, "c", NULL, NULL), SHMQ_ELIMIT);
-	CHECK(strstr(shmq_bus_error(bus), "uid 4711 may have 2 topics and has 2"));
+	check_says_limit("2 topics and has 2");
 	CHECK_OK(shmq_topic_remove(bus, "b", 0));
 	reach(stage, 1);
 	await(stage, 2); /* counted by another worker */
@@ -218,7 +228,7 @@ static int try_requesters(void *arg)
 	CHECK_OK(shmq_requester_open(bus, "svc", few, &r[0]));
 	CHECK_OK(shmq_requester_open(bus, "svc", few, &r[1]));
 	CHECK_ERROR(shmq_requester_open(bus, "svc", few, &more), SHMQ_ELIMIT);
-	CHECK(strstr(shmq_bus_error(bus), "uid 4711 may have 2 requesters and has 2"));
+	check_says_limit("2 requesters and has 2");
 	/* One that a responder still has open counts no more. */
 	CHECK_OK(shmq_requester_send(r[1], &msg, PATIENCE, NULL));
 	CHECK_OK(shmq_responder_receive(s, &q, PATIENCE));
@@ -248,10 +258,11 @@ static int try_bytes(void *arg)
 	bus = test_bus_open();
 	CHECK_ERROR(shmq_topic_create(bus, "large", TOPIC_OPTIONS(.depth = 1 << 20), NULL),
 		    SHMQ_ELIMIT);
-	CHECK(strstr(shmq_bus_error(bus), "bytes"));
+	check_says_limit("4194304 bytes and has 0");
 	create(bus, "a", .depth = 1024, .max_message_bytes = 4096);
 	CHECK_ERROR(shmq_pub_open(bus, "a", PUB_OPTIONS(.arena_bytes = 8 << 20), &pub),
 		    SHMQ_ELIMIT);
+	check_says_limit("4194304 bytes and has ");
 	open_pub(bus, "a", .arena_bytes = 64 << 10);
 	shmq_bus_close(bus);
 	return 0;
@@ -271,10 +282,10 @@ static int try_clients(void *arg)
 							    .client_name = "$tailer");
 	shmq_bus *first, *second;
 
-	(void)arg;
 	become_guest();
 	CHECK_OK(shmq_bus_open(test_bus_name(), options, &first));
 	CHECK_ERROR(shmq_bus_open(test_bus_name(), options, &second), SHMQ_ELIMIT);
+	check_says_limit(arg);
 	shmq_bus_close(first);
 	CHECK_OK(shmq_bus_open(test_bus_name(), posing, &first));
 	CHECK_ERROR(shmq_bus_open(test_bus_name(), posing, &second), SHMQ_ELIMIT);
@@ -287,14 +298,14 @@ static int try_clients(void *arg)
 TEST(a_uid_has_no_more_clients_than_it_may)
 {
 	begin_limited("limits \"everyone\" { clients = 1 }\n");
-	CHECK_EQ(test_join(test_spawn(try_clients, NULL)), 0);
+	CHECK_EQ(test_join(test_spawn(try_clients, (char[]){ "1 clients and has 1" })), 0);
 	test_bus_stop();
 }
 
 TEST(a_uid_has_no_more_descriptors_than_it_may)
 {
 	begin_limited("limits \"everyone\" { descriptors = 5 }\n");
-	CHECK_EQ(test_join(test_spawn(try_clients, NULL)), 0);
+	CHECK_EQ(test_join(test_spawn(try_clients, (char[]){ "5 descriptors and has " })), 0);
 	test_bus_stop();
 }
 
@@ -355,7 +366,7 @@ static int try_moves(void *arg)
 	CHECK_OK(shmq_topic_move(bus, "a"));
 	open_sub(bus, "a"); /* and those */
 	CHECK_ERROR(shmq_topic_move(bus, "a"), SHMQ_ELIMIT);
-	CHECK(strstr(shmq_bus_error(bus), "bytes"));
+	check_says_limit("3145728 bytes and has ");
 	shmq_bus_close(bus);
 	return 0;
 }
