@@ -44,8 +44,11 @@ static int load(struct place *p, const char *description, struct shmq__why *why)
 		failed = hwloc_topology_set_xml(topology, description);
 	if (failed || hwloc_topology_load(topology)) {
 		hwloc_topology_destroy(topology);
-		return shmq__fail(why, SHMQ_EOPTION, "hwloc cannot read the topology %s",
-				  description ? description : "of this machine");
+		return shmq__fail(
+			why, SHMQ_EOPTION,
+			"hwloc cannot read the topology %s: it takes an XML file of lstopo's, "
+			"or synthetic: and a description",
+			description ? description : "of this machine");
 	}
 	p->topology = topology;
 	return 0;
