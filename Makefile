@@ -143,7 +143,7 @@ $(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ
 # Under the scheduler of tests/weave the library's lock-free files see none of
 # their own atomics, and a compiler that tells of every other access.
 WOVEN       := pub sub ring credit topic bell park arena pub_arena recover publish pub_send pub_batch pub_wait \
-	receive sub_poll sub_look sub_decode sub_batch sub_latency latency wait layout error
+	confirm receive sub_poll sub_look sub_decode sub_batch sub_latency latency wait layout error
 WEAVE_FLAGS := -include tests/weave/weave.h -fsanitize=thread -U__SANITIZE_THREAD__ -DATTEND_TURNS=1u
 WEAVE_O     := $(call objects,tests/weave/*.c)
 WOVEN_O     := $(WOVEN:%=$(B)/tests/weave/libshmq/%.o)

@@ -197,13 +197,15 @@ int registry_add_topic(struct registry *r, const struct lay_topic *shape, const 
 	fill_partitions(r, shape, array, LAY_REF(slab, bells), ring);
 	/* Whoever still waits on the epoch of a predecessor sees it go on. */
 	rec = t->rec;
-	memcpy((char *)rec + offsetof(struct lay_topic, id), &shape->id,
-	       sizeof(*rec) - offsetof(struct lay_topic, id));
-	rec->id = id;
+	fence_release(); /* F1 of topic.c: the one before is gone */
+	memcpy((char *)rec + offsetof(struct lay_topic, depth), &shape->depth,
+	       sizeof(*rec) - offsetof(struct lay_topic, depth));
 	rec->partition_array = LAY_REF(0, array);
 	rec->roster = 0;
 	memset(rec->name, 0, sizeof(rec->name));
 	memcpy(rec->name, name, strnlen(name, SHMQ_NAME_MAX));
+	fence_release(); /* F2 */
+	rec->id = id;
 	store_release(&rec->state, LAY_TOPIC_CREATING);
 	if (index == load_relaxed(&r->head->topic_count))
 		store_release(&r->head->topic_count, index + 1);

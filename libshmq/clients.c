@@ -73,13 +73,12 @@ static void add_member(struct walk *w, const struct shmq__topic *t, const struct
 static void walk_topic(struct walk *w, uint32_t index, struct lay_topic *rec)
 {
 	struct shmq__topic t = { .slabs = w->bus->slabs, .rec = rec, .index = index };
-	uint32_t state = load_acquire(&rec->state);
+	uint32_t state = shmq__topic_look(rec, &t.id);
 	struct shmq__roster_iter it = { 0 };
 	struct lay_member *m;
 
-	t.id = rec->id;
 	if ((state != LAY_TOPIC_LIVE && state != LAY_TOPIC_ENDED) ||
-	    shmq__layout_geometry(rec, &t.geo))
+	    shmq__layout_geometry(rec, &t.geo) || !shmq__topic_is_still(rec, t.id))
 		return;
 	while ((m = shmq__topic_next_member(&t, &it)))
 		add_member(w, &t, m);

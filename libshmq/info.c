@@ -117,12 +117,11 @@ static void sum_up(const struct shmq__topic *t, struct shmq_topic_stats *out)
 	};
 }
 
-static int attach(struct shmq_bus *bus, uint32_t index, struct shmq__topic **out)
+static int attach(struct shmq_bus *bus, uint32_t index, uint64_t id, struct shmq__topic **out)
 {
-	struct lay_topic *rec = shmq__slabs_topic(bus->slabs, index);
-	int error = rec ? shmq__bus_look(bus, rec) : SHMQ_ENOTOPIC;
+	int error = shmq__bus_look(bus, shmq__slabs_topic(bus->slabs, index));
 
-	return error ? error : shmq__topic_attach(bus->slabs, index, rec->id, SHMQ__SLAB_READ, out);
+	return error ? error : shmq__topic_attach(bus->slabs, index, id, SHMQ__SLAB_READ, out);
 }
 
 /* Of a topic that we may not look into, what the registry says. */
@@ -131,8 +130,13 @@ int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_t
 	struct lay_topic *rec = shmq__slabs_topic(bus->slabs, index);
 	struct shmq__topic *t = NULL;
 	struct lay_geometry geo;
-	int error = attach(bus, index, &t);
+	uint64_t id;
+	int error;
 
+	if (!rec)
+		return SHMQ_ENOTOPIC;
+	shmq__topic_look(rec, &id);
+	error = attach(bus, index, id, &t);
 	if (error && error != SHMQ_EACCESS)
 		return error;
 	error = t ? 0 : shmq__layout_geometry(rec, &geo);
@@ -142,7 +146,7 @@ int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_t
 		geo = t->geo;
 	memset(out, 0, sizeof(*out));
 	shmq__name_show(out->name, rec->name, sizeof(out->name));
-	out->id = rec->id;
+	out->id = id;
 	out->depth = geo.depth;
 	out->max_message_bytes = geo.max_bytes;
 	out->slot_bytes = geo.slot_bytes;
@@ -176,22 +180,27 @@ int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_t
 	}
 	shmq__name_show(out->note, rec->note, sizeof(out->note));
 	shmq__topic_detach(t);
-	return 0;
+	return shmq__topic_is_still(rec, id) ? 0 : SHMQ_ENOTOPIC;
 }
 
 lay_ref shmq__bus_partition_array(struct shmq_bus *bus, uint64_t topic_id)
 {
 	struct lay_topic *rec;
+	lay_ref array;
+	uint64_t id;
 	uint32_t i;
 
-	for (i = 0; (rec = shmq__slabs_topic(bus->slabs, i)); i++)
-		if (load_acquire(&rec->state) == LAY_TOPIC_LIVE && rec->id == topic_id)
-			return rec->partition_array;
+	for (i = 0; (rec = shmq__slabs_topic(bus->slabs, i)); i++) {
+		if (shmq__topic_look(rec, &id) != LAY_TOPIC_LIVE || id != topic_id)
+			continue;
+		array = rec->partition_array;
+		return shmq__topic_is_still(rec, topic_id) ? array : 0;
+	}
 	return 0;
 }
 
-/* Index of the live topic of that name. */
-static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
+/* Index and id of the live topic of that name. */
+static int find(struct shmq_bus *bus, const char *name, uint32_t *index, uint64_t *id)
 {
 	struct shmq__why *why = shmq__bus_why();
 	int error = bus_check(bus);
@@ -203,8 +212,8 @@ static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
 	if (error)
 		return error;
 	for (i = 0; (rec = shmq__slabs_topic(bus->slabs, i)); i++) {
-		if (load_acquire(&rec->state) != LAY_TOPIC_LIVE ||
-		    strncmp(rec->name, name, sizeof(rec->name)))
+		if (shmq__topic_look(rec, id) != LAY_TOPIC_LIVE ||
+		    strncmp(rec->name, name, sizeof(rec->name)) || !shmq__topic_is_still(rec, *id))
 			continue;
 		*index = i;
 		return 0;
@@ -214,20 +223,22 @@ static int find(struct shmq_bus *bus, const char *name, uint32_t *index)
 
 SHMQ_EXPORT int shmq_topic_get_info(shmq_bus *bus, const char *name, struct shmq_topic_info *out)
 {
+	uint64_t id;
 	uint32_t i;
-	int error = find(bus, name, &i);
+	int error = find(bus, name, &i, &id);
 
-	return error ? error : shmq__bus_describe_topic(bus, i, out);
+	if (!error)
+		error = shmq__bus_describe_topic(bus, i, out);
+	return !error && out->id != id ? SHMQ_ENOTOPIC : error;
 }
 
 static int attach_by_name(struct shmq_bus *bus, const char *name, struct shmq__topic **out)
 {
+	uint64_t id;
 	uint32_t i;
-	int error = find(bus, name, &i);
+	int error = find(bus, name, &i, &id);
 
-	if (error)
-		return error;
-	return attach(bus, i, out);
+	return error ? error : attach(bus, i, id, out);
 }
 
 static int is_gating(const struct shmq__topic *t, const struct lay_member *m)
@@ -313,15 +324,15 @@ SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32
 					 struct shmq_partition_info *out)
 {
 	struct shmq__topic *t;
+	uint64_t id;
 	uint32_t i;
-	int error = find(bus, name, &i);
+	int error = find(bus, name, &i, &id);
 
 	memset(out, 0, sizeof(*out));
 	if (!error)
 		error = shmq__bus_look(bus, shmq__slabs_topic(bus->slabs, i));
 	if (!error)
-		error = shmq__topic_attach_ring(bus->slabs, i, shmq__slabs_topic(bus->slabs, i)->id,
-						SHMQ__SLAB_READ, partition, &t);
+		error = shmq__topic_attach_ring(bus->slabs, i, id, SHMQ__SLAB_READ, partition, &t);
 	if (error)
 		return error;
 	describe_partition(t, partition, out);

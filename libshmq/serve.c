@@ -19,33 +19,14 @@ void shmq__serve_kick(struct shmq_bus *bus)
 	(void)rc;
 }
 
-/* Look at the bells of those who have sent since the last look.  Whoever has
- * gone to sleep after that look has seen what was sent before: to wake it for
- * nothing would have it arm again, and be woken again, for ever.  The count is
- * stored after the commit (release), so what it counts is there (W1) before
- * the bell is looked at (W3). */
 static int wake_deferred(struct shmq_bus *bus)
 {
 	struct shmq__handle *h;
 	int wakes = 0;
-	uint32_t p;
 
 	pthread_mutex_lock(&bus->deferred_lock);
-	for (h = bus->deferred; h; h = h->next_deferred) {
-		uint64_t sent = 0;
-
-		for (p = 0; p < h->topic->geo.partitions; p++)
-			sent += load_acquire(&h->entry[p].count);
-		if (sent == h->woken_for)
-			continue;
-		h->woken_for = sent;
-		for (p = 0; p < h->topic->geo.partitions; p++) {
-			if (!bell_look(&h->topic->ring[p].bells->data, SHMQ__FENCE_FULL))
-				continue;
-			wakes++;
-			add_relaxed(&h->entry[p].wakes, 1);
-		}
-	}
+	for (h = bus->deferred; h; h = h->next_deferred)
+		wakes += serve_wake_for(h);
 	pthread_mutex_unlock(&bus->deferred_lock);
 	return wakes;
 }

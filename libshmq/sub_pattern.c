@@ -291,8 +291,8 @@ static int consider(struct shmq_sub *sub, uint32_t index, struct lay_topic *rec,
 		    struct shmq__why *why)
 {
 	struct pattern *p = sub->pattern;
-	uint32_t state = load_acquire(&rec->state);
-	uint64_t id = rec->id;
+	uint64_t id;
+	uint32_t state = shmq__topic_look(rec, &id);
 	char name[SHMQ_NAME_MAX + 1];
 	int error = 0;
 

@@ -17,6 +17,12 @@
  *      load it again: a sum in which a member that leaves is missing, or there
  *      twice, is made once more.
  *
+ *   F1 record FREE -> fence (release) -> fields of another topic -> F2 fence (release)
+ *      -> id -> LIVE (release); daemon/records.c
+ *   F3 id -> fence (acquire) -> fields -> F4 fence (acquire) -> F5 state (acquire) -> id:
+ *      by F3 all is of that id or newer, and who read anything newer finds at F5 that it
+ *      is gone.
+ *
  *   The end of a ring: ENDED stands for MOVED too, ENDING for MOVING.
  *
  *   publisher                supervisor                 reader
@@ -122,6 +128,24 @@ int shmq__topic_attach_ring(struct shmq__slabs *slabs, uint32_t index, uint64_t 
 	if (partition >= LAY_PARTITIONS_MAX)
 		return SHMQ_EOPTION;
 	return attach(slabs, index, id, mode, partition, partition + 1, out);
+}
+
+uint32_t shmq__topic_look(struct lay_topic *rec, uint64_t *id)
+{
+	uint32_t state = load_relaxed(&rec->state); /* it is asked for again */
+
+	*id = rec->id;
+	fence_acquire(); /* F3 */
+	return state;
+}
+
+int shmq__topic_is_still(struct lay_topic *rec, uint64_t id)
+{
+	uint32_t state;
+
+	fence_acquire();                   /* F4 */
+	state = load_acquire(&rec->state); /* F5 */
+	return (state == LAY_TOPIC_LIVE || state == LAY_TOPIC_ENDED) && rec->id == id;
 }
 
 void shmq__topic_detach(struct shmq__topic *t)

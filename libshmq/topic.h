@@ -51,6 +51,12 @@ int shmq__topic_attach_ring(struct shmq__slabs *slabs, uint32_t index, uint64_t 
 			    struct shmq__topic **out);
 void shmq__topic_detach(struct shmq__topic *topic);
 
+/* Whoever looks at the record of a topic that it has not open begins by this: its state,
+ * and whose it is.  Afterwards, 0: it was filled for another meanwhile, and what was read
+ * may be of either. */
+uint32_t shmq__topic_look(struct lay_topic *rec, uint64_t *id);
+int shmq__topic_is_still(struct lay_topic *rec, uint64_t id);
+
 /* 1 once removed by force. */
 static inline int shmq__topic_has_ended(const struct shmq__topic *t)
 {

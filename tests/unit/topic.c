@@ -679,3 +679,23 @@ TEST(a_record_given_to_another_topic_has_ended_for_the_old_one)
 	CHECK(!shmq__topic_has_ended(f->topic));
 	fake_free(f);
 }
+
+TEST(what_was_read_of_a_record_is_of_a_topic_that_is_still_there_or_is_refused)
+{
+	struct fake *f = fake_new(NULL);
+	uint64_t id;
+
+	CHECK_EQ(shmq__topic_look(f->rec, &id), LAY_TOPIC_LIVE);
+	CHECK_EQ(id, f->topic->id);
+	CHECK(shmq__topic_is_still(f->rec, id));
+	store_relaxed(&f->rec->state, LAY_TOPIC_ENDED);
+	CHECK(shmq__topic_is_still(f->rec, id));
+	store_relaxed(&f->rec->state, LAY_TOPIC_FREE);
+	CHECK(!shmq__topic_is_still(f->rec, id));
+	store_relaxed(&f->rec->state, LAY_TOPIC_CREATING);
+	CHECK(!shmq__topic_is_still(f->rec, id));
+	f->rec->id++;
+	store_relaxed(&f->rec->state, LAY_TOPIC_LIVE);
+	CHECK(!shmq__topic_is_still(f->rec, id));
+	fake_free(f);
+}

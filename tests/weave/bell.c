@@ -3,6 +3,7 @@
  * Sleeping and waking on both bells.  That one who sleeps is never woken shows
  * as nobody going on.
  */
+#include "serve.h"
 #include "tap.h"
 #include "world.h"
 
@@ -90,20 +91,17 @@ static void set_up_blocked(void)
 }
 SCENARIO(two_blocked, set_up_blocked, NULL);
 
-/* The publisher counts, and a thread of its process wakes by the count (serve.c). */
+/* The publisher counts, and a thread of its process wakes by the count. */
 static void wake_deferred(void *arg)
 {
-	struct lay_entry *e = pub[0]->lane[0].entry;
-	uint64_t woken_for = 0, sent;
+	struct shmq__handle *h = &pub[0]->h;
+	uint64_t before;
 
-	while (woken_for < messages) {
-		sent = load_acquire(&e->count);
-		if (sent == woken_for) {
+	while (h->woken_for < messages) {
+		before = h->woken_for;
+		serve_wake_for(h);
+		if (h->woken_for == before)
 			weave_idle();
-			continue;
-		}
-		woken_for = sent;
-		bell_look(&world->bells->data, SHMQ__FENCE_FULL);
 	}
 }
 
@@ -129,6 +127,50 @@ static void set_up_deferred_fenced(void)
 	store_relaxed(&world->bells->data.fenced, 1);
 }
 SCENARIO(wake_deferred_fenced, set_up_deferred_fenced, NULL);
+
+/* ---- who waits for the log ------------------------------------------ */
+
+static struct {
+	shmq_au64 file; /* how far it goes, which the mark says */
+	uint8_t pad[64];
+} * written;
+
+/* As tail_lane.c tells of its marks. */
+static void write_log(void *arg)
+{
+	struct lay_partition *part = world->topic->ring[0].part;
+	uint64_t seq;
+
+	for (seq = 3; seq < 3 + messages; seq++) {
+		store_relaxed(&written->file, seq + 1);
+		store_release(&part->log_written, seq + 1); /* L1 */
+		add_release(&part->log_word, 1);            /* L3 */
+		shmq__futex_wake_bits(&part->log_word, lay_seq_bits(seq, seq + 1));
+	}
+}
+
+static void await_log(void *arg)
+{
+	uint64_t seq = 3 + (uintptr_t)arg;
+
+	WANT_EQ(shmq_pub_wait_confirm(pub[0], 0, seq, SHMQ_WRITTEN, SHMQ_FOREVER), 0);
+	WANT(load_relaxed(&written->file) > seq);
+}
+
+/* Each is woken by what raises the mark beyond its own, and no other need be. */
+static void set_up_confirmed(void)
+{
+	set_up(&(struct world_options){ .depth = 4, .base_seq = 3 }, 1, 0, 0);
+	messages = 2;
+	written = weave_alloc(sizeof(*written));
+	world->topic->geo.log = SHMQ_LOG_BLOCK;
+	pub[0]->wait = SHMQ_WAIT_SLEEP;
+	store_relaxed(&world->topic->ring[0].part->log_written, 3);
+	weave_spawn("tailer", write_log, NULL);
+	weave_spawn("one", await_log, (void *)(uintptr_t)0);
+	weave_spawn("other", await_log, (void *)(uintptr_t)1);
+}
+SCENARIO(confirmed, set_up_confirmed, NULL);
 
 /* ---- the bell alone ------------------------------------------------- */
 
@@ -343,4 +385,10 @@ TEST_WITHIN(both_sides_sleep_and_wake, WEAVE_LIMIT_S)
 	weave_random(&wake_deferred_full_fence, WEAVE_WEAK, 2500);
 	weave_random(&wake_deferred_fenced, WEAVE_SC, 1000);
 	weave_random(&wake_deferred_fenced, WEAVE_WEAK, 2500);
+}
+
+TEST_WITHIN(who_waits_for_the_log_is_woken_and_finds_it_there, WEAVE_LIMIT_S)
+{
+	weave_random(&confirmed, WEAVE_SC, 1000);
+	weave_random(&confirmed, WEAVE_WEAK, 2500);
 }

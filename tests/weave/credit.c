@@ -319,6 +319,55 @@ static void set_up_asked(void)
 }
 SCENARIO(new_topic_asked_for, set_up_asked, NULL);
 
+/* Who looks at the record without having opened the topic has it of one, or knows. */
+enum { OLD_ID = 1, OLD_DEPTH = 2048, NEW_DEPTH = 4096 };
+
+static void fill_again(void *arg)
+{
+	struct lay_topic *rec = world->rec;
+
+	store_release(&rec->state, LAY_TOPIC_FREE);
+	fence_release(); /* F1 */
+	rec->depth = NEW_DEPTH;
+	rec->max_bytes = NEW_DEPTH;
+	fence_release(); /* F2 */
+	rec->id = NEW_ID;
+	store_release(&rec->state, LAY_TOPIC_LIVE);
+}
+
+static void describe(void *arg)
+{
+	struct lay_topic *rec = world->rec;
+	uint64_t id, depth, bytes, want;
+
+	if (shmq__topic_look(rec, &id) != LAY_TOPIC_LIVE)
+		return;
+	depth = rec->depth;
+	bytes = rec->max_bytes;
+	if (!shmq__topic_is_still(rec, id))
+		return;
+	want = id == OLD_ID ? OLD_DEPTH : NEW_DEPTH;
+	WANT_EQ(depth, want);
+	WANT_EQ(bytes, want);
+}
+
+static void set_up_described(void)
+{
+	world_new(&(struct world_options){ .depth = 2, .base_seq = 3 });
+	world->rec->id = OLD_ID;
+	world->rec->depth = world->rec->max_bytes = OLD_DEPTH;
+	store_relaxed(&world->rec->state, LAY_TOPIC_LIVE);
+	weave_spawn("supervisor", fill_again, NULL);
+	weave_spawn("who describes", describe, NULL);
+}
+SCENARIO(topic_described, set_up_described, NULL);
+
+TEST_WITHIN(what_is_said_of_a_topic_is_of_one_while_its_record_is_filled_again, WEAVE_LIMIT_S)
+{
+	weave_random(&topic_described, WEAVE_SC, 1500);
+	weave_random(&topic_described, WEAVE_WEAK, 5000);
+}
+
 TEST_WITHIN(who_asks_for_a_new_topic_gets_all_of_it_or_nothing, WEAVE_LIMIT_S)
 {
 	weave_random(&new_topic_asked_for, WEAVE_SC, 1500);

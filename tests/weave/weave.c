@@ -81,6 +81,7 @@ struct fiber {
 	int attends, mortal, died, started, joins;
 	const void *futex[4];
 	unsigned futexes;
+	uint32_t bits;      /* of a wake that is for it */
 	uint64_t idle_seen; /* stores when it went on last, and 1; 0 never stood idle */
 	uint64_t looks;
 	unsigned again; /* how often it went on since then, for nothing */
@@ -1135,7 +1136,8 @@ void __tsan_func_exit(void *pc)
 /* ---- the kernel ----------------------------------------------------- */
 
 /* Sleep while all of n words are as expected. */
-static int futex_wait(const shmq_au32 *const *word, const uint32_t *expected, unsigned n)
+static int futex_wait(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
+		      uint32_t bits)
 {
 	struct fiber *f = enter();
 	unsigned i;
@@ -1160,6 +1162,7 @@ static int futex_wait(const shmq_au32 *const *word, const uint32_t *expected, un
 		f->futex[i] = word[i];
 	}
 	f->futexes = n;
+	f->bits = bits;
 	f->state = ASLEEP;
 	weave_tell("sleeps on %s", name_of(word_at(word[0])));
 	give_way();
@@ -1168,13 +1171,19 @@ static int futex_wait(const shmq_au32 *const *word, const uint32_t *expected, un
 
 int shmq__futex_wait(const shmq_au32 *word, uint32_t expected, uint64_t deadline)
 {
-	return futex_wait(&word, &expected, 1);
+	return futex_wait(&word, &expected, 1, UINT32_MAX);
+}
+
+int shmq__futex_wait_bits(const shmq_au32 *word, uint32_t expected, uint32_t bits,
+			  uint64_t deadline)
+{
+	return futex_wait(&word, &expected, 1, bits);
 }
 
 int shmq__futex_waitv(const shmq_au32 *const *word, const uint32_t *expected, unsigned n,
 		      uint64_t deadline)
 {
-	return no_waitv ? -ENOSYS : futex_wait(word, expected, n);
+	return no_waitv ? -ENOSYS : futex_wait(word, expected, n, UINT32_MAX);
 }
 
 int shmq__futex_wait_or(const shmq_au32 *word, uint32_t expected, uint64_t deadline,
@@ -1189,6 +1198,11 @@ int shmq__futex_wait_or(const shmq_au32 *word, uint32_t expected, uint64_t deadl
 
 int shmq__futex_wake(shmq_au32 *word)
 {
+	return shmq__futex_wake_bits(word, UINT32_MAX);
+}
+
+int shmq__futex_wake_bits(shmq_au32 *word, uint32_t bits)
+{
 	struct fiber *f = enter();
 	unsigned i, k;
 	int woken = 0;
@@ -1202,7 +1216,7 @@ int shmq__futex_wake(shmq_au32 *word)
 		struct fiber *g = &fiber[i];
 
 		for (k = 0; g->state == ASLEEP && k < g->futexes; k++)
-			if (g->futex[k] == word) {
+			if (g->futex[k] == word && g->bits & bits) {
 				g->state = READY;
 				g->op = (struct op){ .kind = OP_LOCAL };
 				woken++;

@@ -182,7 +182,22 @@ void *shmq__mem_get(size_t bytes)
 	return calloc(1, bytes);
 }
 
-/* No subscriber here has a descriptor. */
+/* Nobody here has a descriptor. */
+int shmq__notify_open(struct shmq_bus *bus, enum notify_kind kind, struct shmq__notify **out)
+{
+	return SHMQ_EOPTION;
+}
+
+int shmq__notify_words(struct shmq__notify *n, const shmq_au32 *const *word, unsigned count)
+{
+	return SHMQ_EOPTION;
+}
+
+int shmq__notify_fd(const struct shmq__notify *n)
+{
+	return -1;
+}
+
 void shmq__notify_close(struct shmq__notify *n)
 {
 }
@@ -374,10 +389,6 @@ void shmq__sub_store_close(struct shmq_sub *sub)
 int shmq__name_check_cursor(const char *name, struct shmq__why *why)
 {
 	return SHMQ_EOPTION;
-}
-
-void shmq__pub_close_confirm(struct shmq_pub *pub)
-{
 }
 
 void shmq__mem_put(void *mem, size_t bytes)
