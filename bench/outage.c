@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "common.h"
-#include "histogram.h"
+#include "durable.h"
 
 #include <errno.h>
 #include <math.h>
@@ -13,16 +12,19 @@
 #include <unistd.h>
 
 static const char question[] =
-	"What does a publisher notice of it if the supervisor's processes are killed, one after\n"
-	"the other and all at once, ten times a second?  It publishes 200 thousand messages a\n"
-	"second on a processor that the supervisor and the reader do not use, into a ring that\n"
-	"holds more than a second of them; a publish takes from when it is due until it is done.\n"
+	"What does a publisher notice of it if the supervisor's processes, the tailer among them,\n"
+	"are killed, one after the other and all at once, ten times a second?  It publishes 200\n"
+	"thousand messages a second on a processor that the supervisor and the reader do not use,\n"
+	"to a topic with a log, which is in memory ($SHMQ_BENCH_DISK), into a ring that holds more\n"
+	"than a second of them; a publish takes from when it is due until it is done.\n"
 	"Compared with windows in which nobody is killed, and in which a bus that has nothing to\n"
-	"do with it is (`elsewhere`).  At full speed it is shown that nothing is lost.";
+	"do with it is (`elsewhere`).  At full speed it is shown that nothing is lost, nor is it\n"
+	"in the log.";
 
 #define TOPIC "outage"
 #define BYTES 64u
-#define DEPTH (UINT64_C(1) << 18)
+#define DEPTH (UINT64_C(1) << 19) /* a tailer that is killed again comes a second later */
+#define KEPT_BYTES (64 * MIB)     /* of the log */
 #define PER_SECOND 2e5
 #define KILL_NS UINT64_C(100000000)
 
@@ -81,12 +83,40 @@ static void await_attached(shmq_bus *bus)
 
 /* ---- the supervisor and who kills it ----------------------------------------- */
 
-/* Its processes, each by where a bus says what it is. */
-static const size_t victims[] = {
-	offsetof(struct shmq_bus_info, daemon_pid),
-	offsetof(struct shmq_bus_info, parent_pid),
-};
-#define VICTIMS (sizeof(victims) / sizeof(victims[0]))
+/* Its processes, as a bus tells of them. */
+static pid_t find_control(shmq_bus *bus)
+{
+	struct shmq_bus_info info;
+
+	BENCH_OK(shmq_bus_get_info(bus, &info));
+	return info.daemon_pid;
+}
+
+static pid_t find_parent(shmq_bus *bus)
+{
+	struct shmq_bus_info info;
+
+	BENCH_OK(shmq_bus_get_info(bus, &info));
+	return info.parent_pid;
+}
+
+static int note_tailer(void *arg, const struct shmq_client_info *client)
+{
+	if (!strcmp(client->name, "$tailer") && !client->is_dead)
+		*(pid_t *)arg = client->pid;
+	return 0;
+}
+
+static pid_t find_tailer(shmq_bus *bus)
+{
+	pid_t pid = 0;
+
+	BENCH_OK(shmq_client_each(bus, note_tailer, &pid));
+	return pid;
+}
+
+static pid_t (*const find[])(shmq_bus *bus) = { find_control, find_tailer, find_parent };
+#define VICTIMS (sizeof(find) / sizeof(find[0]))
 
 /* Who is killed: the bus of the run, or the other one. */
 static struct target {
@@ -143,7 +173,6 @@ static void await_the_dead(const struct target *t)
 static unsigned kill_next(struct target *t)
 {
 	unsigned which = t->turn++ % (VICTIMS + 1);
-	struct shmq_bus_info info;
 	pid_t pid;
 	int killed;
 
@@ -153,8 +182,7 @@ static unsigned kill_next(struct target *t)
 		start_supervisor(t);
 		return 1;
 	}
-	BENCH_OK(shmq_bus_get_info(t->view, &info));
-	memcpy(&pid, (const char *)&info + victims[which], sizeof(pid));
+	pid = find[which](t->view);
 	/* It may be that of one that is gone. */
 	killed = pid > 0 && getpgid(pid) == atomic_load(group_of(t)) && !kill(pid, SIGKILL);
 	reap_killed();
@@ -255,6 +283,7 @@ static void publisher(void *arg)
 	bench_say_total(sent + 1);
 	publish(pub);
 	BENCH_OK(shmq_flush(pub, SHMQ_FOREVER));
+	durable_await(pub, sent, SHMQ_WRITTEN);
 	atomic_fetch_add(&run->reattached, (unsigned)shmq_bus_reattach_count(bus));
 	shmq_bus_close(bus);
 }
@@ -333,18 +362,34 @@ static void report(void)
 	bench_note("outage.reattached", "times", atomic_load(&run->reattached));
 }
 
+/* All that it keeps, to the last. */
+static void check_log(void)
+{
+	shmq_bus *bus = bench_open_started();
+	struct shmq_partition_info info;
+
+	BENCH_OK(shmq_topic_get_partition(bus, TOPIC, 0, &info));
+	shmq_bus_close(bus);
+	durable_check(TOPIC, BYTES, info.log_first, info.head);
+}
+
 int main(int argc, char **argv)
 {
 	struct shmq_topic_options o = { .size = sizeof(o),
 					.depth = DEPTH,
-					.max_message_bytes = BYTES };
+					.max_message_bytes = BYTES,
+					.log = SHMQ_LOG_BLOCK,
+					.segment_bytes = KEPT_BYTES / 4,
+					.retain_bytes = KEPT_BYTES };
 	struct bench_proc proc[] = { { keeper, NULL, 1 },
 				     { subscriber, NULL, 1 },
 				     { publisher, NULL, 1 } };
 	shmq_bus *bus;
 	unsigned i;
 
+	setenv("SHMQ_BENCH_DISK", "/dev/shm", 0);
 	bench_init(argc, argv, BENCH_BUS, question);
+	durable_init("outage.publish_p999", 4 * KEPT_BYTES);
 	run = mmap(NULL, sizeof(*run), PROT_READ | PROT_WRITE,
 		   MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (run == MAP_FAILED)
@@ -359,6 +404,7 @@ int main(int argc, char **argv)
 		shmq_bus_close(bus);
 	}
 	bench_run(proc, sizeof(proc) / sizeof(proc[0]));
+	check_log();
 	bench_busy("outage", 2);
 	report();
 	return bench_end();
