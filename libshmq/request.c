@@ -4,6 +4,7 @@
 #include "attach.h"
 #include "clock.h"
 #include "event.h"
+#include "name.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -44,6 +45,7 @@ static int hear(int sock, const struct proto_request *req, struct proto_reply *r
 {
 	uint64_t sleep_at = shmq__clock_deadline(SPIN_NS);
 	struct pollfd p = { .fd = sock, .events = POLLIN };
+	char why[sizeof(reply->why)];
 	int rc;
 
 	for (;;) {
@@ -72,7 +74,8 @@ static int hear(int sock, const struct proto_request *req, struct proto_reply *r
 			close(fds[--*fd_count]);
 		return -EPROTO;
 	}
-	reply->why[sizeof(reply->why) - 1] = 0;
+	memcpy(why, reply->why, sizeof(why));
+	shmq__name_show(reply->why, why, sizeof(why)); /* a person may read it */
 	return 0;
 }
 

@@ -19,6 +19,14 @@
 
 #define BUS_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
+/* As the library has it: in a shell of su(1) it is that of who typed it. */
+static int is_of_another_user(const char *xdg)
+{
+	struct stat st;
+
+	return !stat(xdg, &st) && st.st_uid != geteuid() && st.st_uid != 0;
+}
+
 void runtime_dir(const struct cli *cli, char *out, size_t bytes)
 {
 	const char *dir = cli->runtime_dir ? cli->runtime_dir : getenv("SHMQ_RUNTIME_DIR");
@@ -26,7 +34,7 @@ void runtime_dir(const struct cli *cli, char *out, size_t bytes)
 
 	if (dir && dir[0])
 		snprintf(out, bytes, "%s", dir);
-	else if (xdg && xdg[0])
+	else if (xdg && xdg[0] && !is_of_another_user(xdg))
 		snprintf(out, bytes, "%s/shmq", xdg);
 	else
 		snprintf(out, bytes, "/tmp/shmq-%u", (unsigned)geteuid());

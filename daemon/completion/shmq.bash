@@ -18,7 +18,8 @@ _shmq_commands() {
 }
 
 _shmq_buses() {
-	local dir=${SHMQ_RUNTIME_DIR:-${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/shmq}}
+	local dir=${SHMQ_RUNTIME_DIR-}
+	[[ -z $dir && -O ${XDG_RUNTIME_DIR-} ]] && dir=$XDG_RUNTIME_DIR/shmq
 	(cd "${dir:-/tmp/shmq-$UID}" 2>/dev/null && printf '%s\n' *.sock | sed -n 's/^\([A-Za-z0-9_-]*\)\.sock$/\1/p')
 }
 

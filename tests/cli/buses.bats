@@ -44,3 +44,15 @@ load helper
 	run -1 --separate-stderr shmq --runtime-dir "$DIR/file" buses
 	is_said_well "$stderr"
 }
+
+@test "buses_of_who_became_root_are_roots" {
+	[ "$(id -u)" = 0 ] || skip 'only root can be two users'
+	mkdir -m 700 xdg xdg/shmq
+	chown -R 4711:4711 xdg
+	python3 -c 'import socket; socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).bind("xdg/shmq/theirs.sock")'
+	run -0 env -u SHMQ_RUNTIME_DIR XDG_RUNTIME_DIR="$PWD/xdg" "$BIN/shmq" buses
+	[[ $output != *theirs* ]]
+	chown -R 0:0 xdg
+	run -0 env -u SHMQ_RUNTIME_DIR XDG_RUNTIME_DIR="$PWD/xdg" "$BIN/shmq" buses
+	has "$output" theirs
+}

@@ -23,6 +23,7 @@ setup() {
 
 teardown() {
 	local pid left
+	SHMQ_RUNTIME_DIR=$DIR/run # whatever the test made of it: what is there is ended
 	for pid in "${STARTED[@]}"; do
 		kill -KILL "$pid" 2>/dev/null || :
 		wait "$pid" 2>/dev/null || :

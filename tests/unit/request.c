@@ -34,6 +34,26 @@ TEST(an_answer_out_of_step_breaks_the_connection_and_the_next_request_mends_it)
 	standin_free(s);
 }
 
+static void refuse_in_colour(struct standin_answer *a, void *arg)
+{
+	a->reply.error = SHMQ_ELIMIT;
+	memset(a->reply.why, 'x', sizeof(a->reply.why));
+	memcpy(a->reply.why, "\033[31m\nno", 9);
+}
+
+TEST(what_a_supervisor_says_tells_no_terminal_what_to_do)
+{
+	struct standin *s = standin_new(NULL);
+	shmq_bus *bus = standin_bus(s);
+
+	standin_change_answers(s, PROTO_PLAN, refuse_in_colour, NULL);
+	CHECK_ERROR(ask(bus), SHMQ_ELIMIT);
+	check_says("?[31m?no");
+	CHECK(!strchr(shmq_bus_error(bus), '\033'));
+	shmq_bus_close(bus);
+	standin_free(s);
+}
+
 static void say_it_twice(struct standin_answer *a, void *arg)
 {
 	a->copies = 2;
