@@ -76,6 +76,23 @@ static int sleep_and_receive(const struct cast_scene *scene)
 	return 0;
 }
 
+static int wait_and_receive(const struct cast_scene *scene)
+{
+	shmq_bus *bus = steps_bus();
+	shmq_sub *sub = open_sub(bus, STANDIN_TOPIC, .wait = SHMQ_WAIT_SLEEP), *ready;
+	shmq_waitset *set;
+	struct shmq_msg m;
+
+	(void)scene;
+	CHECK_OK(shmq_waitset_create(bus, &set));
+	CHECK_OK(shmq_waitset_add(set, sub));
+	STEPPER_MARK();
+	shmq_waitset_wait(set, &ready, 1, SHMQ_FOREVER);
+	shmq_receive(sub, &m, SHMQ_NOWAIT);
+	STEPPER_MARK();
+	return 0;
+}
+
 /* The thread of a listener, from a callback to the next. */
 static struct {
 	uint64_t from, to; /* seqs */
@@ -132,6 +149,7 @@ static const struct op {
 	{ "receive copies", receive_copy, NULL, INLINE, 3, 0, 0, 0 },
 	{ "poll", poll_some, NULL, MEMBER, 3, 1, 0, 0 },
 	{ "sleep and receive", sleep_and_receive, cast_send_one, INLINE, 0, 0, 0, 0 },
+	{ "wait in a set and receive", wait_and_receive, cast_send_one, INLINE, 0, 0, 0, 0 },
 	{ "listen", listen_on, NULL, INLINE, 3, 0, 0, 1 },
 	{ "sleep and listen", listen_on, cast_send_one, INLINE, 0, 0, 0, 1 },
 };
