@@ -735,8 +735,7 @@ TEST_WITHIN(of_batches_that_interleave_for_longer_than_a_ring_none_is_torn_by_a_
 
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .stall = SHMQ_STALL_REPORT,
-	       .log = SHMQ_LOG_GAP);
+	create(bus, "t", .depth = DEPTH, .mode = SHMQ_SHARED, .log = SHMQ_LOG_GAP);
 	raw_open(&raw, bus, "t");
 	raw.w.limit = 2 * END;
 	for (seq = 0; seq < END; seq += STEP) {
