@@ -16,7 +16,8 @@ struct use {
 };
 
 /* Who asks has not made the topic of its answers by a name of its own, and one that
- * responders have open although it has left is not its fault. */
+ * responders have open although it has left is not its fault.  What a responder takes to
+ * answer is as much as whoever asks says that answers may be, so it counts as his. */
 static void count_topic(const struct topic *t, struct use *use)
 {
 	struct shmq__name_reply reply;
@@ -26,6 +27,8 @@ static void count_topic(const struct topic *t, struct use *use)
 	else if (load_relaxed(&t->rec->state) != LAY_TOPIC_ENDED)
 		use->requesters++;
 	use->bytes += t->rec->ring_bytes * t->rec->partitions;
+	if (shmq__name_read_reply(t->rec->name, &reply))
+		use->bytes += shmq__layout_reply_arena(t->rec->max_bytes, t->rec->inline_bytes);
 }
 
 /* Topics are their creator's, and arenas who writes them. */
@@ -98,17 +101,21 @@ int limits_create(struct exchange *x, uint64_t bytes)
 {
 	struct config_limits limits = config_limits_of(x->c->o->config, &x->conn->who);
 	const struct asker who = { x->conn->who.uid, &x->why };
+	const struct proto_options *o = &x->req->create;
 	struct shmq__name_reply reply;
 	struct use use = { 0 };
-	int error;
+	int error, is_reply = shmq__name_read_reply(x->req->topic, &reply);
 
 	if (limits.topics == UINT64_MAX && limits.requesters == UINT64_MAX &&
 	    limits.bytes == UINT64_MAX)
 		return 0;
 	count_memory(x->c, who.uid, &use);
-	error = shmq__name_read_reply(x->req->topic, &reply) ?
-			check(&who, "requesters", use.requesters, 1, limits.requesters) :
-			check(&who, "topics", use.topics, 1, limits.topics);
+	if (is_reply)
+		bytes += shmq__layout_reply_arena(o->max_bytes,
+						  shmq__layout_inline_bytes(o->slot_bytes,
+									    o->flags));
+	error = is_reply ? check(&who, "requesters", use.requesters, 1, limits.requesters) :
+			   check(&who, "topics", use.topics, 1, limits.topics);
 	return error ? error : check(&who, "bytes", use.bytes, bytes, limits.bytes);
 }
 

@@ -48,6 +48,19 @@ uint64_t shmq__layout_arena_bytes(uint64_t max_bytes, uint32_t inline_bytes, uin
 	return round_up(two > busy ? two : busy, LAY_PAGE);
 }
 
+/* The topic's own default is for publishers of whole rings. */
+uint64_t shmq__layout_reply_arena(uint64_t max_bytes, uint32_t inline_bytes)
+{
+	const uint64_t least = UINT64_C(64) << 10, most = UINT64_C(1) << 20;
+	uint64_t bytes = 16 * max_bytes;
+
+	if (max_bytes <= inline_bytes)
+		return 0;
+	if (bytes > most)
+		bytes = 2 * max_bytes > most ? 2 * max_bytes : most;
+	return bytes > least ? bytes : least;
+}
+
 int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 {
 	memset(g, 0, sizeof(*g));

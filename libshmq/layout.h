@@ -573,6 +573,10 @@ uint32_t shmq__layout_inline_bytes(uint32_t slot_bytes, unsigned topic_flags);
 /* Default arena of a publisher of messages up to max_bytes; 0 if inline. */
 uint64_t shmq__layout_arena_bytes(uint64_t max_bytes, uint32_t inline_bytes, uint64_t depth);
 
+/* That of who answers on a topic for replies.  How large they may be whoever asks says:
+ * it is for two of the largest, or for 16 if they are small; 0 if inline. */
+uint64_t shmq__layout_reply_arena(uint64_t max_bytes, uint32_t inline_bytes);
+
 /* Check a topic record and copy its shape.  0 or SHMQ_ECORRUPT. */
 int shmq__layout_geometry(const struct lay_topic *topic, struct lay_geometry *out);
 

@@ -12,14 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* For payloads that are not inline: of so many answers at a time, or more if they
- * are small, and fewer if they are large: how large they may be whoever asks says,
- * and it is our memory.  The topic's own default is for publishers of whole rings. */
-#define ARENA_REPLIES 16u
-#define ARENA_REPLIES_MIN 2u
-#define ARENA_BYTES_MIN (UINT64_C(64) << 10)
-#define ARENA_BYTES_MAX (UINT64_C(1) << 20)
-
 /* Who reads is given so many naps to make room; who did not is not waited for
  * again before it has. */
 #define NAPS 10u
@@ -89,18 +81,6 @@ static void drop_ended(struct shmq_responder *r)
 			drop(r, &r->partner[i]);
 }
 
-static uint64_t arena_bytes(const struct shmq_topic_info *info)
-{
-	uint64_t bytes = info->max_message_bytes * ARENA_REPLIES,
-		 least = info->max_message_bytes * ARENA_REPLIES_MIN;
-
-	if (info->max_message_bytes <= info->inline_bytes)
-		return 0;
-	if (bytes > ARENA_BYTES_MAX)
-		bytes = least > ARENA_BYTES_MAX ? least : ARENA_BYTES_MAX;
-	return bytes > ARENA_BYTES_MIN ? bytes : ARENA_BYTES_MIN;
-}
-
 static int meet(struct shmq_responder *r, const struct shmq_request *q, struct partner **out)
 {
 	const struct shmq__name_reply reply = { q->uid, q->requester, q->topic };
@@ -132,7 +112,8 @@ static int meet(struct shmq_responder *r, const struct shmq_request *q, struct p
 	 * each request that a dead one has left. */
 	error = shmq_topic_get_info(r->h.bus, name, &info);
 	if (!error) {
-		how.arena_bytes = arena_bytes(&info);
+		how.arena_bytes =
+			shmq__layout_reply_arena(info.max_message_bytes, info.inline_bytes);
 		error = shmq_pub_open(r->h.bus, name, &how, &p.pub);
 	}
 	if (error)

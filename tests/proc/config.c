@@ -309,6 +309,39 @@ TEST(a_uid_has_no_more_descriptors_than_it_may)
 	test_bus_stop();
 }
 
+static int try_large_replies(void *arg)
+{
+	const struct shmq_requester_options *large = &(struct shmq_requester_options){
+		.size = sizeof(*large), .max_reply_bytes = 2 << 20, .open_max = 1
+	};
+	shmq_requester *first, *second;
+	shmq_bus *bus;
+
+	(void)arg;
+	become_guest();
+	bus = test_bus_open();
+	CHECK_OK(shmq_requester_open(bus, "svc", large, &first));
+	CHECK_ERROR(shmq_requester_open(bus, "svc", large, &second), SHMQ_ELIMIT);
+	check_says_limit("bytes");
+	shmq_requester_close(first);
+	CHECK_OK(shmq_requester_open(bus, "svc", large, &second));
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* Each would have a responder take 4 MiB for it, by one request of a byte. */
+TEST(a_uid_has_no_more_bytes_by_having_others_answer_it)
+{
+	shmq_bus *bus;
+
+	begin_limited("limits \"uid:4711\" { bytes = 6M }\n");
+	bus = test_bus_open();
+	create(bus, "svc", .mode = SHMQ_SHARED);
+	CHECK_EQ(test_join(test_spawn(try_large_replies, NULL)), 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 /* Four at once, of each of which an arena is two thirds of what they may have. */
 enum { AT_ONCE = 4 };
 

@@ -170,6 +170,11 @@ TEST(an_arena_holds_two_of_the_largest_or_keeps_a_ring_busy)
 	CHECK_EQ(shmq__layout_arena_bytes(113, 112, UINT64_C(1) << 32), 4 << 20);
 	CHECK_EQ(shmq__layout_arena_bytes(UINT64_C(1) << 30, 112, 1024), UINT64_C(1) << 31);
 	CHECK_EQ(shmq__layout_arena_bytes((3 << 20) + 1, 112, 1024), (6 << 20) + 4096);
+	CHECK_EQ(shmq__layout_reply_arena(468, 468), 0);
+	CHECK_EQ(shmq__layout_reply_arena(469, 468), 64 << 10);
+	CHECK_EQ(shmq__layout_reply_arena(8 << 10, 468), 128 << 10);
+	CHECK_EQ(shmq__layout_reply_arena(100 << 10, 468), 1 << 20);
+	CHECK_EQ(shmq__layout_reply_arena(16 << 20, 468), 32 << 20);
 }
 
 /* ---- records that others wrote ------------------------------------------------ */
