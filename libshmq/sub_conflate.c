@@ -6,7 +6,8 @@
  * Each call reads all that is there, by the way of any subscriber, and keeps a copy
  * of the newest message of each key that was not handed out yet; what it replaces is
  * counted.  Keys have their turns in the order in which something came for them, so a
- * busy one keeps none of the others waiting.
+ * busy one keeps none of the others waiting.  Of keys there may be as many as there are
+ * messages: what is kept has a bound, at which it is as slow as any subscriber.
  */
 #include "notify.h"
 #include "sub_priv.h"
@@ -16,7 +17,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define READ_MAX (1u << 20) /* in one call, should publishers be as fast as we are */
+#define READ_MAX (1u << 20)         /* in one call, should publishers be as fast as we are */
+#define KEPT_MAX ((size_t)64 << 20) /* bytes; at it nothing is read until some are handed out */
 
 struct newest {
 	struct newest *chain; /* of its hash */
@@ -30,7 +32,7 @@ struct newest {
 
 struct conflate {
 	struct newest **bucket;
-	size_t mask, count;
+	size_t mask, count, bytes;
 	struct newest *first, *last; /* in turn */
 	struct newest *hand;         /* handed out last; in no table */
 	int held;                    /* an end, told once that is empty */
@@ -100,13 +102,16 @@ static struct newest *add(struct conflate *c, uint64_t hash, const char *topic)
 		return NULL;
 	n->hash = hash;
 	memcpy(n->topic, topic, bytes);
+	c->bytes += sizeof(*n) + bytes;
 	return n;
 }
 
-static void free_newest(struct newest *n)
+static void free_newest(struct conflate *c, struct newest *n)
 {
-	if (n)
-		free(n->bytes);
+	if (!n)
+		return;
+	c->bytes -= sizeof(*n) + strlen(n->topic) + 1 + n->room;
+	free(n->bytes);
 	free(n);
 }
 
@@ -125,7 +130,7 @@ static struct newest *pop(struct conflate *c)
 
 /* ---- reading --------------------------------------------------------- */
 
-static int hold(struct newest *n, const struct shmq_msg *msg)
+static int hold(struct conflate *c, struct newest *n, const struct shmq_msg *msg)
 {
 	size_t need = sub_whole_bytes(msg) + 1; /* nothing has its place, too */
 
@@ -135,6 +140,7 @@ static int hold(struct newest *n, const struct shmq_msg *msg)
 		if (!more)
 			return -ENOMEM;
 		n->bytes = more;
+		c->bytes += need - n->room;
 		n->room = need;
 	}
 	n->msg = *msg;
@@ -151,15 +157,15 @@ static int keep(struct shmq_sub *sub, const struct shmq_msg *msg)
 	struct newest *n = find(c, hash, msg, topic);
 
 	if (n) {
-		int error = hold(n, msg);
+		int error = hold(c, n, msg);
 
 		if (!error)
 			sub_add(&c->replaced, 1);
 		return error;
 	}
 	n = add(c, hash, topic);
-	if (!n || hold(n, msg)) {
-		free_newest(n);
+	if (!n || hold(c, n, msg)) {
+		free_newest(c, n);
 		return -ENOMEM;
 	}
 	if (c->first)
@@ -171,14 +177,14 @@ static int keep(struct shmq_sub *sub, const struct shmq_msg *msg)
 	return 0;
 }
 
-/* All that is there, waiting for the first.  Why there is no more. */
+/* All that is there, waiting for the first.  Why there is no more, 0 if there may be. */
 static int read_all(struct shmq_sub *sub, struct shmq_msg *msg, int64_t timeout_ns)
 {
 	unsigned n;
 	int rc = 0;
 
 	sub->is_conflating = 1;
-	for (n = 0; !rc && n < READ_MAX; n++) {
+	for (n = 0; !rc && n < READ_MAX && sub->conflate->bytes < KEPT_MAX; n++) {
 		rc = shmq__sub_receive_whole(sub, msg, n ? SHMQ_NOWAIT : timeout_ns);
 		if (!rc && (rc = keep(sub, msg)))
 			shmq__sub_take_back(sub, msg);
@@ -281,7 +287,7 @@ int shmq__conflate_receive_copy(struct shmq_sub *sub, void *buf, size_t capacity
 
 void shmq__conflate_release(struct shmq_sub *sub)
 {
-	free_newest(sub->conflate->hand);
+	free_newest(sub->conflate, sub->conflate->hand);
 	sub->conflate->hand = NULL;
 }
 
@@ -318,8 +324,8 @@ void shmq__conflate_close(struct shmq_sub *sub)
 	if (!c)
 		return;
 	while (c->first)
-		free_newest(pop(c));
-	free_newest(c->hand);
+		free_newest(c, pop(c));
+	free_newest(c, c->hand);
 	free(c->bucket);
 	free(c);
 }

@@ -456,6 +456,43 @@ TEST(another_thread_never_sees_more_received_than_was)
 	tear_down();
 }
 
+/* Each message has a key of its own, and one in fifty is handed out. */
+TEST(keys_without_end_take_no_memory_without_end)
+{
+	static char data[60000];
+	uint64_t sent = 0, got = 0;
+	struct shmq_msg msg;
+	shmq_sub *sub;
+	shmq_pub *pub;
+	int rc = 0;
+
+	set_up();
+	create(bus, "t", .depth = 1024, .max_message_bytes = 1 << 16);
+	pub = open_pub(other, "t", .flags = SHMQ_DONTWAIT, .arena_bytes = 8 << 20);
+	sub = open_sub(bus, "t", .flags = SHMQ_SUB_CONFLATE);
+	while (!rc && sent < 4000) {
+		msg = (struct shmq_msg){ .key = &sent,
+					 .key_len = sizeof(sent),
+					 .data = data,
+					 .len = sizeof(data),
+					 .partition = SHMQ_ANY_PARTITION };
+		rc = shmq_publish_msg(pub, &msg);
+		sent += !rc;
+		if (!rc && sent % 50 == 0) {
+			CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+			CHECK_EQ(*(const uint64_t *)msg.key, got++);
+		}
+	}
+	CHECK_ERROR(rc, SHMQ_EFULL);
+	CHECK_LT(sent, 2000);
+	for (; got < sent; got++) { /* in turn, and none is lost */
+		CHECK_OK(shmq_receive(sub, &msg, SHMQ_NOWAIT));
+		CHECK_EQ(*(const uint64_t *)msg.key, got);
+	}
+	check_nothing(sub);
+	tear_down();
+}
+
 TEST(it_names_no_cursor)
 {
 	shmq_sub *sub;
