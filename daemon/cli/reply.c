@@ -68,15 +68,11 @@ static void run_command(const struct reply *r, const char *topic, const char *ke
 	_exit(127);
 }
 
-static int start(const struct reply *r, const struct shmq_request *q, struct child *c)
+static int start(const struct reply *r, const struct shmq_request *q, const char *key,
+		 struct child *c)
 {
-	char key[4096] = ""; /* a copy: what is shared is not mapped in the child */
 	int in[2], out[2];
 
-	if (q->msg.key_len && q->msg.key_len < sizeof(key)) {
-		memcpy(key, q->msg.key, q->msg.key_len);
-		key[q->msg.key_len] = 0;
-	}
 	if (pipe2(in, O_CLOEXEC))
 		return -errno;
 	if (pipe2(out, O_CLOEXEC)) {
@@ -196,9 +192,15 @@ static int answer_by_command(struct reply *r, const struct shmq_request *q)
 {
 	struct shmq_msg msg = { 0 };
 	struct child child = { -1, -1, -1 };
+	char key[UINT16_MAX + 1] = ""; /* a copy: what is shared is not mapped in the child */
 	char why[64];
-	int status, rc = start(r, q, &child);
+	int status, rc;
 
+	if (q->msg.key_len)
+		memcpy(key, q->msg.key, q->msg.key_len);
+	if (strlen(key) != q->msg.key_len) /* to the command it would be another one */
+		return refuse(r, q, "the key has a byte 0, which no environment can hold");
+	rc = start(r, q, key, &child);
 	if (rc) {
 		out_say("running \"%s\": %s (hint: too many processes or descriptors)", r->exec,
 			shmq_strerror(rc));

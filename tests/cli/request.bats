@@ -61,6 +61,23 @@ serve() {
 	finish server
 }
 
+# As few bytes of it would be another key.
+@test "request_shows_the_command_all_of_its_key_or_is_refused" {
+	[ -z "${SHMQ_SANITIZED-}" ] || skip 'Python loads no library that is instrumented'
+	serve --exec 'printf %s "$SHMQ_KEY" | wc -c' --count 2
+	[ "$(shmq request svc x --key "$(head -c 60000 /dev/zero | tr '\0' k)")" = 60000 ]
+	PYTHONPATH=$BATS_TEST_DIRNAME/../../libshmq/python SHMQ_LIBRARY=$BIN/libshmq.so python3 -c '
+import os, shmq
+with shmq.Bus(os.environ["SHMQ_BUS"]) as bus, bus.requester("svc") as ask:
+    try:
+        ask.request(b"x", key=b"admin\0not")
+    except shmq.Refused as refused:
+        assert "byte 0" in refused.why, refused.why
+    else:
+        raise AssertionError("answered")'
+	finish server
+}
+
 @test "the_first_line_without_a_reply_is_the_last" {
 	serve --exec 'read -r w; [ "$w" != two ] && echo "$w"' --count 2
 	printf 'one\ntwo\nthree\n' >in
