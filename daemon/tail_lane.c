@@ -471,12 +471,15 @@ static int receive_first(struct tail_lane *l)
 	return rc;
 }
 
-void tail_lane_leave(struct tail_lane *l)
+void tail_lane_leave(struct tail_lane *l, uint64_t next_base)
 {
 	if (l->is_last)
 		return;
 	l->is_last = 1;
 	l->last_seq = shmq__sub_cursor(l->sub) + l->o.topic->depth;
+	/* Of what does not wait for us they may hold what is farther. */
+	if (seq_diff(next_base, l->last_seq) > 0)
+		l->last_seq = next_base;
 }
 
 /* A publisher wrote that these rings live, or goes on with them. */

@@ -45,9 +45,10 @@ shmq_sub *tail_lane_sub(struct tail_lane *l);
  * what ails the subscriber, which is told of. */
 int tail_lane_pump(struct tail_lane *l, int is_ending);
 
-/* The topic has other rings by now, and these have said that they ended: from now on no
- * more is taken than they hold, and nothing of those that say otherwise. */
-void tail_lane_leave(struct tail_lane *l);
+/* The topic has other rings by now, which begin at next_base, and these have said that
+ * they ended: from now on no more is taken than they can hold, and nothing of those that
+ * say otherwise. */
+void tail_lane_leave(struct tail_lane *l, uint64_t next_base);
 
 /* Write and sync what is due by `now` (monotonic), tell by the marks how far it
  * has come; the time at which to be called again at the latest. */

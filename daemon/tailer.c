@@ -248,20 +248,30 @@ static int has_log(const struct lay_topic *rec)
 	return load_acquire(&rec->state) == LAY_TOPIC_LIVE && rec->log > SHMQ_LOG_NONE;
 }
 
-/* Its rings before it moved, or a topic before it, of which not all is read: until then
- * the log is locked. */
-static int has_one_before(const struct worker *w, const char *name)
+/* Where the rings of a topic begin, no publisher can write. */
+static void leave(const struct worker *w, const struct tail *tail, const struct shmq_topic_info *to)
 {
-	const struct tail *tail;
+	const struct lay_partition *part =
+		shmq__slabs_at(w->t->bus->slabs, shmq__bus_partition_array(w->t->bus, to->id),
+			       to->partitions * sizeof(*part));
 	uint32_t p;
 
+	for (p = 0; part && p < tail->info.partitions && p < to->partitions; p++)
+		tail_lane_leave(tail->lane[p], part[p].base_seq);
+}
+
+/* Its rings before it moved, or a topic before it, of which not all is read: until then
+ * the log is locked. */
+static int has_one_before(const struct worker *w, const struct shmq_topic_info *info)
+{
+	const struct tail *tail;
+
 	LIST_FOREACH (tail, &w->tails, link) {
-		if (strcmp(tail->info.name, name) != 0)
+		if (strcmp(tail->info.name, info->name) != 0)
 			continue;
 		/* Once it is told to have ended its rings have said so. */
 		if (!shmq__bus_partition_array(w->t->bus, tail->info.id))
-			for (p = 0; p < tail->info.partitions; p++)
-				tail_lane_leave(tail->lane[p]);
+			leave(w, tail, info);
 		return 1;
 	}
 	return 0;
@@ -275,7 +285,7 @@ static void consider(struct worker *w, const struct shmq_topic_info *info)
 	lay_ref array;
 	int error;
 
-	if (!is_due(w, info->id, now) || has_one_before(w, info->name)) {
+	if (!is_due(w, info->id, now) || has_one_before(w, info)) {
 		w->is_to_look = 1;
 		return;
 	}

@@ -247,7 +247,7 @@ static void play(struct bites *in)
 		break;
 	case 9:
 		if (lane && bite(in, 1) % 2)
-			tail_lane_leave(lane);
+			tail_lane_leave(lane, part->base_seq + bite(in, 2));
 		read_log();
 		break;
 	default:

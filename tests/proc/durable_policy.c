@@ -352,6 +352,47 @@ TEST(a_topic_that_is_moved_has_one_log)
 	test_bus_stop();
 }
 
+/* It has fallen behind by more than what they hold: that is no madness of theirs. */
+TEST(a_tailer_that_lags_when_a_topic_is_moved_takes_what_the_old_rings_have)
+{
+	uint64_t lost = 0, next = 0;
+	struct shmq_msg msg;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .log = SHMQ_LOG_GAP);
+	pub = open_pub(bus, "t");
+	publish(pub, 0, 1);
+	await_written(bus, "t", 1);
+	CHECK_EQ(test_bus_signal("tailer", SIGSTOP), 1);
+	publish(pub, 1, 3 * DEPTH);
+	CHECK_OK(shmq_topic_move(bus, "t"));
+	shmq_pub_close(pub);
+	pub = open_pub(bus, "t");
+	publish(pub, 3 * DEPTH, 3 * DEPTH + 1);
+	CHECK_EQ(test_bus_signal("tailer", SIGCONT), 1);
+	await_written(bus, "t", 3 * DEPTH + 1);
+	CHECK(!test_bus_log_has("do not end"));
+	sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST);
+	for (; next <= 3 * DEPTH; next = msg.seq + 1) {
+		int rc = shmq_receive(sub, &msg, PATIENCE);
+
+		if (rc == SHMQ_EOVERRUN) {
+			lost += msg.lost;
+			continue;
+		}
+		CHECK_OK(rc);
+	}
+	CHECK_LT(lost, 3 * DEPTH - DEPTH / 2); /* of the oldest some are left alone */
+	shmq_sub_close(sub);
+	shmq_pub_close(pub);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
 TEST(no_seq_is_given_twice_after_a_topic_was_moved_or_its_parent_died_and_then_everything)
 {
 	static const char *const role[] = { NULL, "parent" };
