@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <linux/aio_abi.h>
 #include <signal.h>
 #include <stdio.h>
@@ -204,6 +205,17 @@ void durable_publish_paced(shmq_pub *pub, size_t bytes, uint64_t from, uint64_t 
 		if (i >= n / 10)
 			histogram_add(seen, bench_tick() - due);
 	}
+}
+
+double durable_windows(const struct histogram *first, unsigned n, unsigned step, double q)
+{
+	double value[DURABLE_WINDOWS];
+	unsigned i, have = 0;
+
+	for (i = 0; i < n && i < DURABLE_WINDOWS; i++, first += step)
+		if (bench_enough(first->count, q))
+			value[have++] = bench_tick_ns * (double)histogram_quantile(first, q);
+	return have ? bench_median(value, have) : NAN;
 }
 
 uint64_t durable_head(shmq_bus *bus, const char *topic)

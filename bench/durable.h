@@ -56,6 +56,13 @@ void durable_publish(shmq_pub *pub, size_t bytes, uint64_t from, uint64_t to);
 void durable_publish_paced(shmq_pub *pub, size_t bytes, uint64_t from, uint64_t to,
 			   double per_second, struct histogram *seen);
 
+#define DURABLE_WINDOWS 10u
+
+/* Of `n` windows, at most so many, of a tenth of a second, which take turns with those of
+ * other kinds (every `step`th is ours), the median of what a share q is no longer than, in ns;
+ * NAN where none has enough.  What the host takes at once for longer is in few of them. */
+double durable_windows(const struct histogram *first, unsigned n, unsigned step, double q);
+
 /* The next seq; and wait until all before is confirmed, looking whether what
  * the library says of that is so. */
 uint64_t durable_head(shmq_bus *bus, const char *topic);
