@@ -302,6 +302,12 @@ static struct held look_at_descriptors(void)
 	return held;
 }
 
+static int has_arenas_of_others(void *arg)
+{
+	(void)arg;
+	return look_at_descriptors().arenas == 2 + 2;
+}
+
 static int ignore_peer(void *arg, const struct shmq_peer_info *peer)
 {
 	(void)arg;
@@ -359,6 +365,7 @@ static int guest_tries(void *arg)
 	/* The owner's arena of the same topic is in other memory. */
 	open_sub(bus, "md.a");
 	open_pub(bus, "md.a");
+	test_wait_until(has_arenas_of_others, NULL, 20000); /* which events bring */
 	held = look_at_descriptors();
 	CHECK_EQ(held.writable_arenas, 2);
 	CHECK_EQ(held.arenas, 2 + 2);
