@@ -92,6 +92,7 @@ static int start(struct options *o)
 	}
 	if (o->on_demand)
 		shed_habits();
+	service_disown();
 	files_name(&files, o->dir, o->bus);
 	rc = ready_daemonise(o->log ? o->log : files.log, &ready_fd);
 	if (rc) {

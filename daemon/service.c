@@ -30,7 +30,7 @@ static unsigned passed_count;
 /* A number in the environment that is meant for this process. */
 static uint64_t number_of(const char *name, const char *pid_name)
 {
-	const char *text = getenv(name), *pid = getenv(pid_name);
+	const char *text = secure_getenv(name), *pid = secure_getenv(pid_name);
 	char *end;
 	uint64_t n;
 
@@ -53,8 +53,9 @@ static int slab_of(const char *name)
 
 int service_begin(void)
 {
-	uint64_t n = getenv("LISTEN_PID") ? number_of("LISTEN_FDS", "LISTEN_PID") : 0;
-	char *names = getenv("LISTEN_FDNAMES"), *copy = names ? strdup(names) : NULL, *rest = copy;
+	uint64_t n = secure_getenv("LISTEN_PID") ? number_of("LISTEN_FDS", "LISTEN_PID") : 0;
+	char *names = secure_getenv("LISTEN_FDNAMES"), *copy = names ? strdup(names) : NULL,
+	     *rest = copy;
 	unsigned i;
 
 	for (i = 0; i < n; i++) {
@@ -71,6 +72,13 @@ int service_begin(void)
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
 	return FIRST_FD + (int)passed_count;
+}
+
+void service_disown(void)
+{
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	unsetenv("WATCHDOG_PID");
 }
 
 static int is_socket_at(int fd, const char *path)
@@ -134,7 +142,7 @@ int service_next_slab(unsigned *id)
 /* 0, or -errno. */
 static int send_words(const char *words, int fd)
 {
-	const char *path = getenv("NOTIFY_SOCKET");
+	const char *path = secure_getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	union {
 		struct cmsghdr head;

@@ -18,6 +18,10 @@
  * one of them. */
 int service_begin(void);
 
+/* From now on nothing is told to it: it manages the service of somebody else, who had
+ * the bus started. */
+void service_disown(void);
+
 /* The socket that the manager listens at for us: a descriptor, -1 if there is
  * none, SHMQ_EOPTION with why if it is not one at `path`. */
 int service_socket(const char *path, struct shmq__why *why);

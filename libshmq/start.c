@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -56,7 +57,10 @@ static const char *find_daemon(const struct shmq_bus *bus, char *out, size_t byt
 			if (can_run(dir[d], near[i], out, bytes))
 				return out;
 	}
-	return "shmqd";
+	/* PATH is not gone by in a set-user-ID program, as SHMQ_DAEMON is not. */
+	return !getauxval(AT_SECURE)                           ? "shmqd" :
+	       can_run("/usr/local/bin", "/shmqd", out, bytes) ? out :
+								 "/usr/bin/shmqd";
 }
 
 /* Its standard error goes to `said` if that is not -1.  0 or a positive errno. */

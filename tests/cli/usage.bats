@@ -16,6 +16,28 @@ every_command() {
 	shmq ${1-} --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'
 }
 
+@test "set_user_id_programs_start_no_supervisor_that_their_caller_chose" {
+	[ "$(id -u)" = 0 ] || skip 'only root can be two users'
+	for installed in /usr/bin/shmqd /usr/local/bin/shmqd; do
+		[ ! -e $installed ] || skip "$installed would be started"
+	done
+	chmod 755 "$DIR"
+	mkdir -p far/from/it evil
+	mkdir -m 700 run4711
+	chown 4711 run4711
+	cp "$BIN/shmq" far/from/it/
+	chown 4711 far/from/it/shmq
+	chmod 4755 far/from/it/shmq
+	printf '#!/bin/sh\necho executed >%s/said\n' "$DIR" >evil/shmqd
+	chmod 755 evil/shmqd
+	install -m 666 /dev/null said
+	local as_other=(setpriv --reuid 4712 --regid 4712 --clear-groups env -u SHMQ_DAEMON PATH="$DIR/evil:$PATH")
+	[ "$("${as_other[@]}" far/from/it/shmq version >/dev/null && echo runs)" = runs ] || skip 'another user cannot run it from here'
+	run "${as_other[@]}" timeout 60 far/from/it/shmq --runtime-dir "$DIR/run4711" create t
+	[ ! -s said ] || fail "$output"
+	has "$output" 'starting /usr/bin/shmqd: '
+}
+
 @test "errors_tell_no_terminal_what_to_do" {
 	shmq create t -q
 	run -1 shmq pub t --file $'x\e]0;y\a'

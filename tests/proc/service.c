@@ -194,6 +194,36 @@ TEST(it_is_told_of_the_start_the_reload_and_the_end)
 	leave();
 }
 
+static int start_on_demand(void *arg)
+{
+	struct shmq_bus_options how = { .size = sizeof(how), .start = SHMQ_START_ON_DEMAND };
+	shmq_bus *bus;
+
+	(void)arg;
+	setenv("NOTIFY_SOCKET", m.path, 1);
+	setenv("WATCHDOG_USEC", "1000000", 1);
+	unsetenv("WATCHDOG_PID");
+	how.runtime_dir = test_bus_dir();
+	how.daemon_path = test_bus_daemon();
+	CHECK_OK(shmq_bus_open(test_bus_name(), &how, &bus));
+	CHECK_OK(shmq_bus_stop(bus, 0));
+	shmq_bus_close(bus);
+	return 0;
+}
+
+/* It is the application's: it would take that for ready, or for stopping. */
+TEST(the_manager_of_who_started_the_bus_is_told_nothing_of_it)
+{
+	char word;
+
+	begin();
+	CHECK_EQ(test_join(test_spawn(start_on_demand, NULL)), 0);
+	test_bus_await_end();
+	CHECK_EQ(recv(m.sock, &word, 1, MSG_DONTWAIT), -1);
+	CHECK_EQ(errno, EAGAIN);
+	leave();
+}
+
 TEST(the_journal_hears_priorities_and_adds_the_time_itself)
 {
 	char text[4096], *line, *rest;
