@@ -532,10 +532,14 @@ unsigned cast_take_out(struct fake *f, unsigned client)
 
 static void check_limit(struct cast *c, struct lay_member *m)
 {
-	if (c->f->geo.log == SHMQ_LOG_BLOCK && m && load_relaxed(&m->state) == LAY_MEMBER_PUBLISHER)
-		CHECK_LE(seq_diff(load_relaxed(&fake_entry(c->f, m, 0)->limit),
-				  load_relaxed(&c->f->partition[0].log_written) + c->f->geo.depth),
-			 0);
+	uint64_t written = load_relaxed(&c->f->partition[0].log_written), limit;
+
+	if (c->f->geo.log != SHMQ_LOG_BLOCK || !m ||
+	    load_relaxed(&m->state) != LAY_MEMBER_PUBLISHER)
+		return;
+	limit = load_relaxed(&fake_entry(c->f, m, 0)->limit); /* 0: it has none yet */
+	if (limit)
+		CHECK_LE(seq_diff(limit, written + c->f->geo.depth), 0);
 }
 
 /* No arena stays with nobody. */
