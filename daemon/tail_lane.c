@@ -661,6 +661,21 @@ static uint64_t limit_written(const struct tail_lane *l, const struct tail_marks
 	return written;
 }
 
+static void tell_error(const struct tail_lane *l, const struct tail_marks *m)
+{
+	if (m->error)
+		log_error("log of \"%s\", partition %u stands at seq %" PRIu64
+			  ": %s; it goes on by itself when that is over",
+			  l->name, l->o.partition, m->written, shmq_strerror(m->error));
+	else if (m->sync_error)
+		log_error("log of \"%s\", partition %u is written on, but not known to be on the "
+			  "disk from seq %" PRIu64
+			  " on: a sync failed: %s; see to the disk, then start the bus anew",
+			  l->name, l->o.partition, m->synced, shmq_strerror(m->sync_error));
+	else
+		log_info("log of \"%s\", partition %u goes on", l->name, l->o.partition);
+}
+
 /* The marks, for who looks at them: wake() is for who sleeps.  The bits of whom they
  * concern, or 0. */
 static uint32_t raise_marks(struct tail_lane *l, const struct tail_marks *m)
@@ -675,12 +690,7 @@ static uint32_t raise_marks(struct tail_lane *l, const struct tail_marks *m)
 		synced = written;
 	if (part->log_error != error) {
 		part->log_error = error;
-		if (error)
-			log_error("log of \"%s\", partition %u stands at seq %" PRIu64
-				  ": %s; it goes on by itself when that is over",
-				  l->name, l->o.partition, m->written, shmq_strerror(error));
-		else
-			log_info("log of \"%s\", partition %u goes on", l->name, l->o.partition);
+		tell_error(l, m);
 	}
 	/* The one before may have died between a mark and telling of it. */
 	if (l->has_told && written == old_written && synced == old_synced)
@@ -722,13 +732,17 @@ uint64_t tail_lane_tend(struct tail_lane *l, uint64_t now)
 	raise_ceiling(l);
 	await_group(l, &m, now);
 	/* Who looks goes on while the next sync is started, and that while who sleeps is
-	 * woken: each takes microseconds. */
+	 * woken: each takes microseconds.  Not where it takes as long as the disk. */
 	bits = raise_marks(l, &m);
+	if (tail_io_kind(l->o.io) == TAIL_IO_PLAIN) {
+		wake(l, bits);
+		bits = 0;
+	}
 	flush(l, &m, now);
 	wake(l, bits);
 	if (l->first_ns)
 		due = l->first_ns + GATHER_NS < due ? l->first_ns + GATHER_NS : due;
-	if (l->unsynced_ns && l->o.topic->sync != SHMQ_SYNC_NONE) {
+	if (l->unsynced_ns && l->o.topic->sync != SHMQ_SYNC_NONE && !m.sync_error) {
 		at = l->unsynced_ns + (uint64_t)l->o.topic->sync_ns;
 		if (l->o.topic->sync == SHMQ_SYNC_EVERY)
 			at = l->group_ns;
