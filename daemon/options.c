@@ -295,8 +295,7 @@ static int resolve_dir(struct options *o, const char *given)
 		error = shmq__name_runtime_dir(full, SHMQ__NAME_DIR_FIND, found, sizeof(found),
 					       &why);
 	if (error) {
-		fprintf(stderr, "shmqd: %s%s\n", *why.text ? why.text : shmq_strerror(error),
-			error > SHMQ_EFULL ? ": choose another place (--runtime-dir)" : "");
+		fprintf(stderr, "shmqd: %s\n", *why.text ? why.text : shmq_strerror(error));
 		return EXIT_FAILED;
 	}
 	memcpy(o->dir, found, sizeof(found));

@@ -225,8 +225,8 @@ static int check_dir(const char *path, enum choice choice, struct shmq__why *why
 		return shmq__fail(why, -errno, "runtime directory %s: %s", path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return shmq__fail(why, SHMQ_EACCESS,
-				  "%s is not a directory: remove it or set "
-				  "SHMQ_RUNTIME_DIR",
+				  "%s is not a directory: set SHMQ_RUNTIME_DIR to a "
+				  "directory of your own",
 				  path);
 	if (!is_trusted(path, &st, choice))
 		return shmq__fail(why, SHMQ_EACCESS,
@@ -234,8 +234,10 @@ static int check_dir(const char *path, enum choice choice, struct shmq__why *why
 				  "directory of your own",
 				  path, (unsigned)st.st_uid);
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return shmq__fail(why, SHMQ_EACCESS, "%s can be written by others: chmod go-w it",
-				  path);
+		return shmq__fail(why, SHMQ_EACCESS, "%s can be written by others: %s", path,
+				  st.st_mode & S_ISVTX ? /* /tmp is meant to be */
+					  "set SHMQ_RUNTIME_DIR to a directory of your own" :
+					  "chmod go-w it");
 	return 0;
 }
 
@@ -276,7 +278,9 @@ int shmq__name_runtime_dir(const char *dir, enum shmq__name_dir how, char *out, 
 			"SHMQ_RUNTIME_DIR to a shorter one",
 			n);
 	if (how == SHMQ__NAME_DIR_CREATE && mkdir(out, 0700) && errno != EEXIST)
-		return shmq__fail(why, -errno, "making runtime directory %s: %s", out,
-				  strerror(errno));
+		return shmq__fail(why, -errno,
+				  "making runtime directory %s: %s: choose another place "
+				  "(SHMQ_RUNTIME_DIR)",
+				  out, strerror(errno));
 	return check_dir(out, choice, why);
 }

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define OWN_DIRECTORY "export SHMQ_RUNTIME_DIR=$HOME/.shmq"
+
 /* ---- repairs ----------------------------------------------------------- */
 
 /* As the last of a bus leaves: the lock goes last, and with it the right to
@@ -134,20 +136,24 @@ static int check_directory(struct doctor *d)
 	if (!S_ISDIR(st.st_mode)) {
 		f = doctor_add(d, "permissions", LEVEL_BAD, "%s is not a directory", d->runtime);
 		doctor_costs(f, "no bus starts, and none is found");
-		doctor_fix(f, "rm %s", d->runtime);
+		doctor_fix(f, OWN_DIRECTORY);
 		return -1;
 	}
 	if (st.st_uid != geteuid() && st.st_uid != 0 && geteuid() != 0) {
 		f = doctor_add(d, "permissions", LEVEL_BAD, "%s belongs to uid %u", d->runtime,
 			       (unsigned)st.st_uid);
 		doctor_costs(f, "no bus starts there, and none is trusted");
-		doctor_fix(f, "export SHMQ_RUNTIME_DIR=$HOME/.shmq");
+		doctor_fix(f, OWN_DIRECTORY);
 		return -1;
 	}
 	if (st.st_mode & (S_IWGRP | S_IWOTH)) {
 		f = doctor_add(d, "permissions", LEVEL_BAD, "others may write in %s (mode %03o)",
 			       d->runtime, (unsigned)st.st_mode & 0777);
 		doctor_costs(f, "the bus is refused, as anybody could pose as its supervisor");
+		if (st.st_mode & S_ISVTX) { /* as /tmp, which is meant to be so */
+			doctor_fix(f, OWN_DIRECTORY);
+			return -1;
+		}
 		doctor_fix(f, "chmod go-w %s", d->runtime);
 		snprintf(f->path, sizeof(f->path), "%s", d->runtime);
 		f->repair = close_to_others;

@@ -187,6 +187,14 @@ mends() { # FILE VALUE
 	run -0 doctor
 }
 
+@test "doctor_leaves_a_directory_that_is_meant_for_all_open_to_them" {
+	machine
+	chmod 1777 "$SHMQ_RUNTIME_DIR"
+	finds permissions bad "export SHMQ_RUNTIME_DIR="
+	run -1 doctor --fix
+	[ "$(stat -c %a "$SHMQ_RUNTIME_DIR")" = 1777 ]
+}
+
 @test "doctor_leaves_a_living_bus_alone" {
 	machine
 	shmq create t -q

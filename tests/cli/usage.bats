@@ -228,7 +228,7 @@ every_command() {
 		create a --log block --segment 2k|--segment must be at least 1M, not 2k
 		create a --partitions 5k|--partitions may be at most 4096, not 5k
 		create a --depth 4G --slot 4096|creating "a": asked for 16.0 TiB, *: ask for less depth or *
-		--runtime-dir /proc/x ls|attaching to bus "*": making runtime directory /proc/x: No such file or directory (hint: *)
+		--runtime-dir /proc/x ls|attaching to bus "*": making runtime directory /proc/x: No such file or directory: choose another place *
 	END
 }
 
@@ -246,7 +246,7 @@ every_command() {
 		2|--linger long|--linger wants seconds: "long": see shmqd --help
 		2|left over|unexpected argument: "left": see shmqd --help
 		1|--runtime-dir /proc/x|making runtime directory /proc/x: No such file or directory: choose another place *
-		1|--runtime-dir /dev/null|/dev/null is not a directory: remove it or set SHMQ_RUNTIME_DIR
+		1|--runtime-dir /dev/null|/dev/null is not a directory: set SHMQ_RUNTIME_DIR to a directory of your own
 		2|--config /nope|reading the configuration /nope: No such file or directory: check the path
 		1|--log /dev/null/x|opening the log /dev/null/x: Not a directory: check the path
 		1|--foreground --log /nope/x|opening the log /nope/x: No such file or directory: check the path

@@ -333,6 +333,20 @@ TEST(a_directory_that_others_may_write_is_refused)
 	CHECK_OK(find(dir, SHMQ__NAME_DIR_FIND));
 }
 
+TEST(a_directory_that_is_meant_for_all_is_not_to_be_closed_to_them)
+{
+	char want[300];
+
+	in_tmp("shared");
+	CHECK_EQ(mkdir(dir, 0700), 0);
+	CHECK_EQ(chmod(dir, 01777), 0);
+	snprintf(want, sizeof(want),
+		 "%s can be written by others: set SHMQ_RUNTIME_DIR to a directory of your own",
+		 dir);
+	CHECK_EQ(find(dir, SHMQ__NAME_DIR_FIND), SHMQ_EACCESS);
+	CHECK_STR(why.text, want);
+}
+
 TEST(what_is_no_directory_is_refused_symbolic_links_included)
 {
 	char target[300], want[300];
@@ -342,8 +356,8 @@ TEST(what_is_no_directory_is_refused_symbolic_links_included)
 	CHECK_EQ(mkdir(target, 0700), 0);
 	in_tmp("link");
 	CHECK_EQ(symlink(target, dir), 0);
-	snprintf(want, sizeof(want), "%s is not a directory: remove it or set SHMQ_RUNTIME_DIR",
-		 dir);
+	snprintf(want, sizeof(want),
+		 "%s is not a directory: set SHMQ_RUNTIME_DIR to a directory of your own", dir);
 	CHECK_EQ(find(dir, SHMQ__NAME_DIR_CREATE), SHMQ_EACCESS);
 	CHECK_STR(why.text, want);
 	file = fopen(in_tmp("file"), "we");
