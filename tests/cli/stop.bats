@@ -139,3 +139,14 @@ pause() {
 	shmq create t -q
 	shmq stop
 }
+
+@test "a_cleaner_of_tmp_spares_the_directories_of_buses" {
+	command -v systemd-tmpfiles >/dev/null || skip 'systemd-tmpfiles is missing'
+	mkdir -p tmp/shmq-1 tmp/other
+	touch tmp/shmq-1/default.lock
+	echo "d $DIR/tmp 0700 - - 0" >rules.conf
+	sed -n "s|^x /tmp|x $DIR/tmp|p" "$BATS_TEST_DIRNAME/../../daemon/systemd/tmpfiles.conf" >>rules.conf
+	systemd-tmpfiles --clean "$DIR/rules.conf"
+	[ ! -e tmp/other ] || fail 'nothing was cleaned'
+	[ -e tmp/shmq-1/default.lock ]
+}
