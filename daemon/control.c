@@ -104,6 +104,7 @@ void control_stop(struct control *c, const char *by)
 	struct link_msg msg = { .kind = LINK_STOPPING };
 	uint64_t now = shmq__clock_monotonic_ns();
 	struct shmq__why why = { "" };
+	int is_anothers;
 	uint32_t i;
 
 	if (c->is_over)
@@ -118,17 +119,19 @@ void control_stop(struct control *c, const char *by)
 		return;
 	}
 	c->is_over = 1;
+	is_anothers = files_are_anothers(c->lock_fd, c->files.control);
 	log_info("ending the bus, asked by %s: %u topics, %u clients", by,
 		 load_relaxed(&c->reg->head->topics_live), c->reg->peer_count);
 	/* Nobody is to find the door open and the house empty. */
-	if (!c->o->is_activated)
+	if (!c->o->is_activated && !is_anothers)
 		unlink(c->files.sock);
 	for (i = 0; i < c->reg->topic_capacity; i++)
 		if (c->reg->topic[i] && create_end_topic(c, c->reg->topic[i], NULL, &why))
 			log_error("%s; its handles are not told that it ends", why.text);
 	registry_announce(c->reg);
 	store_release(&c->reg->head->control_pid, 0);
-	unlink(c->files.control);
+	if (!is_anothers)
+		unlink(c->files.control);
 	if (c->link.ready)
 		link_send(c->link.fd, &msg, -1);
 }

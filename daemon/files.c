@@ -40,6 +40,11 @@ static int is_still_there(int fd, const char *path)
 	       held.st_dev == named.st_dev;
 }
 
+int files_are_anothers(int fd, const char *path)
+{
+	return !access(path, F_OK) && !is_still_there(fd, path);
+}
+
 int files_lock(const char *path, int64_t timeout_ns)
 {
 	uint64_t deadline = shmq__clock_deadline(timeout_ns);

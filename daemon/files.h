@@ -38,6 +38,10 @@ void files_name(struct files *f, const char *dir, const char *bus);
  * no other process may inherit, or -EWOULDBLOCK, or -errno. */
 int files_lock(const char *path, int64_t timeout_ns);
 
+/* Whether at the path of a lock that is held as fd there is another's: the directory was
+ * removed, and there is another bus of the name, which its files belong to. */
+int files_are_anothers(int fd, const char *path);
+
 /* A listening socket at `path` (f->sock or f->back), the owner's alone to connect
  * to or everybody's, who is then told apart by uid, in the place of whatever was
  * there.  Only under the parent's lock.  A descriptor or

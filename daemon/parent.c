@@ -167,7 +167,9 @@ static void feed_watchdog(struct parent *p)
 /* Without it a bus that nobody survives is lost. */
 static void write_manifest(const struct parent *p)
 {
-	int error = manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
+	int error = files_are_anothers(p->lock_fd, p->files.lock) ?
+			    -EBUSY :
+			    manifest_write(&p->files, p->o->bus, p->nonce, p->slab);
 
 	if (error)
 		log_error("writing %s: %s", p->files.manifest, strerror(-error));
@@ -717,6 +719,12 @@ static int watch_signals(struct parent *p)
 /* The lock goes last: with it goes the right to remove the others. */
 static void leave(struct parent *p, int code)
 {
+	if (files_are_anothers(p->lock_fd, p->files.lock)) {
+		log_warn("bus \"%s\" has ended; the files in %s are another's of the name, which "
+			 "began when they were removed",
+			 p->o->bus, p->o->dir);
+		return;
+	}
 	if (!p->o->is_activated)
 		unlink(p->files.sock);
 	unlink(p->files.back);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct told {
 	char *text; /* may be NULL */
@@ -112,8 +113,14 @@ static int take(struct control *c, struct config *config, struct told *told, str
 {
 	struct config *before = c->o->config;
 	unsigned guests = c->o->guests, changes;
-	int error = config_put(config, c->files.conf, c->files.scratch);
+	int error;
 
+	if (files_are_anothers(c->lock_fd, c->files.control))
+		return shmq__fail(why, SHMQ_EINUSE,
+				  "the files in %s are another bus's, which began when they were "
+				  "removed: stop this one (pid %d)",
+				  c->o->dir, (int)getppid());
+	error = config_put(config, c->files.conf, c->files.scratch);
 	if (error)
 		return shmq__fail(why, SHMQ_ELIMIT, "writing %s: %s", c->files.conf,
 				  strerror(-error));

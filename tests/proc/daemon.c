@@ -805,6 +805,32 @@ TEST(a_bus_whose_directory_is_removed_heals_and_ends_by_name)
 	test_bus_stop();
 }
 
+/* Both have the name; the files are those of the second. */
+TEST(a_bus_that_lost_its_directory_to_another_leaves_the_others_files)
+{
+	struct shmq_bus_options how = { .size = sizeof(how), .start = SHMQ_START_ON_DEMAND };
+	shmq_bus *first, *second, *third;
+	pid_t parent;
+
+	parent = test_bus_start();
+	first = test_bus_open();
+	create(first, "first", .depth = DEPTH);
+	test_remove_tree(test_bus_dir());
+	how.runtime_dir = test_bus_dir();
+	how.daemon_path = test_bus_daemon();
+	CHECK_OK(shmq_bus_open(test_bus_name(), &how, &second));
+	create(second, "second", .depth = DEPTH);
+	CHECK_ERROR(shmq_bus_reload(first, NULL, 0), SHMQ_EINUSE);
+	CHECK_OK(kill(parent, SIGTERM));
+	CHECK_EQ(test_join(parent), 0);
+	third = test_bus_open();
+	CHECK_STR(topic_info(third, "second").name, "second");
+	shmq_bus_close(third);
+	shmq_bus_close(second);
+	shmq_bus_close(first);
+	test_bus_stop();
+}
+
 TEST(a_log_whose_tailer_needs_a_directory_that_was_removed_is_written_to_its_end)
 {
 	struct shmq_msg msg;
