@@ -144,7 +144,7 @@ $(B)/tests/%:         INCLUDES = -Iinclude -Ilibshmq -Idaemon -Itests/lib $(SHMQ
 # their own atomics, and a compiler that tells of every other access.
 WOVEN       := pub sub ring credit topic bell park arena pub_arena recover publish pub_send pub_batch pub_wait \
 	confirm receive sub_poll sub_look sub_decode sub_batch sub_latency latency wait layout error
-WEAVE_FLAGS := -include tests/weave/weave.h -fsanitize=thread -U__SANITIZE_THREAD__ -DATTEND_TURNS=1u
+WEAVE_FLAGS := -include tests/weave/weave.h -fsanitize=thread -U__SANITIZE_THREAD__ -DATTEND_TURNS=1u -DRING_PREFETCH=0u
 WEAVE_O     := $(call objects,tests/weave/*.c)
 WOVEN_O     := $(WOVEN:%=$(B)/tests/weave/libshmq/%.o)
 $(WOVEN_O) $(filter-out %/weave.o,$(WEAVE_O)): override CFLAGS += $(WEAVE_FLAGS)

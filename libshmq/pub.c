@@ -108,11 +108,13 @@ static void open_lane(struct shmq_pub *pub, uint32_t p)
 	l->committed = LAY_CTRL(0, l->w.owner, LAY_COMMITTED);
 	l->bells = r->bells;
 	l->bell = pub->sleeps && pub->wake == SHMQ_WAKE_DIRECT ? &l->bells->data : &no_bell;
+	l->served = load_relaxed(&l->bell->served);
 	l->entry = &pub->h.entry[p];
 	shmq__ring_takeover(&l->w);
 	/* Without gating there is no limit but the end of time. */
 	l->w.limit = pub->gates ? l->w.next : l->w.next + (UINT64_C(1) << 62);
 	l->w.room = l->w.next;
+	ring_begin_run(&l->w);
 	shmq__credit_init(&l->credit, pub->h.topic, p, l->entry);
 	store_relaxed(&l->entry->pos, l->w.next); /* R6: it has no claim yet */
 }

@@ -28,6 +28,7 @@ struct lane { /* one partition */
 	uint64_t committed;      /* a committed control word without its lap */
 	struct lay_bell *bell;   /* looked at after a commit: one that is never
 				    armed where nobody sleeps or others look */
+	uint64_t served;         /* of it, as bell_armed() has it */
 	struct lay_entry *entry; /* own */
 	uint64_t count;          /* as stored there, and so are bytes: who looks may
 				    have the entry's line, and reading it waits */
@@ -145,13 +146,14 @@ static inline void lane_account_run(struct lane *l, uint64_t next, uint64_t n, u
 {
 	struct lay_entry *e = l->entry;
 	uint64_t count = l->count + n;
+	uint64_t sum = l->bytes + bytes;
 
 	if (mode == SHMQ_EXCLUSIVE)
 		l->w.next = next;
 	l->count = count;
-	l->bytes += bytes;
+	l->bytes = sum;
 	store_release(&e->count, count);
-	store_relaxed(&e->bytes, l->bytes);
+	store_relaxed(&e->bytes, sum);
 	if (unlikely(count % RING_HINT_EVERY == 0))
 		lane_move_hint(l, next);
 }

@@ -22,10 +22,22 @@ static inline void copy_short(char *to, const char *from, size_t n)
 	} else if (n >= 8) {
 		memcpy(to, from, 8);
 		memcpy(to + n - 8, from + n - 8, 8);
-	} else {
-		for (i = 0; i < n; i++)
-			to[i] = from[i];
+	} else if (n >= 4) {
+		memcpy(to, from, 4);
+		memcpy(to + n - 4, from + n - 4, 4);
+	} else if (n) {
+		to[0] = from[0];
+		to[n / 2] = from[n / 2];
+		to[n - 1] = from[n - 1];
 	}
+}
+
+/* The same of a line or more, the first `near` bytes excepted. */
+static inline void copy_far(char *to, const char *from, size_t n, size_t near)
+{
+	memcpy(to + n - 16, from + n - 16, 16);
+	for (; unlikely(near + 16 < n); near += 16)
+		memcpy(to + near, from + near, 16);
 }
 
 /* Payload of a slot without stamps.  The first line, which readers poll, is
@@ -36,13 +48,16 @@ static inline void put_inline(struct lay_slot *s, const char *data, size_t len,
 	char *at = (char *)(s + 1);
 	size_t near = LAY_LINE - sizeof(*s);
 
-	if (len > near) {
+	if (copy == copy_short && likely(len >= LAY_LINE)) {
+		copy_far(at, data, len, near);
+	} else if (len > near) {
 		copy(at + near, data + near, len - near);
-		fence_light();
-		memcpy(at, data, near);
 	} else {
 		copy_short(at, data, len);
+		return;
 	}
+	fence_light();
+	memcpy(at, data, near);
 }
 
 static inline void copy_long(char *to, const char *from, size_t n)
@@ -54,6 +69,7 @@ static inline void copy_long(char *to, const char *from, size_t n)
 static __attribute__((noinline)) int after_commit(struct shmq_pub *pub, struct lane *l)
 {
 	pub_look_at_bell(pub, l);
+	l->served = load_relaxed(&l->bell->served);
 	return lane_has_ended(l);
 }
 
@@ -73,18 +89,26 @@ static ALWAYS void fill_slot(struct lay_slot *s, uint64_t word, size_t len, uint
 	store_release(&s->ctrl, word); /* R1 */
 }
 
-static ALWAYS void commit_slot(struct lane *l, struct lay_slot *s, uint64_t seq, size_t len,
-			       uint16_t flags, uint16_t type, enum shmq_mode mode)
+static ALWAYS void commit_slot(struct lane *l, struct lay_slot *s, uint64_t word, uint64_t seq,
+			       size_t len, uint16_t flags, uint16_t type, enum shmq_mode mode)
 {
-	fill_slot(s, LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed, len, flags, type);
+	fill_slot(s, word, len, flags, type);
 	PROBE3(publish, l->w.mem, seq, len);
 	lane_account(l, seq, len, mode);
+}
+
+/* The committed control word of seq. */
+static ALWAYS uint64_t committed(const struct lane *l, uint64_t seq)
+{
+	return LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed;
 }
 
 /* W2 to W4, and the end of the ring. */
 static ALWAYS int look_after_commit(struct shmq_pub *pub, struct lane *l, enum shmq__fence fence)
 {
-	if (bell_is_armed(l->bell, fence) ||
+	if (unlikely(fence == SHMQ__FENCE_FULL))
+		fence_full();
+	if (unlikely(bell_armed(l->bell) != l->served) ||
 	    unlikely(load_relaxed(&l->w.mem->state) != LAY_RING_LIVE))
 		return after_commit(pub, l);
 	return 0;
@@ -103,7 +127,7 @@ static ALWAYS int publish_plain(struct shmq_pub *pub, struct lane *l, uint64_t s
 	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
 
 	put_inline(s, data, len, way.copy);
-	commit_slot(l, s, seq, len, 0, 0, way.mode);
+	commit_slot(l, s, committed(l, seq), seq, len, 0, 0, way.mode);
 	ring_fetch_ahead(&l->w, seq);
 	return look_after_commit(pub, l, way.fence);
 }
@@ -138,22 +162,41 @@ static __attribute__((noinline)) int publish_shared(struct shmq_pub *pub, const 
 			     (struct way){ SHMQ_SHARED, SHMQ__FENCE_LIGHT, copy_short });
 }
 
+/* A short message that is in no run: of a shared lane, at the end of a lap, or where
+ * there is no room. */
+static __attribute__((noinline)) int publish_next(struct shmq_pub *pub, const void *data,
+						  size_t len)
+{
+	struct lane *l = &pub->lane[0];
+
+	if (l->w.geo.mode == SHMQ_SHARED)
+		return publish_shared(pub, data, len);
+	if (!take_next(l, SHMQ_EXCLUSIVE))
+		return publish_long(pub, data, len);
+	ring_begin_run(&l->w);
+	return publish_plain(pub, l, l->w.next, data, len,
+			     (struct way){ SHMQ_EXCLUSIVE, SHMQ__FENCE_LIGHT, copy_short });
+}
+
 /* The short way keeps nothing across a call, so that what stands between a
  * message received and its answer's commit is a few dozen instructions. */
 SHMQ_EXPORT HOT int shmq_publish(shmq_pub *pub, const void *data, size_t len)
 {
 	struct lane *l = &pub->lane[0];
 	uint64_t seq = l->w.next;
+	struct lay_slot *s;
 
 	if (unlikely(pub_check(pub)))
 		return SHMQ_EFORKED;
 	if (unlikely(len >= pub->short_end))
 		return publish_long(pub, data, len);
-	if (unlikely(!take_next(l, SHMQ_EXCLUSIVE))) /* a shared lane has none */
-		return l->w.geo.mode == SHMQ_EXCLUSIVE ? publish_long(pub, data, len) :
-							 publish_shared(pub, data, len);
-	return publish_plain(pub, l, seq, data, len,
-			     (struct way){ SHMQ_EXCLUSIVE, SHMQ__FENCE_LIGHT, copy_short });
+	if (unlikely(!ring_is_in_run(&l->w, seq)))
+		return publish_next(pub, data, len);
+	s = ring_run_slot(&l->w, seq);
+	put_inline(s, data, len, copy_short);
+	commit_slot(l, s, l->w.run.word, seq, len, 0, 0, SHMQ_EXCLUSIVE);
+	ring_fetch((const char *)s + (size_t)RING_PREFETCH * l->w.geo.slot_bytes);
+	return look_after_commit(pub, l, SHMQ__FENCE_LIGHT);
 }
 
 struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, const void *data,
@@ -180,7 +223,7 @@ struct lane *shmq__pub_send_plain(struct shmq_pub *pub, struct shmq_msg *m, cons
 		put_inline(s, data, len, copy_long);
 	else
 		put_inline(s, data, len, copy_short);
-	commit_slot(l, s, seq, len, 0, m->type, mode);
+	commit_slot(l, s, committed(l, seq), seq, len, 0, m->type, mode);
 	m->seq = seq;
 	m->partition = (int32_t)(l - pub->lane);
 	m->ts_ns = 0;
@@ -219,8 +262,7 @@ static size_t send_run_shared(struct shmq_pub *pub, struct shmq_msg *m, size_t n
 		if (!ring_claim_next(&l->w))
 			break;
 		ring_fetch_ahead(&l->w, seq);
-		send_member(lay_slot_at(l->w.mem, &l->w.geo, seq),
-			    LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed, &m[i], seq);
+		send_member(lay_slot_at(l->w.mem, &l->w.geo, seq), committed(l, seq), &m[i], seq);
 		bytes += m[i].len;
 	}
 	if (i)
@@ -234,7 +276,7 @@ static size_t send_run_exclusive(struct shmq_pub *pub, struct shmq_msg *m, size_
 {
 	struct lane *l = &pub->lane[0];
 	uint64_t seq = l->w.next, bytes = 0, end = pub->plain_end;
-	uint64_t word = LAY_CTRL(seq >> l->w.geo.depth_shift, 0, 0) | l->committed;
+	uint64_t word = committed(l, seq);
 	size_t i, step = l->w.geo.slot_bytes, left = l->w.geo.depth - (seq & l->w.geo.mask);
 	char *at = (char *)lay_slot_at(l->w.mem, &l->w.geo, seq);
 	char *ahead = (char *)lay_slot_at(l->w.mem, &l->w.geo, seq + RING_PREFETCH);
@@ -336,7 +378,7 @@ static int commit_plain(struct shmq_pub *pub, uint64_t seq)
 					.off = (uint64_t)((char *)pub->claim.data -
 							  pub->arena.mem) };
 	memcpy(s + 1, &where, sizeof(where));
-	commit_slot(l, s, seq, len, SHMQ_MSG_ARENA, 0, mode);
+	commit_slot(l, s, committed(l, seq), seq, len, SHMQ_MSG_ARENA, 0, mode);
 	ring_fetch_ahead(&l->w, seq);
 	rc = look_after_commit(pub, l, pub->fence);
 	shmq__pub_settle_arena(pub, l, seq, where.off);

@@ -33,7 +33,9 @@
 /* How far ahead an exclusive publisher gives up old slots where readers do
  * not gate, and how far the next line is fetched for writing. */
 #define RING_AHEAD 8u
+#ifndef RING_PREFETCH /* tests/weave has rings of less */
 #define RING_PREFETCH 4u
+#endif
 #define RING_LONG_BYTES 256u /* from here on all lines are asked for */
 /* The tail hint and the lower bound move once in so many messages. */
 #define RING_HINT_EVERY 32u
@@ -55,6 +57,12 @@ struct ring_writer {
 	uint64_t room;  /* exclusive: seqs below it may be written without a
 			   look at limit or ahead; shared: none */
 	unsigned owner; /* client id */
+	struct ring_run {
+		uint64_t last;  /* exclusive: seqs from next to it are below room, of one
+				   lap, and so are the slots fetched ahead of theirs */
+		uint64_t word;  /* of that lap: a committed control word, */
+		uintptr_t base; /* and slot seq is seq << slot_shift from here */
+	} run;
 };
 
 /* A position among readers. */
@@ -153,17 +161,40 @@ void shmq__ring_takeover(struct ring_writer *w);
  * still be read.  Fences (R2). */
 void shmq__ring_give_up(struct ring_writer *w, uint64_t upto);
 
+/* Exclusive: see w->run anew, from w->next on: of the lap that this is in, as far as
+ * there is room.  There may be none. */
+static inline void ring_begin_run(struct ring_writer *w)
+{
+	uint64_t last = (w->next | w->geo.mask) - RING_PREFETCH;
+
+	w->run.last = seq_diff(w->room, last) > 0 ? last : w->room - 1;
+	w->run.word = LAY_CTRL(lay_lap(&w->geo, w->next), w->owner, LAY_COMMITTED);
+	w->run.base = (uintptr_t)lay_slot_at(w->mem, &w->geo, w->next) -
+		      (uintptr_t)(w->next << w->geo.slot_shift);
+}
+
+static inline int ring_is_in_run(const struct ring_writer *w, uint64_t seq)
+{
+	return seq_diff(w->run.last, seq) >= 0;
+}
+
+static inline struct lay_slot *ring_run_slot(const struct ring_writer *w, uint64_t seq)
+{
+	return (struct lay_slot *)(w->run.base + (uintptr_t)(seq << w->geo.slot_shift));
+}
+
 /* Exclusive: work out w->room once w->limit allows for n messages.  Slots are
  * given up RING_AHEAD at a time and at least as far ahead, so that the fence
  * is rare and the reader that polls the next slot sees its line change once. */
 static inline void ring_make_room(struct ring_writer *w, uint64_t n, int invalidates)
 {
 	w->room = w->limit;
-	if (!invalidates)
-		return;
-	shmq__ring_give_up(w, w->next + n + 2 * RING_AHEAD);
-	if (w->ahead != w->limit)
-		w->room = w->ahead - RING_AHEAD;
+	if (invalidates) {
+		shmq__ring_give_up(w, w->next + n + 2 * RING_AHEAD);
+		if (w->ahead != w->limit)
+			w->room = w->ahead - RING_AHEAD;
+	}
+	ring_begin_run(w);
 }
 
 static inline int ring_has_room(const struct ring_writer *w, uint64_t n)
@@ -171,13 +202,16 @@ static inline int ring_has_room(const struct ring_writer *w, uint64_t n)
 	return seq_diff(w->room, w->next + n) >= 0;
 }
 
-/* Have the slot that comes a few messages later here for writing by then. */
+/* Have a slot here for writing, by the time it comes. */
+static inline void ring_fetch(const void *slot)
+{
+	prefetch_write(slot);
+	prefetch_write((const char *)slot + LAY_LINE); /* or the slot after it */
+}
+
 static inline void ring_fetch_ahead(const struct ring_writer *w, uint64_t seq)
 {
-	const char *slot = (const char *)lay_slot_at(w->mem, &w->geo, seq + RING_PREFETCH);
-
-	prefetch_write(slot);
-	prefetch_write(slot + LAY_LINE); /* or the slot after it */
+	ring_fetch(lay_slot_at(w->mem, &w->geo, seq + RING_PREFETCH));
 }
 
 /* All lines of the next slot, for payloads of more than a few: no prefetcher of

@@ -3,6 +3,7 @@
  * Single messages and zero-copy, until the ring is full or has ended.
  */
 #include "publisher.h"
+#include "pub.h"
 
 TEST(a_ring_takes_its_depth_beyond_the_slowest_cursor_at_every_wrap)
 {
@@ -47,6 +48,48 @@ TEST(a_lossy_topic_takes_any_number_at_every_wrap_and_the_seqs_go_on)
 		CHECK_EQ(head(&c), base + 3 * FAKE_DEPTH);
 		CHECK_EQ(pub_stats(c.pub).dropped, 0);
 		CHECK_EQ(pub_stats(c.pub).blocked, 0);
+		tear_down(&c);
+	}
+}
+
+/* Whatever a slot holds is sent by one of several ways to copy it, and nothing else of it
+ * is written; lap after lap, by runs that end where the room or the lap does. */
+TEST(any_length_is_sent_whole_and_nothing_behind_it_at_every_wrap)
+{
+	char sent[240], want[256 - sizeof(struct lay_slot)];
+
+	for (size_t i = 0; i < 2 * COUNT(bases); i++) {
+		struct scene c = set_up(&(struct fake_options){ .base_seq = bases[i / 2],
+								.slot_bytes = 256,
+								.mode = i % 2 ? SHMQ_SHARED :
+										SHMQ_EXCLUSIVE },
+					NULL);
+
+		for (uint64_t n = 0; n < 3 * FAKE_DEPTH; n++) {
+			uint64_t seq = bases[i / 2] + n;
+			struct lay_slot *s = lay_slot_at(ring(&c, 0), &c.f->geo, seq);
+			size_t len = n % (sizeof(sent) + 1);
+
+			store_release(c.cursor, seq - n % 777); /* what is before was read */
+			memset(sent, (int)n + 1, sizeof(sent));
+			memset(want, 0xee, sizeof(want));
+			memset(s + 1, 0xee, sizeof(want));
+			for (size_t k = 0; k < len; k++)
+				want[k] = sent[k] = (char)(n + k);
+			CHECK_OK(shmq_publish(c.pub, sent, len));
+			CHECK_EQ(LAY_CTRL_SANS_OWNER(word_of(&c, seq)),
+				 LAY_CTRL(lay_lap(&c.f->geo, seq), 0, LAY_COMMITTED));
+			CHECK(s->len == len && !s->flags && !s->type);
+			CHECK(!memcmp(s + 1, want, sizeof(want)));
+			if (!(i % 2)) /* the next goes the shortest way, but for these */
+				CHECK_EQ(ring_is_in_run(&c.pub->lane[0].w, seq + 1),
+					 seq + 1 != c.pub->lane[0].w.room &&
+						 (seq + 1) % FAKE_DEPTH &&
+						 (seq + 1) % FAKE_DEPTH <
+							 FAKE_DEPTH - RING_PREFETCH);
+		}
+		CHECK_EQ(head(&c), bases[i / 2] + 3 * FAKE_DEPTH);
+		CHECK_EQ(pub_stats(c.pub).sent, 3 * FAKE_DEPTH);
 		tear_down(&c);
 	}
 }
@@ -166,6 +209,29 @@ TEST(a_sleeper_is_woken_once_by_whoever_is_to_wake_it)
 			CHECK_EQ(load_relaxed(&bell->word), 2);
 			c.pub = NULL;
 		}
+		tear_down(&c);
+	}
+}
+
+TEST(who_sleeps_in_a_run_is_woken_by_the_next_message_unless_another_woke_it)
+{
+	for (int i = 0; i < 2; i++) {
+		struct scene c =
+			set_up_served(i ? &shared : NULL, PUB_OPTIONS(.wait = SHMQ_WAIT_SLEEP),
+				      SHMQ_SERVE_CALLER);
+		struct lay_bell *bell = &c.f->topic->ring[0].bells->data;
+
+		for (unsigned n = 0; n < 10; n++) {
+			CHECK_OK(shmq_publish(c.pub, &n, sizeof(n)));
+			CHECK_EQ(load_relaxed(&bell->word), n);
+			shmq__bell_arm(bell, SHMQ__FENCE_FULL);
+			CHECK_OK(shmq_publish(c.pub, &n, sizeof(n)));
+			CHECK_EQ(load_relaxed(&bell->word), n + 1);
+			CHECK_EQ(c.pub->lane[0].served, load_relaxed(&bell->armed)); /* it knows */
+			shmq__bell_arm(bell, SHMQ__FENCE_FULL);
+			store_relaxed(&bell->served, load_relaxed(&bell->armed));
+		}
+		CHECK_EQ(pub_stats(c.pub).wakes, 10);
 		tear_down(&c);
 	}
 }

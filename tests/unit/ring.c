@@ -301,6 +301,37 @@ TEST(claim_finds_its_place_from_a_position_laps_ago)
 	}
 }
 
+TEST(a_run_ends_with_the_room_or_before_the_end_of_the_lap)
+{
+	for (size_t i = 0; i < COUNT(bases); i++) {
+		struct bench b;
+		uint64_t n, runs = 0;
+
+		set_up(&b, &plain, bases[i]);
+		for (n = 0; n < 3 * FAKE_DEPTH; n++, b.w.next++) {
+			uint64_t seq = b.w.next, in_lap = seq & (FAKE_DEPTH - 1);
+
+			if (n % 300 == 0) {
+				b.w.limit = seq + 300;
+				ring_make_room(&b.w, 1, 0);
+				runs++;
+			} else if (!in_lap) {
+				CHECK(!ring_is_in_run(&b.w, seq));
+				ring_begin_run(&b.w);
+			}
+			CHECK_EQ(ring_is_in_run(&b.w, seq), in_lap < FAKE_DEPTH - RING_PREFETCH);
+			if (!ring_is_in_run(&b.w, seq))
+				continue;
+			CHECK(ring_run_slot(&b.w, seq) == lay_slot_at(b.ring, &b.geo, seq));
+			CHECK_EQ(b.w.run.word, LAY_CTRL(lay_lap(&b.geo, seq), 7, LAY_COMMITTED));
+			if (n % 300 == 299)
+				CHECK(!ring_is_in_run(&b.w, seq + 1));
+		}
+		CHECK_EQ(runs, 3 * FAKE_DEPTH / 300 + 1);
+		tear_down(&b);
+	}
+}
+
 /* ---- giving up old content early -------------------------------------------------- */
 
 TEST(old_content_is_given_up_before_a_payload_store)
