@@ -168,8 +168,8 @@ const char *shmq_bus_error(const shmq_bus *bus);
 /* End all waits on the bus: calls on its handles that wait, and those to come, return
  * -EINTR instead, once there is nothing to hand out or no room; what does not wait
  * works as before.  What was begun is left as on a timeout: nothing is published or
- * lost by it.  Calls that only talk to the supervisor end by timeout_ns as ever, and
- * listeners go on.  Until shmq_bus_resume().
+ * lost by it.  Calls that only talk to the supervisor end by timeout_ns as ever, but for
+ * those that close, which wait a second for it; listeners go on.  Until shmq_bus_resume().
  *
  * For a thread that is to end and waits with SHMQ_FOREVER, and for handlers of signals:
  * safe there, also where the signal interrupted a call on the bus, as long as the bus is

@@ -310,6 +310,25 @@ TEST(who_serves_the_bus_itself_is_told)
 	test_bus_stop();
 }
 
+TEST(who_leaves_then_is_not_kept_by_a_supervisor_that_stands_still)
+{
+	struct shmq_bus_options o = { .size = sizeof(o),
+				      .timeout_ns = 600 * SECOND,
+				      .interruptible = 1 };
+	shmq_bus *bus;
+
+	test_bus_start();
+	CHECK_OK(shmq_bus_open(test_bus_name(), &o, &bus));
+	create(bus, "t", .depth = DEPTH);
+	open_sub(bus, "t");
+	open_pub(bus, "t");
+	CHECK_GE(test_bus_signal("control", SIGSTOP), 1);
+	CHECK_OK(shmq_bus_interrupt(bus));
+	shmq_bus_close(bus);
+	CHECK_GE(test_bus_signal("control", SIGCONT), 1);
+	test_bus_stop();
+}
+
 static _Atomic int heard;
 
 static int note(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
