@@ -53,7 +53,7 @@ TEST(a_log_keeps_what_was_last_and_says_what_is_gone)
 	fclose(in);
 	CHECK_EQ(gone, 1);
 	CHECK_GE(n, 10000);
-	snprintf(want, sizeof(want), "client %u ", MANY - 1);
+	snprintf(want, sizeof(want), "client %d ", MANY - 1);
 	CHECK(strstr(last, want));
 }
 
