@@ -39,14 +39,14 @@ _shmq() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	[[ ${words[0]-} = help ]] && words=()
+	[[ ${words[0]-} = help ]] && words=("${words[@]:1}") kind=none
 	help=$("$program" "${words[@]:0:2}" --help 2>/dev/null) ||
 		help=$("$program" ${words[0]+"${words[0]}"} --help 2>/dev/null) || return 0
 	commands=$(_shmq_commands <<<"$help")
 	case ${words[*]:0:2} in
 	'log import') [[ ${#words[@]} -lt 3 ]] || kind=files ;;
 	'cursor set' | 'cursor rm') [[ ${#words[@]} -lt 3 ]] && kind=logs || kind=cursors ;;
-	'log '* | 'cursor '*) kind=logs ;;
+	'log '* | 'cursor '*) [[ $kind = none ]] || kind=logs ;;
 	config) ;;
 	config*) kind=files commands= ;;
 	esac
@@ -74,7 +74,7 @@ _shmq() {
 	elif [[ $kind = cursors ]]; then
 		COMPREPLY=($(compgen -W "$("$program" "${bus[@]}" cursor ls "${words[2]}" 2>/dev/null |
 			sed '1d; s/^[^ ]* *//; s/ .*//' | _shmq_names | sort -u)" -- "$cur"))
-	else
+	elif [[ $kind = files ]]; then
 		COMPREPLY=($(compgen -f -- "$cur"))
 	fi
 }

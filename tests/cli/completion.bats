@@ -16,6 +16,9 @@ offers() {
 	[ "$(offers shmq cre)" = create ]
 	[ "$(offers shmq log ver)" = verify ]
 	has "$(offers shmq '')" replay
+	[ "$(offers shmq help cre)" = create ]
+	[ "$(offers shmq help log ver)" = verify ]
+	[ -z "$(offers shmq help log verify '')$(offers shmq help pub '')" ]
 }
 
 @test "options_are_completed_and_their_words" {
