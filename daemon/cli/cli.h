@@ -303,6 +303,7 @@ struct holder {
 	int holds_back;     /* a publisher waits for it, or would */
 	struct who claimer; /* publisher inside a claim that others stand at */
 	uint64_t claim_seq;
+	int log_error; /* of holder_find(): why a log that is waited for stands, or 0 */
 };
 void holder_of(const struct peers *peers, const struct shmq_partition_info *partition,
 	       struct holder *out);

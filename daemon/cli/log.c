@@ -46,7 +46,8 @@ int log_fail(const struct cli *cli, int error, const char *doing, const char *op
 	int code;
 
 	if (error == -ENOENT)
-		hint = "shmq log ls shows what there is; a directory begins with / or ./";
+		hint = "shmq log ls shows what there is, of topics created with --log; a "
+		       "directory begins with / or ./";
 	if (error == SHMQ_ECORRUPT)
 		hint = "shmq log verify shows all that is damaged";
 	if (error == SHMQ_EINUSE)

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <string.h>
 #include <time.h>
 
 #define TICK_NS ((int64_t)200000000)
@@ -16,7 +17,7 @@ static int show_holder(const struct sender *sender)
 
 	if (shmq_topic_get_info(sender->cli->bus, sender->topic, &info) < 0 ||
 	    holder_find(sender->cli->bus, &info, &holder) < 0 ||
-	    (!holder.holds_back && holder.claimer.client < 0))
+	    !strcmp(holder_text(&holder).s, "-"))
 		return 0;
 	fprintf(stderr, "; waiting for %s", holder_text(&holder).s);
 	return 1;

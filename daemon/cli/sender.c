@@ -29,10 +29,16 @@ static int holder_hint(struct sender *sender, char *out, size_t bytes)
 	struct holder holder;
 
 	if (shmq_pub_get_topic(sender->pub, &info) < 0 ||
-	    holder_find(sender->cli->bus, &info, &holder) < 0 || holder.slowest.client < 0)
+	    holder_find(sender->cli->bus, &info, &holder) < 0 ||
+	    (holder.slowest.client < 0 && !holder.log_error))
 		return -1;
-	snprintf(out, bytes, "%s is %" PRIu64 " messages behind; \"shmq stat %s\" shows more",
-		 who_text(&holder.slowest).s, holder.lag, sender->topic);
+	if (holder.log_error)
+		snprintf(out, bytes, "it waits for %s; \"shmq stat %s\" shows more",
+			 holder_text(&holder).s, sender->topic);
+	else
+		snprintf(out, bytes,
+			 "%s is %" PRIu64 " messages behind; \"shmq stat %s\" shows more",
+			 who_text(&holder.slowest).s, holder.lag, sender->topic);
 	return 0;
 }
 
@@ -166,9 +172,16 @@ int sender_confirm(struct sender *sender, enum shmq_confirm level, int64_t timeo
 	progress_set(sender, DOING_CONFIRM, 0);
 	rc = shmq_partition_each(sender->cli->bus, sender->topic, confirm_partition, &c);
 	progress_set(sender, DOING_NOTHING, 0);
-	if (!rc || rc == -EINTR)
+	if (!rc)
 		return CLI_OK;
 	progress_hide(sender);
+	if (rc == -EINTR) {
+		out_say("waiting for the log of \"%s\": interrupted, all %" PRIu64
+			" %s sent (hint: \"shmq stat %s\" shows how far it is)",
+			sender->topic, sender->sent,
+			units_plural(sender->sent, "message is", "messages are"), sender->topic);
+		return CLI_FAILURE;
+	}
 	return out_fail(sender->cli, rc, "waiting for the log of", sender->topic,
 			rc == SHMQ_EOPTION  ? "it has none: create it with --log" :
 			rc == SHMQ_ETIMEOUT ? "its disk may be slow or full: shmq stat shows it" :

@@ -110,7 +110,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	rc = wait_for_exit(process, stop.timeout_ns);
 	if (rc)
 		return out_fail(NULL, rc, "waiting for the exit of bus", name,
-				"shmqd's log says what it is at");
+				"it waits a minute at most for a disk that is full; shmqd's log "
+				"says what it is at");
 	return report(&stop, name, 1);
 }
 

@@ -298,6 +298,10 @@ static void latency_of(const struct source *source, char *out, size_t bytes)
 
 	if (source->sub && shmq_sub_get_latency(source->sub, &l) < 0)
 		return;
+	if (!l.count) {
+		snprintf(out, bytes, "shmq: latency of \"%s\": 0 measured\n", source->topic);
+		return;
+	}
 	snprintf(out, bytes,
 		 "shmq: latency of \"%s\": %" PRIu64 " measured, p50 %s, p99 %s, p99.9 %s, "
 		 "longest %s\n",

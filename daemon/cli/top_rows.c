@@ -214,7 +214,7 @@ static void add_topics(const struct top_look *before, const struct top_look *now
 		row->number[T_SUBS] = info->subscribers;
 		row->number[T_LOST] = (double)info->stats.lost;
 		row->number[T_MEMORY] = (double)(info->ring_bytes + info->arena_bytes);
-		if (t->holder.holds_back || t->holder.claimer.client >= 0)
+		if (t->holder.holds_back || t->holder.claimer.client >= 0 || t->holder.log_error)
 			snprintf(row->text[0], sizeof(row->text[0]), "%.63s",
 				 holder_text(&t->holder).s);
 	}

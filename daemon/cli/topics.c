@@ -245,24 +245,33 @@ static int is_worse(const struct shmq_partition_info *a, const struct shmq_parti
 	return a->holder >= 0 && (b->holder < 0 || a->holder_lag > b->holder_lag);
 }
 
+struct worst {
+	struct shmq_partition_info partition;
+	int log_error; /* of any */
+};
+
 static int keep_worst(void *arg, const struct shmq_partition_info *partition)
 {
-	struct shmq_partition_info *worst = arg;
+	struct worst *worst = arg;
 
-	if (is_worse(partition, worst))
-		*worst = *partition;
+	if (is_worse(partition, &worst->partition))
+		worst->partition = *partition;
+	if (partition->log_error)
+		worst->log_error = partition->log_error;
 	return 0;
 }
 
 int holder_find(shmq_bus *bus, const struct shmq_topic_info *topic, struct holder *out)
 {
-	struct shmq_partition_info worst = { .holder = -1, .claimer = -1 };
+	struct worst worst = { .partition = { .holder = -1, .claimer = -1 } };
 	struct peers peers = { 0 };
 	int rc = shmq_partition_each(bus, topic->name, keep_worst, &worst);
 
-	if (rc == 0 && (worst.holder >= 0 || worst.claimer >= 0))
+	if (rc == 0 && (worst.partition.holder >= 0 || worst.partition.claimer >= 0))
 		rc = peers_collect(bus, topic->name, &peers);
-	holder_of(&peers, &worst, out);
+	holder_of(&peers, &worst.partition, out);
+	if (topic->log == SHMQ_LOG_BLOCK)
+		out->log_error = worst.log_error;
 	peers_clear(&peers);
 	return rc;
 }
@@ -285,7 +294,8 @@ struct units_text who_text(const struct who *who)
 	return text;
 }
 
-/* Who waits for a subscriber that stands at a claim waits for the claim. */
+/* Who waits for a subscriber that stands at a claim waits for the claim.  A log that does
+ * not go on may have read all there is, and stop publishers by their arenas. */
 struct units_text holder_text(const struct holder *holder)
 {
 	struct units_text text = { "-" };
@@ -293,7 +303,10 @@ struct units_text holder_text(const struct holder *holder)
 	if (holder->claimer.client >= 0)
 		snprintf(text.s, sizeof(text.s), "%.72s, in its claim",
 			 who_text(&holder->claimer).s);
-	else if (holder->holds_back)
+	else if (holder->holds_back && (!holder->log_error || holder->slowest.name[0] != '$'))
 		text = who_text(&holder->slowest);
+	else if (holder->log_error)
+		snprintf(text.s, sizeof(text.s), "its log: %.72s",
+			 shmq_strerror(holder->log_error));
 	return text;
 }

@@ -102,10 +102,29 @@ now() { # as a time of --from and --to
 	echo x | shmq pub never --confirm written
 	run -3 shmq pub never --confirm synced --timeout 0.1 <<<x
 	has "$output" "shmq stat shows it"
+	run -1 timeout --preserve-status -s INT 2 "$BIN/shmq" pub never three words more --confirm synced
+	[ "$(head_of never)" = 5 ]
+	has "$output" 'waiting for the log of "never": interrupted, all 3 messages are sent'
 	shmq create plain -q
 	run -2 shmq pub plain --confirm written <<<x
 	has "$output" "create it with --log"
 	run -2 shmq pub t --confirm maybe </dev/null
+}
+
+@test "a_full_disk_is_named_to_who_waits_for_it" {
+	local pid
+	unshare -m true 2>/dev/null || skip "no mounts of its own"
+	mkdir -p "$DIR/data"
+	unshare -m sh -c 'mount -t tmpfs -o size=3m none "$0" && exec "$@"' "$DIR/data" \
+		"$BIN/shmqd" --bus "$SHMQ_BUS" --data-dir "$DIR/data" 3>&-
+	durable t --max 4k --segment 1M
+	head -c 8000000 /dev/zero | tr '\0' x | fold -w 1000 >lines
+	run -3 shmq pub t --timeout 1 <lines
+	has "$output" "it waits for its log: No space left on device"
+	shmq stat | grep -q '^t .* its log: No space left on device$'
+	shmq top --once | grep -q '^t .* its log: No space left on device$'
+	pid=$(shmq stat --json | json '$_->{bus}{daemon_pid}')
+	nsenter -m -t "$pid" mount -o remount,size=64m "$DIR/data"
 }
 
 @test "options_of_a_log_need_one_and_fit_together" {
