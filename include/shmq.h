@@ -173,8 +173,10 @@ const char *shmq_bus_error(const shmq_bus *bus);
  *
  * For a thread that is to end and waits with SHMQ_FOREVER, and for handlers of signals:
  * safe there, also where the signal interrupted a call on the bus, as long as the bus is
- * open.  Any thread, never blocks; no signal is needed to have the others hear of it.  On
- * kernels without futex_waitv (before 5.16) sleepers hear of it within 0.1 s.
+ * open.  Any thread, never blocks; no signal is needed to have the others hear of it.  Who
+ * sleeps in shmq_pub_wait_confirm() hears of it within 0.1 s, and so does whoever sleeps
+ * where there is no futex_waitv (before Linux 5.16, or where a filter denies it).  Whose
+ * wait has not ended when it is taken back may not have heard of it.
  * SHMQ_EOPTION: the bus was not opened with `interruptible`; SHMQ_EFORKED. */
 int shmq_bus_interrupt(shmq_bus *bus);
 int shmq_bus_resume(shmq_bus *bus);

@@ -161,6 +161,18 @@ TEST(as_many_words_as_promised_can_be_waited_on)
 	CHECK_EQ(shmq__futex_waitv(list, e, SHMQ_FUTEX_WAITV_MAX, UINT64_MAX), 0);
 }
 
+/* Or whoever would sleep looked again at once, for ever. */
+TEST(where_waitv_is_denied_it_is_as_if_the_kernel_had_none)
+{
+	static shmq_au32 word, other;
+	const shmq_au32 *list[] = { &word, &other };
+	const uint32_t e[] = { 0, 0 };
+
+	deny_call(SYS_futex_waitv);
+	CHECK_EQ(shmq__futex_waitv(list, e, 2, UINT64_MAX), -ENOSYS);
+	CHECK_EQ(shmq__futex_wait_or(&word, 0, shmq__clock_deadline(1000000), &other), -ETIMEDOUT);
+}
+
 TEST(a_word_mapped_readonly_can_be_waited_on)
 {
 	int fd = shmq__shmem_create("x", 4096, 12), ro = shmq__shmem_reopen_readonly(fd);
