@@ -45,7 +45,7 @@ static void ask(shmq_requester *requester, const char *symbol)
 	struct shmq_reply reply;
 	int error = shmq_requester_call(requester, &msg, &reply, TIMEOUT_NS);
 
-	printf("%s: %.*s (%s)\n", symbol, (int)reply.msg.len,
+	printf("%s: %.*s (%s)\n", symbol, reply.msg.len ? (int)reply.msg.len : 1,
 	       reply.msg.len ? (const char *)reply.msg.data : "-",
 	       error ? shmq_strerror(error) : "replied");
 }

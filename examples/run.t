@@ -199,7 +199,7 @@ result request_reply_exits_0
 same "$dir/out" <<'END'
 AAPL: 189.70 (replied)
 XXXX: no such symbol (the request was refused)
-BOOM:  (the peer process is dead)
+BOOM: - (the peer process is dead)
 END
 result request_reply_tells_of_each_outcome
 

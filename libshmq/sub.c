@@ -350,8 +350,11 @@ SHMQ_EXPORT int shmq_sub_open(shmq_bus *bus, const char *topic,
 		return error;
 	shmq__sub_prepare_open(bus, topic, &o, &req);
 	error = shmq__bus_open_handle(bus, &req, &h, SHMQ__SLAB_READ, why);
-	return error ? error :
-		       shmq__sub_make(&h, &o, (enum shmq_from)req.open.from, NULL, out, why);
+	if (!error)
+		error = shmq__sub_make(&h, &o, (enum shmq_from)req.open.from, NULL, out, why);
+	if (!error)
+		shmq__bus_why(); /* that a cursor is new is no failure */
+	return error;
 }
 
 SHMQ_EXPORT void shmq_sub_close(shmq_sub *sub)

@@ -42,6 +42,8 @@ _POLICY = {"block": 1, "drop-new": 2, "lossy": 3, "evict": 4}
 _FROM = {"latest": 1, "oldest": 2, "seq": 3, "time": 4, "cursor": 5}
 _WAIT = {"adaptive": 1, "spin": 2, "yield": 3, "sleep": 4}
 _LOG = {"none": 1, "block": 2, "gap": 3}
+_SYNC = {"none": 1, "interval": 2, "batch": 3, "every": 4}
+_CONFIRM = {"written": 1, "synced": 2}
 
 
 class BusOptions(ctypes.Structure):
@@ -154,6 +156,7 @@ _commit = _declare("shmq_commit", c_int, c_void_p, _P(Msg))
 _abort = _declare("shmq_abort", c_int, c_void_p)
 _flush = _declare("shmq_flush", c_int, c_void_p, c_int64)
 _wait_subscribers = _declare("shmq_pub_wait_subscribers", c_int, c_void_p, c_uint, c_int64)
+_wait_confirm = _declare("shmq_pub_wait_confirm", c_int, c_void_p, c_uint32, c_uint64, c_int, c_int64)
 _sub_open = _declare("shmq_sub_open", c_int, c_void_p, c_char_p, _P(SubOptions), _P(c_void_p))
 _sub_close = _declare("shmq_sub_close", None, c_void_p)
 _sub_stats = _declare("shmq_sub_get_stats", None, c_void_p, _P(SubStats))
@@ -296,9 +299,18 @@ def _pointer(data):
     return ctypes.cast(keep, c_void_p), view.nbytes, keep
 
 
+def _head(type, tag, partition):
+    """A message of nothing yet.  ctypes would cut what does not fit, and say nothing."""
+    for name, value, low, high in (("type", type, 0, 0xffff), ("tag", tag, 0, (1 << 64) - 1),
+                                   ("partition", partition, ANY_PARTITION, (1 << 31) - 1)):
+        if not low <= value <= high:
+            raise ValueError(f"{name} is from {low} to {high}, not {value}")
+    return Msg(type=type, tag=tag, partition=partition)
+
+
 def _fill(data, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITION):
     """A message, and what keeps its parts there."""
-    msg, keep = Msg(type=type, tag=tag, partition=partition), [None] * 3
+    msg, keep = _head(type, tag, partition), [None] * 3
     msg.data, msg.len, keep[0] = _pointer(data)
     if key is not None:
         msg.key, msg.key_len, keep[1] = _pointer(key)
@@ -368,11 +380,16 @@ class Bus(_Handle):
             self._handle = c_void_p()
 
     def create(self, topic, *, depth=0, slot_bytes=0, partitions=0, max_message_bytes=0, mode=None, policy=None,
-               log=None, tag=False, time=False, exist_ok=False):
+               log=None, sync=None, segment_bytes=0, retain_bytes=0, retain=0, tag=False, time=False,
+               exist_ok=False):
+        """Create a topic; shmq_topic_create(3) has the options.  With log="block" or "gap" it is on
+        disk as well: sync is none, interval, batch or every, retain for how many seconds it is kept."""
         options = TopicOptions(size=ctypes.sizeof(TopicOptions), depth=depth, slot_bytes=slot_bytes,
                                partitions=partitions, max_message_bytes=max_message_bytes,
                                mode=_word(_MODE, mode, "mode"), policy=_word(_POLICY, policy, "policy"),
-                               log=_word(_LOG, log, "log"), flags=TOPIC_TAG * tag | TOPIC_TIME * time)
+                               log=_word(_LOG, log, "log"), sync=_word(_SYNC, sync, "sync"),
+                               segment_bytes=segment_bytes, retain_bytes=retain_bytes, retain_ns=int(retain * 1e9),
+                               flags=TOPIC_TAG * tag | TOPIC_TIME * time)
         code = _topic_create(self._live(), _c(topic), ctypes.byref(options), None)
         if not (exist_ok and code == EEXISTS):
             _check_open(code)
@@ -438,7 +455,7 @@ class Publisher(_Handle):
     def commit(self, *, type=0, tag=0, partition=ANY_PARTITION):
         """Publish what was claimed; returns its partition and seq.  BufferError while a
         slice of it is still held, by which it could be written afterwards."""
-        msg = Msg(type=type, tag=tag, partition=partition)
+        msg = _head(type, tag, partition)
         self._live()
         self._end_claim()
         _check(_commit(self._handle, ctypes.byref(msg)))
@@ -452,6 +469,12 @@ class Publisher(_Handle):
     def flush(self, timeout=None):
         """Wait until subscribers that publishers wait for have read all."""
         _check(_wait(lambda ns: _flush(self._live(), ns), timeout))
+
+    def wait_confirm(self, partition, seq, level="synced", timeout=None):
+        """Wait until what publish() returned these of is in the topic's log: "written" it
+        outlives every process, "synced" the machine."""
+        level = _word(_CONFIRM, level, "level")
+        _check(_wait(lambda ns: _wait_confirm(self._live(), partition, seq, level, ns), timeout))
 
     def wait_subscribers(self, count=1, timeout=None):
         _check(_wait(lambda ns: _wait_subscribers(self._live(), count, ns), timeout))

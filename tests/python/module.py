@@ -47,7 +47,7 @@ def structs_are_those_of_the_header():
                  "EREFUSED", "REPLIED", "REFUSED", "GONE", "TIMED_OUT", "LATE", "NAME_MAX"):
         lines.append(f'_Static_assert((long long)SHMQ_{name} == {getattr(shmq, name)}, "{name}");')
     for words, prefix in ((shmq._MODE, ""), (shmq._POLICY, ""), (shmq._FROM, "FROM_"), (shmq._WAIT, "WAIT_"),
-                          (shmq._LOG, "LOG_")):
+                          (shmq._LOG, "LOG_"), (shmq._SYNC, "SYNC_"), (shmq._CONFIRM, "")):
         for word, value in words.items():
             c = f"SHMQ_{prefix}{word.upper().replace('-', '_')}"
             lines.append(f'_Static_assert({c} == {value}, "{c}");')
@@ -284,10 +284,32 @@ def errors_say_what_was_wrong():
         raises(ValueError, bus.create, "x", policy="none")
         with bus.publisher("errors") as pub:
             assert raises(shmq.Error, pub.publish, b"x" * 1000).name == "SHMQ_ETOOBIG"
+            for wrong in ({"type": 65536}, {"type": -1}, {"tag": 1 << 64}, {"partition": 1 << 32}):
+                assert next(iter(wrong)) in str(raises(ValueError, pub.publish, b"x", **wrong))
+            assert raises(shmq.Error, pub.wait_confirm, 0, 0, timeout=0).name == "SHMQ_EOPTION"
         raises(ValueError, pub.publish, b"x")
     raises(ValueError, bus.publisher, "errors")
     assert raises(shmq.Error, shmq.Bus, "other", start=False).name == "SHMQ_ENODAEMON"
     assert shmq.version().count(".") == 2
+
+
+@test
+def what_is_confirmed_is_in_the_log_from_a_time_on():
+    with scene("kept", log="block", sync="every", time=True, segment_bytes=1 << 20, retain=3600) as bus:
+        with bus.publisher("kept") as pub:
+            pub.publish(b"before")
+            partition, seq = pub.publish(b"after")
+            pub.wait_confirm(partition, seq, timeout=60)
+            pub.wait_confirm(partition, seq, "written", timeout=0)
+            raises(shmq.Timeout, pub.wait_confirm, partition, seq + 1, timeout=0.1)
+            raises(ValueError, pub.wait_confirm, partition, seq, "sent")
+        with bus.subscriber("kept", start="oldest") as sub:
+            then = [sub.receive(timeout=60, copy=True).ts_ns for _ in range(2)][1]
+        with bus.subscriber("kept", start="time", ts_ns=then, cursor="c") as sub:
+            assert sub.receive(timeout=60, copy=True).ts_ns == then
+            sub.store_cursor()
+        bus.remove("kept")
+        raises(ValueError, bus.create, "kept", log="block", sync="often")
 
 
 @test
