@@ -12,10 +12,13 @@
 
 #include "bus.h"
 
-#define REPLY_REQUEST 0x31515253u /* "SRQ1": struct reply_request */
-#define REPLY_TAKEN 0x31545253u   /* "SRT1", and so on: struct reply_answer */
-#define REPLY_ANSWER 0x31415253u
-#define REPLY_REFUSAL 0x31465253u
+/* In what each begins with; what begins with another is none of them. */
+#define REPLY_VERSION 1u
+#define REPLY_MAGIC(text) ((text) + (REPLY_VERSION << 24))
+#define REPLY_REQUEST REPLY_MAGIC(0x30515253u) /* "SRQ1": struct reply_request */
+#define REPLY_TAKEN REPLY_MAGIC(0x30545253u)   /* "SRT1", and so on: struct reply_answer */
+#define REPLY_ANSWER REPLY_MAGIC(0x30415253u)
+#define REPLY_REFUSAL REPLY_MAGIC(0x30465253u)
 
 /* Both are read from what others write: nothing of them is trusted. */
 struct reply_request {

@@ -29,7 +29,7 @@ noticed() { # as change; it is new on record, and right then
 }
 raise() { echo "s/^#define $1_VERSION (*1u/&1/;s/1u1/2u/"; }
 
-echo 1..8
+echo 1..10
 check it_is_what_is_on_record libshmq/abi --check --shared
 check what_moves_in_memory_is_refused refused libshmq/layout.h 's/^	shmq_au32 word;.*/	uint32_t other;\n&/;s/pad\[10\]/pad[9]/'
 check what_moves_in_messages_and_logs_and_between_supervisors_is_refused refused \
@@ -37,6 +37,8 @@ check what_moves_in_messages_and_logs_and_between_supervisors_is_refused refused
 	libshmq/log_format.h 's/^	uint16_t type;/	uint8_t type;/' \
 	daemon/link.h 's/LINK_STOP,/LINK_OTHER,\n&/'
 check each_of_these_is_named sh -c "grep -q 'proto_event.pid' '$dir/said' && grep -q 'log_record.type' '$dir/said' && grep -q LINK_STOP '$dir/said'"
+check where_the_bits_of_a_word_are_is_refused refused libshmq/layout.h 's/(w) >> 17/(w) >> 16/'
+check what_requests_and_replies_begin_with_is_refused refused libshmq/reply.h 's/^	uint64_t requester;.*/	uint32_t requester, other;/'
 check what_moves_under_the_version_of_another_is_refused refused libshmq/layout.h 's/LAY_COMMITTED = 2/LAY_COMMITTED = 6/' \
 	libshmq/proto.h "$(raise PROTO)"
 check what_all_carry_is_refused_under_the_version_of_one refused include/shmq.h 's/SHMQ_LOSSY,/SHMQ_LOSSY = 77,/' \
