@@ -88,10 +88,11 @@ TEST(a_publisher_killed_inside_a_claim_leaves_a_hole_that_readers_of_the_log_pas
 
 /* ---- batches --------------------------------------------------------------- */
 
-enum { MEMBERS = 64 };
+enum { MEMBERS = 64, EACH = 200 };
 
 struct batches {
 	_Atomic uint64_t sent; /* batches */
+	_Atomic uint64_t most; /* it waits there; 0: nowhere */
 	_Atomic int stop;
 	unsigned who;
 };
@@ -105,6 +106,11 @@ static int publish_batches(void *arg)
 	struct shmq_msg m[MEMBERS];
 
 	for (uint64_t n = 0; !atomic_load(&b->stop); n++) {
+		if (b->most && n >= atomic_load(&b->most)) {
+			test_sleep_ms(1);
+			n--;
+			continue;
+		}
 		for (unsigned i = 0; i < MEMBERS; i++) {
 			fill(bytes[i], BYTES, n * MEMBERS + i);
 			m[i] = (struct shmq_msg){ .data = bytes[i],
@@ -150,14 +156,20 @@ TEST_WITHIN(a_reader_that_comes_from_the_log_into_the_ring_gets_whole_batches, 6
 	create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .mode = SHMQ_SHARED,
 	       .log = SHMQ_LOG_BLOCK);
 	b[1]->who = 1;
+	b[0]->most = b[1]->most = EACH;
 	for (int i = 0; i < 2; i++)
 		child[i] = test_spawn(publish_batches, b[i]);
-	for (int round = 0; round < 10; round++) {
-		shmq_sub *sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST,
-					 .flags = round % 2 ? SHMQ_SUB_OBSERVE : 0);
+	/* They wait for each round, or who reads more slowly than they send would have twice
+	 * as much to read in each. */
+	for (unsigned round = 0; round < 10; round++) {
+		uint64_t most = (round + 1) * EACH;
+		shmq_sub *sub;
 
-		expect_batches(sub, (atomic_load(&b[0]->sent) + atomic_load(&b[1]->sent) + 50) *
-					    MEMBERS);
+		for (int i = 0; i < 2; i++)
+			atomic_store(&b[i]->most, most);
+		sub = open_sub(bus, "t", .from = SHMQ_FROM_OLDEST,
+			       .flags = round % 2 ? SHMQ_SUB_OBSERVE : 0);
+		expect_batches(sub, 2 * most * MEMBERS);
 		CHECK_EQ(sub_stats(sub).lost, 0);
 		shmq_sub_close(sub);
 	}
