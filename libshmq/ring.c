@@ -134,6 +134,7 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 			continue;
 		}
 		w->next = n;
+		w->run.last = n - 1; /* mad words may lead on to where it would seem to go on */
 		if (seq_diff(n, w->limit) >= 0)
 			return RING_CLAIM_NO_CREDIT;
 		if (LAY_CTRL_STATE(word) == LAY_CLAIMED) {

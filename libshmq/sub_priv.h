@@ -175,6 +175,8 @@ static inline void sub_set_gating(struct shmq_sub *sub, int gates)
 	const struct lay_geometry *geo = &sub->h.topic->geo;
 
 	sub->gates = gates;
+	if (gates)
+		sub->view_word = 0; /* what is handed out from now on cannot be lost */
 	sub->short_end = gates && geo->payload_off == sizeof(struct lay_slot) ?
 				 (uint64_t)ring_short_end(sub->inline_max + 1) << 16 :
 				 0;

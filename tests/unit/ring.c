@@ -795,13 +795,19 @@ TEST(hostile_words_never_make_anything_loop_or_leave_the_ring)
 
 		b.w.next = fake_random(&state) % 2 ? 9 * FAKE_DEPTH + at % 5000 : at;
 		b.w.limit = b.w.next + (fake_random(&state) % 2 ? 4096 : ENDLESS);
+		b.w.room = b.w.next;
+		ring_begin_run(&b.w); /* as each publisher does when it opens */
 		scribble(&b, &state);
 		for (int k = 0; k < 100; k++) {
 			CHECK_LE(look(&b, fake_random(&state)), RING_LAPPED);
 			CHECK_LE(look(&b, b.w.next + (uint64_t)k), RING_LAPPED);
 		}
-		for (int k = 0; k < 20; k++)
+		for (int k = 0; k < 20; k++) {
+			scribble(&b, &state);
+			store_relaxed(&b.ring->tail_hint, b.w.next + (UINT64_C(3) << 61) + at % 9);
 			CHECK_LE(shmq__ring_claim(&b.w, &seq, &word), RING_CLAIM_CORRUPT);
+			CHECK(!ring_is_in_run(&b.w, b.w.next));
+		}
 		CHECK_LE(shmq__ring_voids_between(b.ring, at, at + 4096, &is_bound), LAY_VOIDS);
 		shmq__ring_void(b.ring, &b.geo, at, fake_random(&state));
 		shmq__ring_gone(&b.w, at, fake_random(&state));

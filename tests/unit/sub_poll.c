@@ -146,6 +146,24 @@ static int see_any(void *arg, const struct shmq_msg *m)
 	return 0;
 }
 
+TEST(what_could_be_lost_before_publishers_waited_says_nothing_of_what_comes_then)
+{
+	struct scene c = set_up(&lossy, NULL);
+	struct run r = { .c = &c, .next = 1 };
+	struct shmq_msg m;
+
+	publish(&c, 1);
+	CHECK_OK(shmq_receive(c.sub, &m, SHMQ_NOWAIT));
+	sub_set_gating(c.sub, 1); /* as where it leaves a log for the ring */
+	while (r.next < 2 * FAKE_DEPTH) {
+		publish(&c, FAKE_DEPTH / 2);
+		CHECK_GT(shmq_poll(c.sub, see_run, &r, FAKE_DEPTH, SHMQ_NOWAIT), 0);
+	}
+	CHECK_EQ(sub_stats(c.sub).received, r.next);
+	CHECK_EQ(sub_stats(c.sub).lost, 0);
+	tear_down(&c);
+}
+
 TEST(what_interrupts_a_run_is_handed_out_in_its_turn)
 {
 	struct scene c = set_up(NULL, NULL);
