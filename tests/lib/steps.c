@@ -51,7 +51,10 @@ void steps_run(const struct steps_part *part, struct steps_tally *tally)
 	struct cast *c;
 	enum stepper_at at;
 
-	(part->threads ? stepper_fork_threads : stepper_fork)(&s, live, (void *)(uintptr_t)part);
+	if (part->threads)
+		stepper_fork_threads(&s, live, (void *)(uintptr_t)part);
+	else
+		stepper_fork(&s, live, (void *)(uintptr_t)part);
 	c = cast_new(part->scene);
 	stepper_go(&s);
 	cast_begin(c, cast_world(c)->f->clients + !!part->comes);
