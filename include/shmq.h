@@ -141,7 +141,7 @@ struct shmq_bus_options {
 				    default 10 s */
 	const char *client_name; /* shown by stat; default the process's comm */
 	int interruptible;       /* 1: shmq_bus_interrupt() can end waits; falling asleep
-				    then takes about a microsecond more */
+				    then waits on one futex word more */
 };
 
 /* Attach to bus `name` (NULL means "default": letters, digits, '_', '-', at
@@ -694,7 +694,7 @@ int shmq_receive_copy(shmq_sub *sub, void *buf, size_t capacity, struct shmq_msg
  * shmq_receive().  The fastest way to read a stream: where it may wait and messages
  * come as fast as they are read, it lets some gather first, for up to 10 us and as
  * long as that makes all of it faster.  Statistics of the handle may be up to 63
- * messages behind in the handler. */
+ * messages behind in the handler, and stay so if the process dies there. */
 typedef int shmq_handler(void *arg, const struct shmq_msg *msg);
 ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *arg, size_t max, int64_t timeout_ns);
 

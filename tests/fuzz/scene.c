@@ -353,3 +353,27 @@ enum shmq__fence __wrap_shmq__bus_ready(struct shmq_bus *bus, unsigned topic_fla
 {
 	return ((struct stage *)scene_of(bus))->fence;
 }
+
+int scene_publisher_lies(struct scene *c, struct bites *in, unsigned what)
+{
+	struct noise noise;
+
+	switch (what) {
+	case 0:
+		noise = bite_noise(in, c->published, c->published_count);
+		noise_make(&noise);
+		break;
+	case 1:
+		noise = bite_noise(in, c->shared, c->shared_count);
+		noise_make(&noise);
+		break;
+	case 2:
+	case 3:
+		scene_craft_slot(c, in);
+		break;
+	case 4:
+		scene_disturb(in, c->published, c->published_count);
+		break;
+	}
+	return what < 5;
+}

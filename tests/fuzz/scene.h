@@ -40,6 +40,9 @@ void scene_craft_slot(struct scene *c, struct bites *in);
 /* One or a few noises between steps, or none from now on. */
 void scene_disturb(struct bites *in, const struct area *areas, unsigned count);
 
+/* What a mad publisher does, if `what` is below 5, which is returned. */
+int scene_publisher_lies(struct scene *c, struct bites *in, unsigned what);
+
 /* More than any honest call takes on such a ring: a few laps of it, and the void
  * list against itself for each. */
 #define SCENE_STEPS (UINT64_C(1) << 26)

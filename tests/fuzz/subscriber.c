@@ -155,24 +155,11 @@ static void read_to_the_end(void)
 
 static void play(struct bites *in)
 {
-	struct noise noise;
+	unsigned what = (unsigned)bite_below(in, 12);
 
-	switch (bite_below(in, 12)) {
-	case 0:
-		noise = bite_noise(in, c->published, c->published_count);
-		noise_make(&noise);
-		break;
-	case 1:
-		noise = bite_noise(in, c->shared, c->shared_count);
-		noise_make(&noise);
-		break;
-	case 2:
-	case 3:
-		scene_craft_slot(c, in);
-		break;
-	case 4:
-		scene_disturb(in, c->published, c->published_count);
-		break;
+	if (scene_publisher_lies(c, in, what))
+		return;
+	switch (what) {
 	case 5:
 		publish_honestly(in);
 		break;
