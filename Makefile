@@ -190,7 +190,7 @@ MUTATED := publish publish_msg publish_batch claim commit
 $(MUTANTS): $(B)/tests/bench/%: $(B)/bench/%.o $(B)/tests/bench/mutant.o $(filter $(B)/bench/%,$(COMMON_O)) $(A)
 	$(link) $(foreach f,$(MUTATED),-Wl,--wrap=shmq_$(f)) $(SHMQ_LIBS) -lm
 # Tests allocate and map by tests/lib/memory.c, and kill by tests/lib/tap.c.
-TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc mmap munmap kill,-Wl,--wrap=$(f))
+TEST_WRAP = -Wl,-u,__wrap_malloc $(foreach f,malloc calloc realloc posix_memalign mmap munmap kill,-Wl,--wrap=$(f))
 $(UNIT) $(PROC) $(GUEST) $(HISTORY): %: %.o $(B)/tests/lib.a $(A)
 	$(link) $(TEST_WRAP) $(SHMQ_LIBS) -lm
 $(WEAVE): $(WEAVE_O) $(WOVEN_O) $(B)/tests/lib/tap.o

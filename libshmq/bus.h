@@ -31,21 +31,29 @@ struct bus_guard {
 	_Atomic uint32_t alive;
 };
 
+/* What a publisher or a subscriber uses for each message stands this far from what the
+ * library's thread writes: a line and the one that processors fetch with it. */
+#define HANDLE_APART (2 * LAY_LINE)
+
 /* What publishers and subscribers have in common. */
 struct shmq__handle {
+	/* A line of which the library's thread, which makes deferred wakes, takes no other
+	 * with it: where it reads one after the other the processor fetches ahead. */
+	struct shmq__topic *topic;
+	struct lay_entry *entry;            /* own entries, writable */
+	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
+	int64_t wake_ns;                    /* how late those may be */
+	uint64_t woken_for;                 /* messages sent when it was last looked */
+
 	struct shmq_bus *bus;
 	struct shmq__handle *next, **link; /* bus->handles */
 	uint64_t token;
-	struct shmq__topic *topic;
-	struct lay_entry *entry; /* own entries, writable */
 	lay_ref entry_ref;
 	uint32_t entry_count;
 	uint32_t arena; /* id + 1, or 0 */
 	void (*close)(struct shmq__handle *handle);
-	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
-	int64_t wake_ns;                    /* how late those may be */
-	uint64_t woken_for;                 /* messages sent when it was last looked */
 };
+_Static_assert(offsetof(struct shmq__handle, bus) <= LAY_LINE, "what is served is in a line");
 
 struct shmq_bus {
 	char name[SHMQ_BUS_NAME_MAX + 1];

@@ -192,7 +192,8 @@ SHMQ_EXPORT int shmq_pub_open(shmq_bus *bus, const char *topic,
 	if (error)
 		return error;
 	rec = h.topic->rec;
-	pub = calloc(1, sizeof(*pub) + h.topic->geo.partitions * sizeof(pub->lane[0]));
+	pub = shmq__mem_apart(sizeof(*pub) + h.topic->geo.partitions * sizeof(pub->lane[0]),
+			      HANDLE_APART);
 	if (!pub) {
 		shmq__bus_close_handle(&h);
 		return -ENOMEM;

@@ -45,7 +45,7 @@ struct open_claim {
 
 struct shmq_pub {
 	struct shmq__handle h; /* first: close() converts */
-	const struct bus_guard *guard;
+	_Alignas(HANDLE_APART) const struct bus_guard *guard;
 	enum shmq__fence fence;       /* of commits */
 	enum shmq__fence sleep_fence; /* while it waits */
 	enum shmq__fence look;        /* at the bells themselves, after commits or not: in full

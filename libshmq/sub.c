@@ -3,6 +3,7 @@
  * sub: the subscriber handle: opening and closing, statistics, and what wait
  * sets need to know.
  */
+#include "mem.h"
 #include "notify.h"
 #include "sub_priv.h"
 #include "wait.h"
@@ -276,7 +277,7 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 		shmq__bus_close_handle(h);
 		return error;
 	}
-	sub = calloc(1, sizeof(*sub) + lanes * sizeof(sub->lane[0]));
+	sub = shmq__mem_apart(sizeof(*sub) + lanes * sizeof(sub->lane[0]), HANDLE_APART);
 	if (!sub || !(sub->bell = calloc(lanes, sizeof(*sub->bell)))) {
 		free(sub);
 		shmq__bus_close_handle(h);

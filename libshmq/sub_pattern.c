@@ -21,6 +21,7 @@
  *   waits, so that messages of one name come in the order of their seqs.
  */
 #include "clock.h"
+#include "mem.h"
 #include "sub_priv.h"
 #include "wait.h"
 
@@ -720,7 +721,7 @@ int shmq__pattern_open(struct shmq_bus *bus, const char *pattern, const struct s
 		error = check_options(o, why);
 	if (error)
 		return error;
-	sub = calloc(1, sizeof(*sub) + sizeof(sub->lane[0]));
+	sub = shmq__mem_apart(sizeof(*sub) + sizeof(sub->lane[0]), HANDLE_APART);
 	p = calloc(1, sizeof(*p));
 	if (!sub || !p) {
 		free(sub);

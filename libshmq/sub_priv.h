@@ -69,7 +69,7 @@ struct arena_map {
 
 struct shmq_sub {
 	struct shmq__handle h; /* first: close() converts */
-	const struct bus_guard *guard;
+	_Alignas(HANDLE_APART) const struct bus_guard *guard;
 	enum shmq__fence fence;
 	enum shmq_wait wait;
 	int64_t spin_ns;

@@ -68,6 +68,7 @@ static int is_map_refused(int fd)
 /* The linker calls the C library's own by these names. */
 __typeof__(malloc) __real_malloc, __wrap_malloc;
 __typeof__(calloc) __real_calloc, __wrap_calloc;
+__typeof__(posix_memalign) __real_posix_memalign, __wrap_posix_memalign;
 __typeof__(realloc) __real_realloc, __wrap_realloc;
 __typeof__(mmap) __real_mmap, __wrap_mmap;
 __typeof__(munmap) __real_munmap, __wrap_munmap;
@@ -80,6 +81,11 @@ void *__wrap_malloc(size_t bytes)
 void *__wrap_calloc(size_t n, size_t bytes)
 {
 	return is_refused() ? NULL : __real_calloc(n, bytes);
+}
+
+int __wrap_posix_memalign(void **mem, size_t multiple, size_t bytes)
+{
+	return is_refused() ? ENOMEM : __real_posix_memalign(mem, multiple, bytes);
 }
 
 void *__wrap_realloc(void *mem, size_t bytes)

@@ -177,6 +177,13 @@ int shmq__bus_open_handle(struct shmq_bus *bus, struct proto_request *req, struc
 }
 
 /* What a fiber takes is gone with the execution. */
+void *shmq__mem_apart(size_t bytes, size_t apart)
+{
+	uintptr_t at = (uintptr_t)calloc(1, bytes + apart) + apart - 1;
+
+	return (void *)(at & ~(uintptr_t)(apart - 1));
+}
+
 void *shmq__mem_get(size_t bytes)
 {
 	return calloc(1, bytes);
