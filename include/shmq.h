@@ -976,7 +976,7 @@ void shmq_responder_close(shmq_responder *responder); /* NULL allowed */
 int shmq_responder_receive(shmq_responder *responder, struct shmq_request *request,
 			   int64_t timeout_ns);
 
-/* Answer, once: payload, key, properties, type and tag of *msg, or a refusal with a
+/* Answer, once: payload, key, properties and type of *msg, or a refusal with a
  * reason for people.  Waits at most 10 ms for the requester to make room, and not at
  * all once it did not.  0: it was sent while the requester was there.  Or it was not:
  * SHMQ_ETIMEOUT: too late; SHMQ_EPEERDEAD: the requester is gone; SHMQ_EFULL: it does

@@ -18,7 +18,12 @@ closed, but not before what it handed out.  Times are seconds; None waits for ev
 """
 
 import ctypes
+import errno
 import os
+import select
+import signal
+import socket
+import threading
 import time
 import weakref
 from ctypes import c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t, c_uint, c_uint16, c_uint32, c_uint64, c_void_p
@@ -29,7 +34,7 @@ __all__ = ["Bus", "Publisher", "Subscriber", "Requester", "Responder", "Message"
 # ---- shmq.h --------------------------------------------------------------
 
 EFULL, EEMPTY, ETIMEOUT, EOVERRUN, EEVICTED, EENDED = -5001, -5002, -5003, -5004, -5005, -5006
-EMOVED, EPEERDEAD, EEXISTS, EBUFFER, ENOBODY, EREFUSED = -5007, -5009, -5016, -5020, -5034, -5035
+EMOVED, EPEERDEAD, EOPTION, EEXISTS, EBUFFER, ENOBODY, EREFUSED = -5007, -5009, -5014, -5016, -5020, -5034, -5035
 REPLIED, REFUSED, GONE, TIMED_OUT, LATE = 1, 2, 3, 4, 5
 NAME_MAX = 255
 FORCE = 1
@@ -61,6 +66,25 @@ class TopicOptions(ctypes.Structure):
                 ("evict_ns", c_int64), ("block_timeout_ns", c_int64), ("log", c_int), ("sync", c_int),
                 ("sync_ns", c_int64), ("segment_bytes", c_uint64), ("retain_bytes", c_uint64),
                 ("retain_ns", c_int64), ("tombstone_ns", c_int64), ("compress", c_int), ("log_dir", c_char_p)]
+
+
+class TopicStats(ctypes.Structure):
+    _c_name_ = "shmq_topic_stats"
+    _fields_ = [(name, c_uint64) for name in ("sent", "sent_bytes", "dropped", "blocked", "received",
+                                              "received_bytes", "lost", "sleeps", "wakes", "evictions")]
+
+
+class TopicInfo(ctypes.Structure):
+    _c_name_ = "shmq_topic_info"
+    _fields_ = [("name", ctypes.c_char * (NAME_MAX + 1)), ("id", c_uint64), ("depth", c_uint64),
+                ("max_message_bytes", c_uint64), ("slot_bytes", c_uint32), ("inline_bytes", c_uint32),
+                ("partitions", c_uint32), ("flags", c_uint32), ("mode", c_int), ("policy", c_int), ("stall", c_int),
+                ("wait", c_int), ("ended", c_int), ("ring_bytes", c_uint64), ("page_bytes", c_uint64),
+                ("node_asked", c_int), ("node_actual", c_int), ("locked", c_int), ("log", c_int), ("sync", c_int),
+                ("sync_ns", c_int64), ("segment_bytes", c_uint64), ("retain_bytes", c_uint64),
+                ("retain_ns", c_int64), ("tombstone_ns", c_int64), ("compress", c_int), ("publishers", c_uint),
+                ("subscribers", c_uint), ("head", c_uint64), ("sleepers", c_uint64), ("note", ctypes.c_char * 256),
+                ("stats", TopicStats), ("arena_bytes", c_uint64)]
 
 
 class PubOptions(ctypes.Structure):
@@ -145,10 +169,13 @@ _version = _declare("shmq_version", c_char_p)
 _bus_error = _declare("shmq_bus_error", c_char_p, c_void_p)
 _bus_open = _declare("shmq_bus_open", c_int, c_char_p, _P(BusOptions), _P(c_void_p))
 _bus_close = _declare("shmq_bus_close", None, c_void_p)
+_interrupt = _declare("shmq_bus_interrupt", c_int, c_void_p)
+_resume = _declare("shmq_bus_resume", c_int, c_void_p)
 _topic_create = _declare("shmq_topic_create", c_int, c_void_p, c_char_p, _P(TopicOptions), c_void_p)
 _topic_remove = _declare("shmq_topic_remove", c_int, c_void_p, c_char_p, c_uint)
 _pub_open = _declare("shmq_pub_open", c_int, c_void_p, c_char_p, _P(PubOptions), _P(c_void_p))
 _pub_close = _declare("shmq_pub_close", None, c_void_p)
+_pub_topic = _declare("shmq_pub_get_topic", c_int, c_void_p, _P(TopicInfo))
 _pub_stats = _declare("shmq_pub_get_stats", None, c_void_p, _P(PubStats))
 _publish_msg = _declare("shmq_publish_msg", c_int, c_void_p, _P(Msg))
 _claim = _declare("shmq_claim", c_int, c_void_p, c_size_t, _P(c_void_p))
@@ -159,6 +186,8 @@ _wait_subscribers = _declare("shmq_pub_wait_subscribers", c_int, c_void_p, c_uin
 _wait_confirm = _declare("shmq_pub_wait_confirm", c_int, c_void_p, c_uint32, c_uint64, c_int, c_int64)
 _sub_open = _declare("shmq_sub_open", c_int, c_void_p, c_char_p, _P(SubOptions), _P(c_void_p))
 _sub_close = _declare("shmq_sub_close", None, c_void_p)
+_sub_topic = _declare("shmq_sub_topic", c_char_p, c_void_p)
+_sub_fd = _declare("shmq_sub_fd", c_int, c_void_p)
 _sub_stats = _declare("shmq_sub_get_stats", None, c_void_p, _P(SubStats))
 _receive = _declare("shmq_receive", c_int, c_void_p, _P(Msg), c_int64)
 _receive_copy = _declare("shmq_receive_copy", c_int, c_void_p, c_void_p, c_size_t, _P(Msg), c_int64)
@@ -257,32 +286,114 @@ def _check_open(code):  # of calls that may explain their failure
 # ---- helpers -------------------------------------------------------------
 
 _FOREVER = -1
-_SLICE_NS = 100_000_000  # so that signals, such as Ctrl-C, are seen by Python
 
 
-def _waits(timeout):
-    """The timeouts of one call after the other, until the whole is over."""
-    if timeout is None:
+class _Wait:
+    """A wait of the main thread: on which bus, and whether a signal has ended it."""
+
+    __slots__ = ("bus", "ended")
+
+    def __init__(self, bus):
+        self.bus, self.ended = bus, False
+
+
+class _Signals:
+    """Python runs handlers of signals, that of Ctrl-C too, in the main thread and not inside a call.
+    When one comes it writes to a descriptor: while the main thread waits, that is ours, and a thread
+    that reads it ends the wait.  So nobody looks for signals now and then.
+
+    Handlers may wait themselves, and close the bus that was waited on: the lock can be taken again,
+    and of handles only those of buses that are open are used, which it guards."""
+
+    def __init__(self):
+        self.lock, self.wait, self.came = threading.RLock(), None, b""
+        self.reader = self.writer = None
+
+    def call(self, bus, function, *arguments):
+        """What it returns; -EINTR if it waited, and a signal came."""
+        if not self.reader:
+            self._start()
+        wait, mine = _Wait(bus), self.writer.fileno()
+        after = signal.set_wakeup_fd(mine, warn_on_full_buffer=False)  # an event loop's, as a rule -1
+        try:
+            with self.lock:
+                outer, self.wait = self.wait, wait
+                if outer and outer.ended:
+                    self._take_back(outer)  # a handler waits, in that wait: it has been heard of
+                elif after >= 0:
+                    self._take()
+                    self.came = b""
+            return function(*arguments)
+        finally:
+            with self.lock:
+                if self.wait is wait:
+                    self.wait = outer
+                if wait.ended:
+                    self._take_back(wait)
+            signal.set_wakeup_fd(after, warn_on_full_buffer=False)
+            if 0 <= after != mine:
+                self._hand_on(after)
+
+    def _take_back(self, wait):
+        if wait.bus._handle:
+            _resume(wait.bus._handle)
+        wait.ended = False
+
+    def _hand_on(self, after):
+        with self.lock:
+            self._take()
+            came, self.came = self.came, b""
+        try:
+            os.write(after, came)
+        except OSError:
+            pass  # it is full, so whose it is wakes anyway; or closed
+
+    def _take(self):
+        try:
+            self.came = (self.came + self.reader.recv(4096, socket.MSG_DONTWAIT))[-4096:]
+        except BlockingIOError:
+            pass
+
+    def _start(self):
+        reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
+        threading.Thread(target=self._read, args=(reader,), name="shmq-signals", daemon=True).start()
+        self.reader = reader
+
+    def _read(self, reader):
         while True:
-            yield _SLICE_NS
-    end = time.monotonic_ns() + int(timeout * 1e9)
-    while timeout > 0:
-        left = end - time.monotonic_ns()
-        if left <= _SLICE_NS:
-            yield max(left, 0)
-            return
-        yield _SLICE_NS
-    yield 0
+            select.select([reader], [], [])
+            with self.lock:
+                self._take()
+                if self.wait and self.wait.bus._handle:
+                    self.wait.ended = True
+                    _interrupt(self.wait.bus._handle)
 
 
-def _wait(call, timeout):
-    """call(timeout_ns) until it returns something other than SHMQ_ETIMEOUT."""
-    code = ETIMEOUT
-    for ns in _waits(timeout):
-        code = call(ns)
-        if code != ETIMEOUT and not (code == EEMPTY and timeout):
-            break
-    return ETIMEOUT if code == EEMPTY and timeout else code
+_signals = _Signals()
+os.register_at_fork(after_in_child=_signals.__init__)
+
+
+def _sleep(bus, function, *arguments):
+    """A call that may wait, in which signals are heard of: -EINTR once one has come."""
+    if threading.get_ident() == threading.main_thread().ident:
+        return _signals.call(bus, function, *arguments)
+    code = function(*arguments)
+    if code == -errno.EINTR:  # it was for the main thread, which is about to take it back
+        time.sleep(0.001)
+    return code
+
+
+def _wait(bus, call, timeout):
+    """call(timeout_ns), which does not wait if there is no need to."""
+    end = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+    code = call(0)
+    while code in (EEMPTY, ETIMEOUT, -errno.EINTR):
+        left = _FOREVER if end is None else end - time.monotonic_ns()
+        if end is not None and left <= 0:
+            return ETIMEOUT if timeout > 0 else code
+        code = _sleep(bus, call, left)
+    return code
 
 
 def _pointer(data):
@@ -365,7 +476,7 @@ class Bus(_Handle):
 
     def __init__(self, name=None, *, start=True, runtime_dir=None, client_name="python"):
         options = BusOptions(size=ctypes.sizeof(BusOptions), start=int(start), runtime_dir=_c(runtime_dir),
-                             client_name=_c(client_name))
+                             client_name=_c(client_name), interruptible=1)
         self._handle, self._open = c_void_p(), []
         _check_open(_bus_open(_c(name), ctypes.byref(options), ctypes.byref(self._handle)))
 
@@ -375,9 +486,10 @@ class Bus(_Handle):
             if handle is not None:
                 handle.close()
         self._open = []
-        if self._handle:
-            _bus_close(self._handle)
-            self._handle = c_void_p()
+        with _signals.lock:
+            handle, self._handle = self._handle, c_void_p()
+        if handle:
+            _bus_close(handle)
 
     def create(self, topic, *, depth=0, slot_bytes=0, partitions=0, max_message_bytes=0, mode=None, policy=None,
                log=None, sync=None, segment_bytes=0, retain_bytes=0, retain=0, tag=False, time=False,
@@ -428,6 +540,11 @@ class Publisher(_Handle):
         options = PubOptions(size=ctypes.sizeof(PubOptions), wait=_word(_WAIT, wait, "wait"))
         self._bus, self._handle, self._claimed = bus, c_void_p(), None
         _check_open(_pub_open(bus._live(), _c(topic), ctypes.byref(options), ctypes.byref(self._handle)))
+        info = TopicInfo()
+        _check_open(_pub_topic(self._handle, ctypes.byref(info)))
+        self._has_tags = info.flags & TOPIC_TAG
+        self._may_wait = (info.policy in (_POLICY["block"], _POLICY["evict"]) or info.log == _LOG["block"] or
+                          info.mode == _MODE["shared"])
 
     def close(self):
         """BufferError while something still looks at what was claimed."""
@@ -437,10 +554,11 @@ class Publisher(_Handle):
             self._handle = c_void_p()
 
     def publish(self, data, *, key=None, properties=None, type=0, tag=0, partition=ANY_PARTITION):
-        """Publish a buffer; returns its partition and seq.  Where the topic's policy has
-        publishers wait for room, Ctrl-C is seen once there is some."""
+        """Publish a buffer; returns its partition and seq.  When Ctrl-C or a handler of another
+        signal ends a wait for room by an exception, nothing was published.  Error (SHMQ_EOPTION):
+        a tag, on a topic without tags."""
         msg, keep = _fill(data, key, properties, type, tag, partition)
-        _check(_publish_msg(self._live(), ctypes.byref(msg)))
+        self._send(_publish_msg, msg)
         return msg.partition, msg.seq
 
     def claim(self, length):
@@ -454,11 +572,12 @@ class Publisher(_Handle):
 
     def commit(self, *, type=0, tag=0, partition=ANY_PARTITION):
         """Publish what was claimed; returns its partition and seq.  BufferError while a
-        slice of it is still held, by which it could be written afterwards."""
+        slice of it is still held, by which it could be written afterwards.  After any other
+        exception it may be called again: the claim stays open."""
         msg = _head(type, tag, partition)
         self._live()
         self._end_claim()
-        _check(_commit(self._handle, ctypes.byref(msg)))
+        self._send(_commit, msg)
         return msg.partition, msg.seq
 
     def abort(self):
@@ -468,16 +587,16 @@ class Publisher(_Handle):
 
     def flush(self, timeout=None):
         """Wait until subscribers that publishers wait for have read all."""
-        _check(_wait(lambda ns: _flush(self._live(), ns), timeout))
+        _check(_wait(self._bus, lambda ns: _flush(self._live(), ns), timeout))
 
     def wait_confirm(self, partition, seq, level="synced", timeout=None):
         """Wait until what publish() returned these of is in the topic's log: "written" it
         outlives every process, "synced" the machine."""
         level = _word(_CONFIRM, level, "level")
-        _check(_wait(lambda ns: _wait_confirm(self._live(), partition, seq, level, ns), timeout))
+        _check(_wait(self._bus, lambda ns: _wait_confirm(self._live(), partition, seq, level, ns), timeout))
 
     def wait_subscribers(self, count=1, timeout=None):
-        _check(_wait(lambda ns: _wait_subscribers(self._live(), count, ns), timeout))
+        _check(_wait(self._bus, lambda ns: _wait_subscribers(self._live(), count, ns), timeout))
 
     @property
     def stats(self):
@@ -489,6 +608,17 @@ class Publisher(_Handle):
         if not self._handle:
             raise ValueError("the publisher is closed")
         return self._handle
+
+    def _send(self, call, msg):
+        if msg.tag and not self._has_tags:
+            raise Error(EOPTION, "the topic has no tags: create it with tag=True")
+        if self._may_wait:
+            code = -errno.EINTR
+            while code == -errno.EINTR:
+                code = _sleep(self._bus, call, self._live(), ctypes.byref(msg))
+            _check(code)
+        else:
+            _check(call(self._live(), ctypes.byref(msg)))
 
     def _end_claim(self):
         if self._claimed is not None:
@@ -550,7 +680,8 @@ class Subscriber(_Handle):
         self._live()
         self._give_back()
         msg = self._msg = Msg()
-        code = _wait(self._copy if copy else lambda ns: _receive(self._handle, ctypes.byref(msg), ns), timeout)
+        code = _wait(self._bus, self._copy if copy else lambda ns: _receive(self._live(), ctypes.byref(msg), ns),
+                     timeout)
         if code in (EOVERRUN, EEVICTED):
             raise Lost(code, msg)
         if code == EMOVED:
@@ -565,6 +696,16 @@ class Subscriber(_Handle):
         if code not in (0, EOVERRUN):
             _check(code)
         return code == 0
+
+    @property
+    def topic(self):
+        """Name of the topic of the last message, or error: of a pattern, one that it means."""
+        return os.fsdecode(_sub_topic(self._live()))
+
+    def fileno(self):
+        """For selectors and event loops, as asyncio's add_reader(): readable until receive(timeout=0)
+        raises Empty.  Goes with the subscriber."""
+        return _check(_sub_fd(self._live()))
 
     def release(self):
         """Give the last message back now."""
@@ -646,13 +787,16 @@ class Requester(_Handle):
         """Ask, and wait for the reply: a Message, whose data, key and properties are
         bytes.  Raises Refused, Gone, Timeout, Nobody.  After an exception of another
         kind, such as KeyboardInterrupt, the next request waits until this one is over.
-        Ctrl-C is seen once somebody subscribes the topic and there is room in it."""
+        A signal that ends its sending by an exception leaves nothing sent."""
         msg, keep = _fill(data, key, properties, type)
         reply, number = Reply(), c_uint64()
         while self.stats["open"]:
             self._next(reply)
-        limit_ns = _FOREVER if timeout is None else int(timeout * 1e9)
-        _check(_requester_send(self._live(), ctypes.byref(msg), limit_ns, ctypes.byref(number)))
+        end, code = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9), -errno.EINTR
+        while code == -errno.EINTR:
+            left = _FOREVER if end is None else max(end - time.monotonic_ns(), 0)
+            code = _sleep(self._bus, _requester_send, self._live(), ctypes.byref(msg), left, ctypes.byref(number))
+        _check(code)
         while reply.id != number.value or reply.outcome == LATE:
             self._next(reply)
         if reply.outcome == REFUSED:
@@ -667,7 +811,7 @@ class Requester(_Handle):
         return {name: getattr(out, name) for name, _ in out._fields_}
 
     def _next(self, reply):
-        _check(_wait(lambda ns: _requester_next(self._live(), ctypes.byref(reply), ns), None))
+        _check(_wait(self._bus, lambda ns: _requester_next(self._live(), ctypes.byref(reply), ns), None))
 
     def _live(self):
         if not self._handle:
@@ -681,9 +825,9 @@ class Request(Message):
 
     __slots__ = ("topic", "error", "_request", "_responder")
 
-    def reply(self, data, *, key=None, properties=None, type=0, tag=0):
+    def reply(self, data, *, key=None, properties=None, type=0):
         """Raises Timeout if it is too late, Gone if nobody waits any more."""
-        msg, keep = _fill(data, key, properties, type, tag)
+        msg, keep = _fill(data, key, properties, type)
         _check(_responder_reply(self._responder._live(), ctypes.byref(self._request), ctypes.byref(msg)))
 
     def refuse(self, why):
@@ -707,7 +851,7 @@ class Responder(_Handle):
     def receive(self, timeout=None):
         """The next Request; raises Empty, Timeout, Ended, Lost, Moved."""
         request = CRequest()
-        code = _wait(lambda ns: _responder_receive(self._live(), ctypes.byref(request), ns), timeout)
+        code = _wait(self._bus, lambda ns: _responder_receive(self._live(), ctypes.byref(request), ns), timeout)
         if code in (EOVERRUN, EEVICTED):
             raise Lost(code, request.msg)
         if code == EMOVED:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 import os
+import selectors
+import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 
 import shmq
@@ -33,7 +36,7 @@ def scene(name, **options):
 @test
 def structs_are_those_of_the_header():
     lines = ["#include <shmq.h>"]
-    for struct in (shmq.BusOptions, shmq.TopicOptions, shmq.PubOptions, shmq.SubOptions, shmq.Msg,
+    for struct in (shmq.BusOptions, shmq.TopicOptions, shmq.TopicStats, shmq.TopicInfo, shmq.PubOptions, shmq.SubOptions, shmq.Msg,
                    shmq.PubStats, shmq.SubStats, shmq.RequesterOptions, shmq.Reply, shmq.RequesterStats,
                    shmq.ResponderOptions, shmq.CRequest, shmq.ResponderStats):
         c = f"struct {struct._c_name_}"
@@ -43,7 +46,7 @@ def structs_are_those_of_the_header():
             lines.append(f'_Static_assert(offsetof({c}, {field.rstrip("_")}) == {offset}, "{c}.{field}");')
     for name in ("EFULL", "EEMPTY", "ETIMEOUT", "EOVERRUN", "EEVICTED", "EENDED", "EEXISTS", "EBUFFER", "FORCE",
                  "ANY_PARTITION", "TOPIC_TAG", "TOPIC_TIME", "TOPIC_SPIN_ONLY", "SUB_END_WITH_PUBLISHERS",
-                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "SUB_IN_PLACE", "EMOVED", "EPEERDEAD", "ENOBODY",
+                 "SUB_OBSERVE", "SUB_RING_ONLY", "SUB_CONFLATE", "SUB_IN_PLACE", "EMOVED", "EPEERDEAD", "ENOBODY", "EOPTION",
                  "EREFUSED", "REPLIED", "REFUSED", "GONE", "TIMED_OUT", "LATE", "NAME_MAX"):
         lines.append(f'_Static_assert((long long)SHMQ_{name} == {getattr(shmq, name)}, "{name}");')
     for words, prefix in ((shmq._MODE, ""), (shmq._POLICY, ""), (shmq._FROM, "FROM_"), (shmq._WAIT, "WAIT_"),
@@ -263,6 +266,146 @@ def waiting_ends_as_it_was_asked_to():
         pub.flush(timeout=60)
         pub.wait_subscribers(1, timeout=60)
         raises(shmq.Timeout, pub.wait_subscribers, 2, timeout=0.01)
+
+
+def interrupts(is_waiting, signal_number=signal.SIGINT):
+    """A thread that sends a signal to the process once it waits."""
+
+    def run():
+        while not is_waiting():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal_number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def is_interrupted(is_waiting, call, *arguments, **named):
+    thread = interrupts(is_waiting)
+    raises(KeyboardInterrupt, call, *arguments, **named)
+    thread.join()
+
+
+def fill(bus, topic):
+    """A publisher of a topic of which a subscriber reads nothing, and no room is left."""
+    pub, sub = bus.publisher(topic), bus.subscriber(topic)
+    for n in range(1024):
+        pub.publish(b"%d" % n)
+    return pub, sub
+
+
+@test
+def ctrl_c_ends_a_publish_that_waits_and_nothing_is_published_by_it():
+    with scene("full", depth=1024) as bus:
+        pub, sub = fill(bus, "full")
+        is_interrupted(lambda: pub.stats["blocked"] == 1, pub.publish, b"not")
+        view = pub.claim(3)
+        view[:] = b"yes"
+        is_interrupted(lambda: pub.stats["blocked"] == 2, pub.commit)
+        assert bytes(sub.receive(timeout=0).data) == b"0"
+        sub.release()
+        pub.commit()
+        assert [bytes(sub.receive(timeout=60).data) for _ in range(1024)][-1] == b"yes"
+        raises(shmq.Empty, sub.receive, timeout=0)
+
+
+@test
+def ctrl_c_ends_each_call_that_waits():
+    with scene("idle") as bus, scene("asked", depth=1024, mode="shared", max_message_bytes=1000) as other:
+        with bus.subscriber("idle") as sub, bus.publisher("idle") as pub, bus.responder("idle") as responder:
+            is_interrupted(lambda: sub.stats["sleeps"] == 1, sub.receive)
+            is_interrupted(lambda: sub.stats["sleeps"] == 2, sub.receive, copy=True)
+            raises(shmq.Timeout, sub.receive, timeout=0.01)
+            pub.publish(b"x")
+            began = threading.Event()
+            for call in (pub.flush, lambda: pub.wait_subscribers(9), lambda: responder.receive() and responder.receive()):
+                is_interrupted(began.is_set, lambda: (began.set(), call()))
+                began.clear()
+        pub, sub = fill(other, "asked")
+        with other.requester("asked") as requester:
+            info = shmq.TopicInfo()
+            is_interrupted(lambda: shmq._pub_topic(pub._handle, info) == 0 and info.stats.blocked,
+                           requester.request, b"x", timeout=None)
+            assert requester.stats["sent"] == 0
+
+
+@test
+def who_waits_elsewhere_does_not_hear_of_a_signal():
+    with scene("elsewhere") as bus, bus.subscriber("elsewhere") as one, bus.subscriber("elsewhere") as two:
+        got = []
+        thread = threading.Thread(target=lambda: got.append(one.receive(timeout=60, copy=True).data))
+        thread.start()
+        is_interrupted(lambda: one.stats["sleeps"] and two.stats["sleeps"], two.receive)
+        bus.publisher("elsewhere").publish(b"x")
+        thread.join()
+        assert got == [b"x"]
+
+
+@test
+def a_handler_may_wait_or_close_what_was_waited_on():
+    bus = scene("handler")
+    sub, inner = bus.subscriber("handler"), bus.subscriber("handler")
+    before, heard = signal.getsignal(signal.SIGUSR1), []
+
+    def handle(number, frame):
+        heard.append(raises(shmq.Timeout, inner.receive, timeout=0.01))
+        if len(heard) == 2:
+            bus.close()
+
+    signal.signal(signal.SIGUSR1, handle)
+    threads = [interrupts(lambda n=n: len(heard) == n and sub.stats["sleeps"] > n, signal.SIGUSR1) for n in range(2)]
+    raises(ValueError, sub.receive)
+    for thread in threads:
+        thread.join()
+    signal.signal(signal.SIGUSR1, before)
+    assert len(heard) == 2
+
+
+@test
+def whose_descriptor_python_writes_signals_to_hears_of_them():
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write)
+    with scene("loop") as bus, bus.subscriber("loop") as sub:
+        is_interrupted(lambda: sub.stats["sleeps"] == 1, sub.receive)
+        assert os.read(read, 9) == bytes([signal.SIGINT])
+    assert signal.set_wakeup_fd(before) == write
+    os.close(read)
+    os.close(write)
+
+
+@test
+def who_waits_does_not_look_for_signals():
+    with scene("asleep") as bus, bus.subscriber("asleep") as sub:
+        calls, receive = [], shmq._receive
+        shmq._receive = lambda handle, msg, ns: calls.append(ns) or receive(handle, msg, ns)
+        raises(shmq.Timeout, sub.receive, timeout=0.35)
+        shmq._receive = receive
+        assert len(calls) == 2 and calls[0] == 0 and calls[1] > 0, calls
+
+
+@test
+def a_tag_that_cannot_be_published_is_refused():
+    with scene("untagged") as bus, bus.publisher("untagged") as pub:
+        error = raises(shmq.Error, pub.publish, b"x", tag=1)
+        assert error.name == "SHMQ_EOPTION" and "tag" in str(error)
+        pub.claim(1)
+        assert raises(shmq.Error, pub.commit, tag=1).name == "SHMQ_EOPTION"
+        pub.abort()
+    with scene("tagged", tag=True) as bus, bus.subscriber("tagged") as sub, bus.publisher("tagged") as pub:
+        pub.publish(b"x", tag=7)
+        assert sub.receive(timeout=60).tag == 7
+
+
+@test
+def a_pattern_says_of_what_topic_and_a_selector_that_something_came():
+    with scene("md.x") as bus, bus.subscriber("md.#") as sub, selectors.DefaultSelector() as selector:
+        raises(shmq.Empty, sub.receive, timeout=0)
+        selector.register(sub, selectors.EVENT_READ)
+        bus.publisher("md.x").publish(b"x")
+        assert selector.select(60)
+        assert bytes(sub.receive(timeout=60).data) == b"x" and sub.topic == "md.x"
 
 
 @test
