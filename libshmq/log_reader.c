@@ -390,6 +390,16 @@ static int enter_first(struct log_reader *r, struct shmq__why *why)
 	return error ? error : 1;
 }
 
+int shmq__log_reader_plain(struct log_reader *r, uint64_t seq, struct log_record *head,
+			   const char **body)
+{
+	if (unlikely(r->scan.next != seq || r->begins_with_a_gap || seq_diff(seq, r->oldest) < 0 ||
+		     !log_scan_plain(&r->scan, head, body)))
+		return 0;
+	r->began_in_hole = 0;
+	return 1;
+}
+
 int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct log_record *head,
 			  const char **body, struct shmq__why *why)
 {

@@ -51,6 +51,11 @@ uint64_t shmq__log_reader_seq(const struct log_reader *r);
 int shmq__log_reader_next(struct log_reader *r, const uint64_t *limit, struct log_record *head,
 			  const char **body, struct shmq__why *why);
 
+/* The same, short, if the next record is a plain message, that of `seq`, and in memory: 1;
+ * else 0, and nothing is changed but *head. */
+int shmq__log_reader_plain(struct log_reader *r, uint64_t seq, struct log_record *head,
+			   const char **body);
+
 /* What a message's record holds: *msg (partition and lost are left alone) with
  * pointers into body, *batch if flags has BATCH.  0 or SHMQ_ECORRUPT. */
 int shmq__log_decode(const struct log_record *head, const char *body, struct shmq_msg *msg,

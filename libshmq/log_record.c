@@ -29,7 +29,7 @@ struct log_key shmq__log_key(uint64_t seed)
 	return key;
 }
 
-static uint32_t sum_by(const struct log_key *key, const void *data, size_t bytes)
+uint32_t shmq__log_sum_by(const struct log_key *key, const void *data, size_t bytes)
 {
 	if (bytes >= LOG_SUM_WIDE_BYTES && log_sum_has_wide())
 		return (uint32_t)shmq__log_sum_wide_by(key, data, bytes);
@@ -41,7 +41,8 @@ uint32_t shmq__log_record_sum_whole(const struct log_key *key, const void *recor
 {
 	const struct log_record *head = record;
 
-	return sum_by(key, (const char *)record + SUMMED_AT, SUMMED_BYTES + head->body_bytes);
+	return shmq__log_sum_by(key, (const char *)record + SUMMED_AT,
+				SUMMED_BYTES + head->body_bytes);
 }
 
 uint32_t shmq__log_record_sum(uint64_t seed, const struct log_record *head,
@@ -119,7 +120,7 @@ int64_t shmq__log_record_check(const char *mem, uint64_t bytes, const struct log
 	*need = log_record_bytes(head->body_bytes);
 	if (bytes < *need)
 		return -EAGAIN;
-	if (sum_by(key, mem + SUMMED_AT, SUMMED_BYTES + head->body_bytes) != head->checksum)
+	if (!log_record_is_good(key, mem, head))
 		return SHMQ_ECORRUPT;
 	return (int64_t)*need;
 }

@@ -9,6 +9,9 @@
 #ifndef SHMQ_LOG_SEGMENT_H
 #define SHMQ_LOG_SEGMENT_H
 
+#include <string.h>
+
+#include "atomics.h"
 #include "error.h"
 #include "log_record.h"
 #include "log_zip.h"
@@ -126,6 +129,26 @@ int shmq__log_scan_next(struct log_scan *s, struct log_record *head, const char 
 static inline uint64_t log_scan_off(const struct log_scan *s)
 {
 	return s->from + s->pos;
+}
+
+/* As shmq__log_scan_next(), short, if the next record is a plain message and was read;
+ * else 0, and nothing is changed but *head. */
+static inline int log_scan_plain(struct log_scan *s, struct log_record *head, const char **body)
+{
+	const char *at = s->buf + s->pos;
+	uint64_t bytes;
+
+	if (unlikely(s->have - s->pos < sizeof(*head)))
+		return 0;
+	memcpy(head, at, sizeof(*head));
+	bytes = log_record_bytes(head->body_bytes);
+	if (unlikely(!log_record_is_plain(head) || head->seq != s->next ||
+		     s->have - s->pos < bytes || !log_record_is_good(&s->key, at, head)))
+		return 0;
+	*body = at + sizeof(*head);
+	s->pos += bytes;
+	s->next++;
+	return 1;
 }
 
 #endif

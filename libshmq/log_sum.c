@@ -15,7 +15,8 @@ uint64_t shmq__log_sum_wide(uint64_t seed, const void *data, size_t bytes)
 	return XXH3_64bits_withSeed(data, bytes, seed);
 }
 
-uint64_t shmq__log_sum_wide_by(const struct log_key *key, const void *data, size_t bytes)
+__attribute__((flatten)) uint64_t shmq__log_sum_wide_by(const struct log_key *key, const void *data,
+							size_t bytes)
 {
 	return XXH3_64bits_withSecretandSeed(data, bytes, key->secret, sizeof(key->secret),
 					     key->seed);

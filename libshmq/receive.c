@@ -165,14 +165,10 @@ static inline int conflates(const struct shmq_sub *sub)
 static __attribute__((noinline)) int give_back_and_receive(struct shmq_sub *sub,
 							   struct shmq_msg *msg, int64_t timeout_ns)
 {
-	struct rlane *l = &sub->lane[0];
 	int rc;
 
 	if (likely(sub->is_replay)) {
-		if (likely(sub->view != NULL))
-			shmq__sub_replay_step(sub, l, l->r.next + 1);
-		sub->view = NULL;
-		rc = shmq__sub_replay_look(sub, l, msg);
+		rc = shmq__sub_replay_receive(sub, msg);
 		if (likely(rc != SHMQ_EEMPTY && rc != SHMQ__SUB_IN_RING))
 			return rc;
 	}

@@ -291,6 +291,9 @@ void shmq__sub_replay_close(struct rlane *l);
 #define SHMQ__SUB_IN_RING 1
 int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg *msg);
 
+/* The same for the only lane, and what was handed out is given back. */
+int shmq__sub_replay_receive(struct shmq_sub *sub, struct shmq_msg *msg);
+
 /* All lanes have come to their rings: from now on publishers wait for us.  What
  * the supervisor, if it is away, cannot do now is tried again later: call it
  * with each look until is_to_join is 0.  0, or what it met in the log, where the

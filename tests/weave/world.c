@@ -355,6 +355,11 @@ int shmq__sub_replay_look(struct shmq_sub *sub, struct rlane *l, struct shmq_msg
 	return SHMQ_EEMPTY;
 }
 
+int shmq__sub_replay_receive(struct shmq_sub *sub, struct shmq_msg *msg)
+{
+	return SHMQ_EEMPTY;
+}
+
 void shmq__sub_replay_step(struct shmq_sub *sub, struct rlane *l, uint64_t seq)
 {
 }
