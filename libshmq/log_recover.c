@@ -394,22 +394,92 @@ static int ends_in(const char *name, const char *end)
 	return n > m && !strcmp(name + n - m, end);
 }
 
-/* Something that was written beside what it is to replace, and is not whole; or is,
- * and what it replaces is still there, which is as good. */
-static int is_left_over(const struct recovery *r, const char *name)
+/* Something that was written beside what it is to replace, and is not whole. */
+static int is_left_over(const char *name)
 {
-	char plain[LOG_NAME_BYTES];
-
-	if (ends_in(name, ".log.new") || ends_in(name, ".zst.new") || ends_in(name, ".idx.new"))
-		return 1;
-	if (!ends_in(name, ".zst") || strlen(name) >= sizeof(plain))
-		return 0;
-	memcpy(plain, name, strlen(name) + 1);
-	memcpy(strstr(plain, ".zst"), ".log", sizeof(".log"));
-	return !faccessat(r->dir, plain, F_OK, AT_SYMLINK_NOFOLLOW);
+	return ends_in(name, ".log.new") || ends_in(name, ".zst.new") || ends_in(name, ".idx.new");
 }
 
-static int remove_left_over(const struct recovery *r)
+static int remove_left_over(const struct recovery *r, const char *name)
+{
+	if (!unlinkat(r->dir, name, 0))
+		say(r, "%.40s was not finished, and was removed", name);
+	else if (errno != EISDIR) /* no file of ours */
+		return -errno;
+	return 0;
+}
+
+/* How far a segment is one: not to its end, to that of the file, or to END.  Or
+ * -errno, or SHMQ_EVERSION. */
+enum wholeness { IS_DAMAGED, IS_RIGHT, IS_WHOLE };
+
+static int how_whole(struct recovery *r, const char *name, uint64_t first_seq)
+{
+	struct log_record head;
+	struct log_segment seg;
+	struct shmq__why why;
+	const char *body;
+	int rc = shmq__log_segment_open_file(r->dir, name, first_seq, r->owner, &seg, &why);
+
+	if (rc)
+		return rc == SHMQ_ECORRUPT ? IS_DAMAGED : rc;
+	shmq__log_scan_start(&r->scan, &seg, LOG_BLOCK, seg.first_seq);
+	while ((rc = shmq__log_scan_next(&r->scan, &head, &body)) == 1)
+		;
+	if (rc)
+		return rc == SHMQ_ECORRUPT ? IS_DAMAGED : rc;
+	return head.kind == LOG_END ? IS_WHOLE : IS_RIGHT;
+}
+
+static int is_last(const struct recovery *r, uint64_t first_seq)
+{
+	uint64_t *first;
+	unsigned count;
+	int result =
+		!shmq__log_list(r->dir, &first, &count) && count && first[count - 1] == first_seq;
+
+	free(first);
+	return result;
+}
+
+/* A segment is there plain and compressed.  What became of it by either way is whole in
+ * both, or the plain one is what was left of it where the log was cut, and so the last.
+ * A plain one that is anything else was spoilt since. */
+static int judge_pair(struct recovery *r, uint64_t first_seq, const char *plain, const char *zip)
+{
+	int rc = how_whole(r, plain, first_seq), other;
+
+	if (rc == IS_WHOLE)
+		return remove_left_over(r, zip);
+	if (rc == IS_RIGHT && is_last(r, first_seq))
+		return set_aside(r, zip);
+	other = rc < 0 ? rc : how_whole(r, zip, first_seq);
+	if (other < 0)
+		return other == SHMQ_EVERSION ? 0 : other;
+	say(r, "%s is not whole, %s", plain,
+	    other == IS_WHOLE ? "but is compressed beside it: that one counts" :
+				"nor is it compressed beside it");
+	return set_aside(r, other == IS_WHOLE ? plain : zip);
+}
+
+static int clean_up_name(struct recovery *r, const char *name)
+{
+	char plain[LOG_NAME_BYTES], zip[LOG_NAME_BYTES];
+	uint64_t first_seq;
+
+	if (is_left_over(name))
+		return remove_left_over(r, name);
+	if (!shmq__log_read_name(name, &first_seq) || !ends_in(name, ".zst"))
+		return 0;
+	shmq__log_name(first_seq, "log", plain);
+	shmq__log_name(first_seq, "zst", zip);
+	if (faccessat(r->dir, plain, F_OK, AT_SYMLINK_NOFOLLOW))
+		return 0;
+	return judge_pair(r, first_seq, plain, zip);
+}
+
+/* What a crash left of making one file out of another. */
+static int clean_up(struct recovery *r)
 {
 	int fd = openat(r->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = 0;
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -421,15 +491,8 @@ static int remove_left_over(const struct recovery *r)
 			close(fd);
 		return error;
 	}
-	while (!error && (e = readdir(d))) {
-		if (!is_left_over(r, e->d_name))
-			continue;
-		error = unlinkat(r->dir, e->d_name, 0) ? -errno : 0;
-		if (error == -EISDIR) /* no file of ours */
-			error = 0;
-		else if (!error)
-			say(r, "%.40s was not finished, and was removed", e->d_name);
-	}
+	while (!error && (e = readdir(d)))
+		error = clean_up_name(r, e->d_name);
 	closedir(d);
 	return error;
 }
@@ -539,7 +602,7 @@ int shmq__log_recover(int dir, const struct log_owner *owner, uint64_t depth, st
 	if (!error && !r.copy)
 		error = -ENOMEM;
 	if (!error)
-		error = remove_left_over(&r);
+		error = clean_up(&r);
 	if (error)
 		shmq__fail(why, error, "recovering a log: %s", shmq_strerror(error));
 	while (!error) {

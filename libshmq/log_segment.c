@@ -34,8 +34,7 @@ void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_B
 	snprintf(name, LOG_NAME_BYTES, "%020" PRIu64 ".%.8s", first_seq, suffix);
 }
 
-/* 1 and the seq if it is the name of a segment, as we write it. */
-static int read_name(const char *name, uint64_t *first_seq)
+int shmq__log_read_name(const char *name, uint64_t *first_seq)
 {
 	char same[LOG_NAME_BYTES], *end;
 
@@ -94,7 +93,7 @@ static int read_names(DIR *d, uint64_t **out, unsigned *count)
 		e = readdir(d);
 		if (!e)
 			return -errno;
-		if (!read_name(e->d_name, &first))
+		if (!shmq__log_read_name(e->d_name, &first))
 			continue;
 		if (*count == capacity) {
 			capacity = capacity ? 2 * capacity : 64;

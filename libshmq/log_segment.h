@@ -32,6 +32,9 @@ struct log_segment {
 /* "00000000000000000042.log"; suffix is "log", "zst", "idx", or that with ".new". */
 void shmq__log_name(uint64_t first_seq, const char *suffix, char name[LOG_NAME_BYTES]);
 
+/* 1 and the seq if it is the name of a segment, as we write it. */
+int shmq__log_read_name(const char *name, uint64_t *first_seq);
+
 /* The first seqs of all segments in a partition's directory, in order; *out
  * is the caller's to free().  Other files are not looked at.  0, -errno, or
  * SHMQ_ECORRUPT: they span half of all seqs, so they have no order. */

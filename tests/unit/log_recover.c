@@ -460,6 +460,115 @@ TEST(a_last_segment_that_is_none_of_ours_is_set_aside_whole)
 	close(dir);
 }
 
+/* ---- plain and compressed ------------------------------------------------- */
+
+enum spoilt { GARBAGE, EMPTY, HEADER, RECORD, TORN, SHORT, FIFO, DIRECTORY, LINK, SPOILT };
+
+/* The file NAME.log, as it was or not. */
+static void put_plain(int dir, struct logfile *f, const size_t *end, enum spoilt how)
+{
+	size_t flipped = how == HEADER ? 200 : end[3] + 50;
+
+	if (how == GARBAGE)
+		logfile_put(dir, NAME ".log", "what is this", 12);
+	else if (how == EMPTY)
+		logfile_put(dir, NAME ".log", "", 0);
+	else if (how == TORN || how == SHORT)
+		logfile_write_cut(f, dir, end[4] + (how == TORN ? 16 : 0));
+	else if (how == FIFO)
+		CHECK_EQ(mkfifoat(dir, NAME ".log", 0600), 0);
+	else if (how == DIRECTORY)
+		CHECK_EQ(mkdirat(dir, NAME ".log", 0700), 0);
+	else if (how == LINK)
+		CHECK_EQ(symlinkat("nowhere", dir, NAME ".log"), 0);
+	if (how != HEADER && how != RECORD)
+		return;
+	f->mem[flipped] ^= 4;
+	logfile_write_cut(f, dir, f->bytes);
+	f->mem[flipped] ^= 4;
+}
+
+static int is_there(int dir, const char *name)
+{
+	return !faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
+/* What is synced is there as long as one of the two files is good. */
+static void check_pair(struct logfile *f, const size_t *end, enum spoilt how, unsigned has_next)
+{
+	struct logfile next;
+	struct log_state s;
+	struct said said;
+	int dir = logfile_dir();
+
+	NOTE("spoilt %u, %s", how, has_next ? "followed" : "last");
+	logfile_write_zip(f, dir, 100);
+	put_plain(dir, f, end, how);
+	logfile_begin(&next, f->seq, f->max_ts);
+	logfile_message(&next, 5, 10);
+	if (has_next)
+		logfile_write(&next, dir);
+	s = recover(dir, &said);
+	if (how == SHORT && !has_next) { /* cut there on purpose */
+		check_said(&said, NAME ".zst was moved to cut/");
+		CHECK_EQ(s.next, FIRST + 4);
+	} else {
+		check_said(&said, NAME ".log is not whole, but is compressed beside it");
+		check_said(&said, NAME ".log was moved to cut/");
+		CHECK_EQ(s.next, f->seq + has_next);
+		CHECK(is_there(dir, NAME ".zst") && !is_there(dir, NAME ".log"));
+	}
+	CHECK_EQ(count_cut(dir), 1);
+	check_twice_is_once(dir, &s);
+	check_readable(dir, FIRST, s.next);
+	logfile_free(&next);
+	close(dir);
+}
+
+TEST(of_a_segment_that_is_plain_and_compressed_the_good_one_counts)
+{
+	size_t end[RECORDS + 1];
+	struct logfile f = eight(end);
+	enum spoilt how;
+
+	logfile_end(&f);
+	for (how = 0; how < SPOILT; how++) {
+		check_pair(&f, end, how, 0);
+		check_pair(&f, end, how, 1);
+	}
+	logfile_free(&f);
+}
+
+TEST(of_two_that_are_good_the_plain_one_stays_and_of_two_that_are_not_too)
+{
+	size_t end[RECORDS + 1], bytes;
+	struct logfile f = eight(end);
+	struct log_state s;
+	struct said said;
+	char *zip;
+	int dir = logfile_dir();
+
+	logfile_end(&f);
+	logfile_write_zip(&f, dir, 100);
+	logfile_write_cut(&f, dir, f.bytes);
+	s = recover(dir, &said);
+	check_said(&said, NAME ".zst was not finished, and was removed");
+	CHECK_EQ(count_cut(dir), 0);
+	check_readable(dir, FIRST, f.seq);
+
+	zip = logfile_zip(&f, 100, &bytes);
+	zip[bytes / 2] ^= 1;
+	logfile_put(dir, NAME ".zst", zip, bytes);
+	put_plain(dir, &f, end, RECORD);
+	s = recover(dir, &said);
+	check_said(&said, NAME ".log is not whole, nor is it compressed beside it");
+	check_said(&said, NAME ".zst was moved to cut/");
+	CHECK_EQ(s.next, FIRST + 3);
+	free(zip);
+	logfile_free(&f);
+	close(dir);
+}
+
 TEST(what_was_set_aside_before_is_not_replaced)
 {
 	struct log_state s;
