@@ -1154,7 +1154,8 @@ int shmq_cursor_remove(const char *dir, const char *name);
 /* ---- inspection ------------------------------------------------------ */
 
 /* What all handles of a topic did, those that have left since included, those of the
- * bus itself, as what writes logs, not. */
+ * bus itself, as what writes logs, not.  Since the topic was made or moved; of one
+ * with a log since the bus started, if that is later. */
 struct shmq_topic_stats {
 	uint64_t sent, sent_bytes;         /* messages committed, and their payload */
 	uint64_t dropped;                  /* refused as full or timed out */
@@ -1189,7 +1190,8 @@ struct shmq_topic_info {
 	int compress;
 	unsigned publishers, subscribers;
 	uint64_t head;     /* messages of all partitions since its rings were made, voids
-			      included: of a topic with a log since the bus started */
+			      included; of a topic with a log all that ever were, as
+			      their seqs count them: starts of the bus do not matter */
 	uint64_t sleepers; /* subscribers asleep now, those of the bus left out */
 	char note[256];    /* fall-backs taken, "" if none */
 	struct shmq_topic_stats stats;

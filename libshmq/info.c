@@ -62,13 +62,14 @@ SHMQ_EXPORT int shmq_disk_each(shmq_bus *bus,
 	return rc;
 }
 
-static uint64_t head_of_all(const struct shmq__topic *t)
+/* Rings of a topic with a log go on where that ends. */
+static uint64_t head_of_all(const struct shmq__topic *t, int has_log)
 {
 	uint64_t sum = 0;
 	uint32_t p;
 
 	for (p = 0; p < t->geo.partitions; p++)
-		sum += shmq__topic_head(&t->ring[p]) - t->ring[p].mem->base_seq;
+		sum += shmq__topic_head(&t->ring[p]) - (has_log ? 0 : t->ring[p].mem->base_seq);
 	return sum;
 }
 
@@ -174,7 +175,7 @@ int shmq__bus_describe_topic(struct shmq_bus *bus, uint32_t index, struct shmq_t
 	out->publishers = load_relaxed(&rec->publishers);
 	out->subscribers = load_relaxed(&rec->subscribers);
 	if (t) {
-		out->head = head_of_all(t);
+		out->head = head_of_all(t, geo.log > SHMQ_LOG_NONE);
 		look_at_members(t, out);
 		sum_up(t, &out->stats);
 	}

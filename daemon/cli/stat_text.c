@@ -138,8 +138,12 @@ static void print_log(const struct shmq_topic_info *topic)
 	putchar('\n');
 }
 
-static void print_stats(const struct shmq_topic_stats *stats)
+static void print_stats(const struct shmq_topic_info *topic)
 {
+	const struct shmq_topic_stats *stats = &topic->stats;
+
+	if (stat_has_log(topic))
+		printf("  counted      since the bus started, or the topic was moved\n");
 	printf("  sent         %" PRIu64 ", %s, %" PRIu64 " dropped, blocked %" PRIu64 " %s\n",
 	       stats->sent, units_size(stats->sent_bytes).s, stats->dropped, stats->blocked,
 	       units_plural(stats->blocked, "time", "times"));
@@ -176,7 +180,7 @@ static void print_shape(const struct shmq_topic_info *topic, double rate)
 	out_notes(topic->note, 13);
 	printf("  head         %" PRIu64, topic->head);
 	printf(rate < 0 ? "\n" : ", %s\n", units_rate(rate).s);
-	print_stats(&topic->stats);
+	print_stats(topic);
 }
 
 static void print_partitions(const struct sample *before, const struct sample *now)

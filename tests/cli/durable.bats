@@ -272,6 +272,24 @@ tell_a_story() {
 	has "$output" "--speed flat"
 }
 
+@test "the_head_of_a_log_goes_on_when_its_bus_starts_anew_and_counts_say_that_they_do_not" {
+	shmq create plain -q
+	run -0 shmq stat plain
+	[[ $output != *counted* ]]
+	durable t
+	seq 2000 | shmq pub t --confirm synced
+	shmq stop --force
+	seq 5 | shmq pub t
+	[ "$(head_of t)" = 2005 ]
+	[ "$(shmq stat t --json | json '$_->{partition_list}[0]{head}')" = 2005 ]
+	has "$(shmq ls -l)" " 2005"
+	run -0 shmq stat t
+	has "$output" "head         2005"
+	has "$output" "counted      since the bus started"
+	has "$output" "sent         5,"
+	has "$(shmq metrics)" "shmq_topic_messages_total{bus=\"$SHMQ_BUS\",topic=\"t\"} 2005"
+}
+
 # ---- logs of a bus --------------------------------------------------------
 
 @test "a_log_is_there_when_its_bus_is_not" {
