@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pwd.h>
 #include <search.h>
 #include <stdio.h>
@@ -791,9 +792,12 @@ static int write_all(int fd, const char *text, size_t bytes)
 	return 0;
 }
 
-int config_put(const struct config *c, const char *path, const char *scratch)
+#define COPY_OF "\n# a copy of "
+
+int config_put(const struct config *c, const char *path, const char *scratch, const char *from)
 {
-	int fd, error;
+	char last[sizeof(COPY_OF) + PATH_MAX + 1];
+	int fd, error, n;
 
 	if (!c)
 		return unlink(path) && errno != ENOENT ? -errno : 0;
@@ -802,12 +806,31 @@ int config_put(const struct config *c, const char *path, const char *scratch)
 	if (fd < 0)
 		return -errno;
 	error = write_all(fd, c->text, c->text_bytes);
+	n = snprintf(last, sizeof(last), COPY_OF "%s\n", from);
+	if (!error && n < (int)sizeof(last) && !strchr(from, '\n') &&
+	    c->text_bytes + (size_t)n < CONFIG_BYTES_MAX)
+		error = write_all(fd, last, (size_t)n);
 	close(fd);
 	if (!error && rename(scratch, path))
 		error = -errno;
 	if (error)
 		unlink(scratch);
 	return error;
+}
+
+void config_put_from(const char *path, char *from, size_t bytes)
+{
+	char text[sizeof(COPY_OF) + PATH_MAX + 1], *at = NULL, *next = text;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END), room = (off_t)sizeof(text) - 1;
+	ssize_t n = fd < 0 ? 0 : pread(fd, text, (size_t)room, end > room ? end - room : 0);
+
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = 0;
+	while ((next = strstr(next, COPY_OF)))
+		at = next += strlen(COPY_OF);
+	snprintf(from, bytes, "%.*s", at ? (int)strcspn(at, "\n") : 0, at ? at : "");
 }
 
 /* ---- two of them ----------------------------------------------------- */

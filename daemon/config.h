@@ -80,8 +80,12 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 void config_free(struct config *config);
 
 /* Put the copy of it in force, or remove it (NULL); it is written as `scratch` first, a
- * name of this process's own.  0 or -errno: then the one before is. */
-int config_put(const struct config *config, const char *path, const char *scratch);
+ * name of this process's own.  Its last line names the file `from`, which it is a copy
+ * of.  0 or -errno: then the one before is. */
+int config_put(const struct config *config, const char *path, const char *scratch,
+	       const char *from);
+/* That name, "" if there is none. */
+void config_put_from(const char *path, char *from, size_t bytes);
 
 /* What differs between two, either of which may be NULL: from which value to which,
  * NULL where the setting is not there.  Returns how many. */

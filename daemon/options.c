@@ -459,6 +459,21 @@ static void print_change(void *arg, const struct config_item *item, const char *
 		print_item(config_is_for_start(item) ? "+start\t" : "+\t", item, to);
 }
 
+/* Of a bus that runs: the file that it was told, and a reload reads. */
+static void find_its_config(struct options *o)
+{
+	struct files files;
+	char from[sizeof(o->config_path)];
+
+	files_name(&files, o->dir, o->bus);
+	config_put_from(files.conf, from, sizeof(from));
+	if (!*from || !strcmp(from, o->config_path))
+		return;
+	memcpy(o->config_path, from, sizeof(from));
+	o->config_is_named = 1;
+	o->config_whose = CONFIG_ANYBODYS;
+}
+
 static int list(const struct options *o, const char *which)
 {
 	struct config *file = NULL, *force = NULL;
@@ -523,6 +538,8 @@ int options_parse(int argc, char **argv, struct options *o)
 		rc = find_config(o, given.config);
 	if (rc >= 0)
 		return rc;
+	if (given.list && !given.config)
+		find_its_config(o);
 	if (given.list)
 		return list(o, given.list);
 	if (o->role == ROLE_START)

@@ -628,7 +628,7 @@ static int begin(struct parent *p)
 	if (rc >= 0)
 		return rc;
 	renew_store(p);
-	rc = config_put(p->o->config, p->files.conf, p->files.scratch);
+	rc = config_put(p->o->config, p->files.conf, p->files.scratch, p->o->config_path);
 	if (rc) {
 		snprintf(text, sizeof(text), "writing %s: %s", p->files.conf, files_strerror(rc));
 		return say_start_failed(p, EXIT_FAILED, text);

@@ -120,14 +120,14 @@ static int take(struct control *c, struct config *config, struct told *told, str
 				  "the files in %s are another bus's, which began when they were "
 				  "removed: stop this one (pid %d)",
 				  c->o->dir, (int)getppid());
-	error = config_put(config, c->files.conf, c->files.scratch);
+	error = config_put(config, c->files.conf, c->files.scratch, c->o->config_path);
 	if (error)
 		return shmq__fail(why, SHMQ_ELIMIT, "writing %s: %s", c->files.conf,
 				  strerror(-error));
 	changes = config_compare(before, config, tell, told);
 	error = options_apply(c->o, config);
 	if (error) {
-		config_put(before, c->files.conf, c->files.scratch);
+		config_put(before, c->files.conf, c->files.scratch, c->o->config_path);
 		return shmq__fail(why, -ENOMEM, "no memory for the rules");
 	}
 	/* As they were when the bus was started. */

@@ -202,8 +202,9 @@ const struct command cmd_config = {
 	"config",
 	"check|show|diff [FILE] [OPTION]...",
 	"Check or show the configuration of the bus, shmqd.conf(5)",
-	"Without FILE it is that of the bus: /etc/shmq/BUS.conf of one in /run/shmq, else\n"
-	"$XDG_CONFIG_HOME/shmq/BUS.conf.  Needs no supervisor that runs.\n"
+	"Without FILE it is that of the bus: the one it was started with, if it runs, or\n"
+	"/etc/shmq/BUS.conf of one in /run/shmq, else $XDG_CONFIG_HOME/shmq/BUS.conf.\n"
+	"Needs no supervisor that runs.\n"
 	"\n"
 	"Commands:\n"
 	"  check    Look for mistakes in the file, each with line and column\n"

@@ -45,6 +45,21 @@ topic "a": depth = 2k' ]
 	[ "$output" = 'linger = 3s' ]
 }
 
+@test "without_a_file_it_is_the_one_that_the_bus_was_started_with" {
+	printf 'guests = 3\n' >its.conf
+	shmqd --bus "$SHMQ_BUS" --config its.conf
+	run -0 shmq config diff
+	[ -z "$output" ]
+	printf 'guests = 3\ntopic "a" { depth = 2k }\n' >its.conf
+	run -0 shmq config diff
+	[ "$output" = '+ topic "a": depth = 2k' ]
+	shmq reload
+	[ -z "$(shmq config diff)" ]
+	echo 'linger = soon' >>its.conf
+	run -2 shmq config check
+	has "$output" "$DIR/its.conf:3:10: linger takes a duration"
+}
+
 @test "nothing_is_said_in_json_too" {
 	run -0 --separate-stderr shmq config show
 	[ -z "$output" ]

@@ -329,17 +329,24 @@ TEST(what_differs_is_told)
 TEST(what_is_in_force_is_the_whole_text_or_gone)
 {
 	struct config *a = good("guests = 2 # as written\n"), *b;
-	char path[256], scratch[256];
+	char path[256], scratch[256], from[64];
 
 	snprintf(path, sizeof(path), "%s/bus.conf", test_tmpdir());
 	snprintf(scratch, sizeof(scratch), "%s/.1", test_tmpdir());
-	CHECK_OK(config_put(NULL, path, scratch));
-	CHECK_OK(config_put(a, path, scratch));
+	CHECK_OK(config_put(NULL, path, scratch, "/x"));
+	config_put_from(path, from, sizeof(from));
+	CHECK_STR(from, "");
+	CHECK_OK(config_put(a, path, scratch, "/a b/c.conf"));
+	config_put_from(path, from, sizeof(from));
+	CHECK_STR(from, "/a b/c.conf");
 	CHECK_OK(config_read(path, CONFIG_OWN, &b, say, NULL));
-	CHECK_STR(b->text, a->text);
+	CHECK_EQ(strncmp(b->text, a->text, a->text_bytes), 0);
+	CHECK_OK(config_put(b, path, scratch, "/d"));
+	config_put_from(path, from, sizeof(from));
+	CHECK_STR(from, "/d");
 	config_free(b);
 	CHECK_EQ(access(scratch, F_OK), -1);
-	CHECK_OK(config_put(NULL, path, scratch));
+	CHECK_OK(config_put(NULL, path, scratch, "/x"));
 	CHECK_EQ(config_read(path, CONFIG_OWN, &b, say, NULL), -ENOENT);
 	config_free(a);
 }
