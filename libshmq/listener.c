@@ -244,6 +244,8 @@ static void await_again(struct shmq_listener *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* Its own lock is let go of last: whoever stops it may then end the bus, and with it
+ * what waits there. */
 static void pause_in_pool(struct shmq_listener *l, int64_t ns)
 {
 	struct shmq__waiting *w = l->waiter;
@@ -255,12 +257,11 @@ static void pause_in_pool(struct shmq_listener *l, int64_t ns)
 	l->again_ns = (int64_t)shmq__clock_monotonic_ns() + ns;
 	l->state = PAUSING;
 	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->lock);
+	kick(w);
 	pthread_mutex_unlock(&w->lock);
+	pthread_mutex_unlock(&l->lock);
 	if (is_let_go)
 		free_listener(l);
-	else
-		kick(w);
 }
 
 /* 0: it was stopped before it came to that. */
@@ -314,28 +315,37 @@ static int take(struct shmq_listener *l)
 	return is_ours;
 }
 
-/* Those that are readable, or have paused long enough.  Nothing of one that is being
- * stopped: it leaves the descriptors under this lock. */
+/* Those that have paused long enough, which go to the end of the list, and in as many
+ * places at least those that are readable, so that both have their turn.  Nothing of
+ * one that is being stopped, nor of when it is due: it leaves the list and the
+ * descriptors under this lock. */
 static unsigned collect(struct shmq__waiting *w, struct shmq_listener **out, int64_t *next_ns)
 {
 	int64_t now = (int64_t)shmq__clock_monotonic_ns();
+	struct shmq_listener **at = &w->all, *taken = NULL, **end = &taken, *l;
 	struct epoll_event ev[EVENTS];
-	struct shmq_listener *l;
 	uint64_t kicks;
 	unsigned n = 0;
 	int i, count;
 
 	pthread_mutex_lock(&w->lock);
 	*next_ns = SHMQ_FOREVER;
-	for (l = w->all; l && n < EVENTS; l = l->next) {
-		if (l->state != PAUSING)
+	while ((l = *at)) {
+		int pauses = l->state == PAUSING;
+
+		if (pauses && l->again_ns <= now && n < EVENTS / 2 && take(l)) {
+			*at = l->next;
+			*end = out[n++] = l;
+			end = &l->next;
 			continue;
-		if (l->again_ns <= now && take(l))
-			out[n++] = l;
-		else if (*next_ns < 0 || l->again_ns - now < *next_ns)
+		}
+		if (pauses && l->again_ns > now && (*next_ns < 0 || l->again_ns - now < *next_ns))
 			*next_ns = l->again_ns - now;
+		at = &l->next;
 	}
-	count = n < EVENTS ? epoll_wait(w->epoll, ev, (int)(EVENTS - n), 0) : 0;
+	*end = NULL;
+	*at = taken;
+	count = epoll_wait(w->epoll, ev, (int)(EVENTS - n), 0);
 	for (i = 0; i < count; i++) {
 		l = ev[i].data.ptr;
 		if (!l && read(w->kick, &kicks, sizeof(kicks)) < 0)

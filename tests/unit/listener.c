@@ -553,6 +553,176 @@ TEST(many_subscribers_share_a_pool)
 	tear_down();
 }
 
+/* Those that are always busy leave room for others, also on one thread. */
+TEST(a_listener_has_its_turn_beside_many_that_are_busy)
+{
+	enum { BUSY = 80, EACH = 640 };
+	static struct heard h[BUSY];
+	static shmq_sub *sub[BUSY];
+	struct heard quiet = { .then = HANG, .at = 0 };
+	uint64_t heard = 0, total = BUSY * EACH;
+	shmq_pub *pub, *late;
+	shmq_sub *rare;
+	int i;
+
+	set_up();
+	memset(h, 0, sizeof(h));
+	create(bus, "busy", .depth = 1024);
+	create(bus, "rare", .depth = 1024);
+	pub = open_pub(other, "busy");
+	late = open_pub(other, "rare");
+	rare = open_sub(bus, "rare");
+	listen_by(rare, &quiet, execute_here);
+	for (i = 0; i < BUSY; i++)
+		sub[i] = open_sub(bus, "busy");
+	/* Till all have something nobody is called. */
+	h[0].then = HANG;
+	for (i = 0; i < BUSY; i++)
+		listen_by(sub[i], &h[i], execute_here);
+	send(pub, 0, 1);
+	await(&h[0].stage, 1);
+	send(pub, 1, EACH);
+	send(late, 0, 1);
+	reach(&h[0].stage, 2);
+	await(&quiet.stage, 1);
+	for (i = 0; i < BUSY; i++)
+		heard += atomic_load(&h[i].count);
+	CHECK_LT(heard, total / 2);
+	reach(&quiet.stage, 2);
+	for (i = 0; i < BUSY; i++) {
+		await_count(&h[i], EACH);
+		shmq_sub_close(sub[i]);
+	}
+	shmq_sub_close(rare);
+	shmq_pub_close(late);
+	shmq_pub_close(pub);
+	tear_down();
+}
+
+/* ---- comings and goings ---------------------------------------------------- */
+
+static _Atomic int is_over;
+
+static void *floods(void *arg)
+{
+	uint64_t value = 0;
+
+	while (!atomic_load(&is_over)) {
+		CHECK_OK(shmq_publish(arg, &value, sizeof(value)));
+		value++;
+	}
+	return NULL;
+}
+
+static int refuse(void *arg, void (*run)(void *task), void *task)
+{
+	(void)run;
+	(void)task;
+	atomic_fetch_add((_Atomic unsigned *)arg, 1);
+	return -1;
+}
+
+static void await_asked(_Atomic unsigned *asked, unsigned want)
+{
+	int64_t deadline = test_now_ns() + PATIENCE;
+
+	while (atomic_load(asked) < want) {
+		if (test_now_ns() > deadline)
+			FAIL("asked %u times, not %u", atomic_load(asked), want);
+		test_sleep_ms(1);
+	}
+}
+
+/* Listeners of all kinds start and stop at random while messages flow, and what waits
+ * for a full pool meanwhile is asked again whoever stops. */
+TEST(listeners_come_and_go_while_messages_flow)
+{
+	enum { BUSY = 8, REFUSED = 24 };
+	unsigned rounds = getenv("SHMQ_TORTURE") ? 20000 : 60, round;
+	const char *given_seed = getenv("SHMQ_SEED");
+	uint64_t seed = given_seed ? strtoull(given_seed, NULL, 0) : (uint64_t)getpid();
+	static struct heard h[BUSY];
+	shmq_sub *sub[BUSY], *refused[REFUSED];
+	shmq_listener *l[REFUSED];
+	_Atomic unsigned asked = 0;
+	pthread_t flood;
+	shmq_pub *pub;
+	unsigned i;
+
+	set_up();
+	fprintf(stderr, "# seed %llu\n", (unsigned long long)seed);
+	create(bus, "t", .depth = 1024, .policy = SHMQ_LOSSY);
+	pub = open_pub(other, "t");
+	atomic_store(&is_over, 0);
+	for (i = 0; i < BUSY; i++)
+		sub[i] = open_sub(bus, "t");
+	for (i = 0; i < REFUSED; i++)
+		refused[i] = open_sub(bus, "t");
+	CHECK_EQ(pthread_create(&flood, NULL, floods, pub), 0);
+	for (round = 0; round < rounds; round++) {
+		struct shmq_listener_options o = { .size = sizeof(o),
+						   .message = message,
+						   .error = failed,
+						   .execute = refuse,
+						   .pool = &asked };
+		unsigned before;
+
+		for (i = 0; i < BUSY; i++) {
+			seed = mix(seed + i + 1);
+			memset(&h[i], 0, sizeof(h[i]));
+			listen_by(sub[i], &h[i], ways[seed % COUNT(ways)]);
+		}
+		/* Newer, so that they are looked at first. */
+		for (i = 0; i < REFUSED; i++)
+			CHECK_OK(shmq_listener_start(refused[i], &o, &l[i]));
+		await_count(&h[seed % BUSY], seed / BUSY % 200);
+		for (i = 0; i < BUSY; i++) {
+			shmq_listener_stop(h[i].listener);
+			CHECK_EQ(atomic_load(&h[i].inside), 0);
+			atomic_store(&h[i].stopped, 1);
+		}
+		before = atomic_load(&asked);
+		await_asked(&asked, before + REFUSED + 1);
+		for (i = 0; i < REFUSED; i++)
+			shmq_listener_stop(l[i]);
+	}
+	atomic_store(&is_over, 1);
+	pthread_join(flood, NULL);
+	for (i = 0; i < BUSY; i++)
+		shmq_sub_close(sub[i]);
+	for (i = 0; i < REFUSED; i++)
+		shmq_sub_close(refused[i]);
+	shmq_pub_close(pub);
+	tear_down();
+}
+
+/* Runs of the pool are on their last steps while the bus closes. */
+TEST(a_bus_closes_while_runs_of_a_pool_end)
+{
+	unsigned rounds = getenv("SHMQ_TORTURE") ? 2000 : 10, i;
+	pthread_t flood;
+	shmq_pub *pub;
+
+	set_up();
+	create(other, "t", .depth = 1024, .policy = SHMQ_LOSSY);
+	pub = open_pub(other, "t");
+	atomic_store(&is_over, 0);
+	CHECK_EQ(pthread_create(&flood, NULL, floods, pub), 0);
+	for (i = 0; i < rounds; i++) {
+		struct heard h = { 0 };
+		shmq_sub *sub = open_sub(bus, "t");
+
+		listen_by(sub, &h, execute);
+		await_count(&h, 100);
+		shmq_bus_close(bus);
+		bus = test_bus_open();
+	}
+	atomic_store(&is_over, 1);
+	pthread_join(flood, NULL);
+	shmq_pub_close(pub);
+	tear_down();
+}
+
 TEST(what_cannot_be_listened_to_is_refused)
 {
 	struct shmq_listener_options o = { .size = sizeof(o), .message = message };
