@@ -153,8 +153,12 @@ static int parse_whom(const char *text, struct whom *out, struct shmq__why *why)
 		if (kinds[i].find)
 			return kinds[i].find(text, &out->id) ?
 				       0 :
-				       shmq__fail(why, SHMQ_EOPTION, "there is no %s\"%s\"",
-						  kinds[i].prefix, text);
+				       shmq__fail(
+					       why, SHMQ_EOPTION, "there is no %s\"%s\"%s",
+					       kinds[i].prefix, text,
+					       kinds[i].find == parse_id ?
+						       "" :
+						       ": make it, or say its number by uid: or gid:");
 		out->label = strdup(text);
 		return out->label ? 0 : -ENOMEM;
 	}

@@ -691,7 +691,7 @@ static int read_file(const char *path, enum config_whose whose, char **text, siz
 	*text = NULL;
 	if (fd < 0)
 		return -errno;
-	error = fstat(fd, &st) || !S_ISREG(st.st_mode) ? -EINVAL :
+	error = fstat(fd, &st) || !S_ISREG(st.st_mode) ? -EISDIR :
 		whose == CONFIG_OWN                    ? check_owner(path, &st, say, arg) :
 							 0;
 	if (error) {

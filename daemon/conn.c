@@ -283,8 +283,8 @@ static int stop_request(struct exchange *x)
 		return SHMQ_EACCESS;
 	if (others && !(x->req->remove.flags & SHMQ_FORCE))
 		return shmq__fail(&x->why, SHMQ_EINUSE,
-				  "%u other clients are attached: end them, or stop by force",
-				  others);
+				  "%u other %s attached: end them, or stop by force", others,
+				  others == 1 ? "client is" : "clients are");
 	snprintf(by, sizeof(by), "%s", conn_peer_text(x->conn->peer));
 	control_stop(x->c, by);
 	return 0;

@@ -121,6 +121,7 @@ const char *files_strerror(int error)
 	} known[] = {
 		{ -ENOENT, "No such file or directory: check the path" },
 		{ -ENOTDIR, "Not a directory: check the path" },
+		{ -EISDIR, "Not a regular file: check the path" },
 		{ -ENAMETOOLONG, "File name too long: choose a shorter one" },
 		{ -EACCES, "Permission denied: check owner and mode" },
 		{ -EPERM, "Operation not permitted: check owner and mode" },

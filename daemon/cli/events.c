@@ -134,13 +134,16 @@ static int follow(struct events *e)
 static void check_kinds(const struct events *e)
 {
 	char *words = cli_strdup(e->kind ? e->kind : "attach"), *word, *rest = words;
+	char all[128];
 	size_t i;
 
 	while ((word = strsep(&rest, ","))) {
 		for (i = 0; kinds[i].text && strcmp(kinds[i].text, word) != 0; i++)
 			;
-		if (!kinds[i].text)
-			opts_fail(&cmd_events, "there is no kind \"%s\" of events", word);
+		if (!kinds[i].text) {
+			value_join(kinds, all, sizeof(all));
+			opts_fail(&cmd_events, "--kind takes %s, not \"%s\"", all, word);
+		}
 	}
 	free(words);
 }

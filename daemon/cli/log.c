@@ -49,7 +49,7 @@ int log_fail(const struct cli *cli, int error, const char *doing, const char *op
 		hint = "shmq log ls shows what there is, of topics created with --log; a "
 		       "directory begins with / or ./";
 	if (error == SHMQ_ECORRUPT)
-		hint = "shmq log verify shows all that is damaged";
+		hint = "shmq log verify TOPIC shows all that is damaged, shmq log ls what there is";
 	if (error == SHMQ_EINUSE)
 		hint = "shmq stop ends a bus";
 	if (error == SHMQ_EOPTION)

@@ -304,6 +304,7 @@ static int listen_tcp(const char *text)
 				  .ai_socktype = SOCK_STREAM };
 	struct addrinfo *found;
 	struct sockaddr_storage got;
+	char *rest;
 	socklen_t len = sizeof(got);
 	int sock, one = 1, rc = 0;
 
@@ -311,7 +312,9 @@ static int listen_tcp(const char *text)
 		opts_fail(&cmd_metrics, "--listen takes 127.0.0.1:PORT, [::1]:PORT or unix:PATH");
 	snprintf(host, sizeof(host), "%.*s", (int)((size_t)(colon - text) - 2 * brackets),
 		 text + brackets);
-	if (getaddrinfo(host, colon + 1, &hints, &found))
+	/* What is no port of 16 bits is not cut to one. */
+	if (strtoul(colon + 1, &rest, 10) > UINT16_MAX || *rest ||
+	    getaddrinfo(host, colon + 1, &hints, &found))
 		opts_fail(&cmd_metrics, "--listen takes 127.0.0.1:PORT, [::1]:PORT or unix:PATH");
 	if (!is_loopback(found->ai_addr))
 		opts_fail(&cmd_metrics, "--listen takes addresses of this machine only "

@@ -274,6 +274,14 @@ static void say(const struct shmq_request *q, int rc)
 					       NULL);
 }
 
+static int say_idle(const struct reply *r)
+{
+	out_say("answering \"%s\": timed out: no request came for %s (hint: a longer --timeout; "
+		"\"shmq request\" asks)",
+		r->topic, units_duration(r->timeout_ns).s);
+	return CLI_TIMEOUT;
+}
+
 static int serve(struct reply *r)
 {
 	struct loss loss = { .doing = "answering",
@@ -292,7 +300,7 @@ static int serve(struct reply *r)
 		if (rc == SHMQ_EOVERRUN)
 			continue;
 		if (rc == SHMQ_EEMPTY || rc == SHMQ_ETIMEOUT)
-			return CLI_TIMEOUT;
+			return say_idle(r);
 		if (rc)
 			return out_fail(NULL, rc, "answering", r->topic, NULL);
 		rc = answer(r, &q);

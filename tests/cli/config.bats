@@ -21,6 +21,8 @@ conf() { # text of the bus's configuration
 	has "$output" 'other.conf:1:10: guests takes a number'
 	run -2 shmq config check missing.conf
 	has "$output" 'missing.conf'
+	run -2 shmq config check "$DIR"
+	has "$output" "reading the configuration $DIR: Not a regular file: check the path"
 }
 
 @test "a_bus_with_a_mistake_does_not_start" {

@@ -34,6 +34,7 @@ load helper
 
 @test "events_refuses_wrong_usage_and_publishers" {
 	run -2 shmq events --kind nonsense
+	has "$output" '--kind takes attach|detach|'
 	run -2 shmq events t
 	run -1 shmq pub '$sys.events' </dev/null
 	[[ $output == *"$"* ]]

@@ -192,7 +192,7 @@ has_open() { # PROCESS FILE
 }
 
 @test "metrics_listen_to_this_machine_only" {
-	for address in 0.0.0.0:0 192.0.2.1:9 '[::]:0' 9464 localhost: nonsense; do
+	for address in 0.0.0.0:0 192.0.2.1:9 '[::]:0' 9464 127.0.0.1:99999 127.0.0.1:x localhost: nonsense; do
 		run -2 shmq metrics --listen "$address"
 	done
 	run -2 shmq metrics t

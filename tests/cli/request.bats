@@ -151,6 +151,7 @@ with shmq.Bus(os.environ["SHMQ_BUS"]) as bus, bus.requester("svc") as ask:
 @test "reply_ends_when_nobody_asks" {
 	shmq create svc -q --shared
 	run -3 shmq reply svc --echo --timeout 0.05
+	has "$output" 'answering "svc": timed out: no request came for 50 ms (hint: '
 }
 
 @test "reply_answers_a_pattern" {

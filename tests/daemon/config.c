@@ -232,8 +232,8 @@ TEST(what_is_no_file_is_refused)
 
 	snprintf(path, sizeof(path), "%s/none", test_tmpdir());
 	CHECK_EQ(config_read(path, CONFIG_OWN, &c, say, NULL), -ENOENT);
-	CHECK_EQ(config_read(test_tmpdir(), CONFIG_OWN, &c, say, NULL), -EINVAL);
-	CHECK_EQ(config_read("/dev/zero", CONFIG_OWN, &c, say, NULL), -EINVAL);
+	CHECK_EQ(config_read(test_tmpdir(), CONFIG_OWN, &c, say, NULL), -EISDIR);
+	CHECK_EQ(config_read("/dev/zero", CONFIG_OWN, &c, say, NULL), -EISDIR);
 }
 
 /* ---- defaults ---------------------------------------------------------- */
