@@ -13,8 +13,8 @@ check() { # name, command...
 }
 every_name() {
 	for page in man/*.[13578]; do
-		for name in $(sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([^ ]*\).*/\1/p' "$page"); do
-			grep -q '<html' "$dir/$name.${page##*.}.html" || return 1
+		for each in $(sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([^ ]*\).*/\1/p' "$page"); do
+			grep -q '<html' "$dir/$each.${page##*.}.html" || return 1
 		done
 	done
 }
@@ -25,10 +25,17 @@ every_link() {
 }
 no_link_of_ours_leads_away() { ! grep -o 'href="https://[^"]*/shmq[^"]*"' "$dir"/*.html; }
 
-echo 1..5
+fits_a_terminal() {
+	for page in man/*.[13578]; do
+		mandoc -T utf8 -O width=80 "$page" | col -bx | sed "s|^|$page: |"
+	done | perl -CS -ne 'print, $bad = 1 if /^\S+: (.*)$/ && length $1 > 80; END { exit !!$bad }'
+}
+
+echo 1..6
 check it_renders man/render "$dir"
 check every_page_has_all_its_names every_name
 check every_link_leads_somewhere every_link
 check pages_of_ours_are_linked_to_here no_link_of_ours_leads_away
 check there_is_one_pdf sh -c "head -c 5 '$dir/shmq.pdf' | grep -q %PDF"
+check pages_fit_80_columns fits_a_terminal
 exit $failed
