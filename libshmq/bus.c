@@ -203,7 +203,10 @@ SHMQ_EXPORT int shmq_bus_open(const char *name, const struct shmq_bus_options *o
 	if (error)
 		return error;
 	if (o.start > SHMQ_START_ON_DEMAND || o.serve > SHMQ_SERVE_CALLER || o.timeout_ns < 0)
-		return shmq__fail(why, SHMQ_EOPTION, "bus options: a value is out of range");
+		return shmq__fail(why, SHMQ_EOPTION, "bus options: %s is out of range",
+				  o.start > SHMQ_START_ON_DEMAND ? "start" :
+				  o.serve > SHMQ_SERVE_CALLER    ? "serve" :
+								   "timeout_ns");
 	if (!name)
 		name = "default";
 	error = shmq__name_check_bus(name, why);

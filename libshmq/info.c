@@ -334,6 +334,9 @@ SHMQ_EXPORT int shmq_topic_get_partition(shmq_bus *bus, const char *name, uint32
 		error = shmq__bus_look(bus, shmq__slabs_topic(bus->slabs, i));
 	if (!error)
 		error = shmq__topic_attach_ring(bus->slabs, i, id, SHMQ__SLAB_READ, partition, &t);
+	if (error == SHMQ_EOPTION)
+		return shmq__fail(shmq__bus_why(), error, "topic \"%s\" has no partition %u", name,
+				  partition);
 	if (error)
 		return error;
 	describe_partition(t, partition, out);

@@ -49,6 +49,10 @@ int shmq__log_identify(int dir, struct log_identity *out, struct shmq__why *why)
 		error = -errno;
 	if (fd >= 0)
 		close(fd);
+	if (error == -ENOENT)
+		return shmq__fail(why, error,
+				  "it is not the log of a topic: its file \"topic\" is "
+				  "missing");
 	if (error)
 		return shmq__fail(why, error, "reading its file \"topic\": %s",
 				  shmq_strerror(error));

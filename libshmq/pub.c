@@ -144,10 +144,16 @@ static void close_pub(struct shmq__handle *h)
 
 static int check_options(const struct shmq_pub_options *o, struct shmq__why *why)
 {
-	if (o->wake < 0 || o->wake > SHMQ_WAKE_DEFERRED || o->wait > SHMQ_WAIT_SLEEP ||
-	    (o->flags & ~SHMQ_DONTWAIT) || o->block_timeout_ns < -1 || o->wake_ns < 0)
-		return shmq__fail(why, SHMQ_EOPTION, "publisher options: a value is out of range");
-	return 0;
+	const char *wrong = o->wake < 0 || o->wake > SHMQ_WAKE_DEFERRED ? "wake" :
+			    o->wait > SHMQ_WAIT_SLEEP                   ? "wait" :
+			    o->flags & ~SHMQ_DONTWAIT                   ? "flags" :
+			    o->block_timeout_ns < -1                    ? "block_timeout_ns" :
+			    o->wake_ns < 0                              ? "wake_ns" :
+									  NULL;
+
+	return wrong ? shmq__fail(why, SHMQ_EOPTION, "publisher options: %s is out of range",
+				  wrong) :
+		       0;
 }
 
 /* Where this thread runs; 0 if that cannot be told. */

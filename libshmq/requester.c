@@ -390,10 +390,15 @@ static void close_requester(struct shmq__handle *h)
 
 static int check_options(const struct shmq_requester_options *o, struct shmq__why *why)
 {
-	if (o->open_max > OPEN_MAX || o->max_reply_bytes > REPLY_BYTES_MAX || o->wait < 0 ||
-	    o->wait > SHMQ_WAIT_SLEEP || o->spin_ns < 0)
-		return shmq__fail(why, SHMQ_EOPTION, "requester options: a value is out of range");
-	return 0;
+	const char *wrong = o->open_max > OPEN_MAX                   ? "open_max" :
+			    o->max_reply_bytes > REPLY_BYTES_MAX     ? "max_reply_bytes" :
+			    o->wait < 0 || o->wait > SHMQ_WAIT_SLEEP ? "wait" :
+			    o->spin_ns < 0                           ? "spin_ns" :
+								       NULL;
+
+	return wrong ? shmq__fail(why, SHMQ_EOPTION, "requester options: %s is out of range",
+				  wrong) :
+		       0;
 }
 
 /* A name that nobody has: by chance, and so that nobody guesses it. */

@@ -209,11 +209,18 @@ void shmq__sub_close(struct shmq__handle *h)
 
 static int check_options(const struct shmq_sub_options *o, struct shmq__why *why)
 {
-	if (o->from > SHMQ_FROM_CURSOR || o->wait > SHMQ_WAIT_SLEEP || o->partition_plus1 < 0 ||
-	    (o->flags & ~(SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE | SHMQ_SUB_RING_ONLY |
-			  SHMQ_SUB_CONFLATE | SHMQ_SUB_IN_PLACE)) ||
-	    o->spin_ns < 0)
-		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: a value is out of range");
+	const unsigned flags = SHMQ_SUB_END_WITH_PUBLISHERS | SHMQ_SUB_OBSERVE |
+			       SHMQ_SUB_RING_ONLY | SHMQ_SUB_CONFLATE | SHMQ_SUB_IN_PLACE;
+	const char *wrong = o->from > SHMQ_FROM_CURSOR ? "from" :
+			    o->wait > SHMQ_WAIT_SLEEP  ? "wait" :
+			    o->partition_plus1 < 0     ? "partition_plus1" :
+			    o->flags & ~flags          ? "flags" :
+			    o->spin_ns < 0             ? "spin_ns" :
+							 NULL;
+
+	if (wrong)
+		return shmq__fail(why, SHMQ_EOPTION, "subscriber options: %s is out of range",
+				  wrong);
 	if (o->from == SHMQ_FROM_CURSOR && !o->cursor)
 		return shmq__fail(why, SHMQ_EOPTION,
 				  "subscriber options: no cursor is named to start from");

@@ -155,6 +155,7 @@ TEST(names_are_checked_and_looked_for_among_the_living)
 	CHECK_ERROR(shmq_topic_get_partition(bus, "fake.x", 0, &part), SHMQ_ENOTOPIC);
 	CHECK_ERROR(shmq_peer_each(bus, "fakes", add_peer, &(struct peers){ 0 }), SHMQ_ENOTOPIC);
 	CHECK_ERROR(shmq_topic_get_partition(bus, STANDIN_TOPIC, 1, &part), SHMQ_EOPTION);
+	CHECK(strstr(shmq_bus_error(bus), "has no partition 1"));
 	CHECK_OK(shmq_topic_get_partition(bus, STANDIN_TOPIC, 0, &part));
 	shmq__topic_end(f->topic);
 	CHECK_ERROR(shmq_topic_get_info(bus, STANDIN_TOPIC, &info), SHMQ_ENOTOPIC);
