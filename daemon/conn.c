@@ -227,6 +227,10 @@ static void send_reply(struct conn *conn, struct proto_reply *reply, const int *
 			 descriptor_limit());
 		error = shmq__wire_send(conn->source.fd, reply, sizeof(*reply), NULL, 0);
 	}
+	/* What was said before hanging up is heard; who hung up before it was greeted is no
+	 * client. */
+	if (error == -EPIPE && (reply->op != PROTO_HELLO || reply->hello.resumed))
+		return;
 	if (error)
 		conn_close(conn);
 }

@@ -96,13 +96,35 @@ static void offer_slabs(struct shmq_bus *bus)
 	close(sock);
 }
 
-/* We were taken in, or may have been, but cannot come. */
-static void say_goodbye(struct shmq_bus *bus, int sock)
+void shmq__attach_say_goodbye(struct shmq_bus *bus, int sock)
 {
 	struct proto_request req;
 
 	shmq__bus_prepare(bus, &req, PROTO_GOODBYE, NULL);
 	shmq__wire_send(sock, &req, sizeof(req), NULL, 0);
+}
+
+static void prepare_hello(struct shmq_bus *bus, struct proto_request *req)
+{
+	shmq__bus_prepare(bus, req, PROTO_HELLO, NULL);
+	req->hello.layout_version = LAY_VERSION;
+	req->hello.layout_oldest = LAY_OLDEST;
+	req->hello.nonce = bus->nonce;
+	req->hello.bus_nonce = bus->bus_nonce;
+	memcpy(req->hello.name, bus->client_name, sizeof(req->hello.name));
+}
+
+void shmq__attach_leave(struct shmq_bus *bus)
+{
+	struct proto_request req;
+	int sock = connect_socket(bus->path, shmq__clock_deadline(0));
+
+	if (sock < 0)
+		return;
+	prepare_hello(bus, &req);
+	if (!shmq__wire_send(sock, &req, sizeof(req), NULL, 0))
+		shmq__attach_say_goodbye(bus, sock);
+	close(sock);
 }
 
 /* Our handles stand under this id and generation. */
@@ -147,16 +169,11 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 	if (sock < 0)
 		return shmq__fail(why, sock, "connecting to %s: %s", bus->path,
 				  shmq_strerror(sock));
-	shmq__bus_prepare(bus, &req, PROTO_HELLO, NULL);
-	req.hello.layout_version = LAY_VERSION;
-	req.hello.layout_oldest = LAY_OLDEST;
-	req.hello.nonce = bus->nonce;
-	req.hello.bus_nonce = bus->bus_nonce;
-	memcpy(req.hello.name, bus->client_name, sizeof(req.hello.name));
+	prepare_hello(bus, &req);
 	error = shmq__request_converse(sock, &req, &reply, fds, &n, deadline);
 	if (error) {
 		if (!again)
-			say_goodbye(bus, sock);
+			shmq__attach_say_goodbye(bus, sock);
 		close(sock);
 		if (shmq__attach_is_away(error))
 			return went_away(bus, why);
@@ -185,7 +202,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 		for (i = 0; i < n; i++)
 			close(fds[i]);
 		if (!again)
-			say_goodbye(bus, sock);
+			shmq__attach_say_goodbye(bus, sock);
 		close(sock);
 		return error;
 	}
@@ -203,7 +220,7 @@ static int attach(struct shmq_bus *bus, uint64_t deadline, int *is_there, struct
 	close(fds[0]);
 	if (error) {
 		if (!again)
-			say_goodbye(bus, sock);
+			shmq__attach_say_goodbye(bus, sock);
 		close(sock);
 		return shmq__fail(why, error, "taking over the segments of bus \"%s\": %s",
 				  bus->name, shmq_strerror(error));
@@ -274,7 +291,7 @@ int shmq__attach_come_back(struct shmq_bus *bus, uint64_t *retry_at)
 	int error = 0, is_there;
 
 	pthread_mutex_lock(&bus->lock);
-	if (shmq__event_read(bus) == -EPIPE) {
+	if (!bus->is_leaving && shmq__event_read(bus) == -EPIPE) {
 		shmq__request_disconnect(bus);
 		error = attach(bus,
 			       shmq__clock_deadline(atomic_load(&bus->wake_ns) ? 5000000 :

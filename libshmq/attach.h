@@ -25,6 +25,15 @@ int shmq__attach_until(struct shmq_bus *bus, uint64_t deadline, struct shmq__why
  * shmq__attach_until(). */
 int shmq__attach_come_back(struct shmq_bus *bus, uint64_t *retry_at);
 
+/* Queue a GOODBYE on the connection there is, and wait for nothing: we were taken in,
+ * or may have been, but do not stay. */
+void shmq__attach_say_goodbye(struct shmq_bus *bus, int sock);
+
+/* The connection is gone, and the supervisor may not know that we leave, whom it may take
+ * for one that comes back, as long as another bus of this process has the same maps: say
+ * hello and goodbye, and wait for nothing. */
+void shmq__attach_leave(struct shmq_bus *bus);
+
 /* Whether an error of a socket means that nobody is at its other end. */
 int shmq__attach_is_away(int error);
 

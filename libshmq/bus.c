@@ -59,7 +59,7 @@ static int make_guard(struct bus_guard **out)
 		return error;
 	}
 	*out = mem;
-	store_relaxed(&(*out)->alive, 1);
+	store_relaxed(&(*out)->alive, BUS_ALIVE);
 	return 0;
 }
 
@@ -263,6 +263,9 @@ SHMQ_EXPORT void shmq_bus_close(shmq_bus *bus)
 		free_bus(bus);
 		return;
 	}
+	pthread_mutex_lock(&bus->lock);
+	bus->is_leaving = 1;
+	pthread_mutex_unlock(&bus->lock);
 	while (bus->handles)
 		bus->handles->close(bus->handles);
 	atomic_store(&bus->stop, 1);
@@ -275,6 +278,8 @@ SHMQ_EXPORT void shmq_bus_close(shmq_bus *bus)
 				       shmq__clock_deadline(1000000000));
 		while (n)
 			close(fds[--n]);
+	} else if (!bus->has_left && !atomic_load(&bus->lost)) {
+		shmq__attach_leave(bus);
 	}
 	free_bus(bus);
 }

@@ -25,10 +25,13 @@
 
 #define BUS_EVENTS 1024
 
+/* Nothing that a handler of messages would return. */
+#define BUS_ALIVE 0x6c697665u
+
 /* A page that the kernel wipes in a forked child: how a handle knows that
  * it is not where it was opened. */
 struct bus_guard {
-	_Atomic uint32_t alive;
+	_Atomic uint32_t alive; /* BUS_ALIVE, or 0 */
 };
 
 /* What a publisher or a subscriber uses for each message stands this far from what the
@@ -83,6 +86,8 @@ struct shmq_bus {
 	pid_t starter;  /* a start on its way, 0 none */
 	int registered; /* for membarrier: 0 not asked, 1 yes, -1 denied */
 	int thread_started;
+	int is_leaving; /* shmq_bus_close() is at it: nobody comes back, */
+	int has_left;   /* and it said so */
 
 	unsigned client;
 	_Atomic int attached, lost, reattached;

@@ -132,6 +132,8 @@ SHMQ_EXPORT int shmq_client_each(shmq_bus *bus,
 	for (i = 1; !rc && i < w.count; i++)
 		if (w.client[i].client_id)
 			rc = visit(arg, &w.client[i]);
+	if (!rc) /* a child that a visitor forked has no bus */
+		rc = bus_check(bus);
 	free(w.client);
 	free(w.gen);
 	free(w.topic);

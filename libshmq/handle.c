@@ -3,6 +3,7 @@
  * handle: what publishers and subscribers have in common.
  */
 #include "bus.h"
+#include "attach.h"
 #include "clock.h"
 #include "request.h"
 #include "wire.h"
@@ -31,6 +32,10 @@ static int say_closed(struct shmq_bus *bus, uint64_t handle)
 	req.close.handle = handle;
 	error = shmq__request_converse(bus->sock, &req, &reply, fds, &n,
 				       shmq__clock_deadline(patience(bus)));
+	if (error && bus->is_leaving) { /* what waits in the socket is heard after we hung up */
+		shmq__attach_say_goodbye(bus, bus->sock);
+		bus->has_left = 1;
+	}
 	if (error)
 		shmq__request_disconnect(bus);
 	while (!error && n)

@@ -37,6 +37,13 @@ SHMQ_EXPORT int shmq_bus_get_info(shmq_bus *bus, struct shmq_bus_info *out)
 	return 0;
 }
 
+/* What comes of a visitor that said `rc`.  It may have forked, and we be the child, where
+ * there is nothing more to be looked at. */
+static int visited(const struct shmq_bus *bus, int rc)
+{
+	return rc ? rc : bus_check(bus);
+}
+
 SHMQ_EXPORT int shmq_disk_each(shmq_bus *bus,
 			       int (*visit)(void *arg, const struct shmq_disk_info *disk),
 			       void *arg)
@@ -57,7 +64,7 @@ SHMQ_EXPORT int shmq_disk_each(shmq_bus *bus,
 		info.written_bytes = load_relaxed(&d->written_bytes);
 		memcpy(info.dir, d->dir, sizeof(info.dir));
 		info.dir[sizeof(info.dir) - 1] = 0;
-		rc = visit(arg, &info);
+		rc = visited(bus, visit(arg, &info));
 	}
 	return rc;
 }
@@ -358,7 +365,7 @@ SHMQ_EXPORT int shmq_partition_each(shmq_bus *bus, const char *topic,
 		return rc;
 	for (p = 0; !rc && p < t->geo.partitions; p++) {
 		describe_partition(t, p, &info);
-		rc = visit(arg, &info);
+		rc = visited(bus, visit(arg, &info));
 	}
 	shmq__topic_detach(t);
 	return rc;
@@ -379,7 +386,7 @@ SHMQ_EXPORT int shmq_topic_each(shmq_bus *bus,
 		if (state != LAY_TOPIC_LIVE && state != LAY_TOPIC_ENDED)
 			continue;
 		if (!shmq__bus_describe_topic(bus, i, &info)) /* else it went meanwhile */
-			rc = visit(arg, &info);
+			rc = visited(bus, visit(arg, &info));
 	}
 	return rc;
 }
@@ -455,7 +462,7 @@ SHMQ_EXPORT int shmq_peer_each(shmq_bus *bus, const char *topic,
 		return rc;
 	while (!rc && (m = shmq__topic_next_member(t, &it))) {
 		describe_peer(t, m, &info);
-		rc = visit(arg, &info);
+		rc = visited(bus, visit(arg, &info));
 	}
 	shmq__topic_detach(t);
 	return rc;

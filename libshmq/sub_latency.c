@@ -139,5 +139,5 @@ SHMQ_EXPORT int shmq_sub_latency_each(const shmq_sub *sub,
 		if (b.count)
 			rc = visit(arg, &b);
 	}
-	return rc;
+	return rc ? rc : check(sub);
 }

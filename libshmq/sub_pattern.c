@@ -673,7 +673,7 @@ SHMQ_EXPORT int shmq_sub_topic_each(const shmq_sub *sub,
 		shmq_sub_get_stats(p->joined[i]->sub, &stats);
 		rc = visit(arg, p->joined[i]->name, &stats);
 	}
-	return rc;
+	return rc ? rc : sub_check(sub);
 }
 
 /* ---- opening and closing --------------------------------------------- */

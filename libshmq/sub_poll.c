@@ -103,6 +103,9 @@ struct run {
 	uint64_t served;    /* of the bell, as bell_armed() has it */
 	const char *end;    /* of the last payload that may be handed out, and */
 	size_t step;        /* from one to the next */
+	/* The guard's word, which a handler that forks may have had wiped.  Not atomic: only
+	 * the kernel writes it, and before a child begins. */
+	const uint32_t *alive;
 };
 
 /* A publisher may wait for what was given back.  What is served now. */
@@ -161,7 +164,7 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 	size_t left = l->r.geo.depth - (seq & l->r.geo.mask);
 	struct lay_bell *bell = l->bell;
 	struct run r;
-	int said;
+	uint32_t said;
 
 	max = max < left ? max : left;
 	max = max < RUN ? max : RUN;
@@ -174,6 +177,7 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 	r.short_end = sub->short_end >> 16;
 	r.served = load_relaxed(&bell->served);
 	r.step = l->r.geo.slot_bytes;
+	r.alive = (const uint32_t *)&sub->guard->alive;
 	r.end = at + (max << l->r.geo.slot_shift);
 	sub->view = l; /* unless there is none */
 	for (;; seq++) {
@@ -200,11 +204,14 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 		r.msg.seq = seq;
 		bytes += len;
 		PROBE3(receive, l->r.mem, seq, r.msg.len);
-		said = r.handler(r.arg, &r.msg);
+		/* One look at two things: it said stop, or it forked and this is the child. */
+		said = (uint32_t)r.handler(r.arg, &r.msg) + *r.alive;
 		at += r.step;
 		/* it may have given the message back, or gone on by itself */
-		if (unlikely(said || l->r.next != seq) || at == r.end) {
-			*stop = said;
+		if (unlikely(said != BUS_ALIVE || l->r.next != seq) || at == r.end) {
+			if (sub_check(sub))
+				return 0; /* nothing is mapped here */
+			*stop = (int)(said - BUS_ALIVE);
 			return end_run(l, seq - first + 1, bytes);
 		}
 	}
@@ -225,7 +232,7 @@ static __attribute__((noinline)) int hand_out_one(struct shmq_sub *sub, shmq_han
 
 	if (!rc)
 		return handler(arg, &msg) != 0;
-	if (done && rc != SHMQ_EEMPTY && rc != -ENOMEM) { /* with that it stays */
+	if (done && rc != SHMQ_EEMPTY && rc != -ENOMEM && rc != SHMQ_EFORKED) { /* these stay */
 		sub->held_error = rc;
 		sub->held_msg = msg;
 		sub_judge(sub);
@@ -251,7 +258,7 @@ SHMQ_EXPORT HOT ssize_t shmq_poll(shmq_sub *sub, shmq_handler *handler, void *ar
 		if (!n) {
 			stop = hand_out_one(sub, handler, arg, done, timeout_ns);
 			if (stop < 0)
-				return done ? (ssize_t)done : stop;
+				return done && stop != SHMQ_EFORKED ? (ssize_t)done : stop;
 			n = 1;
 		}
 		done += n;

@@ -155,6 +155,196 @@ TEST(in_a_forked_child_every_call_refuses_and_the_parent_goes_on)
 	test_bus_stop();
 }
 
+/* What is called back may fork, and come back twice. */
+struct forked {
+	pid_t child; /* 0 there */
+	int stops;   /* what is said there */
+	unsigned calls;
+	shmq_bus *bus;
+	shmq_pub *pub;
+	shmq_sub *sub;
+};
+
+static int come_back_twice(struct forked *f)
+{
+	if (!f->calls++) {
+		f->child = fork();
+		CHECK_GE(f->child, 0);
+	} else if (!f->child) {
+		_exit(2); /* nothing more is handed out there */
+	}
+	return f->child ? 0 : f->stops;
+}
+
+static int on_message(void *arg, const struct shmq_msg *msg)
+{
+	(void)msg;
+	return come_back_twice(arg);
+}
+
+static int on_topic(void *arg, const struct shmq_topic_info *info)
+{
+	(void)info;
+	return come_back_twice(arg);
+}
+
+static int on_partition(void *arg, const struct shmq_partition_info *info)
+{
+	(void)info;
+	return come_back_twice(arg);
+}
+
+static int on_peer(void *arg, const struct shmq_peer_info *info)
+{
+	(void)info;
+	return come_back_twice(arg);
+}
+
+static int on_client(void *arg, const struct shmq_client_info *info)
+{
+	(void)info;
+	return come_back_twice(arg);
+}
+
+static int on_topic_of(void *arg, const char *topic, const struct shmq_sub_stats *stats)
+{
+	(void)topic;
+	(void)stats;
+	return come_back_twice(arg);
+}
+
+static int poll_all(struct forked *f)
+{
+	return (int)shmq_poll(f->sub, on_message, f, 3, PATIENCE);
+}
+
+static int look_at_topics(struct forked *f)
+{
+	return shmq_topic_each(f->bus, on_topic, f);
+}
+
+static int look_at_partitions(struct forked *f)
+{
+	return shmq_partition_each(f->bus, "two", on_partition, f);
+}
+
+static int look_at_peers(struct forked *f)
+{
+	return shmq_peer_each(f->bus, "two", on_peer, f);
+}
+
+static int look_at_clients(struct forked *f)
+{
+	return shmq_client_each(f->bus, on_client, f);
+}
+
+static int look_at_read_topics(struct forked *f)
+{
+	return shmq_sub_topic_each(f->sub, on_topic_of, f);
+}
+
+static void fork_inside(struct forked f, int (*call)(struct forked *), int of_parent)
+{
+	int rc;
+
+	for (f.stops = 0; f.stops < 2; f.stops++) {
+		f.calls = 0;
+		f.child = -1;
+		if (call == poll_all)
+			for (int n = 0; n < 3; n++)
+				CHECK_OK(shmq_publish(f.pub, &n, sizeof(n)));
+		rc = call(&f);
+		if (!f.child)
+			_exit(rc == SHMQ_EFORKED || (f.stops && rc == 1) ? 0 : 1);
+		CHECK_EQ(rc, of_parent);
+		CHECK_EQ(test_join(f.child), 0);
+	}
+}
+
+TEST(a_child_forked_by_what_is_called_back_is_refused_when_it_comes_back)
+{
+	struct forked f = { 0 };
+	shmq_sub *second;
+
+	test_bus_start();
+	f.bus = test_bus_open();
+	create(f.bus, "block", .depth = DEPTH);
+	create(f.bus, "lossy", .depth = DEPTH, .policy = SHMQ_LOSSY);
+	create(f.bus, "two", .depth = DEPTH, .partitions = 2);
+	for (int is_lossy = 0; is_lossy < 2; is_lossy++) {
+		f.pub = open_pub(f.bus, is_lossy ? "lossy" : "block");
+		f.sub = open_sub(f.bus, is_lossy ? "lossy" : "block");
+		fork_inside(f, poll_all, 3);
+		CHECK_EQ(sub_stats(f.sub).received, 6);
+		shmq_pub_close(f.pub);
+		shmq_sub_close(f.sub);
+	}
+	f.pub = open_pub(f.bus, "two");
+	second = open_sub(f.bus, "two");
+	f.sub = open_sub(f.bus, "two");
+	fork_inside(f, poll_all, 3);
+	fork_inside(f, look_at_topics, 0);
+	fork_inside(f, look_at_partitions, 0);
+	fork_inside(f, look_at_peers, 0);
+	fork_inside(f, look_at_clients, 0);
+	fork_inside(f, look_at_read_topics, 0);
+	shmq_sub_close(second);
+	shmq_bus_close(f.bus);
+	test_bus_stop();
+}
+
+struct listened {
+	struct forked f;
+	_Atomic int calls;
+};
+
+static int on_heard(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
+{
+	struct listened *l = arg;
+	int stop = 0;
+
+	(void)sub;
+	(void)msg;
+	if (!atomic_load(&l->calls)) {
+		stop = come_back_twice(&l->f);
+		l->f.stops = l->f.child == 0;
+	}
+	atomic_fetch_add(&l->calls, 1);
+	return stop;
+}
+
+static void on_error(void *arg, shmq_sub *sub, int error, const struct shmq_msg *msg)
+{
+	struct listened *l = arg;
+
+	(void)sub;
+	(void)msg;
+	_exit(!l->f.child && error == SHMQ_EFORKED ? 0 : 1);
+}
+
+TEST(a_child_forked_by_a_listeners_callback_is_told_that_it_is_one)
+{
+	static struct listened l;
+	struct shmq_listener_options o = {
+		.size = sizeof(o), .message = on_heard, .error = on_error, .arg = &l
+	};
+	shmq_listener *listener;
+
+	test_bus_start();
+	l.f.bus = test_bus_open();
+	create(l.f.bus, "t", .depth = DEPTH);
+	l.f.pub = open_pub(l.f.bus, "t");
+	l.f.sub = open_sub(l.f.bus, "t");
+	CHECK_OK(shmq_listener_start(l.f.sub, &o, &listener));
+	for (int n = 0; n < 3; n++)
+		CHECK_OK(shmq_publish(l.f.pub, &n, sizeof(n)));
+	await(&l.calls, 3);
+	CHECK_EQ(test_join(l.f.child), 0);
+	shmq_listener_stop(listener);
+	shmq_bus_close(l.f.bus);
+	test_bus_stop();
+}
+
 static int close_everything(void *arg)
 {
 	struct scene *s = arg;

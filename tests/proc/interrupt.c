@@ -329,6 +329,51 @@ TEST(who_leaves_then_is_not_kept_by_a_supervisor_that_stands_still)
 	test_bus_stop();
 }
 
+static int is_alone(void *bus)
+{
+	struct shmq_bus_info info;
+
+	return !shmq_bus_get_info(bus, &info) && info.clients == 1 &&
+	       !topic_info(bus, "t").subscribers && !topic_info(bus, "t").publishers;
+}
+
+/* The process goes on, with the same maps. */
+static void leave_one_of_two(int closes_first)
+{
+	struct shmq_bus_options o = { .size = sizeof(o), .interruptible = 1 };
+	shmq_bus *bus, *stays;
+	shmq_sub *sub;
+
+	test_bus_start();
+	stays = test_bus_open();
+	create(stays, "t", .depth = DEPTH);
+	CHECK_OK(shmq_bus_open(test_bus_name(), &o, &bus));
+	sub = open_sub(bus, "t");
+	open_sub(bus, "t");
+	open_pub(bus, "t");
+	CHECK_GE(test_bus_signal("control", SIGSTOP), 1);
+	CHECK_OK(shmq_bus_interrupt(bus));
+	if (closes_first)
+		shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	CHECK_GE(test_bus_signal("control", SIGCONT), 1);
+	if (!test_wait_until(is_alone, stays, 20000))
+		FAIL("%u subscribers, %u publishers are left", topic_info(stays, "t").subscribers,
+		     topic_info(stays, "t").publishers);
+	shmq_bus_close(stays);
+	test_bus_stop();
+}
+
+TEST(who_leaves_then_has_left_once_the_supervisor_goes_on)
+{
+	leave_one_of_two(0);
+}
+
+TEST(who_closes_one_handle_and_leaves_then_has_left_too)
+{
+	leave_one_of_two(1);
+}
+
 static _Atomic int heard;
 
 static int note(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
