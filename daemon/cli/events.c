@@ -109,6 +109,16 @@ static int receive(struct events *e, char *copy, size_t bytes, struct shmq_msg *
 	return rc == -EINTR ? SHMQ_EEMPTY : rc;
 }
 
+/* Who takes what is there knows that it ends. */
+static int say_idle(const struct events *e)
+{
+	if (e->timeout_ns != SHMQ_NOWAIT)
+		out_say("reading \"" SHMQ_EVENTS_TOPIC "\": timed out: nothing happened for %s "
+			"(hint: a longer --timeout, or --from oldest)",
+			units_duration(e->timeout_ns).s);
+	return CLI_TIMEOUT;
+}
+
 static int follow(struct events *e)
 {
 	char copy[4096];
@@ -124,7 +134,7 @@ static int follow(struct events *e)
 		else if (rc == -EPIPE)
 			return CLI_OK;
 		else if (rc == SHMQ_ETIMEOUT || (rc == SHMQ_EEMPTY && e->timeout_ns == SHMQ_NOWAIT))
-			return CLI_TIMEOUT;
+			return say_idle(e);
 		else if (rc && rc != SHMQ_EEMPTY)
 			return out_fail(e->cli, rc, "reading", SHMQ_EVENTS_TOPIC, NULL);
 	}

@@ -15,6 +15,8 @@ load helper
 
 @test "events_begins_with_what_was_before_it_and_filters" {
 	shmq create t -q
+	run -3 shmq events --timeout 0.01
+	has "$output" 'reading "$sys.events": timed out: nothing happened for 10 ms (hint: '
 	run -3 shmq events --from oldest --timeout 0 --kind attach,death
 	[[ ${lines[0]} == 20*Z\ \ attach\ *"shmq create (pid "*"): joined" ]]
 	! grep -q detach <<<"$output"
