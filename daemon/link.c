@@ -10,7 +10,9 @@
 #include "clock.h"
 #include "wire.h"
 
-#define MAGIC (0x4b4e4c50u + LINK_VERSION)
+#define MAGIC_0 0x4b4e4c50u
+#define MAGIC (MAGIC_0 + LINK_VERSION)
+#define VERSIONS 256u
 #define TAKE_TIMEOUT_NS INT64_C(10000000000)
 
 /* What link_give() sends waits in the socket until its taker runs, and may be
@@ -99,6 +101,11 @@ int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns)
 		close(*fd);
 	*fd = -1;
 	return -EPROTO;
+}
+
+unsigned link_version_of(const struct link_msg *msg)
+{
+	return msg->magic - MAGIC_0 < VERSIONS ? msg->magic - MAGIC_0 : 0;
 }
 
 int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce,

@@ -94,6 +94,9 @@ struct link_slab link_slab_of(const struct link_msg *msg, int fd);
  * nothing there, else -errno.  timeout_ns as clock.h. */
 int link_recv(int sock, struct link_msg *msg, int *fd, int64_t timeout_ns);
 
+/* What a message that was received, or refused with -EPROTO, was sent with; 0: it is none. */
+unsigned link_version_of(const struct link_msg *msg);
+
 /* Hand over everything, slab[LINK_SLABS_MAX], or take it until START: 0 or -errno (-EPIPE if the
  * other end went before it was done).  *lock_fd is as it was if none came. */
 int link_give(int sock, int listen_fd, const struct link_slab *slab, uint64_t nonce,

@@ -29,12 +29,23 @@ static int hear_verdict(const char *program, int sock, struct shmq__why *why)
 	struct link_msg msg;
 	int fd, rc = link_recv(sock, &msg, &fd, TRIAL_TIMEOUT_NS);
 
+	/* Who ends before it has read all that it was given resets the socket, of which we
+	 * hear before what it said. */
+	if (rc == 0)
+		rc = link_recv(sock, &msg, &fd, 0);
 	if (rc == 1 && fd >= 0)
 		close(fd);
 	if (rc == 1 && msg.kind == LINK_READY)
 		return 0;
 	if (rc == 1 && msg.kind == LINK_FAILED)
 		return shmq__fail(why, SHMQ_EVERSION, "%s refuses: %s", program, msg.text);
+	if (rc == -EPROTO && link_version_of(&msg))
+		return shmq__fail(
+			why, SHMQ_EVERSION,
+			"%s speaks version %u of what processes of shmqd say to each "
+			"other, and what runs speaks %u: kill all processes of this bus's "
+			"shmqd and start the other, which takes it over from its clients",
+			program, link_version_of(&msg), LINK_VERSION);
 	return shmq__fail(why, SHMQ_EPROTO, "%s does not say whether it can take over: %s", program,
 			  rc == 0 ? "it ended" : strerror(rc < 0 ? -rc : EPROTO));
 }

@@ -4,6 +4,7 @@
  * own or the one before, takes over in place or by a new start; any other
  * refuses by name and leaves what runs alone; and so it is with clients.
  */
+#include "link.h"
 #include "traffic.h"
 
 #include <fcntl.h>
@@ -265,6 +266,54 @@ TEST_WITHIN(a_build_that_cannot_take_over_refuses_by_name_and_what_runs_goes_on,
 	upgrade_to(&ours, parent);
 	traffic_await_reattached(t, 1);
 	CHECK(runs_program(parent));
+	traffic_stop(t);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+/* Our own, but for what it begins its messages with. */
+static void install_of_another_link(void)
+{
+	const uint32_t ours_says = 0x4b4e4c50u + LINK_VERSION, says = ours_says + 1;
+	struct stat st;
+	unsigned found = 0;
+	char *bytes;
+	int fd;
+
+	install(ours.shmqd);
+	fd = open(program, O_RDWR | O_CLOEXEC);
+	CHECK_OK(fstat(fd, &st));
+	bytes = malloc((size_t)st.st_size);
+	CHECK(bytes && read(fd, bytes, (size_t)st.st_size) == st.st_size);
+	for (off_t at = 0; at + (off_t)sizeof(says) <= st.st_size; at++)
+		if (!memcmp(bytes + at, &ours_says, sizeof(says))) {
+			memcpy(bytes + at, &says, sizeof(says));
+			found++;
+		}
+	CHECK_GT(found, 1); /* where it is sent, and where it is checked */
+	CHECK_EQ(pwrite(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+	free(bytes);
+	close(fd);
+}
+
+TEST(a_build_that_speaks_otherwise_with_its_processes_refuses_by_name_and_takes_over_by_a_new_start)
+{
+	struct traffic *t;
+	shmq_bus *bus;
+	pid_t parent;
+
+	prepare(&ours);
+	parent = test_bus_start();
+	bus = test_bus_open();
+	t = traffic_start(bus, .at_full_speed = 1);
+	traffic_await_flow(t);
+	install_of_another_link();
+	refuse(parent, bus, t,
+	       "speaks version 2 of what processes of shmqd say to each other, and");
+	CHECK(test_bus_log_has("what runs speaks 1: kill all processes"));
+	test_bus_kill(NULL);
+	test_bus_restart();
+	traffic_await_reattached(t, 1);
 	traffic_stop(t);
 	shmq_bus_close(bus);
 	test_bus_stop();
