@@ -927,7 +927,7 @@ static void await_stopped(pid_t pid)
 	CHECK_EQ(info.si_code, CLD_STOPPED);
 }
 
-TEST(a_publisher_stalled_in_its_claim_is_killed_for_a_waiting_reader)
+TEST_WITHIN(a_publisher_stalled_in_its_claim_is_killed_for_a_waiting_reader, 120)
 {
 	static const enum shmq_wait modes[] = { SHMQ_WAIT_SLEEP, SHMQ_WAIT_ADAPTIVE,
 						SHMQ_WAIT_YIELD };
@@ -947,7 +947,7 @@ TEST(a_publisher_stalled_in_its_claim_is_killed_for_a_waiting_reader)
 		child = test_spawn(stop_in_a_claim, stage);
 		await_stopped(child);
 		publish_number(pub, 8);
-		CHECK_EQ(receive_number(sub, SOON), 8);
+		CHECK_EQ(receive_number(sub, PATIENCE), 8);
 		CHECK_EQ(test_join(child), 128 + SIGKILL);
 		event = await_event(bus, SHMQ_EVENT_STALLED, stage->client);
 		CHECK_EQ(event.role, SHMQ_ROLE_PUBLISHER);
@@ -960,7 +960,7 @@ TEST(a_publisher_stalled_in_its_claim_is_killed_for_a_waiting_reader)
 	test_bus_stop();
 }
 
-TEST(a_publisher_stalled_in_its_claim_is_killed_for_a_wait_set)
+TEST_WITHIN(a_publisher_stalled_in_its_claim_is_killed_for_a_wait_set, 120)
 {
 	struct stage *stage = new_stage("t");
 	shmq_sub *sub, *ready[1];
@@ -979,7 +979,7 @@ TEST(a_publisher_stalled_in_its_claim_is_killed_for_a_wait_set)
 	child = test_spawn(stop_in_a_claim, stage);
 	await_stopped(child);
 	publish_number(pub, 8);
-	CHECK_EQ(shmq_waitset_wait(set, ready, 1, SOON), 1);
+	CHECK_EQ(shmq_waitset_wait(set, ready, 1, PATIENCE), 1);
 	CHECK_EQ(receive_number(sub, SHMQ_NOWAIT), 8);
 	CHECK_EQ(test_join(child), 128 + SIGKILL);
 	shmq_waitset_destroy(set);
@@ -1074,7 +1074,7 @@ TEST(a_stopped_publisher_that_holds_no_claim_is_left_alone)
 	test_bus_stop();
 }
 
-TEST(with_stall_report_everybody_is_told_and_the_message_arrives_later)
+TEST_WITHIN(with_stall_report_everybody_is_told_and_the_message_arrives_later, 120)
 {
 	struct stage *stage = new_stage("t");
 	shmq_bus *bus;
@@ -1092,8 +1092,8 @@ TEST(with_stall_report_everybody_is_told_and_the_message_arrives_later)
 	child = test_spawn(stop_in_a_claim, stage);
 	await_stopped(child);
 	publish_number(pub, 8);
-	CHECK_ERROR(shmq_receive(sub, &msg, SOON), SHMQ_ESTALLED);
-	CHECK_ERROR(shmq_receive(sub, &msg, SOON), SHMQ_ESTALLED); /* as long as it lasts */
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_ESTALLED);
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_ESTALLED); /* as long as it lasts */
 	await_event(bus, SHMQ_EVENT_STALLED, stage->client);
 	CHECK_OK(kill(child, SIGCONT));
 	while ((rc = shmq_receive(sub, &msg, PATIENCE)) == SHMQ_ESTALLED)
@@ -1136,7 +1136,7 @@ TEST(with_stall_report_a_publisher_that_comes_round_is_told)
 	test_bus_stop();
 }
 
-TEST(with_stall_report_a_lossy_reader_passes_the_hole_and_counts_it)
+TEST_WITHIN(with_stall_report_a_lossy_reader_passes_the_hole_and_counts_it, 120)
 {
 	struct stage *stage = new_stage("t");
 	shmq_bus *bus;
@@ -1154,7 +1154,7 @@ TEST(with_stall_report_a_lossy_reader_passes_the_hole_and_counts_it)
 	child = test_spawn(stop_in_a_claim, stage);
 	await_stopped(child);
 	publish_number(pub, 8);
-	CHECK_ERROR(shmq_receive(sub, &msg, SOON), SHMQ_EOVERRUN);
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_EOVERRUN);
 	CHECK_EQ(msg.lost, 1);
 	CHECK_EQ(receive_number(sub, SHMQ_NOWAIT), 8);
 	CHECK_OK(kill(child, SIGCONT));
@@ -1168,7 +1168,7 @@ TEST(with_stall_report_a_lossy_reader_passes_the_hole_and_counts_it)
 	test_bus_stop();
 }
 
-TEST(with_stall_report_a_stalled_publisher_that_dies_is_recovered)
+TEST_WITHIN(with_stall_report_a_stalled_publisher_that_dies_is_recovered, 120)
 {
 	struct stage *stage = new_stage("t");
 	shmq_bus *bus;
@@ -1185,7 +1185,7 @@ TEST(with_stall_report_a_stalled_publisher_that_dies_is_recovered)
 	child = test_spawn(stop_in_a_claim, stage);
 	await_stopped(child);
 	publish_number(pub, 8);
-	CHECK_ERROR(shmq_receive(sub, &msg, SOON), SHMQ_ESTALLED);
+	CHECK_ERROR(shmq_receive(sub, &msg, PATIENCE), SHMQ_ESTALLED);
 	CHECK_EQ(test_kill_wait(child, SIGKILL), 128 + SIGKILL);
 	await_event(bus, SHMQ_EVENT_DIED, stage->client);
 	CHECK_EQ(receive_number(sub, SHMQ_NOWAIT), 8);
