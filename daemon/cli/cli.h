@@ -185,8 +185,9 @@ void sig_sleep_until(int64_t monotonic_ns);
 
 /* ---- runtime --------------------------------------------------------- */
 
-/* The directory that buses are looked for in, by the rule of shmq_bus_open(3). */
-void runtime_dir(const struct cli *cli, char *out, size_t bytes);
+/* The directory that buses are looked for in, by the rule of shmq_bus_open(3).  1: nobody
+ * named it, so one that is another user's is not trusted, not by root either. */
+int runtime_dir(const struct cli *cli, char *out, size_t bytes);
 
 enum runtime_state {
 	RUNTIME_ALIVE,
@@ -206,6 +207,7 @@ int runtime_is_held(int dir, const char *bus, const char *suffix);
 /* Clients that have its memory mapped give it to the next supervisor, which
  * knows it by the manifest: those are not in vain. */
 int runtime_is_mapped(const char *dir, const char *bus);
+int runtime_is_listened_at(const char *dir, const char *bus);
 
 /* ---- loss ------------------------------------------------------------ */
 

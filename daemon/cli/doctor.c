@@ -242,7 +242,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (o.root[0] && stat(o.root, &st))
 		return out_fail(cli, -errno, "reading", o.root, NULL);
 	d.root = o.root;
-	runtime_dir(cli, d.runtime, sizeof(d.runtime));
+	d.is_default = runtime_dir(cli, d.runtime, sizeof(d.runtime));
 	doctor_host(&d);
 	doctor_kernel(&d);
 	doctor_files(&d);

@@ -36,6 +36,7 @@ struct finding {
 struct doctor {
 	const char *root; /* "" is this machine */
 	char runtime[108];
+	int is_default; /* nobody named that one */
 	struct finding *all;
 	size_t count, room;
 };

@@ -29,14 +29,15 @@ static int remove_bus(const struct finding *f)
 	if (dir < 0)
 		return dir;
 	snprintf(name, sizeof(name), "%s.lock", f->name);
-	held = openat(dir, name, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	held = openat(dir, name, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (held < 0)
 		rc = -errno;
 	else
 		close(held);
 	held = rc ? rc : runtime_lock(dir, f->name, ".lock", LOCK_EX);
 	if (held >= 0 &&
-	    (runtime_is_held(dir, f->name, ".control") || runtime_is_mapped(f->path, f->name)))
+	    (runtime_is_held(dir, f->name, ".control") || runtime_is_mapped(f->path, f->name) ||
+	     runtime_is_listened_at(f->path, f->name)))
 		rc = -EBUSY;
 	for (i = 0; held >= 0 && !rc && i < ARRAY_COUNT(rest); i++) {
 		snprintf(name, sizeof(name), "%s%s", f->name, rest[i]);
@@ -139,7 +140,7 @@ static int check_directory(struct doctor *d)
 		doctor_fix(f, OWN_DIRECTORY);
 		return -1;
 	}
-	if (st.st_uid != geteuid() && st.st_uid != 0 && geteuid() != 0) {
+	if (st.st_uid != geteuid() && (d->is_default || (st.st_uid != 0 && geteuid() != 0))) {
 		f = doctor_add(d, "permissions", LEVEL_BAD, "%s belongs to uid %u", d->runtime,
 			       (unsigned)st.st_uid);
 		doctor_costs(f, "no bus starts there, and none is trusted");

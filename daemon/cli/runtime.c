@@ -27,17 +27,20 @@ static int is_of_another_user(const char *xdg)
 	return !stat(xdg, &st) && st.st_uid != geteuid() && st.st_uid != 0;
 }
 
-void runtime_dir(const struct cli *cli, char *out, size_t bytes)
+int runtime_dir(const struct cli *cli, char *out, size_t bytes)
 {
 	const char *dir = cli->runtime_dir ? cli->runtime_dir : getenv("SHMQ_RUNTIME_DIR");
 	const char *xdg = getenv("XDG_RUNTIME_DIR");
 
-	if (dir && dir[0])
+	if (dir && dir[0]) {
 		snprintf(out, bytes, "%s", dir);
-	else if (xdg && xdg[0] && !is_of_another_user(xdg))
+	} else if (xdg && xdg[0] && !is_of_another_user(xdg)) {
 		snprintf(out, bytes, "%s/shmq", xdg);
-	else
+	} else {
 		snprintf(out, bytes, "/tmp/shmq-%u", (unsigned)geteuid());
+		return 1;
+	}
+	return 0;
 }
 
 int runtime_open(const char *path)
@@ -49,13 +52,14 @@ int runtime_open(const char *path)
 
 /* A service manager that listens there starts the bus when somebody connects: so
  * nobody does.  In another network namespace it is not seen. */
-static int is_listened_at(const char *path)
+int runtime_is_listened_at(const char *dir, const char *bus)
 {
-	char line[512];
+	char path[256], line[512];
 	FILE *in = fopen("/proc/net/unix", "re");
 	unsigned flags;
 	int at = 0, found = 0;
 
+	snprintf(path, sizeof(path), "%s/%s.sock", dir, bus);
 	while (in && !found && fgets(line, sizeof(line), in)) {
 		line[strcspn(line, "\n")] = 0;
 		at = 0;
@@ -92,7 +96,8 @@ int runtime_lock(int dir, const char *bus, const char *suffix, int how)
 	int fd, rc;
 
 	snprintf(name, sizeof(name), "%s%s", bus, suffix);
-	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	/* What lies there need not be ours: on a pipe an open would wait. */
+	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return -errno;
 	rc = flock(fd, how | LOCK_NB) ? -errno : 0;
@@ -122,11 +127,12 @@ int runtime_is_mapped(const char *dir, const char *bus)
 	char *manifest = NULL;
 	size_t len = 0, i;
 	glob_t maps = { 0 };
-	int found = 0, denied = 0;
+	int found = 0, denied = 0, fd;
 	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/%s.manifest", dir, bus);
-	in = fopen(path, "re");
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	in = fd < 0 ? NULL : fdopen(fd, "r");
 	if (!in)
 		return 0;
 	if (getdelim(&manifest, &len, 0, in) < 0 || glob("/proc/[0-9]*/maps", 0, NULL, &maps))
@@ -163,7 +169,7 @@ static enum runtime_state state_of(const char *path, int dir, const char *bus)
 	snprintf(sock, sizeof(sock), "%s/%s.sock", path, bus);
 	if (runtime_is_held(dir, bus, ".lock") || runtime_is_held(dir, bus, ".control"))
 		return RUNTIME_ALIVE;
-	if (is_listened_at(sock))
+	if (runtime_is_listened_at(path, bus))
 		return RUNTIME_AWAITED;
 	if (answers(sock))
 		return RUNTIME_ALIVE;

@@ -280,6 +280,47 @@ except BlockingIOError:
 	[ -e guest/b.manifest ]
 }
 
+# It waits where it mends what stands before; meanwhile somebody listens for the bus.
+@test "doctor_leaves_what_is_listened_at_since_it_looked" {
+	machine
+	rm m/$THP/shmem_enabled
+	mkfifo m/$THP/shmem_enabled
+	: >"$SHMQ_RUNTIME_DIR/late.lock"
+	timeout 60 python3 -c '
+import socket, subprocess, sys
+doctor = subprocess.Popen(sys.argv[3:])
+with open(sys.argv[1], "w") as value:
+    value.write("always within_size advise [never] deny force\n")
+with open(sys.argv[1]) as value: # once it writes there it has looked at all
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.bind(sys.argv[2])
+    sock.listen()
+    value.read()
+doctor.wait()
+' "$DIR/m/$THP/shmem_enabled" "$SHMQ_RUNTIME_DIR/late.sock" "$BIN/shmq" doctor --root "$DIR/m" --fix 3>&-
+	[ -e "$SHMQ_RUNTIME_DIR/late.sock" ]
+}
+
+@test "doctor_does_not_wait_at_what_somebody_laid_in_the_directory" {
+	machine
+	mkfifo "$SHMQ_RUNTIME_DIR/a.lock" "$SHMQ_RUNTIME_DIR/b.control" \
+		"$SHMQ_RUNTIME_DIR/c.manifest" "$SHMQ_RUNTIME_DIR/d.sock"
+	run -0 timeout 60 "$BIN/shmq" buses
+	run -1 timeout 60 "$BIN/shmq" doctor --root "$DIR/m"
+	has "$output" "--fix repairs 4"
+	run -0 timeout 60 "$BIN/shmq" doctor --root "$DIR/m" --fix
+	[ -z "$(find "$SHMQ_RUNTIME_DIR" -type p)" ]
+}
+
+@test "doctor_of_root_does_not_trust_a_default_directory_of_another" {
+	[ "$(id -u)" = 0 ] || skip 'only root can be two users'
+	local as_root=(unshare -m sh -c 'mount -t tmpfs none /tmp && mkdir -m 700 /tmp/shmq-0 &&
+		chown 4711 /tmp/shmq-0 && exec env -u SHMQ_RUNTIME_DIR -u XDG_RUNTIME_DIR "$@"' sh)
+	"${as_root[@]}" test -x "$BIN/shmq" || skip 'it cannot mount, or not run what is below /tmp'
+	run -1 "${as_root[@]}" "$BIN/shmq" doctor
+	has "$output" "/tmp/shmq-0 belongs to uid 4711"
+}
+
 @test "doctor_of_this_machine_says_something_of_each_feature" {
 	shmq doctor --json >list || [ $? = 1 ]
 	for check in hugepages pidfd membarrier futex_waitv io_uring landlock permissions; do
