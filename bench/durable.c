@@ -154,10 +154,8 @@ void durable_create(shmq_bus *bus, const char *topic, size_t bytes, uint64_t rin
 {
 	o->size = sizeof(*o);
 	o->max_message_bytes = bytes;
-	o->slot_bytes = 128;
 	/* Beyond a slot's largest payloads are in the arena. */
-	while (bytes <= 2048 && o->slot_bytes < bytes + 16)
-		o->slot_bytes *= 2;
+	o->slot_bytes = bytes <= 2048 ? ((uint32_t)bytes + 16 + 63) / 64 * 64 : 128;
 	o->depth = ring_bytes / bytes;
 	BENCH_OK(shmq_topic_create(bus, topic, o, NULL));
 }

@@ -41,8 +41,8 @@ struct trip {
 static const struct trip trips[] = {
 	{ "rtt.spin.32", 32, 64, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 1 },
 	{ "rtt.spin.64", 64, 128, SHMQ_WAIT_SPIN, 20000, WITH_LINES, 1 },
-	{ "rtt.spin.256", 256, 512, SHMQ_WAIT_SPIN, 20000, WITH_COPY, 0 },
-	{ "rtt.spin.1K", 1024, 2048, SHMQ_WAIT_SPIN, 10000, WITH_COPY, 0 },
+	{ "rtt.spin.256", 256, 320, SHMQ_WAIT_SPIN, 20000, WITH_COPY, 0 },
+	{ "rtt.spin.1K", 1024, 1088, SHMQ_WAIT_SPIN, 10000, WITH_COPY, 0 },
 	{ "rtt.spin.64K", 65536, 128, SHMQ_WAIT_SPIN, 1000, WITH_COPY, 0 },
 	{ "rtt.spin.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 80, WITH_COPY, 1 },
 	{ "zerocopy.rtt.64", 64, 128, SHMQ_WAIT_SPIN, 20000, IN_PLACE, 1 },
@@ -50,8 +50,8 @@ static const struct trip trips[] = {
 	{ "zerocopy.rtt.1M", 1 << 20, 128, SHMQ_WAIT_SPIN, 20000, IN_PLACE | WITH_PLACE, 1 },
 	{ "rtt.sleep.32", 32, 64, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
 	{ "rtt.sleep.64", 64, 128, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 1 },
-	{ "rtt.sleep.256", 256, 512, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
-	{ "rtt.sleep.1K", 1024, 2048, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
+	{ "rtt.sleep.256", 256, 320, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
+	{ "rtt.sleep.1K", 1024, 1088, SHMQ_WAIT_SLEEP, 1000, WITH_FUTEX, 0 },
 	{ "rtt.sleep.64K", 65536, 128, SHMQ_WAIT_SLEEP, 500, WITH_FUTEX, 0 },
 	{ "rtt.sleep.1M", 1 << 20, 128, SHMQ_WAIT_SLEEP, 80, WITH_FUTEX, 0 },
 };

@@ -25,8 +25,8 @@ static const struct shape shapes[] = {
 	{ "stream.1p1c.32", 32, 64, SHMQ_EXCLUSIVE, 2000000, 0 },
 	{ "stream.1p1c.64", 64, 128, SHMQ_EXCLUSIVE, 2000000, 1 },
 	{ "stream.1p1c.64.shared", 64, 128, SHMQ_SHARED, 2000000, 1 },
-	{ "stream.1p1c.256", 256, 512, SHMQ_EXCLUSIVE, 1000000, 0 },
-	{ "stream.1p1c.1024", 1024, 2048, SHMQ_EXCLUSIVE, 300000, 1 },
+	{ "stream.1p1c.256", 256, 320, SHMQ_EXCLUSIVE, 1000000, 0 },
+	{ "stream.1p1c.1024", 1024, 1088, SHMQ_EXCLUSIVE, 300000, 1 },
 	{ "stream.1p1c.64K", 65536, 128, SHMQ_EXCLUSIVE, 4000, 0 },
 	{ "stream.1p1c.1M", 1 << 20, 128, SHMQ_EXCLUSIVE, 200, 0 },
 };

@@ -342,7 +342,7 @@ struct shmq_topic_options {
 	size_t size;
 	uint64_t depth;             /* slots per partition; power of two, 1024 to
 				       2^32; default 8192; rounded up */
-	uint32_t slot_bytes;        /* 64 to 4096, power of two; default 128 */
+	uint32_t slot_bytes;        /* 64 to 4096, in whole 64; default 128 */
 	uint32_t partitions;        /* 1 to 4096; default 1 */
 	uint64_t max_message_bytes; /* largest payload, key and properties
 				   included; up to 1 GiB; default what fits

@@ -9,6 +9,11 @@ static int is_power_of_two(uint64_t n)
 	return n && !(n & (n - 1));
 }
 
+static int is_slot_size(uint32_t bytes)
+{
+	return bytes >= LAY_SLOT_BYTES_MIN && bytes <= LAY_SLOT_BYTES_MAX && bytes % LAY_LINE == 0;
+}
+
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {
 	return (n + unit - 1) / unit * unit;
@@ -77,8 +82,7 @@ int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 	g->log = t->log ? t->log : SHMQ_LOG_NONE;
 	if (!is_power_of_two(g->depth) || g->depth < LAY_DEPTH_MIN || g->depth > LAY_DEPTH_MAX)
 		return SHMQ_ECORRUPT;
-	if (!is_power_of_two(g->slot_bytes) || g->slot_bytes < LAY_SLOT_BYTES_MIN ||
-	    g->slot_bytes > LAY_SLOT_BYTES_MAX)
+	if (!is_slot_size(g->slot_bytes))
 		return SHMQ_ECORRUPT;
 	if (!g->partitions || g->partitions > LAY_PARTITIONS_MAX || g->max_bytes > LAY_MESSAGE_MAX)
 		return SHMQ_ECORRUPT;
@@ -91,7 +95,6 @@ int shmq__layout_geometry(const struct lay_topic *t, struct lay_geometry *g)
 		return SHMQ_ECORRUPT;
 	g->mask = g->depth - 1;
 	g->depth_shift = (uint32_t)__builtin_ctzll(g->depth);
-	g->slot_shift = (uint32_t)__builtin_ctz(g->slot_bytes);
 	g->payload_off = payload_off(g->flags);
 	g->inline_bytes = g->slot_bytes - g->payload_off;
 	return 0;
@@ -219,9 +222,8 @@ int shmq__layout_defaults(struct shmq_topic_options *o, char *why, size_t n)
 		o->depth += o->depth & -o->depth;
 	if (!o->slot_bytes)
 		o->slot_bytes = 128;
-	if (!is_power_of_two(o->slot_bytes) || o->slot_bytes < LAY_SLOT_BYTES_MIN ||
-	    o->slot_bytes > LAY_SLOT_BYTES_MAX)
-		return refuse(why, n, "slot bytes must be a power of two from 64 to 4096");
+	if (!is_slot_size(o->slot_bytes))
+		return refuse(why, n, "slot bytes must be a multiple of 64 up to 4096");
 	if (!o->partitions)
 		o->partitions = 1;
 	if (o->partitions > LAY_PARTITIONS_MAX)

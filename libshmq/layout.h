@@ -555,8 +555,7 @@ struct lay_geometry {
 	uint64_t max_bytes;
 	uint64_t ring_bytes;
 	uint32_t depth_shift;
-	uint32_t slot_shift;
-	uint32_t slot_bytes;
+	uint32_t slot_bytes;   /* whole lines */
 	uint32_t payload_off;  /* 16 or 32 */
 	uint32_t inline_bytes; /* slot_bytes - payload_off */
 	uint32_t partitions;
@@ -602,7 +601,7 @@ static inline struct lay_slot *lay_slot_at(const struct lay_ring *ring,
 					   const struct lay_geometry *geo, uint64_t seq)
 {
 	return (struct lay_slot *)((char *)(uintptr_t)ring + LAY_RING_HEADER_BYTES +
-				   ((seq & geo->mask) << geo->slot_shift));
+				   (seq & geo->mask) * geo->slot_bytes);
 }
 
 static inline uint64_t lay_lap(const struct lay_geometry *geo, uint64_t seq)

@@ -292,8 +292,8 @@ static size_t send_run_exclusive(struct shmq_pub *pub, struct shmq_msg *m, size_
 		bytes += m[i].len;
 		at += step;
 		ahead += step;
-		if (ahead == ring_end)
-			ahead -= l->w.geo.depth << l->w.geo.slot_shift;
+		if (unlikely(ahead == ring_end))
+			ahead = (char *)lay_slot_at(l->w.mem, &l->w.geo, 0);
 	}
 	if (i)
 		lane_account_run(l, seq + i, i, bytes, SHMQ_EXCLUSIVE);

@@ -146,7 +146,7 @@ static __attribute__((noinline)) int take_whole(struct shmq_sub *sub, struct lay
 	} else if (head.len > sub->inline_max) {
 		return receive_long(sub, msg, timeout_ns);
 	} else if (head.len > RING_LONG_BYTES && seq_diff(sub->far, l->r.next) > 1) {
-		ring_read_long(&l->r, l->r.next, head.len);
+		ring_read_ahead(&l->r, l->r.next);
 	}
 	if (!sub->gates && !ring_still(&l->r, l->r.next, w)) /* A2 */
 		return receive_long(sub, msg, timeout_ns);

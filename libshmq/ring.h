@@ -61,7 +61,7 @@ struct ring_writer {
 		uint64_t last;  /* exclusive: seqs from next to it are below room, of one
 				   lap, and so are the slots fetched ahead of theirs */
 		uint64_t word;  /* of that lap: a committed control word, */
-		uintptr_t base; /* and slot seq is seq << slot_shift from here */
+		uintptr_t base; /* and slot seq is seq * slot_bytes from here */
 	} run;
 };
 
@@ -170,7 +170,7 @@ static inline void ring_begin_run(struct ring_writer *w)
 	w->run.last = seq_diff(w->room, last) > 0 ? last : w->room - 1;
 	w->run.word = LAY_CTRL(lay_lap(&w->geo, w->next), w->owner, LAY_COMMITTED);
 	w->run.base = (uintptr_t)lay_slot_at(w->mem, &w->geo, w->next) -
-		      (uintptr_t)(w->next << w->geo.slot_shift);
+		      (uintptr_t)(w->next * w->geo.slot_bytes);
 }
 
 static inline int ring_is_in_run(const struct ring_writer *w, uint64_t seq)
@@ -180,7 +180,7 @@ static inline int ring_is_in_run(const struct ring_writer *w, uint64_t seq)
 
 static inline struct lay_slot *ring_run_slot(const struct ring_writer *w, uint64_t seq)
 {
-	return (struct lay_slot *)(w->run.base + (uintptr_t)(seq << w->geo.slot_shift));
+	return (struct lay_slot *)(w->run.base + (uintptr_t)(seq * w->geo.slot_bytes));
 }
 
 /* Exclusive: work out w->room once w->limit allows for n messages.  Slots are
@@ -232,13 +232,12 @@ static inline void ring_fetch_far(const struct ring_reader *r, const struct lay_
 		prefetch_read((const char *)s + LAY_LINE);
 }
 
-/* As ring_fetch_long(), for a reader that knows the next slot to be written. */
-static inline void ring_read_long(const struct ring_reader *r, uint64_t seq, size_t bytes)
+/* For a reader of payloads of more than a few lines that knows the next slot to be
+ * written: the processor follows by itself from its first line, where it would not
+ * have begun by then. */
+static inline void ring_read_ahead(const struct ring_reader *r, uint64_t seq)
 {
-	const char *line = (const char *)lay_slot_at(r->mem, &r->geo, seq + 1), *end = line + bytes;
-
-	for (; line < end; line += LAY_LINE)
-		prefetch_read(line);
+	prefetch_read(lay_slot_at(r->mem, &r->geo, seq + 1));
 }
 
 /* Shared: take slot w->next if it is free and credit allows.  1 taken, and

@@ -116,12 +116,6 @@ static __attribute__((noinline)) uint64_t ring(struct rlane *l)
 	return load_relaxed(&l->bell->served);
 }
 
-/* Ask for the lines of the message behind the one of seq. */
-static __attribute__((noinline)) void read_behind(const struct rlane *l, uint64_t seq, size_t len)
-{
-	ring_read_long(&l->r, seq, len);
-}
-
 /* What is not short, or not of the type of the message before: `found` is len, flags and
  * type of the slot of seq without that type.  Its length, or NOT_PLAIN. */
 static inline uint64_t take_other(const struct shmq_sub *sub, struct run *r, uint64_t found,
@@ -139,7 +133,7 @@ static inline uint64_t take_other(const struct shmq_sub *sub, struct run *r, uin
 		found = (uint32_t)header;
 	}
 	if (found > RING_LONG_BYTES && seq_diff(sub->pace.there, seq) > 1)
-		read_behind(&sub->lane[0], seq, found);
+		ring_read_ahead(&sub->lane[0].r, seq);
 	return found;
 }
 
@@ -178,7 +172,7 @@ static size_t hand_out_run(struct shmq_sub *sub, uint64_t seq, shmq_handler *han
 	r.served = load_relaxed(&bell->served);
 	r.step = l->r.geo.slot_bytes;
 	r.alive = (const uint32_t *)&sub->guard->alive;
-	r.end = at + (max << l->r.geo.slot_shift);
+	r.end = at + max * r.step;
 	sub->view = l; /* unless there is none */
 	for (;; seq++) {
 		struct lay_slot *s = (struct lay_slot *)(uintptr_t)at - 1;

@@ -60,7 +60,7 @@ const struct opt shape_options[] = {
 	{ "depth", .kind = OPT_SIZE, AT(depth), .arg = "SIZE", .min = 1, .max = UINT64_C(1) << 32,
 	  .help = "slots per partition, 1k to 4G, rounded up to a\npower of two (8k)" },
 	{ "slot", .kind = OPT_SIZE, AT(slot_bytes), .arg = "SIZE", .min = 64, .max = 4096,
-	  .help = "64 to 4096, a power of two (128)" },
+	  .help = "64 to 4096, a multiple of 64 (128)" },
 	{ "max", .kind = OPT_SIZE, AT(max_message_bytes), .arg = "SIZE", .min = 1, .max = 1 << 30,
 	  .help = "largest message, up to 1GiB (what fits a slot)" },
 	{ "partitions", .kind = OPT_COUNT, AT(partitions), .arg = "N", .min = 1, .max = 4096,

@@ -223,7 +223,7 @@ every_command() {
 		create t|creating "t": topic "t" exists already (hint: *)
 		stat u|looking at "u": there is no topic "u" (hint: *)
 		create a..b|creating "a..b": byte 3 of the topic name ends an empty word: words are separated by single dots
-		create a --slot 100|creating "a": slot bytes must be a power of two from 64 to 4096 (hint: *)
+		create a --slot 100|creating "a": slot bytes must be a multiple of 64 up to 4096 (hint: *)
 		create a --max 1T|--max may be at most 1G, not 1T
 		create a --log block --segment 2k|--segment must be at least 1M, not 2k
 		create a --partitions 5k|--partitions may be at most 4096, not 5k

@@ -529,9 +529,9 @@ static void run(uint64_t seed)
 	g->plan = make_plan(seed);
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH, .mode = g->plan.mode, .policy = g->plan.policy,
-	       .partitions = g->plan.partitions, .max_message_bytes = g->plan.most,
-	       .evict_ns = 20 * MILLISECOND, .log = g->plan.log,
+	create(bus, "t", .depth = DEPTH, .slot_bytes = 64 * (2 + (uint32_t)(seed % 4)),
+	       .mode = g->plan.mode, .policy = g->plan.policy, .partitions = g->plan.partitions,
+	       .max_message_bytes = g->plan.most, .evict_ns = 20 * MILLISECOND, .log = g->plan.log,
 	       .segment_bytes = g->plan.log == SHMQ_LOG_NONE ? 0 : 1 << 20,
 	       .flags = g->plan.log == SHMQ_LOG_NONE ? 0 : SHMQ_TOPIC_TIME);
 	for (i = 0; i < g->plan.subscribers; i++)

@@ -467,7 +467,7 @@ static int topics_on(shmq_bus *bus)
 TEST(a_plan_says_what_creation_then_takes)
 {
 	struct shmq_topic_options *o =
-		TOPIC_OPTIONS(.depth = 5000, .slot_bytes = 256, .partitions = 3,
+		TOPIC_OPTIONS(.depth = 5000, .slot_bytes = 320, .partitions = 3,
 			      .max_message_bytes = 10000, .pages = SHMQ_PAGES_4K);
 	struct shmq_bus_info before, after;
 	struct shmq_plan plan, done;
@@ -482,9 +482,9 @@ TEST(a_plan_says_what_creation_then_takes)
 	CHECK_EQ(topics_on(bus), 0);
 	CHECK_EQ(after.bytes, before.bytes);
 	CHECK_EQ(plan.depth, 8192);
-	CHECK_EQ(plan.inline_bytes, 240);
+	CHECK_EQ(plan.inline_bytes, 304);
 	CHECK_EQ(plan.page_bytes, 4096);
-	CHECK_EQ(plan.ring_bytes, 3 * (8192 * 256 + 4096));
+	CHECK_EQ(plan.ring_bytes, 3 * (8192 * 320 + 4096));
 	CHECK_GT(plan.control_bytes, 0);
 	CHECK_GE(plan.arena_bytes, 20000);
 	CHECK_GT(plan.available_bytes, plan.ring_bytes);

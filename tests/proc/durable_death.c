@@ -153,7 +153,7 @@ TEST_WITHIN(a_reader_that_comes_from_the_log_into_the_ring_gets_whole_batches, 6
 
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .mode = SHMQ_SHARED,
+	create(bus, "t", .depth = DEPTH, .slot_bytes = 192, .mode = SHMQ_SHARED,
 	       .log = SHMQ_LOG_BLOCK);
 	b[1]->who = 1;
 	b[0]->most = b[1]->most = EACH;
@@ -198,7 +198,7 @@ TEST_WITHIN(of_an_atomic_batch_all_or_none_survives_the_death_of_everything, 60)
 		test_bus_restart();
 		bus = test_bus_open();
 		if (!round)
-			create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .log = SHMQ_LOG_BLOCK,
+			create(bus, "t", .depth = DEPTH, .slot_bytes = 192, .log = SHMQ_LOG_BLOCK,
 			       .segment_bytes = 1 << 20);
 		/* Every batch that began is there to its end.  Each life of the bus
 		 * had a publisher that began with 0. */
@@ -268,7 +268,7 @@ TEST(nothing_of_a_batch_is_written_before_one_that_interleaves_with_it_is_whole)
 
 	test_bus_start();
 	bus = test_bus_open();
-	create(bus, "t", .depth = DEPTH, .slot_bytes = 256, .mode = SHMQ_SHARED,
+	create(bus, "t", .depth = DEPTH, .slot_bytes = 192, .mode = SHMQ_SHARED,
 	       .log = SHMQ_LOG_BLOCK);
 	raw_open(&raw, bus, "t");
 	for (uint64_t seq = 0; seq < 5; seq++) {

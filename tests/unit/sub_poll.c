@@ -107,7 +107,7 @@ static int see_run(void *arg, const struct shmq_msg *m)
 TEST(runs_go_over_the_end_of_the_ring_and_are_counted)
 {
 	for (size_t k = 0; k < COUNT(bases); k++) {
-		struct fake_options o = { .base_seq = bases[k] };
+		struct fake_options o = { .base_seq = bases[k], .slot_bytes = k % 2 ? 192 : 128 };
 		struct scene c = set_up(&o, NULL);
 		struct run r = { .c = &c };
 		uint64_t sent = 0;

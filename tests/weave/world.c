@@ -478,7 +478,6 @@ void world_new(const struct world_options *o)
 		.mask = world->o.depth - 1,
 		.depth_shift = (uint32_t)__builtin_ctzll(world->o.depth),
 		.slot_bytes = 64,
-		.slot_shift = 6,
 		.payload_off = 16,
 		.inline_bytes = world->o.arena_bytes ? 16 : 48,
 		.max_bytes = 64,
