@@ -7,7 +7,9 @@
 
 #include <curses.h>
 #include <locale.h>
+#include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #define HEAD_LINES 3 /* bus, view, heads of the columns */
 #define FOOT_LINES 1
@@ -33,6 +35,7 @@ struct screen {
 	int bus; /* TOP_*, or the error of one that was stopped: what is shown
 		    is its last */
 	int code, done;
+	int is_gone; /* the terminal */
 };
 
 static struct level *here(struct screen *s)
@@ -353,6 +356,14 @@ static void press(struct screen *s, int key)
 
 /* ---- the loop ------------------------------------------------------------ */
 
+/* Then every getch() fails at once, and where hang-ups are ignored nothing else says so. */
+static int terminal_is_gone(void)
+{
+	struct pollfd p = { .fd = STDIN_FILENO };
+
+	return poll(&p, 1, 0) > 0;
+}
+
 static void watch(struct screen *s)
 {
 	int64_t next_ns = 0;
@@ -365,8 +376,10 @@ static void watch(struct screen *s)
 		}
 		draw(s);
 		key = getch();
-		if (key == ERR)
+		if (key == ERR) {
+			s->is_gone = s->done = terminal_is_gone();
 			continue;
+		}
 		press(s, key);
 		make_rows(s);
 	}
@@ -399,6 +412,10 @@ int top_screen(struct top *top)
 	top_rows_clear(&s.rows);
 	top_look_clear(&s.before);
 	top_look_clear(&s.now);
+	if (s.is_gone) {
+		out_say("showing the bus on a terminal: it is gone (hint: --json goes on without)");
+		return CLI_FAILURE;
+	}
 	if (s.code < 0)
 		return out_fail(top->cli, s.code, "looking at bus", shmq_bus_name(top->cli->bus),
 				NULL);

@@ -248,6 +248,16 @@ written_of() {
 	[ "$(wc -l <top)" = 2 ]
 }
 
+@test "top_ends_once_its_terminal_is_gone_though_hangups_are_ignored" {
+	shmq create md.a -q
+	tm new-session -d -x 80 -y 24 -s top \
+		"trap '' HUP; '$BIN/shmq' top 2>'$DIR/top.err'; echo ended \$? >'$DIR/ended'"
+	await 'shows "^md.a "'
+	tm kill-server
+	await '[ "$(cat ended)" = "ended 1" ]'
+	has "$(cat top.err)" "it is gone (hint: --json"
+}
+
 @test "top_says_what_it_cannot_do" {
 	run --separate-stderr -2 shmq top
 	has "$stderr" "this is no terminal (hint: --once, or --json)"
