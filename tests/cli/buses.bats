@@ -29,7 +29,9 @@ load helper
 	shmq create t -q
 	start reader --no-start sub t
 	await '[ "$(subscribers t)" = 1 ]'
-	kill -KILL $(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR")
+	supervisors=$(pgrep -f -- "--runtime-dir $SHMQ_RUNTIME_DIR")
+	kill -STOP $supervisors # the worker would start another parent
+	kill -KILL $supervisors
 	await 'shmq buses | grep -Eq "^$SHMQ_BUS +held +- .*clients go on"'
 	kill -KILL "$(pid_of reader)"
 	await 'shmq buses | grep -Eq "^$SHMQ_BUS +died"'
