@@ -126,6 +126,8 @@ static ALWAYS int publish_plain(struct shmq_pub *pub, struct lane *l, uint64_t s
 {
 	struct lay_slot *s = lay_slot_at(l->w.mem, &l->w.geo, seq);
 
+	if (way.copy == copy_long && len > RING_LONG_BYTES)
+		ring_fetch_long(&l->w, seq, len);
 	put_inline(s, data, len, way.copy);
 	commit_slot(l, s, committed(l, seq), seq, len, 0, 0, way.mode);
 	ring_fetch_ahead(&l->w, seq);
@@ -142,11 +144,9 @@ static __attribute__((noinline)) int publish_long(struct shmq_pub *pub, const vo
 	enum shmq_mode mode = l->w.geo.mode;
 	uint64_t seq = l->w.next;
 
-	if (len < pub->plain_end && take_next(l, mode)) {
-		ring_fetch_long(&l->w, seq, len);
+	if (len < pub->plain_end && take_next(l, mode))
 		return publish_plain(pub, l, seq, data, len,
 				     (struct way){ mode, pub->fence, copy_long });
-	}
 	return shmq__pub_send(pub, &m, &iov, 1, BELL_NOW, &l);
 }
 

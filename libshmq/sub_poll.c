@@ -20,7 +20,7 @@
 #define FAST 200u            /* ns: what comes no faster is not held up */
 #define SAMPLE 256u          /* messages by which it is seen how fast they come */
 #define GATHERED 2048u       /* so many come meanwhile, or a quarter of the ring, */
-#define GATHERED_EACH 5u     /* if each takes so many ns, and hardly any takes less */
+#define GATHERED_EACH 5u     /* if each takes so many ns for two lines, hardly any less */
 #define TIMES 256u           /* then it is seen anew what it is worth */
 #define REST UINT64_C(20000) /* ns until it is tried again, twice as long each time */
 #define REST_MOST UINT64_C(1000000000)
@@ -39,7 +39,7 @@ static unsigned far_ahead(const struct rlane *l, uint64_t seq)
 
 static uint64_t gathering_ns(const struct rlane *l)
 {
-	uint64_t n = l->r.geo.depth / 4;
+	uint64_t n = l->r.geo.depth / 4 * ((l->r.geo.slot_bytes / LAY_LINE + 1) / 2);
 
 	return (n < GATHERED ? n : GATHERED) * GATHERED_EACH;
 }
