@@ -153,6 +153,19 @@ static int leave(struct end *e, struct pollfd *fd)
 	return ++e->left == e->n ? peer_error("the senders have gone") : 0;
 }
 
+/* -2: it had closed before.  The kernel says that a connection has ended if it found
+ * nothing and then sees that it is shut, so the last packet may have come in between:
+ * only a second 0 means the end. */
+static ssize_t recv_from(const struct pollfd *fd, void *buf, size_t capacity)
+{
+	ssize_t n;
+
+	if (fd->fd < 0)
+		return -2;
+	n = recv(fd->fd, buf, capacity, MSG_TRUNC);
+	return n ? n : recv(fd->fd, buf, capacity, MSG_TRUNC);
+}
+
 static ssize_t recv_any(void *end, void *buf, size_t capacity)
 {
 	struct end *e = end;
@@ -164,7 +177,7 @@ static ssize_t recv_any(void *end, void *buf, size_t capacity)
 
 		for (tried = 0; tried < e->n; tried++) {
 			struct pollfd *fd = &e->fds[e->next];
-			ssize_t n = fd->fd < 0 ? -2 : recv(fd->fd, buf, capacity, MSG_TRUNC);
+			ssize_t n = recv_from(fd, buf, capacity);
 
 			e->next = (e->next + 1) % e->n;
 			if (n > 0)
