@@ -278,12 +278,12 @@ struct creation {
 	char name[SHMQ_NAME_MAX + 1];
 	char log_dir[PROTO_LOG_DIR_BYTES]; /* or "" */
 	struct proto_options options;
-	uint64_t *next; /* where each partition goes on; shared with the child */
+	struct durable_begin *log; /* of one with a log; shared with the child */
 };
 
-static size_t next_bytes(const struct creation *cr)
+static size_t log_bytes(const struct creation *cr)
 {
-	return cr->options.partitions * sizeof(*cr->next);
+	return sizeof(*cr->log) + cr->options.partitions * sizeof(cr->log->next[0]);
 }
 
 /* In the populating child, or in the worker for warm memory. */
@@ -295,13 +295,13 @@ static void init_rings(void *mem, void *arg)
 	for (p = 0; p < count; p++)
 		shmq__layout_init_ring((char *)mem + (count - 1 - p) * cr->geo.ring_bytes,
 				       cr->version, &cr->geo, cr->topic_id, p,
-				       cr->next ? cr->next[p] : cr->first_seq);
+				       cr->log ? cr->log->next[p] : cr->first_seq);
 }
 
 static void free_creation(struct creation *cr)
 {
-	if (cr->next)
-		munmap(cr->next, next_bytes(cr));
+	if (cr->log)
+		munmap(cr->log, log_bytes(cr));
 	loop_free(cr->c->loop, cr);
 }
 
@@ -319,6 +319,8 @@ static void discard(struct creation *cr, int error, const struct shmq__why *why)
 	registry_forget_name(c->reg, cr->t);
 	registry_drop_topic(c->reg, cr->t, &ring);
 	work_free(c->work, &ring, mem);
+	if (cr->log && cr->log->is_made) /* it would come back with the next start */
+		durable_unmake(c->log_dir, cr->name);
 	if (conn_answer_later(&cr->later, error, why, NULL, 0))
 		log_info("topic \"%s\" was not created: %s", cr->name,
 			 *why->text ? why->text : shmq_strerror(error));
@@ -342,7 +344,7 @@ static void finish(struct creation *cr)
 	}
 	t->creation = NULL;
 	registry_publish_topic(cr->c->reg, t);
-	if (cr->next)
+	if (cr->log)
 		link_say(cr->c->link.fd, LINK_LOGS);
 	cr->c->reviving -= (unsigned)cr->is_revived;
 	log_info("topic \"%s\" created: %u x %llu bytes, %u KiB pages%s%s%s", t->rec->name,
@@ -464,7 +466,7 @@ static int prepare_log(void *arg, struct shmq__why *why)
 	struct creation *cr = arg;
 
 	return durable_prepare(cr->c->log_dir, cr->log_dir, cr->name, &cr->options, cr->first_seq,
-			       cr->next, why);
+			       cr->log, why);
 }
 
 static int begin_rings(struct creation *cr, struct shmq__why *why)
@@ -488,10 +490,10 @@ static void log_prepared(struct job *job, int error, const struct place_result *
 
 	(void)result;
 	for (p = 0; !error && p < cr->geo.partitions; p++) {
-		part[p].base_seq = cr->next[p];
-		store_relaxed(&part[p].log_written, cr->next[p]);
-		store_relaxed(&part[p].log_synced, cr->next[p]);
-		store_relaxed(&part[p].log_first, cr->next[p]);
+		part[p].base_seq = cr->log->next[p];
+		store_relaxed(&part[p].log_written, cr->log->next[p]);
+		store_relaxed(&part[p].log_synced, cr->log->next[p]);
+		store_relaxed(&part[p].log_first, cr->log->next[p]);
 	}
 	if (!error)
 		error = begin_rings(cr, &why);
@@ -503,10 +505,10 @@ static int begin_log(struct creation *cr, struct shmq__why *why)
 {
 	if (!*cr->c->log_dir)
 		return shmq__fail(why, SHMQ_EOPTION, "%s", cr->c->log_why.text);
-	cr->next = mmap(NULL, next_bytes(cr), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-			-1, 0);
-	if (cr->next == MAP_FAILED) {
-		cr->next = NULL;
+	cr->log = mmap(NULL, log_bytes(cr), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		       0);
+	if (cr->log == MAP_FAILED) {
+		cr->log = NULL;
 		return shmq__fail(why, -ENOMEM, "no memory to make the log with");
 	}
 	return job_run(&cr->job, cr->c, prepare_log, cr, log_prepared, why);

@@ -332,11 +332,11 @@ static int settle(const char *bus_dir, int dir, const struct log_identity *id, u
 /* Have `path`, where the log is looked for, lead to where it is to be.  What is there
  * already stays where it is. */
 static int lead_to(const char *bus_dir, const char *log_dir, const char *topic, const char *path,
-		   struct shmq__why *why)
+		   struct durable_begin *out, struct shmq__why *why)
 {
 	char target[PATH_MAX], was[PATH_MAX];
 	ssize_t n = readlink(path, was, sizeof(was) - 1);
-	int error;
+	int error, was_there;
 
 	if (snprintf(target, sizeof(target), "%s%s/%s", log_dir, strrchr(bus_dir, '/'), topic) >=
 	    (int)sizeof(target))
@@ -353,11 +353,15 @@ static int lead_to(const char *bus_dir, const char *log_dir, const char *topic, 
 	if (access(log_dir, F_OK))
 		return shmq__fail(why, -errno, "the log directory %.180s: %s: mount it, or make it",
 				  log_dir, shmq_strerror(-errno));
+	was_there = !access(target, F_OK);
 	error = make_dirs(target);
 	if (!error)
 		error = make_dirs(bus_dir);
 	if (!error && symlinkat(target, AT_FDCWD, path))
 		error = -errno;
+	if (error && !was_there)
+		rmdir(target);
+	out->is_made = !error && !was_there;
 	if (!error)
 		error = sync_dir(bus_dir);
 	return error ? shmq__fail(why, error, "making the log in %.180s: %s", target,
@@ -381,9 +385,51 @@ static int refuse_link(const char *topic, const char *path, struct shmq__why *wh
 			  topic, target, path);
 }
 
+/* All below dir, which is closed.  Stops at nothing. */
+static void delete_below(int fd)
+{
+	struct dirent *e;
+	DIR *d = fdopendir(fd);
+
+	if (!d) {
+		close(fd);
+		return;
+	}
+	while ((e = readdir(d))) {
+		int sub;
+
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+		    !unlinkat(fd, e->d_name, 0))
+			continue;
+		sub = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (sub >= 0)
+			delete_below(sub);
+		unlinkat(fd, e->d_name, AT_REMOVEDIR);
+	}
+	closedir(d);
+}
+
+void durable_unmake(const char *bus_dir, const char *topic)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	int fd = open_topic(bus_dir, topic, path);
+	ssize_t n = fd < 0 ? -1 : readlink(path, target, sizeof(target) - 1);
+
+	if (fd < 0)
+		return;
+	delete_below(fd);
+	if (n < 0) {
+		rmdir(path);
+		return;
+	}
+	target[n] = 0;
+	rmdir(target);
+	unlink(path);
+}
+
 int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
-		    const struct proto_options *options, uint64_t first_seq, uint64_t *next,
-		    struct shmq__why *why)
+		    const struct proto_options *options, uint64_t first_seq,
+		    struct durable_begin *out, struct shmq__why *why)
 {
 	const struct proto_options *was;
 	struct log_identity id;
@@ -392,14 +438,17 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 	int dir, error;
 	uint32_t p;
 
+	out->is_made = 0;
 	if (snprintf(path, sizeof(path), "%s/%s", bus_dir, topic) >= (int)sizeof(path))
 		return shmq__fail(why, -ENAMETOOLONG, "the log's directory has too long a name");
-	error = *log_dir ? lead_to(bus_dir, log_dir, topic, path, why) : 0;
+	error = *log_dir ? lead_to(bus_dir, log_dir, topic, path, out, why) : 0;
 	if (error)
 		return error;
 	error = make_dirs(bus_dir);
-	if (!error && mkdir(path, 0700) && errno != EEXIST)
-		error = -errno;
+	if (!error && mkdir(path, 0700))
+		error = errno == EEXIST ? 0 : -errno;
+	else if (!error)
+		out->is_made = 1;
 	dir = error ? error : open_topic(bus_dir, topic, path);
 	if (dir == -ENOENT)
 		refuse_link(topic, path, why);
@@ -424,7 +473,7 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 				   "create it with as many, or move %.100s away",
 				   topic, was->partitions, options->partitions, path);
 	for (p = 0; !error && p < options->partitions; p++)
-		error = prepare_partition(dir, &id, options, age, p, first_seq, &next[p], why);
+		error = prepare_partition(dir, &id, options, age, p, first_seq, &out->next[p], why);
 	if (!error && age == NEW_LOG)
 		error = settle(bus_dir, dir, &id, options->partitions);
 	else if (!error && fsync(dir))
@@ -473,30 +522,6 @@ int durable_each(const char *bus_dir,
 	}
 	closedir(d);
 	return rc;
-}
-
-/* All below dir, which is closed.  Stops at nothing. */
-static void delete_below(int fd)
-{
-	struct dirent *e;
-	DIR *d = fdopendir(fd);
-
-	if (!d) {
-		close(fd);
-		return;
-	}
-	while ((e = readdir(d))) {
-		int sub;
-
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-		    !unlinkat(fd, e->d_name, 0))
-			continue;
-		sub = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-		if (sub >= 0)
-			delete_below(sub);
-		unlinkat(fd, e->d_name, AT_REMOVEDIR);
-	}
-	closedir(d);
 }
 
 static int put_away(const char *dir, const char *from)

@@ -41,15 +41,24 @@ int durable_is_log_dir(const char *log_dirs, const char *dir);
 int durable_bus_dir(const char *data_dir, const char *bus, char *out, size_t bytes,
 		    struct shmq__why *why);
 
+/* What became of it. */
+struct durable_begin {
+	uint64_t is_made; /* nothing was there before; also where it then failed, or was killed */
+	uint64_t next[];  /* where each partition goes on, or first_seq where nothing was written */
+};
+
 /* Make the topic's log ready to be written, below log_dir unless that is "": its
  * directories, who it is, and what a crash left in each partition put right.  A log that is there
- * is gone on with, unless it has other partitions.  next[partitions] gets where each goes on, or
- * first_seq where nothing was ever written.  May take as long as reading the last
+ * is gone on with, unless it has other partitions.  May take as long as reading the last
  * segment of each.  0, SHMQ_EEXISTS, SHMQ_ECORRUPT, SHMQ_EVERSION or -errno, with
  * why. */
 int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
-		    const struct proto_options *options, uint64_t first_seq, uint64_t *next,
-		    struct shmq__why *why);
+		    const struct proto_options *options, uint64_t first_seq,
+		    struct durable_begin *out, struct shmq__why *why);
+
+/* Delete a log that was made just now, as far as it was, of a topic that there will not
+ * be. */
+void durable_unmake(const char *bus_dir, const char *topic);
 
 /* How far above the next seq the ceiling of such a topic is put.  A publisher that
  * waits for its log is never more than a ring ahead of it; one that does not would

@@ -124,6 +124,9 @@ now() { # as a time of --from and --to
 	shmq stat | grep -q '^t .* its log: No space left on device$'
 	shmq top --once | grep -q '^t .* its log: No space left on device$'
 	pid=$(shmq stat --json | json '$_->{bus}{daemon_pid}')
+	run -1 shmq create more --log block
+	has "$output" 'making the log in'
+	nsenter -m -t "$pid" sh -c '! ls -d "$0"/*/more' "$DIR/data" # nor is half of it there
 	nsenter -m -t "$pid" mount -o remount,size=64m "$DIR/data"
 }
 
