@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <pwd.h>
 #include <search.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,13 @@ int config_is_for_start(const struct config_item *item)
 
 /* ---- reading --------------------------------------------------------- */
 
+/* A name that no table has.  The parser ends at the first of them: the text is read
+ * again with it as one more that may be there, so that all mistakes are told at once. */
+struct unknown {
+	char section[16], name[64];
+	enum { VALUE, LIST, SECTION, TITLED } kind;
+};
+
 /* The parser under ours has state of its own: there is one at a time. */
 static struct reader {
 	const char *name;
@@ -71,8 +79,13 @@ static struct reader {
 	config_say say;
 	void *arg;
 	unsigned mistakes;
+	char *told[MISTAKES_MAX]; /* each once, however often the text is read */
+	struct unknown unknown[MISTAKES_MAX];
+	unsigned unknown_count;
+	int again;
+	int error; /* no memory */
+	/* From here on it is of one reading. */
 	unsigned rules; /* of the list, checked so far */
-	int error;      /* no memory */
 	/* Which settings were said, by their places in the tables: of the file, of
 	 * defaults, and of the section that is being read. */
 	uint64_t said_here, said_bus, said_defaults;
@@ -105,68 +118,10 @@ static unsigned column_of(int number, const char *word)
 	return 1;
 }
 
-static void mistake(int line, unsigned column, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void mistake(int line, unsigned column, const char *format, ...)
-{
-	char text[1024], *at;
-	int used;
-	va_list ap;
-
-	if (reader->mistakes == MISTAKES_MAX)
-		return;
-	used = snprintf(text, sizeof(text), "%.400s:%d:%u: ", reader->name, line, column);
-	va_start(ap, format);
-	vsnprintf(text + used, sizeof(text) - (size_t)used, format, ap);
-	va_end(ap);
-	for (at = text; *at; at++) /* a terminal is to show it */
-		if (iscntrl((unsigned char)*at))
-			*at = '?';
-	reader->mistakes++;
-	if (reader->say)
-		reader->say(reader->arg, text);
-}
-
 /* There is no use in reading on. */
 static int is_full(void)
 {
 	return reader->error || reader->mistakes == MISTAKES_MAX;
-}
-
-static const char *nearest(const cfg_t *section, const char *name)
-{
-	const char *best = NULL;
-	size_t i;
-
-	for (i = 0; section->opts[i].name; i++)
-		if (strcmp(section->opts[i].name, END) != 0)
-			best = value_nearer(name, best, section->opts[i].name);
-	return best;
-}
-
-static void complain(cfg_t *section, const char *format, va_list ap)
-{
-	char text[512], name[64];
-	const char *near;
-
-	vsnprintf(text, sizeof(text), format, ap);
-	if (sscanf(text, "no such option '%63[^']'", name) == 1 && !strcmp(name, END)) {
-		mistake(section->line - 1, 1, "the file ends within %s: a } is missing",
-			section->name);
-		return;
-	}
-	if (sscanf(text, "no such option '%63[^']'", name) == 1) {
-		near = nearest(section, name);
-		mistake(section->line, column_of(section->line, name),
-			"there is no setting \"%s\"%s%s%s%s%s", name,
-			*section->name && strcmp(section->name, "root") != 0 ? " in " : "",
-			strcmp(section->name, "root") != 0 ? section->name : "",
-			near ? ": is it \"" : ": see shmqd.conf(5)", near ? near : "",
-			near ? "\"?" : "");
-		return;
-	}
-	mistake(section->line, 1, "%s", text);
 }
 
 static char *copy(const char *text)
@@ -176,6 +131,123 @@ static char *copy(const char *text)
 	if (!made)
 		reader->error = -ENOMEM;
 	return made;
+}
+
+static void mistake(int line, unsigned column, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void mistake(int line, unsigned column, const char *format, ...)
+{
+	char text[1024], *at;
+	unsigned i;
+	int used;
+	va_list ap;
+
+	if (is_full())
+		return;
+	used = snprintf(text, sizeof(text), "%.400s:%d:%u: ", reader->name, line, column);
+	va_start(ap, format);
+	vsnprintf(text + used, sizeof(text) - (size_t)used, format, ap);
+	va_end(ap);
+	for (at = text; *at; at++) /* a terminal is to show it */
+		if (iscntrl((unsigned char)*at))
+			*at = '?';
+	for (i = 0; i < reader->mistakes; i++)
+		if (!strcmp(reader->told[i], text))
+			return;
+	reader->told[i] = copy(text);
+	if (!reader->told[i])
+		return;
+	reader->mistakes++;
+	if (reader->say)
+		reader->say(reader->arg, text);
+}
+
+static int note_unknown(cfg_t *section, cfg_opt_t *opt);
+
+static const char *nearest(const cfg_t *section, const char *name)
+{
+	const char *best = NULL;
+	size_t i;
+
+	for (i = 0; section->opts[i].name; i++)
+		if (strcmp(section->opts[i].name, END) != 0 &&
+		    section->opts[i].validcb != note_unknown)
+			best = value_nearer(name, best, section->opts[i].name);
+	return best;
+}
+
+static void tell_unknown(const cfg_t *section, const char *name)
+{
+	const char *near = nearest(section, name);
+	int is_root = !strcmp(section->name, "root");
+
+	mistake(section->line, column_of(section->line, name),
+		"there is no setting \"%s\"%s%s%s%s%s", name, is_root ? "" : " in ",
+		is_root ? "" : section->name, near ? ": is it \"" : ": see shmqd.conf(5)",
+		near ? near : "", near ? "\"?" : "");
+}
+
+/* What follows it tells what the parser is to take it for. */
+static int kind_of(int line, const char *name)
+{
+	const char *at = line_at(line), *end = at ? strchrnul(at, '\n') : NULL;
+	size_t beyond = column_of(line, name) - 1 + strlen(name);
+
+	if (!at || beyond > (size_t)(end - at))
+		return VALUE; /* written otherwise than it is called */
+	at += beyond;
+	at += strspn(at, "\"' \t\r\n");
+	if (*at == '{')
+		return SECTION;
+	if (*at != '=' && *at != '+')
+		return TITLED;
+	return *at == '+' || at[1 + strspn(at + 1, " \t\r\n")] == '{' ? LIST : VALUE;
+}
+
+static void add_unknown(const cfg_t *section, const char *name)
+{
+	struct unknown *u = reader->unknown;
+	unsigned i;
+
+	for (i = 0; i < reader->unknown_count; i++, u++)
+		if (!strcmp(u->section, section->name) && !strcmp(u->name, name))
+			return;
+	if (i == MISTAKES_MAX)
+		return;
+	snprintf(u->section, sizeof(u->section), "%s", section->name);
+	snprintf(u->name, sizeof(u->name), "%s", name);
+	u->kind = kind_of(section->line, name);
+	reader->unknown_count++;
+	reader->again = 1;
+}
+
+/* One of those that were found before.  Of a list or section the first is told. */
+static int note_unknown(cfg_t *section, cfg_opt_t *opt)
+{
+	if (opt->type == CFGT_SEC)
+		cfg_opt_rmnsec(opt, cfg_opt_size(opt) - 1);
+	else if (!(opt->flags & CFGF_LIST))
+		tell_unknown(section, opt->name);
+	return is_full() ? -1 : 0;
+}
+
+static void complain(cfg_t *section, const char *format, va_list ap)
+{
+	char text[512], name[sizeof(reader->unknown->name)];
+
+	vsnprintf(text, sizeof(text), format, ap);
+	if (sscanf(text, "no such option '%63[^']'", name) != 1) {
+		mistake(section->line, 1, "%s", text);
+	} else if (!strcmp(name, END)) {
+		mistake(section->line - 1, 1, "the file ends within %s: a } is missing",
+			section->name);
+	} else if (!section->opts->name) {
+		section->flags |= CFGF_IGNORE_UNKNOWN; /* that of the section is told */
+	} else {
+		tell_unknown(section, name);
+		add_unknown(section, name);
+	}
 }
 
 /* Room for one more than count: it is there unless that is 0 or a power of two. */
@@ -519,12 +591,33 @@ static void check_defaults(cfg_t *root)
 		mistake(cfg_getsec(root, "defaults")->line, 1, "defaults: %s", why.text);
 }
 
-static cfg_opt_t *add_table(cfg_opt_t *to, const struct opt *table, size_t count)
+static cfg_opt_t nothing[] = { CFG_END() };
+
+static cfg_opt_t unknown_option(const struct unknown *u)
+{
+	cfg_opt_t value = CFG_STR(u->name, NULL, CFGF_NODEFAULT),
+		  list = CFG_STR_LIST(u->name, NULL, CFGF_NODEFAULT),
+		  section = CFG_SEC(u->name, nothing, CFGF_NODEFAULT),
+		  made = u->kind == VALUE ? value :
+			 u->kind == LIST  ? list :
+					    section;
+
+	if (u->kind == TITLED)
+		made.flags |= CFGF_MULTI | CFGF_TITLE;
+	made.validcb = note_unknown;
+	return made;
+}
+
+static cfg_opt_t *add_table(cfg_opt_t *to, const char *section, const struct opt *table,
+			    size_t count)
 {
 	size_t i;
 
 	for (i = 0; i < count; i++)
 		*to++ = (cfg_opt_t)CFG_STR(table[i].name, NULL, CFGF_NODEFAULT);
+	for (i = 0; i < reader->unknown_count; i++)
+		if (!strcmp(reader->unknown[i].section, section))
+			*to++ = unknown_option(&reader->unknown[i]);
 	return to;
 }
 
@@ -597,29 +690,26 @@ static int read_text(cfg_t *root)
 	return reader->mistakes ? SHMQ_EOPTION : 0;
 }
 
-int config_parse(const char *name, const char *text, size_t bytes, struct config **out,
-		 config_say say, void *arg)
+/* One reading of the text. */
+static int read_once(const char *text, size_t bytes)
 {
-	struct reader state = { .name = name, .say = say, .arg = arg };
-	cfg_opt_t topic[ARRAY_COUNT(bus_options) + 64], defaults[64], limits[8], options[16], *end;
+	cfg_opt_t topic[MISTAKES_MAX + 64], defaults[MISTAKES_MAX + 64], limits[MISTAKES_MAX + 8],
+		options[MISTAKES_MAX + 16], *end;
+	struct config *c = calloc(1, sizeof(*c));
 	cfg_t *root;
 	int error;
 
-	_Static_assert(ARRAY_COUNT(limit_options) < 8 && ARRAY_COUNT(bus_options) < 12, "tables");
-	*out = NULL;
-	if (shape_option_count >= 64)
-		return -E2BIG;
-	state.config = calloc(1, sizeof(*state.config));
-	if (!state.config)
+	if (!c)
 		return -ENOMEM;
-	reader = &state;
-	state.config->defaults.size = sizeof(state.config->defaults);
-	state.config->text = strndup(text, bytes);
-	state.config->text_bytes = bytes;
-	*add_table(topic, shape_options, shape_option_count) = (cfg_opt_t)CFG_END();
-	*add_table(defaults, shape_options, shape_option_count) = (cfg_opt_t)CFG_END();
-	*add_table(limits, limit_options, ARRAY_COUNT(limit_options)) = (cfg_opt_t)CFG_END();
-	end = add_table(options, bus_options, ARRAY_COUNT(bus_options));
+	reader->config = c;
+	c->defaults.size = sizeof(c->defaults);
+	c->text = strndup(text, bytes);
+	c->text_bytes = bytes;
+	*add_table(topic, "topic", shape_options, shape_option_count) = (cfg_opt_t)CFG_END();
+	*add_table(defaults, "defaults", shape_options, shape_option_count) = (cfg_opt_t)CFG_END();
+	*add_table(limits, "limits", limit_options, ARRAY_COUNT(limit_options)) =
+		(cfg_opt_t)CFG_END();
+	end = add_table(options, "root", bus_options, ARRAY_COUNT(bus_options));
 	*end++ = (cfg_opt_t)CFG_STR_LIST("allow", NULL, CFGF_NODEFAULT);
 	*end++ = (cfg_opt_t)CFG_STR(END, NULL, CFGF_NODEFAULT);
 	*end++ = (cfg_opt_t)CFG_SEC("defaults", defaults, CFGF_NODEFAULT);
@@ -627,8 +717,8 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	*end++ = (cfg_opt_t)CFG_SEC("limits", limits, CFGF_MULTI | CFGF_TITLE);
 	*end = (cfg_opt_t)CFG_END();
 	root = cfg_init(options, CFGF_NONE);
-	error = root && state.config->text ? 0 : -ENOMEM;
-	if (!error && strlen(state.config->text) != bytes) {
+	error = root && c->text ? 0 : -ENOMEM;
+	if (!error && strlen(c->text) != bytes) {
 		mistake(1, 1, "has a byte 0 in it: it is no text");
 		error = SHMQ_EOPTION;
 	}
@@ -645,10 +735,35 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 	}
 	if (root)
 		cfg_free(root);
-	tdestroy(state.titles[0], keep);
-	tdestroy(state.titles[1], keep);
-	free(state.first_rule);
+	tdestroy(reader->titles[0], keep);
+	tdestroy(reader->titles[1], keep);
+	free(reader->first_rule);
+	return error;
+}
+
+int config_parse(const char *name, const char *text, size_t bytes, struct config **out,
+		 config_say say, void *arg)
+{
+	struct reader state = { .name = name, .say = say, .arg = arg };
+	unsigned i;
+	int error;
+
+	_Static_assert(ARRAY_COUNT(limit_options) < 8 && ARRAY_COUNT(bus_options) < 12, "tables");
+	*out = NULL;
+	if (shape_option_count >= 64)
+		return -E2BIG;
+	reader = &state;
+	do {
+		config_free(state.config);
+		state.config = NULL;
+		memset((char *)&state + offsetof(struct reader, rules), 0,
+		       sizeof(state) - offsetof(struct reader, rules));
+		state.again = 0;
+		error = read_once(text, bytes);
+	} while (state.again && !is_full());
 	reader = NULL;
+	for (i = 0; i < state.mistakes; i++)
+		free(state.told[i]);
 	if (!error)
 		error = sort_items(state.config);
 	if (error)

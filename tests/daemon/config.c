@@ -121,6 +121,31 @@ TEST(each_mistake_has_its_line_and_column)
 	CHECK(!parse("= = ="));
 }
 
+/* Of an unknown list or section the first is told, and nothing of what is in it. */
+TEST(a_setting_that_is_not_known_hides_no_other_mistake)
+{
+	is_refused("lingr = 1s\ngests = 1\nalow = { \"x publish uid:1\",\n\t\"y\" }\n"
+		   "defaults { depht = 1k }\nlog-level = \"loud\"\nlimit \"uid:1\" { topics = 1 }\n"
+		   "limit \"uid:2\" { a = { b, c } bytes = 2 }\nempty = { }\nmore += x\n"
+		   "topic \"t\" { depht = 1k sloot = 3 }\ntopic \"u\" {\n\tdepht = 2k\n}\n"
+		   "topic \"a..b\" { inner { x = 1 } depth = 3 }\nguests = 300\n",
+		   "f:1:1: there is no setting \"lingr\": is it \"linger\"?\n"
+		   "f:2:1: there is no setting \"gests\": is it \"guests\"?\n"
+		   "f:3:1: there is no setting \"alow\": is it \"allow\"?\n"
+		   "f:5:12: there is no setting \"depht\" in defaults: is it \"depth\"?\n"
+		   "f:6:14: log-level takes error|warn|info|debug, not \"loud\"\n"
+		   "f:7:1: there is no setting \"limit\": is it \"limits\"?\n"
+		   "f:9:1: there is no setting \"empty\": see shmqd.conf(5)\n"
+		   "f:10:1: there is no setting \"more\": see shmqd.conf(5)\n"
+		   "f:11:13: there is no setting \"depht\" in topic: is it \"depth\"?\n"
+		   "f:11:24: there is no setting \"sloot\" in topic: is it \"slot\"?\n"
+		   "f:13:2: there is no setting \"depht\" in topic: is it \"depth\"?\n"
+		   "f:15:16: there is no setting \"inner\" in topic: see shmqd.conf(5)\n"
+		   "f:16:10: guests may be at most 256, not 300\n"
+		   "f:15:7: topic \"a..b\": byte 3 of the topic name ends an empty word: words are "
+		   "separated by single dots\n");
+}
+
 TEST(rules_are_given_once_and_added_to)
 {
 	struct config *c = good("allow = { \"x publish uid:1\" }\nallow += { \"y publish uid:1\", "
