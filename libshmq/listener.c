@@ -148,6 +148,22 @@ static void free_listener(struct shmq_listener *l)
 	free(l);
 }
 
+/* A callback ended its thread: as if it had had enough. */
+static void unwind(void *arg)
+{
+	struct shmq_listener *l = arg;
+	int is_let_go;
+
+	pthread_mutex_lock(&l->lock);
+	is_let_go = l->is_let_go;
+	l->is_inside = 0;
+	l->state = OVER;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+	if (is_let_go)
+		free_listener(l);
+}
+
 /* Whoever stops it may free it once that is seen. */
 static void set_state(struct shmq_listener *l, enum state state)
 {
@@ -184,11 +200,13 @@ static void *thread_main(void *arg)
 	enum verdict v;
 
 	pthread_setname_np(pthread_self(), "shmq-listen");
+	pthread_cleanup_push(unwind, l);
 	do {
 		v = step(l, SHMQ_FOREVER);
 		if (v == PAUSE)
 			pause_for(l, AGAIN_NS);
 	} while (v != END && v != LET_GO);
+	pthread_cleanup_pop(0);
 	if (v == LET_GO)
 		free_listener(l);
 	else
@@ -287,8 +305,10 @@ static void run(void *task)
 	if (!begin_run(l))
 		return;
 	runs++;
+	pthread_cleanup_push(unwind, l);
 	for (n = 0; n < BATCH && v == GO_ON; n++)
 		v = step(l, SHMQ_NOWAIT);
+	pthread_cleanup_pop(0);
 	runs--;
 	if (v == LET_GO)
 		free_listener(l);

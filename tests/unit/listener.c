@@ -110,7 +110,8 @@ struct heard {
 	shmq_listener *listener;
 	/* What to do at that message: */
 	uint64_t at;
-	enum { NOTHING, STOP, STOP_AND_CLOSE, ENOUGH, HANG } then;
+	enum { NOTHING, STOP, STOP_AND_CLOSE, ENOUGH, HANG, END_THREAD } then;
+	int stopped_by_itself;
 	_Atomic int stage;
 };
 
@@ -140,7 +141,11 @@ static int message(void *arg, shmq_sub *sub, const struct shmq_msg *msg)
 		atomic_store(&h->stopped, 1);
 	}
 	rc = h->then == ENOUGH && value == h->at;
+	if (h->then == END_THREAD && h->stopped_by_itself)
+		shmq_listener_stop(h->listener);
 	atomic_store(&h->inside, 0); /* the last look at it */
+	if (h->then == END_THREAD)
+		pthread_exit(NULL);
 	return rc;
 }
 
@@ -374,6 +379,36 @@ TEST(a_callback_that_has_enough_is_called_no_more)
 		shmq_sub_close(sub);
 		shmq_pub_close(pub);
 	}
+	tear_down();
+}
+
+/* Nobody waits for what that thread did not come to. */
+TEST(a_callback_that_ends_its_thread_hangs_no_stop)
+{
+	unsigned k, by_itself;
+
+	set_up();
+	create(bus, "t", .depth = 1024);
+	for (k = 0; k < 2; k++)
+		for (by_itself = 0; by_itself < 2; by_itself++) {
+			struct heard h = { .then = END_THREAD,
+					   .stopped_by_itself = (int)by_itself };
+			shmq_pub *pub = open_pub(other, "t");
+			shmq_sub *sub = open_sub(bus, "t");
+			struct shmq_msg msg;
+
+			listen_by(sub, &h, ways[k]);
+			send(pub, 0, 2);
+			await_count(&h, 1);
+			while (by_itself && atomic_load(&h.inside))
+				test_sleep_ms(1);
+			if (!by_itself)
+				shmq_listener_stop(h.listener);
+			CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+			CHECK_EQ(atomic_load(&h.count), 1);
+			shmq_sub_close(sub);
+			shmq_pub_close(pub);
+		}
 	tear_down();
 }
 
