@@ -47,13 +47,22 @@ void shmq__sub_note_latency(struct shmq_sub *sub, const struct shmq_msg *msg)
 
 SHMQ_EXPORT int shmq_sub_latency_start(shmq_sub *sub)
 {
+	struct shmq__why *why = shmq__bus_why();
 	struct sub_latency *m = sub->latency;
 	int error = sub_check(sub);
 
 	if (error)
 		return error;
-	if (sub->pattern || !(sub->h.topic->geo.flags & SHMQ_TOPIC_TIME))
-		return SHMQ_EOPTION;
+	if (sub->pattern)
+		return shmq__fail(
+			why, SHMQ_EOPTION,
+			"the subscriber of a pattern measures nothing: open one of a topic");
+	if (!(sub->h.topic->geo.flags & SHMQ_TOPIC_TIME))
+		return shmq__fail(
+			why, SHMQ_EOPTION,
+			"topic \"%s\": its messages carry no time to measure from: create "
+			"it with SHMQ_TOPIC_TIME",
+			sub->h.topic->rec->name);
 	if (!m)
 		m = malloc(sizeof(*m));
 	if (!m)
@@ -83,9 +92,13 @@ SHMQ_EXPORT int shmq_sub_latency_stop(shmq_sub *sub)
 
 static int check(const struct shmq_sub *sub)
 {
+	struct shmq__why *why = shmq__bus_why();
 	int error = sub_check(sub);
 
-	return error ? error : sub->latency ? 0 : SHMQ_EOPTION;
+	if (error || sub->latency)
+		return error;
+	return shmq__fail(why, SHMQ_EOPTION,
+			  "nothing is measured: shmq_sub_latency_start() begins with it");
 }
 
 SHMQ_EXPORT int shmq_sub_get_latency(const shmq_sub *sub, struct shmq_latency *out)
@@ -118,7 +131,8 @@ SHMQ_EXPORT int shmq_sub_latency_at(const shmq_sub *sub, double share, uint64_t 
 	if (error)
 		return error;
 	if (!(share >= 0 && share <= 1))
-		return SHMQ_EOPTION;
+		return shmq__fail(shmq__bus_why(), SHMQ_EOPTION,
+				  "a share is from 0 to 1: 0.5 is the median");
 	*ns = shmq__latency_at(&sub->latency->h, share);
 	return 0;
 }

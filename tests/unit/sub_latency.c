@@ -34,7 +34,9 @@ TEST(without_times_nothing_can_be_measured)
 	uint64_t ns = 9;
 
 	CHECK_ERROR(shmq_sub_latency_start(c.sub), SHMQ_EOPTION);
+	CHECK(strstr(shmq_bus_error(c.bus), "SHMQ_TOPIC_TIME"));
 	CHECK_ERROR(shmq_sub_get_latency(c.sub, &l), SHMQ_EOPTION);
+	CHECK(strstr(shmq_bus_error(c.bus), "shmq_sub_latency_start()"));
 	CHECK_EQ(l.count, 0);
 	CHECK_ERROR(shmq_sub_latency_at(c.sub, 0.5, &ns), SHMQ_EOPTION);
 	CHECK_EQ(ns, 0);
