@@ -125,6 +125,25 @@ static void check_scratch(struct doctor *d, const char *name)
 	f->repair = remove_file;
 }
 
+/* Root made it, where nobody else makes any. */
+static int is_of_root(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	struct stat st;
+	char above[256];
+	int n = slash ? snprintf(above, sizeof(above), "%.*s/.", (int)(slash - path), path) : -1;
+
+	return n > 0 && (size_t)n < sizeof(above) && !lstat(above, &st) && st.st_uid == 0 &&
+	       !(st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
+/* As the library has it. */
+static int is_trusted(const struct doctor *d, const struct stat *st)
+{
+	return st->st_uid == geteuid() ||
+	       (!d->is_default && (geteuid() == 0 || st->st_uid == 0 || is_of_root(d->runtime)));
+}
+
 static int check_directory(struct doctor *d)
 {
 	struct finding *f;
@@ -140,7 +159,7 @@ static int check_directory(struct doctor *d)
 		doctor_fix(f, OWN_DIRECTORY);
 		return -1;
 	}
-	if (st.st_uid != geteuid() && (d->is_default || (st.st_uid != 0 && geteuid() != 0))) {
+	if (!is_trusted(d, &st)) {
 		f = doctor_add(d, "permissions", LEVEL_BAD, "%s belongs to uid %u", d->runtime,
 			       (unsigned)st.st_uid);
 		doctor_costs(f, "no bus starts there, and none is trusted");

@@ -321,6 +321,20 @@ doctor.wait()
 	has "$output" "/tmp/shmq-0 belongs to uid 4711"
 }
 
+@test "doctor_trusts_the_directory_that_root_made_for_a_service" {
+	[ "$(id -u)" = 0 ] || skip 'only root can be two users'
+	local as_guest=(setpriv --reuid 4711 --regid 4711 --clear-groups)
+	"${as_guest[@]}" test -x "$BIN/shmq" || skip 'another user cannot run it from here'
+	machine
+	chmod 755 "$DIR" "$DIR/m"
+	mkdir -m 755 service
+	chown 4712:4712 service
+	run -0 "${as_guest[@]}" "$BIN/shmq" --runtime-dir "$DIR/service" doctor --root "$DIR/m"
+	chmod 777 "$DIR" # anybody could have made it
+	run -1 "${as_guest[@]}" "$BIN/shmq" --runtime-dir "$DIR/service" doctor --root "$DIR/m"
+	has "$output" "$DIR/service belongs to uid 4712"
+}
+
 @test "doctor_of_this_machine_says_something_of_each_feature" {
 	shmq doctor --json >list || [ $? = 1 ]
 	for check in hugepages pidfd membarrier futex_waitv io_uring landlock permissions; do
