@@ -105,7 +105,7 @@ static struct pool pool;
 
 struct heard {
 	_Atomic uint64_t count, lost;
-	_Atomic int inside, error, errors, stopped;
+	_Atomic int inside, error, errors, stopped, stopper;
 	uint64_t next;
 	shmq_listener *listener;
 	/* What to do at that message: */
@@ -298,10 +298,24 @@ static void *stops(void *arg)
 {
 	struct heard *h = arg;
 
+	atomic_store(&h->stopper, gettid());
 	shmq_listener_stop(h->listener);
 	CHECK_EQ(atomic_load(&h->inside), 0);
 	atomic_store(&h->stopped, 1);
 	return NULL;
+}
+
+static int sleeps(int tid)
+{
+	char path[64], state = 0;
+	FILE *in;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	in = fopen(path, "re");
+	CHECK(in);
+	CHECK_EQ(fscanf(in, "%*s %*s %c", &state), 1);
+	CHECK_OK(fclose(in));
+	return state == 'S';
 }
 
 TEST(a_stop_waits_for_the_callback_that_runs)
@@ -323,7 +337,8 @@ TEST(a_stop_waits_for_the_callback_that_runs)
 		send(pub, 0, 10);
 		await(&h.stage, 1);
 		CHECK_EQ(pthread_create(&thread, NULL, stops, &h), 0);
-		test_sleep_ms(5);
+		while (!atomic_load(&h.stopper) || !sleeps(h.stopper))
+			test_sleep_ms(1);
 		CHECK_EQ(atomic_load(&h.stopped), 0);
 		CHECK_EQ(atomic_load(&h.inside), 1);
 		reach(&h.stage, 2);
