@@ -527,13 +527,43 @@ void death_suspect(struct control *c)
 
 /* ---- adoption -------------------------------------------------------- */
 
+static uint32_t flags_of(const struct control *c, const struct handle *h)
+{
+	struct lay_entry *e = shmq__slabs_at(c->reg->slabs, h->member->entry, sizeof(*e));
+
+	return e && load_relaxed(&e->gen) == h->member->entry_gen ? load_relaxed(&e->flags) : 0;
+}
+
+/* What it closed while there was no worker.  Whether it left is as good as said: who
+ * does not speak the truth in its own page comes back as nobody. */
+static int has_left(struct control *c, struct peer *p)
+{
+	struct handle *h, *next;
+	uint32_t flags;
+
+	for (h = LIST_FIRST(&p->handles); h; h = next) {
+		next = LIST_NEXT(h, of_peer);
+		flags = flags_of(c, h);
+		if (flags & LAY_ENTRY_LEFT)
+			return 1;
+		if (!(flags & LAY_ENTRY_CLOSED))
+			continue;
+		open_detach(c, h, OPEN_CLOSED);
+		open_finish(c, h, SHMQ_EVENT_LEFT);
+	}
+	return 0;
+}
+
 void death_check_all(struct control *c)
 {
 	struct peer *p, *next;
 
 	for (p = LIST_FIRST(&c->reg->peers); p; p = next) {
 		next = LIST_NEXT(p, link);
-		check(c, p);
+		if (has_left(c, p))
+			death_forget(c, p);
+		else
+			check(c, p);
 	}
 	part_at_once(c);
 	/* Most come back by themselves within milliseconds. */

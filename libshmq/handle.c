@@ -148,6 +148,15 @@ void shmq__bus_unlist_handle(struct shmq__handle *h)
 	pthread_mutex_unlock(&h->bus->lock);
 }
 
+/* For the next worker, where there is none now.  Relaxed: it comes to look once
+ * nobody has the last one's connection. */
+static void note_closed(const struct shmq__handle *h)
+{
+	uint32_t how = LAY_ENTRY_CLOSED | (h->bus->is_leaving ? LAY_ENTRY_LEFT : 0);
+
+	store_relaxed(&h->entry->flags, load_relaxed(&h->entry->flags) | how);
+}
+
 void shmq__bus_close_handle(struct shmq__handle *h)
 {
 	struct shmq_bus *bus = h->bus;
@@ -156,6 +165,7 @@ void shmq__bus_close_handle(struct shmq__handle *h)
 		return;
 	}
 	shmq__bus_unlist_handle(h);
+	note_closed(h);
 	shmq__slabs_unmap(bus->slabs, h->entry_ref, h->entry_count * sizeof(*h->entry), h->entry);
 	shmq__topic_detach(h->topic);
 	if (h->token)

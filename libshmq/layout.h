@@ -272,6 +272,8 @@ struct lay_entry {
 };
 #define LAY_ENTRY_EVICTED 1u    /* subscriber noticed that it was evicted */
 #define LAY_ENTRY_LOST_BOUND 2u /* its loss is an upper bound */
+#define LAY_ENTRY_CLOSED 4u     /* its handle is closed; the supervisor may be away */
+#define LAY_ENTRY_LEFT 8u       /* and so is the bus, with all that the client had */
 _Static_assert(sizeof(struct lay_entry) == 128, "entry");
 _Static_assert(offsetof(struct lay_entry, count) == LAY_LINE, "counters have their own line");
 #define LAY_ENTRIES_PER_PAGE (LAY_PAGE / sizeof(struct lay_entry))

@@ -174,6 +174,19 @@ void shmq__sub_ring_credit(struct shmq_sub *sub)
 	bell_look(&sub->lane[0].bells->credit, sub->fence);
 }
 
+/* Publishers wait no longer for who leaves, and hear of it from nobody else while
+ * the supervisor is away: from so far ahead it gates none of them. */
+static void close_handle(struct shmq__handle *h)
+{
+	uint32_t i;
+
+	for (i = 0; i < h->entry_count; i++)
+		store_release(&h->entry[i].pos, /* R3 */
+			      load_relaxed(&h->entry[i].pos) + (UINT64_C(1) << 62));
+	shmq__topic_ring_all(h->topic);
+	shmq__bus_close_handle(h);
+}
+
 void shmq__sub_close(struct shmq__handle *h)
 {
 	struct shmq_sub *sub = (struct shmq_sub *)h;
@@ -192,7 +205,7 @@ void shmq__sub_close(struct shmq__handle *h)
 		for (i = 0; i < sub->arena_count; i++)
 			shmq__slabs_unmap(h->bus->slabs, sub->arena[i].ref, sub->arena[i].bytes,
 					  sub->arena[i].mem);
-		shmq__bus_close_handle(h);
+		close_handle(h);
 	}
 	shmq__sub_store_close(sub);
 	shmq__conflate_close(sub);
@@ -281,13 +294,13 @@ int shmq__sub_make(struct shmq__handle *h, const struct shmq_sub_options *o, enu
 		error = shmq__fail(why, SHMQ_EOPTION, "\"%s\" cannot be read %s: that takes a log",
 				   h->topic->rec->name,
 				   o->cursor ? "with a cursor" : "from a time on");
-		shmq__bus_close_handle(h);
+		close_handle(h);
 		return error;
 	}
 	sub = shmq__mem_apart(sizeof(*sub) + lanes * sizeof(sub->lane[0]), HANDLE_APART);
 	if (!sub || !(sub->bell = calloc(lanes, sizeof(*sub->bell)))) {
 		free(sub);
-		shmq__bus_close_handle(h);
+		close_handle(h);
 		return -ENOMEM;
 	}
 	sub->h = *h;

@@ -155,6 +155,79 @@ TEST(who_died_while_there_was_nobody_is_repaired)
 	test_bus_stop();
 }
 
+static int publish_on(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t");
+
+	(void)arg;
+	for (uint64_t n = 0; n < 3 * DEPTH; n++)
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	shmq_bus_close(bus);
+	return 0;
+}
+
+TEST(a_reader_closed_while_there_is_nobody_keeps_no_publisher_waiting)
+{
+	shmq_bus *bus;
+	shmq_sub *sub;
+	pid_t child;
+
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .wait = SHMQ_WAIT_SLEEP);
+	sub = open_sub(bus, "t");
+	child = test_spawn(publish_on, NULL);
+	await_sleepers(bus, "t", SHMQ_ROLE_PUBLISHER, 1);
+	test_bus_kill(NULL);
+	shmq_sub_close(sub);
+	CHECK_EQ(test_join(child), 0);
+	test_bus_restart();
+	await_reattached(bus, 1);
+	CHECK_EQ(topic_info(bus, "t").subscribers, 0);
+	shmq_bus_close(bus);
+	test_bus_stop();
+}
+
+static int is_alone(void *bus)
+{
+	struct shmq_bus_info info;
+
+	return !shmq_bus_get_info(bus, &info) && info.clients == 1 &&
+	       !topic_info(bus, "t").subscribers && !topic_info(bus, "t").publishers;
+}
+
+/* Its process goes on, with the same maps: they prove nothing. */
+TEST(who_left_while_there_was_nobody_has_left_what_it_had)
+{
+	shmq_bus *bus, *stays;
+	shmq_pub *pub;
+	shmq_sub *sub;
+
+	test_bus_start();
+	stays = test_bus_open();
+	create(stays, "t", .depth = DEPTH);
+	create(stays, "other", .depth = DEPTH);
+	open_pub(stays, "other"); /* a bus with a handle offers what it holds */
+	bus = test_bus_open();
+	sub = open_sub(bus, "t");
+	open_sub(bus, "t");
+	open_pub(bus, "t");
+	test_bus_kill(NULL);
+	shmq_sub_close(sub);
+	shmq_bus_close(bus);
+	test_bus_restart();
+	await_reattached(stays, 1);
+	if (!test_wait_until(is_alone, stays, 20000))
+		FAIL("%u subscribers, %u publishers are left", topic_info(stays, "t").subscribers,
+		     topic_info(stays, "t").publishers);
+	pub = open_pub(stays, "t");
+	for (uint64_t n = 0; n < 3 * DEPTH; n++)
+		CHECK_OK(shmq_publish(pub, &n, sizeof(n)));
+	shmq_bus_close(stays);
+	test_bus_stop();
+}
+
 TEST(with_no_client_left_the_next_start_is_fresh_and_names_what_is_lost)
 {
 	struct shmq_bus_info info;
