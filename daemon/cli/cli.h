@@ -219,6 +219,8 @@ struct loss {
 	int64_t told_ns;
 	int is_bound;
 };
+/* The hint where there is a log: who is slow goes on in it, so what is lost it lacks. */
+extern const char loss_from_log[];
 void loss_add(struct loss *loss, const struct shmq_msg *msg);
 /* In how many ns there will be something to tell, SHMQ_FOREVER for never. */
 int64_t loss_tell_when_due(struct loss *loss);

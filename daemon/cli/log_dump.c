@@ -263,9 +263,7 @@ static int run(struct dump *d, const struct opt *own, size_t own_count, int argc
 	if (argc - first != 1)
 		opts_fail(d->command, "%s takes one log", d->command->name);
 	d->operand = argv[first];
-	d->loss =
-		(struct loss){ "reading the log of", d->operand,
-			       .hint = "the log has gaps; shmq log verify tells which are damage" };
+	d->loss = (struct loss){ "reading the log of", d->operand, .hint = loss_from_log };
 	take_range(d, &range);
 	return dump_log(d, &range);
 }

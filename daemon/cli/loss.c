@@ -5,6 +5,9 @@
 
 #define SECOND_NS ((int64_t)1000000000)
 
+const char loss_from_log[] = "its log has a gap there, as after a crash or a full disk; shmq log "
+			     "verify tells which are damage";
+
 static void tell(struct loss *loss)
 {
 	uint64_t lost = loss->lost - loss->told;

@@ -448,6 +448,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	rc = shmq_topic_get_info(cli->bus, r.topic, &r.info);
 	if (rc < 0)
 		return out_fail(cli, rc, "replaying", r.topic, NULL);
+	if (r.info.log > SHMQ_LOG_NONE)
+		r.loss.hint = loss_from_log;
 	code = check_topic(&r);
 	if (code == CLI_OK)
 		code = open_lanes(&r);

@@ -133,7 +133,9 @@ static int check_end(const struct sub *sub, const struct source *source,
 static void describe_source(struct source *source, const struct shmq_topic_info *info)
 {
 	source->loss = (struct loss){ "receiving from", source->topic,
-				      .hint = "read faster, or create the topic deeper" };
+				      .hint = info->log > SHMQ_LOG_NONE ?
+						      loss_from_log :
+						      "read faster, or create the topic deeper" };
 	source->stamps = info->flags;
 	source->views = gates(info->policy); /* those of a pattern may be of any */
 	source->partitions = info->partitions;

@@ -161,6 +161,18 @@ now() { # as a time of --from and --to
 	[ "$(shmq sub t --from 4990 --count 3 --json | json '$_->{seq}' | paste -sd' ')" = "4990 4991 4992" ]
 }
 
+@test "what_a_log_does_not_have_is_not_laid_to_a_slow_reader" {
+	local segments
+	durable t --segment 1M --max 4k
+	head -c 4000000 /dev/zero | tr '\0' x | fold -w 3000 | shmq pub t --confirm synced
+	segments=("$DIR"/data/*/t/0/*.log)
+	rm "${segments[1]}"
+	run -4 --separate-stderr shmq sub t --from oldest --to now
+	has "$stderr" "its log has a gap"
+	run -4 --separate-stderr shmq replay t --speed flat --to now
+	has "$stderr" "its log has a gap"
+}
+
 @test "sub_starts_and_ends_at_times" {
 	durable t --partitions 3
 	seq 1 3000 | shmq pub t
