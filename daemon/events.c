@@ -216,8 +216,10 @@ static void look_at_log(struct control *c, struct topic *t)
 	if (alarms & ~t->log_alarms & ALARM_STANDS)
 		events_say(c, SHMQ_SYS_DISK, NULL, t->rec->name, "its log stands: %s",
 			   shmq_strerror(error));
-	if (t->log_alarms && !alarms)
+	if (t->log_alarms & ~alarms & ALARM_STANDS)
 		events_say(c, SHMQ_SYS_DISK, NULL, t->rec->name, "its log goes on");
+	if (t->log_alarms & ~alarms & ALARM_LOW)
+		events_say(c, SHMQ_SYS_DISK, NULL, t->rec->name, "its disk has room again");
 	t->log_alarms = alarms;
 }
 

@@ -952,10 +952,12 @@ int tail_keep_add(struct tail_keep *k, const struct tail_kept_options *o, struct
 	pthread_mutex_lock(&k->lock);
 	if (!error)
 		error = join_disk(k, p);
-	if (!error)
+	if (!error) {
 		LIST_INSERT_HEAD(&k->all, p, link);
-	else
+		tell_of_disk(p); /* not only a second from now: 0 left would be said of it */
+	} else {
 		destroy(p);
+	}
 	pthread_mutex_unlock(&k->lock);
 	*out = error ? NULL : p;
 	return error;

@@ -288,7 +288,7 @@ static int append_missing(struct tail_lane *l, uint64_t to)
 		 " on are not in it: %s",
 		 l->name, l->o.partition, log_gap_is_bound(&head) ? "up to " : "", lost, head.seq,
 		 head.flags & LOG_GAP_UNKNOWN ? "the bus went down, or had no tailer" :
-						"the disk was too slow for them");
+						"the disk was too slow for them, or full");
 	return 0;
 }
 

@@ -36,6 +36,12 @@ static inline int stat_has_log(const struct shmq_topic_info *topic)
 	return topic->log && topic->log != SHMQ_LOG_NONE;
 }
 
+/* Once its tailer has looked: of less than a MiB, which is 0, it would say that it is low. */
+static inline int stat_knows_left(const struct shmq_partition_info *partition)
+{
+	return partition->log_left || partition->log_is_low;
+}
+
 void stat_print_bus(const struct sample *before, const struct sample *now);
 void stat_print_topic(const struct sample *before, const struct sample *now);
 json_t *stat_json_bus(const struct sample *before, const struct sample *now);

@@ -101,7 +101,10 @@ static json_t *json_log(const struct sample *now, uint32_t p)
 	json_put_u64(object, "first", partition->log_first);
 	json_put_u64(object, "written", partition->log_written);
 	json_put_u64(object, "synced", partition->log_synced);
-	json_put_u64(object, "disk_left", partition->log_left);
+	if (stat_knows_left(partition))
+		json_put_u64(object, "disk_left", partition->log_left);
+	else
+		json_put(object, "disk_left", json_null());
 	json_put(object, "disk_low", json_boolean(partition->log_is_low));
 	if (partition->log_error)
 		json_put_text(object, "error", shmq_strerror(partition->log_error));

@@ -225,7 +225,8 @@ static void print_logs(const struct sample *now)
 		table_add(&table, "%" PRIu64, partition->log_written);
 		table_add(&table, "%" PRIu64, partition->log_synced);
 		table_add(&table, "%" PRIu64, partition->head - partition->log_written);
-		table_add(&table, "%s%s", units_size(partition->log_left).s,
+		table_add(&table, "%s%s",
+			  stat_knows_left(partition) ? units_size(partition->log_left).s : "-",
 			  partition->log_is_low ? " low" : "");
 		table_add(&table, "%s",
 			  partition->log_error ? shmq_strerror(partition->log_error) : "-");

@@ -207,6 +207,7 @@ TEST_WITHIN(a_log_that_stands_is_told_and_that_it_goes_on, 60)
 	await_sys(sub, SHMQ_SYS_DISK, "\"topic\":\"t\",\"text\":\"its log stands: ");
 	CHECK(!unlink(path));
 	await_sys(sub, SHMQ_SYS_DISK, "its log goes on");
+	await_sys(sub, SHMQ_SYS_DISK, "its disk has room again");
 	CHECK_EQ(test_join(child), 0);
 	CHECK_OK(shmq_bus_stop(bus, SHMQ_FORCE));
 	shmq_bus_close(bus);
