@@ -521,29 +521,33 @@ static void each_segment(const char *topic, void (*call)(void *arg, const char *
 	walk(path, ".log", call, arg);
 }
 
+struct amount {
+	uint64_t bytes, enough; /* read, and of how many no more is wanted */
+};
+
 static void read_segment(void *arg, const char *path)
 {
 	static char buf[MIB];
-	uint64_t *bytes = arg;
+	struct amount *a = arg;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
+	ssize_t n = 0;
 
 	if (fd < 0)
 		bench_fail("opening %s: %s", path, strerror(errno));
 	posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	while ((n = read(fd, buf, sizeof(buf))) > 0)
-		*bytes += (uint64_t)n;
+	while (a->bytes < a->enough && (n = read(fd, buf, sizeof(buf))) > 0)
+		a->bytes += (uint64_t)n;
 	if (n < 0)
 		bench_fail("reading %s: %s", path, strerror(errno));
 	close(fd);
 }
 
-uint64_t durable_read(const char *topic)
+uint64_t durable_read(const char *topic, uint64_t enough)
 {
-	uint64_t bytes = 0;
+	struct amount a = { .enough = enough };
 
-	each_segment(topic, read_segment, &bytes);
-	return bytes;
+	each_segment(topic, read_segment, &a);
+	return a.bytes;
 }
 
 struct records {
@@ -633,10 +637,10 @@ void durable_last_segment(const char *topic, char path[PATH_MAX])
 
 uint64_t durable_read_last(const char *topic)
 {
+	struct amount a = { .enough = UINT64_MAX };
 	char path[PATH_MAX];
-	uint64_t bytes = 0;
 
 	durable_last_segment(topic, path);
-	read_segment(&bytes, path);
-	return bytes;
+	read_segment(&a, path);
+	return a.bytes;
 }

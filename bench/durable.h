@@ -88,8 +88,9 @@ void durable_drop_caches(void);
 
 int durable_is_cold(void);
 
-/* Read all of a topic's segments in large pieces, or the last one: bytes. */
-uint64_t durable_read(const char *topic);
+/* Read a topic's segments in large pieces, in order, until there were `enough` bytes, or
+ * all of the last one: bytes.  What is allocated ahead of the records is read like them. */
+uint64_t durable_read(const char *topic, uint64_t enough);
 uint64_t durable_read_last(const char *topic);
 
 /* Read all of a topic's messages so, of one size in records of one size, and verify

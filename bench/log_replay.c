@@ -31,7 +31,8 @@ static void read_plainly(void *arg)
 	uint64_t start = bench_now();
 
 	(void)arg;
-	if (durable_read(TOPIC) < messages() * BYTES)
+	/* No further: the last segment goes on with zeros that no replay reads. */
+	if (durable_read(TOPIC, messages() * RECORD_BYTES) < messages() * RECORD_BYTES)
 		bench_fail("the log is too short");
 	finish(start);
 }
