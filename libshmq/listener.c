@@ -45,14 +45,14 @@ struct shmq_listener {
 	pthread_t thread;             /* without a pool */
 	struct shmq__waiting *waiter; /* with one; then under its lock: */
 	int64_t again_ns;
-	struct shmq_listener *next;
+	struct shmq_listener *next; /* of those that pause */
 };
 
 /* What waits for the listeners of a bus that have pools. */
 struct shmq__waiting {
 	pthread_t thread;
 	pthread_mutex_t lock;
-	struct shmq_listener *all;
+	struct shmq_listener *pausing, **last; /* the others wait at their descriptors */
 	int epoll, kick;
 	_Atomic int stop;
 };
@@ -274,6 +274,11 @@ static void pause_in_pool(struct shmq_listener *l, int64_t ns)
 	is_let_go = l->is_let_go; /* before the pool took it */
 	l->again_ns = (int64_t)shmq__clock_monotonic_ns() + ns;
 	l->state = PAUSING;
+	if (!atomic_load(&l->stop)) { /* else it has left already */
+		l->next = NULL;
+		*w->last = l;
+		w->last = &l->next;
+	}
 	pthread_cond_broadcast(&l->changed);
 	kick(w);
 	pthread_mutex_unlock(&w->lock);
@@ -335,14 +340,21 @@ static int take(struct shmq_listener *l)
 	return is_ours;
 }
 
-/* Those that have paused long enough, which go to the end of the list, and in as many
- * places at least those that are readable, so that both have their turn.  Nothing of
- * one that is being stopped, nor of when it is due: it leaves the list and the
- * descriptors under this lock. */
+/* Locked: it pauses no more.  `at` is what leads to it. */
+static void leave_pausing(struct shmq__waiting *w, struct shmq_listener **at)
+{
+	if (w->last == &(*at)->next)
+		w->last = at;
+	*at = (*at)->next;
+}
+
+/* Those that have paused long enough, and in as many places at least those that are
+ * readable, so that both have their turn.  Nothing of one that is being stopped, nor of
+ * when it is due: it leaves the list and the descriptors under this lock. */
 static unsigned collect(struct shmq__waiting *w, struct shmq_listener **out, int64_t *next_ns)
 {
 	int64_t now = (int64_t)shmq__clock_monotonic_ns();
-	struct shmq_listener **at = &w->all, *taken = NULL, **end = &taken, *l;
+	struct shmq_listener **at = &w->pausing, *l;
 	struct epoll_event ev[EVENTS];
 	uint64_t kicks;
 	unsigned n = 0;
@@ -351,20 +363,15 @@ static unsigned collect(struct shmq__waiting *w, struct shmq_listener **out, int
 	pthread_mutex_lock(&w->lock);
 	*next_ns = SHMQ_FOREVER;
 	while ((l = *at)) {
-		int pauses = l->state == PAUSING;
-
-		if (pauses && l->again_ns <= now && n < EVENTS / 2 && take(l)) {
-			*at = l->next;
-			*end = out[n++] = l;
-			end = &l->next;
+		if (l->again_ns <= now && n < EVENTS / 2 && take(l)) {
+			leave_pausing(w, at);
+			out[n++] = l;
 			continue;
 		}
-		if (pauses && l->again_ns > now && (*next_ns < 0 || l->again_ns - now < *next_ns))
+		if (l->again_ns > now && (*next_ns < 0 || l->again_ns - now < *next_ns))
 			*next_ns = l->again_ns - now;
 		at = &l->next;
 	}
-	*end = NULL;
-	*at = taken;
 	count = epoll_wait(w->epoll, ev, (int)(EVENTS - n), 0);
 	for (i = 0; i < count; i++) {
 		l = ev[i].data.ptr;
@@ -428,6 +435,7 @@ static int make_waiter(struct shmq__waiting **out)
 	if (!w)
 		return -ENOMEM;
 	pthread_mutex_init(&w->lock, NULL);
+	w->last = &w->pausing;
 	w->epoll = epoll_create1(EPOLL_CLOEXEC);
 	w->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	error = w->epoll < 0 || w->kick < 0 || epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->kick, &ev) ?
@@ -462,10 +470,6 @@ static int join_pool(struct shmq_listener *l)
 		return error;
 	pthread_mutex_lock(&l->waiter->lock);
 	error = epoll_ctl(l->waiter->epoll, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
-	if (!error) {
-		l->next = l->waiter->all;
-		l->waiter->all = l;
-	}
 	pthread_mutex_unlock(&l->waiter->lock);
 	return error;
 }
@@ -474,12 +478,13 @@ static int join_pool(struct shmq_listener *l)
 static void leave_pool(struct shmq_listener *l)
 {
 	struct shmq__waiting *w = l->waiter;
-	struct shmq_listener **at = &w->all;
+	struct shmq_listener **at = &w->pausing;
 
 	pthread_mutex_lock(&w->lock);
-	while (*at != l)
+	while (*at && *at != l)
 		at = &(*at)->next;
-	*at = l->next;
+	if (*at)
+		leave_pausing(w, at);
 	epoll_ctl(w->epoll, EPOLL_CTL_DEL, shmq_sub_fd(l->sub), NULL);
 	pthread_mutex_unlock(&w->lock);
 }
