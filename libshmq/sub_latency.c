@@ -60,8 +60,7 @@ SHMQ_EXPORT int shmq_sub_latency_start(shmq_sub *sub)
 	if (!(sub->h.topic->geo.flags & SHMQ_TOPIC_TIME))
 		return shmq__fail(
 			why, SHMQ_EOPTION,
-			"topic \"%s\": its messages carry no time to measure from: create "
-			"it with SHMQ_TOPIC_TIME",
+			"the messages of \"%s\" carry no time to measure from (SHMQ_TOPIC_TIME)",
 			sub->h.topic->rec->name);
 	if (!m)
 		m = malloc(sizeof(*m));

@@ -282,6 +282,7 @@ int topics_collect(shmq_bus *bus, const char *pattern, struct topics *out);
 /* Add those of the bus itself, unless a pattern says what is wanted. */
 int topics_collect_own(shmq_bus *bus, const char *pattern, struct topics *topics);
 void topics_clear(struct topics *topics);
+int topic_is_pattern(const char *topic);
 json_t *topics_json(const struct shmq_topic_info *topic);
 json_t *topics_json_node(int node);
 

@@ -143,11 +143,6 @@ static void describe_source(struct source *source, const struct shmq_topic_info 
 	memset(source->lost_here, 0, info->partitions * sizeof(*source->lost_here));
 }
 
-static int is_pattern(const char *topic)
-{
-	return strpbrk(topic, "*#") != NULL;
-}
-
 static int open_source(struct sub *sub, struct source *source, struct shmq_sub_options *how)
 {
 	struct shmq_topic_info info = { .partitions = 1, .flags = SHMQ_TOPIC_TIME };
@@ -160,7 +155,7 @@ static int open_source(struct sub *sub, struct source *source, struct shmq_sub_o
 		hint = "a seq counts in one partition: name it with --partition";
 	if (rc == SHMQ_EINUSE && how->cursor)
 		hint = "end that one, or name another cursor";
-	source->is_pattern = is_pattern(source->topic);
+	source->is_pattern = topic_is_pattern(source->topic);
 	if (rc == 0 && !source->is_pattern)
 		rc = shmq_sub_get_topic(source->sub, &info);
 	if (rc == 0)
@@ -168,7 +163,7 @@ static int open_source(struct sub *sub, struct source *source, struct shmq_sub_o
 	if (rc == 0 && sub->latency) {
 		rc = shmq_sub_latency_start(source->sub);
 		if (rc == SHMQ_EOPTION)
-			hint = "its messages carry no time to measure from: create it with --time";
+			hint = source->is_pattern ? "name its topics" : "create it with --time";
 	}
 	if (rc < 0)
 		return out_fail(sub->cli, rc, "subscribing to", source->topic, hint);

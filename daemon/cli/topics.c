@@ -310,3 +310,8 @@ struct units_text holder_text(const struct holder *holder)
 			 shmq_strerror(holder->log_error));
 	return text;
 }
+
+int topic_is_pattern(const char *topic)
+{
+	return strpbrk(topic, "*#") != NULL;
+}

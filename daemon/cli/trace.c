@@ -16,7 +16,7 @@ struct trace {
 	uint64_t count;
 	int64_t timeout_ns;
 	int32_t partition_plus1;
-	int json, gates;
+	int json, gates, is_pattern;
 
 	shmq_sub *sub;
 	struct peers peers; /* as of when a publisher was last not among them */
@@ -69,7 +69,7 @@ static unsigned find_publisher(struct trace *trace, const struct shmq_peer_info 
 	if (*peer)
 		return client;
 	peers_clear(&trace->peers);
-	peers_collect(trace->cli->bus, trace->topic, &trace->peers);
+	peers_collect(trace->cli->bus, shmq_sub_topic(trace->sub), &trace->peers);
 	*peer = find_peer(trace, client);
 	return client;
 }
@@ -126,8 +126,9 @@ static void print_text(struct trace *trace, const struct shmq_msg *msg, uint64_t
 	char who[64];
 
 	if (!trace->traced)
-		printf("%-19s  %-19s  %10s  %12s  %5s  %8s  %-20s  KEY\n", "PUBLISHED", "RECEIVED",
-		       "DELTA", "PART:SEQ", "TYPE", "LENGTH", "PUBLISHER");
+		printf("%-19s  %-19s  %10s  %12s  %5s  %8s  %-20s  %sKEY\n", "PUBLISHED",
+		       "RECEIVED", "DELTA", "PART:SEQ", "TYPE", "LENGTH", "PUBLISHER",
+		       trace->is_pattern ? "TOPIC                 " : "");
 	printf("%-19s  %-19s  %10s  %3d:%-8" PRIu64 "  %5u  %8zu  ", time_of_day(msg->ts_ns).s,
 	       time_of_day(now).s, delta(msg, now).s, msg->partition, msg->seq, msg->type,
 	       msg->len);
@@ -138,6 +139,8 @@ static void print_text(struct trace *trace, const struct shmq_msg *msg, uint64_t
 	else
 		snprintf(who, sizeof(who), "-");
 	printf("%-20s  ", who);
+	if (trace->is_pattern)
+		printf("%-20s  ", shmq_sub_topic(trace->sub));
 	print_key(msg);
 	putchar('\n');
 }
@@ -148,7 +151,7 @@ static void print_json(struct trace *trace, const struct shmq_msg *msg, uint64_t
 	unsigned client = find_publisher(trace, &peer);
 	json_t *object = json_object(), *who = client ? json_object() : json_null();
 
-	json_put_text(object, "topic", trace->topic);
+	json_put_text(object, "topic", shmq_sub_topic(trace->sub));
 	json_put(object, "partition", json_integer(msg->partition));
 	json_put_u64(object, "seq", msg->seq);
 	json_put(object, "published_ns",
@@ -229,6 +232,18 @@ static int follow(struct trace *trace)
 	return CLI_OK;
 }
 
+static const char *hint_for(const struct trace *trace, const struct shmq_sub_options *how)
+{
+	struct shmq_topic_info info;
+
+	if (trace->is_pattern || shmq_topic_get_info(trace->cli->bus, trace->topic, &info) < 0 ||
+	    (info.policy != SHMQ_LOSSY && info.policy != SHMQ_EVICT && info.log <= SHMQ_LOG_NONE))
+		return trace->gates ? NULL : "--gate has publishers wait for it instead";
+	return how->from == SHMQ_FROM_SEQ && !how->partition_plus1 ?
+		       "a seq counts in one partition: name it with --partition" :
+		       NULL;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	struct trace trace = { .cli = cli, .timeout_ns = SHMQ_FOREVER };
@@ -243,6 +258,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (argc - first != 1)
 		opts_fail(&cmd_trace, "trace takes one topic, not %d", argc - first);
 	trace.topic = argv[first];
+	trace.is_pattern = topic_is_pattern(trace.topic);
 	when_start(&cmd_trace, trace.from, &how);
 	how.partition_plus1 = trace.partition_plus1;
 	how.flags = trace.gates ? 0 : SHMQ_SUB_OBSERVE;
@@ -255,9 +271,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	rc = shmq_sub_open(cli->bus, trace.topic, &how, &trace.sub);
 	if (rc < 0)
 		return out_fail(cli, rc, "tracing", trace.topic,
-				rc == SHMQ_EOPTION && !trace.gates ?
-					"--gate has publishers wait for it instead" :
-					NULL);
+				rc == SHMQ_EOPTION ? hint_for(&trace, &how) : NULL);
 	code = follow(&trace);
 	loss_tell_rest(&trace.loss);
 	shmq_sub_close(trace.sub);
@@ -268,7 +282,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct command cmd_trace = {
 	"trace",
-	"TOPIC [OPTION]...",
+	"TOPIC|PATTERN [OPTION]...",
 	"Follow messages with their timing and who published them",
 	"No publisher waits for it, unless --gate is given: what it is too slow for is lost\n"
 	"to it, told on stderr, and makes the exit code 4.  That needs a topic of policy\n"

@@ -81,3 +81,29 @@ load helper
 	finish tracer
 	[ "$(wc -l <tracer.out)" = 4 ]
 }
+
+@test "trace_names_the_topic_of_each_message_of_a_pattern" {
+	shmq create md.a -q --policy lossy
+	shmq create md.b -q --policy evict
+	shmq pub md.a x
+	shmq pub md.b y
+	run --separate-stderr -3 shmq trace 'md.*' --from oldest --timeout 0
+	grep -Eq ' PUBLISHER +TOPIC +KEY$' <<<"$output"
+	grep -Eq ' md\.a +-$' <<<"$output"
+	grep -Eq ' md\.b +-$' <<<"$output"
+	shmq trace 'md.*' --from oldest --count 2 --json >out
+	[ "$(json '$_->{topic}' <out | sort | tr '\n' ' ')" = "md.a md.b " ]
+}
+
+@test "trace_hints_at_what_it_was_refused_for" {
+	shmq create t -q --policy lossy --partitions 2
+	run --separate-stderr -2 shmq trace t --from 5
+	has "$stderr" "a seq counts in one partition: name it with --partition"
+	run --separate-stderr -2 shmq trace t --partition 7
+	[[ $stderr != *--gate* ]]
+	shmq create blocks -q
+	run --separate-stderr -2 shmq sub blocks --latency
+	has "$stderr" "(hint: create it with --time)"
+	run --separate-stderr -2 shmq sub 'bloc.#' --latency
+	has "$stderr" "(hint: name its topics)"
+}
