@@ -229,7 +229,7 @@ $(foreach n,$(SKEWS),$(eval $(call skew,$(n))))
 STEPPED := $(LIB_O:$(B)/%=$(B)/stepped/%) $(filter-out %/main.o,$(DAEMON_O:$(B)/%=$(B)/stepped/%))
 STEPPED_CLI := $(CLI_O:$(B)/%=$(B)/stepped/%)
 
-$(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS)
+$(B)/stepped/libshmq/%:    INCLUDES = -Iinclude -Ilibshmq $(SHMQ_CFLAGS) -DRING_CONTENDED_STEPS=65536
 $(B)/stepped/daemon/%:     INCLUDES = -Iinclude -Ilibshmq -Idaemon $(SHMQ_CFLAGS) $(HWLOC_CFLAGS) $(URING_CFLAGS) $(CONFUSE_CFLAGS)
 $(B)/stepped/daemon/cli/%: INCLUDES = -Iinclude -Idaemon/cli $(JANSSON_CFLAGS) $(CURSES_CFLAGS) $(HTTP_CFLAGS)
 $(B)/stepped/daemon/cli/main.o: override CPPFLAGS += -Dmain=cli_main -Wno-missing-prototypes

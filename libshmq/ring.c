@@ -108,7 +108,9 @@ void shmq__ring_give_up(struct ring_writer *w, uint64_t upto)
 	fence_release(); /* R2 */
 }
 
-#define CONTENDED_STEPS (UINT64_C(1) << 24) /* a second, about */
+#ifndef RING_CONTENDED_STEPS                     /* tests/fuzz has less patience */
+#define RING_CONTENDED_STEPS (UINT64_C(1) << 24) /* a second, about */
+#endif
 
 enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t *seen)
 {
@@ -118,7 +120,7 @@ enum ring_claim shmq__ring_claim(struct ring_writer *w, uint64_t *seq, uint64_t 
 	 * mad, lead on until laps wrap and round again; more steps are those of
 	 * others who are faster than we are, and that lasts only until one of
 	 * them is interrupted. */
-	for (steps = 0; steps < 4 * w->geo.depth + CONTENDED_STEPS; steps++) {
+	for (steps = 0; steps < 4 * w->geo.depth + RING_CONTENDED_STEPS; steps++) {
 		struct lay_slot *s = lay_slot_at(w->mem, &w->geo, n);
 		uint64_t word = load_acquire(&s->ctrl);
 		uint64_t lap = lay_lap(&w->geo, n), hint;

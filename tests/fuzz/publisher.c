@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-const unsigned fuzz_runs = 3000;
+const unsigned fuzz_runs = 10000;
 
 enum { OPS_MAX = 48, BATCH = 8 };
 

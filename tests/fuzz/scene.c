@@ -333,9 +333,13 @@ int __wrap_shmq__bus_request(struct shmq_bus *bus, struct proto_request *req,
 	struct scene *c = scene_of(bus);
 	struct stage *s = (struct stage *)c;
 	int is_publisher = req->open.role == SHMQ_ROLE_PUBLISHER;
+	struct lay_entry *e = at(s, s->entry[is_publisher]);
+	uint32_t p;
 
 	if (req->op != PROTO_OPEN)
 		return SHMQ_ENODAEMON;
+	for (p = 0; p < c->f->geo.partitions; p++) /* who closed it left it far ahead */
+		store_relaxed(&e[p].pos, c->base);
 	memset(reply, 0, sizeof(*reply));
 	reply->open.topic_id = c->f->topic->id;
 	reply->open.entry = s->entry[is_publisher];
