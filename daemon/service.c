@@ -19,6 +19,7 @@
 #define FIRST_FD 3
 #define FDS_MAX (LINK_SLABS_MAX + 8)
 #define SLAB_NAME "slab-"
+#define WATCHDOG_LEAST_US 10000u /* who wants it more often would have us do nothing else */
 
 /* What was passed: a socket, or a slab of that id. */
 static struct {
@@ -250,5 +251,7 @@ int64_t service_watchdog_ns(void)
 {
 	uint64_t us = number_of("WATCHDOG_USEC", "WATCHDOG_PID");
 
-	return us > INT64_MAX / 1000 ? 0 : (int64_t)us * 1000;
+	if (!us || us > INT64_MAX / 1000)
+		return 0;
+	return (int64_t)(us < WATCHDOG_LEAST_US ? WATCHDOG_LEAST_US : us) * 1000;
 }

@@ -170,6 +170,15 @@ static void fix(struct doctor *d)
 	}
 }
 
+/* Paths are bytes. */
+static void put_text_or_null(json_t *object, const char *key, const char *text)
+{
+	if (*text)
+		json_put_text(object, key, text);
+	else
+		json_put(object, key, json_null());
+}
+
 static void print_json(const struct doctor *d)
 {
 	json_t *array = json_array(), *object;
@@ -182,8 +191,8 @@ static void print_json(const struct doctor *d)
 		json_put_text(object, "check", f->check);
 		json_put_text(object, "level", value_word(levels, (int)f->level));
 		json_put_text(object, "what", f->what);
-		json_put(object, "costs", f->costs[0] ? json_string(f->costs) : json_null());
-		json_put(object, "fix", f->fix[0] ? json_string(f->fix) : json_null());
+		put_text_or_null(object, "costs", f->costs);
+		put_text_or_null(object, "fix", f->fix);
 		json_put(object, "safe", json_boolean(f->repair != NULL));
 		json_put(object, "fixed", json_boolean(f->is_fixed));
 		json_array_append_new(array, object);

@@ -335,6 +335,14 @@ doctor.wait()
 	has "$output" "$DIR/service belongs to uid 4712"
 }
 
+@test "doctor_as_json_takes_a_path_that_is_no_text" {
+	machine
+	mkdir -m 775 $'r\xff'
+	run -1 --separate-stderr shmq --runtime-dir $'r\xff' doctor --root "$DIR/m" --json
+	[ -z "$stderr" ]
+	[ "$(json "scalar grep \$_->{fix_base64}, @\$_" <<<"$output")" = 1 ]
+}
+
 @test "doctor_of_this_machine_says_something_of_each_feature" {
 	shmq doctor --json >list || [ $? = 1 ]
 	for check in hugepages pidfd membarrier futex_waitv io_uring landlock permissions; do

@@ -99,3 +99,19 @@ TEST(what_is_owed_comes_in_the_order_in_which_it_was_said_last)
 	close(file);
 	close(sock);
 }
+
+TEST(a_watchdog_of_a_microsecond_leaves_time_for_the_bus)
+{
+	static const struct {
+		const char *us;
+		int64_t ns;
+	} all[] = { { "1", 10000000 }, { "30000000", 30000000000 },  { "0", 0 }, { "-1", 0 },
+		    { "1s", 0 },       { "18446744073709551616", 0 } };
+	size_t i;
+
+	unsetenv("WATCHDOG_PID");
+	for (i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		CHECK_OK(setenv("WATCHDOG_USEC", all[i].us, 1));
+		CHECK_EQ(service_watchdog_ns(), all[i].ns);
+	}
+}
