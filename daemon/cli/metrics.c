@@ -267,7 +267,10 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 		*state = m;
 		return MHD_YES;
 	}
-	*data_bytes = 0;
+	if (*data_bytes) { /* nothing is answered before it has all come */
+		*data_bytes = 0;
+		return MHD_YES;
+	}
 	out = open_memstream(&text, &bytes);
 	if (!out)
 		return MHD_NO;

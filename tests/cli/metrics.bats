@@ -82,6 +82,20 @@ time.sleep(60)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
 	finish server
 }
 
+@test "metrics_answer_who_posts" {
+	start server metrics --listen 127.0.0.1:0
+	await '[ -s server.out ]'
+	run -0 timeout 60 python3 -c '
+import sys, urllib.request, urllib.error
+try:
+    urllib.request.urlopen(sys.argv[1], data=b"abc", timeout=30)
+except urllib.error.HTTPError as e:
+    print(e.code, e.read().decode(), end="")' "$(cat server.out)"
+	[ "$output" = '405 only GET is answered' ]
+	kill "$(pid_of server)"
+	finish server
+}
+
 # Each says a byte now and then, so that none is idle.
 @test "metrics_are_served_whoever_is_slow" {
 	shmq create t -q
