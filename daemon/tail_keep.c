@@ -56,10 +56,10 @@ struct disk {
 	LIST_ENTRY(disk) link;
 	dev_t dev;
 	unsigned users;
-	int dir;                /* somewhere on it */
-	uint64_t left, all;     /* bytes, as of a second ago */
-	uint64_t segment_bytes; /* of the largest */
-	int is_low;             /* and that was said */
+	int dir;            /* somewhere on it */
+	uint64_t left, all; /* bytes, as of a second ago */
+	uint64_t room;      /* the most that one of them should have */
+	int is_low;         /* and that was said */
 };
 
 struct tail_kept {
@@ -73,7 +73,9 @@ struct tail_kept {
 	_Atomic(struct note *) notes; /* the last one first */
 	shmq_au32 has_missed;         /* one had no memory */
 	shmq_au32 is_leaving;
-	int is_busy; /* the thread is at it; under the lock */
+	shmq_au32 wants_room; /* the next segment waits for what is superseded to be dropped */
+	shmq_au32 is_vain;    /* ... which makes no room */
+	int is_busy;          /* the thread is at it; under the lock */
 
 	/* The thread's own. */
 	struct kept_segment *segment;
@@ -203,6 +205,8 @@ static void post(struct tail_kept *p, struct note note)
 
 void tail_keep_began(struct tail_kept *p, uint64_t first_seq, uint64_t base_ts)
 {
+	store_relaxed(&p->wants_room, 0);
+	store_relaxed(&p->is_vain, 0);
 	post(p, (struct note){ .what = BEGAN, .first_seq = first_seq, .value = base_ts });
 }
 
@@ -396,6 +400,15 @@ static int has_room(const struct tail_kept *p, uint64_t bytes)
 	       (uint64_t)fs.f_bavail * fs.f_frsize > bytes + 2 * p->topic.segment_bytes;
 }
 
+int tail_keep_has_room(struct tail_kept *p)
+{
+	if (!(p->topic.flags & SHMQ_TOPIC_RETAIN_KEYS) || load_relaxed(&p->is_vain) ||
+	    has_room(p, 0))
+		return 1;
+	store_relaxed(&p->wants_room, 1);
+	return 0;
+}
+
 static void complain(struct tail_kept *p, const char *what, int error, const struct shmq__why *why)
 {
 	if (error != -ECANCELED)
@@ -494,11 +507,19 @@ static int has_grown(const struct tail_kept *p)
 	       bytes - p->tried_bytes >= p->tried_bytes;
 }
 
+/* ... or something at least, and the next segment waits for room. */
+static int is_short(const struct tail_kept *p)
+{
+	uint64_t bytes;
+
+	return load_relaxed(&p->wants_room) && count_complete(p, &bytes) && bytes > p->tried_bytes;
+}
+
 /* ... or a pass did not end, or what deletes a key is due. */
 static int is_dirty(const struct tail_kept *p)
 {
 	return (p->topic.flags & SHMQ_TOPIC_RETAIN_KEYS) &&
-	       (has_grown(p) || has_pass(p) || has_due(p));
+	       (has_grown(p) || has_pass(p) || has_due(p) || is_short(p));
 }
 
 /* How far it is, in the midst of a pass too.  The next goes on there, with what this
@@ -667,10 +688,12 @@ static void compact(struct tail_kept *p)
 	if (!complete)
 		return;
 	p->keep_from = p->segment[complete].first_seq;
-	if (!heed_cursors(p, &p->keep_from) || !has_room(p, p->topic.segment_bytes))
+	/* What waits for it takes no room meanwhile. */
+	if (!heed_cursors(p, &p->keep_from) ||
+	    (!load_relaxed(&p->wants_room) && !has_room(p, p->topic.segment_bytes)))
 		return;
 	/* What deletes a key waits for the rest. */
-	if (!p->has_clean || (!p->knows_all && !has_grown(p) && !has_pass(p)))
+	if (!p->has_clean || (!p->knows_all && !has_grown(p) && !has_pass(p) && !is_short(p)))
 		begin_anew(p);
 	plan(p, &c, complete);
 	c.first = first = malloc(c.count * sizeof(*first));
@@ -696,6 +719,8 @@ static void compact(struct tail_kept *p)
 
 static void tend(struct tail_kept *p)
 {
+	struct tail_clean before = p->clean;
+
 	if (p->again_ns && shmq__clock_monotonic_ns() >= p->again_ns)
 		p->again_ns = 0;
 	p->turn_ns = shmq__clock_monotonic_ns() + LOOK_NS;
@@ -704,6 +729,8 @@ static void tend(struct tail_kept *p)
 		compact(p);
 	if (!p->again_ns && p->uncompressed)
 		compress_all(p);
+	store_relaxed(&p->is_vain, (uint32_t)(p->again_ns || !is_short(p) ||
+					      !memcmp(&before, &p->clean, sizeof(before))));
 }
 
 /* Whether there is anything to be done, as far as that is known by heart. */
@@ -712,14 +739,20 @@ static int needs_tending(const struct tail_kept *p)
 	return atomic_load_explicit(&p->notes, memory_order_relaxed) ||
 	       load_relaxed(&p->has_missed) || p->uncompressed ||
 	       (p->topic.retain_bytes && p->bytes > p->topic.retain_bytes) ||
-	       (p->topic.retain_ns && p->count > 1) || is_dirty(p);
+	       (p->topic.retain_ns && p->count > 1) || load_relaxed(&p->wants_room) || is_dirty(p);
 }
 
 /* ---- disks ----------------------------------------------------------- */
 
-static int is_low(const struct disk *d, uint64_t segment_bytes)
+/* Well before none can begin. */
+static uint64_t room_of(const struct tail_kept *p)
 {
-	return d->left < d->all / 20 || d->left < 2 * segment_bytes;
+	return (p->topic.flags & SHMQ_TOPIC_RETAIN_KEYS ? 4 : 2) * (uint64_t)p->topic.segment_bytes;
+}
+
+static int is_low(const struct disk *d, uint64_t room)
+{
+	return d->left < d->all / 20 || d->left < room;
 }
 
 static void watch_disk(struct disk *d)
@@ -731,7 +764,7 @@ static void watch_disk(struct disk *d)
 		return;
 	d->left = (uint64_t)fs.f_bavail * fs.f_frsize;
 	d->all = (uint64_t)fs.f_blocks * fs.f_frsize;
-	d->is_low = is_low(d, d->segment_bytes);
+	d->is_low = is_low(d, d->room);
 	if (d->is_low && !was_low)
 		log_warn("logs: %" PRIu64 " MiB are left on their disk: make room, or have less "
 			 "retained, before publishers notice",
@@ -743,7 +776,7 @@ static void tell_of_disk(const struct tail_kept *p)
 	uint64_t mib = p->disk->left >> 20;
 
 	store_relaxed(&p->part->log_left_mib, mib < UINT32_MAX ? (uint32_t)mib : UINT32_MAX);
-	store_relaxed(&p->part->log_is_low, (uint32_t)is_low(p->disk, p->topic.segment_bytes));
+	store_relaxed(&p->part->log_is_low, (uint32_t)is_low(p->disk, room_of(p)));
 }
 
 /* Under the lock. */
@@ -771,8 +804,8 @@ static int join_disk(struct tail_keep *k, struct tail_kept *p)
 		watch_disk(d);
 	}
 	d->users++;
-	if (p->topic.segment_bytes > d->segment_bytes)
-		d->segment_bytes = p->topic.segment_bytes;
+	if (room_of(p) > d->room)
+		d->room = room_of(p);
 	p->disk = d;
 	return 0;
 }

@@ -49,4 +49,9 @@ void tail_keep_remove(struct tail_kept *p); /* NULL allowed */
 void tail_keep_began(struct tail_kept *p, uint64_t first_seq, uint64_t base_ts);
 void tail_keep_rolled(struct tail_kept *p, uint64_t first_seq, uint64_t bytes);
 
+/* Whether another segment may begin.  Where superseded messages are dropped, that takes room
+ * for a segment to be written anew: on a disk that has no more than that it comes first, as
+ * soon as this has said no, unless it is in vain.  By the same thread. */
+int tail_keep_has_room(struct tail_kept *p);
+
 #endif

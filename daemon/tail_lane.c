@@ -144,6 +144,13 @@ static void on_rolled(void *arg, uint64_t first_seq, uint64_t bytes)
 	tail_keep_rolled(l->kept, first_seq, bytes);
 }
 
+static int has_room(void *arg)
+{
+	const struct tail_lane *l = arg;
+
+	return tail_keep_has_room(l->kept);
+}
+
 static int open_writer(struct tail_lane *l, const struct log_state *state, struct shmq__why *why)
 {
 	struct tail_layout layout = {
@@ -153,6 +160,7 @@ static int open_writer(struct tail_lane *l, const struct log_state *state, struc
 		.preallocates = 1,
 		.began = on_began,
 		.rolled = on_rolled,
+		.has_room = has_room,
 		.arg = l,
 	};
 	struct tail_resume resume = {

@@ -25,7 +25,9 @@ struct tail_layout {
 	 * synced.  May be NULL. */
 	void (*began)(void *arg, uint64_t first_seq, uint64_t base_ts);
 	void (*rolled)(void *arg, uint64_t first_seq, uint64_t bytes);
-	void *arg; /* of both */
+	/* Asked before one is begun; 0: as if the disk were full.  May be NULL. */
+	int (*has_room)(void *arg);
+	void *arg; /* of all three */
 };
 
 struct tail_segment {

@@ -171,7 +171,10 @@ static int make_segment(struct tail_writer *w)
 {
 	struct tail_segment *s;
 
-	w->make_error = tail_segment_create(&w->layout, w->next_seq, w->max_ts, w->rest, &s);
+	w->make_error = -ENOSPC;
+	if (!w->layout.has_room || w->layout.has_room(w->layout.arg))
+		w->make_error =
+			tail_segment_create(&w->layout, w->next_seq, w->max_ts, w->rest, &s);
 	if (w->make_error)
 		return w->make_error;
 	s->synced_seq = tail_writer_whole(w);

@@ -1213,7 +1213,8 @@ struct shmq_partition_info {
 	uint64_t log_synced;
 	int log_error;      /* why it does not go on, 0 if it does */
 	uint64_t log_left;  /* bytes left on its disk, in whole MiB, a second ago */
-	int log_is_low;     /* 1: that is less than two segments, or a twentieth of it */
+	int log_is_low;     /* 1: that is less than two segments, or four where keys are
+			       kept, or a twentieth of it */
 	int claimer;        /* client id of a publisher in whose claim others stand,
 			       or -1 */
 	uint64_t claim_seq; /* which that is */

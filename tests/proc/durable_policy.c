@@ -670,6 +670,33 @@ TEST_WITHIN(a_disk_that_is_short_of_room_is_shown_before_any_log_stands, 60)
 	test_bus_stop();
 }
 
+/* All of it would not fit, and dropping takes room itself. */
+TEST_WITHIN(what_is_superseded_makes_room_on_a_disk_that_is_full, 60)
+{
+	static char body[4000];
+	struct shmq_msg msg = { .data = body, .len = sizeof(body), .key_len = 1 };
+	char key[] = "abcdefgh";
+	shmq_bus *bus;
+	shmq_pub *pub;
+
+	need_small_disk(7);
+	test_bus_restart();
+	bus = test_bus_open();
+	create(bus, "t", .depth = DEPTH, .max_message_bytes = sizeof(body) + 64,
+	       .log = SHMQ_LOG_BLOCK, .segment_bytes = MIB, .flags = SHMQ_TOPIC_RETAIN_KEYS);
+	pub = open_pub(bus, "t");
+	for (int i = 0; i < 2500; i++) {
+		msg.key = &key[i % 8];
+		CHECK_OK(shmq_publish_msg(pub, &msg));
+	}
+	CHECK_OK(shmq_pub_wait_confirm(pub, 0, msg.seq, SHMQ_WRITTEN, PATIENCE));
+	shmq_pub_close(pub);
+	CHECK_OK(shmq_bus_stop(bus, 0));
+	shmq_bus_close(bus);
+	end_small_disk();
+	test_bus_stop();
+}
+
 TEST_WITHIN(on_a_full_disk_publishers_go_on_where_the_log_may_have_gaps, 60)
 {
 	struct shmq_msg msg;
