@@ -554,7 +554,8 @@ static void start(struct log_scan *s, const struct logfile *f, int dir)
 	shmq__log_scan_start(s, &seg, LOG_BLOCK, f->first_seq);
 }
 
-/* Right messages up to seq `end`; what came then. */
+/* Right messages up to seq `end`, none less than a line further on in its page than it is
+ * in the file's; what came then. */
 static int scan_to(struct log_scan *s, uint64_t end)
 {
 	struct log_record head;
@@ -562,13 +563,15 @@ static int scan_to(struct log_scan *s, uint64_t end)
 	int rc;
 
 	for (;;) {
-		uint64_t seq = s->next;
+		uint64_t seq = s->next, off = log_scan_off(s), further;
 
 		CHECK_EQ(shmq__log_scan_peek(s), rc = shmq__log_scan_next(s, &head, &body));
 		if (rc != 1)
 			break;
 		CHECK_EQ(head.seq, seq);
 		CHECK(logfile_is_right(&head, body));
+		further = ((uintptr_t)body - sizeof(head) - off) % LOG_BLOCK;
+		CHECK(further == 0 || further >= 64);
 	}
 	CHECK_EQ(s->next, end);
 	return rc;
