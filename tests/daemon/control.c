@@ -781,6 +781,46 @@ TEST(what_is_reported_of_a_publisher_is_looked_at_and_not_believed)
 	end();
 }
 
+/* The process is this one, which a stall would be the end of. */
+TEST(who_uses_the_processor_in_its_claim_is_not_stalled)
+{
+	struct proto_request req = creation("t", 1024);
+	uint64_t claimed, looks;
+	struct shmq__ring *ring;
+	struct topic *t;
+	shmq_au64 *at;
+	int writer;
+
+	begin();
+	writer = join(1);
+	req.create.mode = SHMQ_SHARED;
+	req.create.stall = SHMQ_STALL_KILL;
+	CHECK_OK(call(writer, &req).error);
+	open_publisher(writer, "t");
+	t = registry_find(c.reg, "t");
+	ring = &t->attached->ring[0];
+	at = &lay_slot_at(ring->mem, &ring->geo, 5)->ctrl;
+	claimed = LAY_CTRL(lay_lap(&ring->geo, 5), peer_of_nonce(1)->id, LAY_CLAIMED);
+	store_release(at, claimed);
+	CHECK_OK(report(writer, t, 5, claimed));
+	/* Now and then is enough: never ten looks in a row without. */
+	for (looks = c.stall_looks; c.stall_looks < looks + 40;) {
+		int64_t ticks = shmq__proc_cpu_ticks(getpid());
+
+		while (c.stall_looks % 5 == 0 && shmq__proc_cpu_ticks(getpid()) == ticks)
+			;
+		loop_set_timer(c.loop, &c.stall_timer, shmq__clock_monotonic_ns(),
+			       c.stall_timer.expired);
+		CHECK_OK(loop_once(c.loop));
+	}
+	CHECK(!LIST_EMPTY(&c.stalls));
+	store_release(at, LAY_CTRL(lay_lap(&ring->geo, 5), peer_of_nonce(1)->id, LAY_VOID));
+	while (!LIST_EMPTY(&c.stalls))
+		CHECK_OK(loop_once(c.loop));
+	close(writer);
+	end();
+}
+
 TEST(readers_are_evicted_for_publishers_of_their_topic_alone)
 {
 	struct proto_request req = creation("t", 1024);
