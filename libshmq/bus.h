@@ -46,7 +46,7 @@ struct shmq__handle {
 	struct lay_entry *entry;            /* own entries, writable */
 	struct shmq__handle *next_deferred; /* publishers with deferred wakes */
 	int64_t wake_ns;                    /* how late those may be */
-	uint64_t woken_for;                 /* messages sent when it was last looked */
+	uint64_t woken_for;                 /* where the last look ended (serve.h) */
 
 	struct shmq_bus *bus;
 	struct shmq__handle *next, **link; /* bus->handles */

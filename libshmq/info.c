@@ -434,7 +434,7 @@ static void describe_peer(const struct shmq__topic *t, const struct lay_member *
 		out->bytes += load_relaxed(&e->bytes);
 		out->lost += load_relaxed(&e->lost);
 		out->waits += load_relaxed(&e->waits);
-		out->wakes += load_relaxed(&e->wakes);
+		out->wakes += lay_wakes(e);
 		out->page_bytes += sizeof(*e);
 		latency |= load_relaxed(&e->latency); /* of the first of its lanes alone */
 		out->sleeping |= (int)load_relaxed(&e->asleep);

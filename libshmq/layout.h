@@ -250,21 +250,23 @@ _Static_assert(sizeof(struct lay_bells) == 128, "bells");
  * would hold up all that it stores behind it: its answer. */
 struct lay_entry {
 	shmq_au64 gen;
-	shmq_au64 pos;       /* subscriber: cursor, the next seq it will read;
-				publisher: lower bound of its open claims */
-	shmq_au64 limit;     /* publisher: seqs below it may be written */
-	shmq_au64 batch_end; /* exclusive publisher: end of the atomic batch it
-				writes, or wrote last; 0 none */
-	shmq_au64 need;      /* publisher: the limit it waits for, 0 while it
-				does not wait */
-	shmq_au32 asleep;    /* 1 while waiting on a bell */
-	shmq_au32 flags;     /* LAY_ENTRY_* */
-	uint8_t pad0[16];
+	shmq_au64 pos;        /* subscriber: cursor, the next seq it will read;
+				 publisher: lower bound of its open claims */
+	shmq_au64 limit;      /* publisher: seqs below it may be written */
+	shmq_au64 batch_end;  /* exclusive publisher: end of the atomic batch it
+				 writes, or wrote last; 0 none */
+	shmq_au64 need;       /* publisher: the limit it waits for, 0 while it
+				 does not wait */
+	shmq_au32 asleep;     /* 1 while waiting on a bell */
+	shmq_au32 flags;      /* LAY_ENTRY_* */
+	shmq_au64 late_wakes; /* publisher: deferred wakes made; not in the line of the
+				 others, which a publish writes, as another thread does it */
+	uint8_t pad0[8];
 	shmq_au64 count;   /* messages sent or received */
 	shmq_au64 bytes;   /* their payload */
 	shmq_au64 lost;    /* subscriber: lost; publisher: dropped */
 	shmq_au64 waits;   /* times slept or blocked */
-	shmq_au64 wakes;   /* futex wakes made, those of the library's thread included */
+	shmq_au64 wakes;   /* futex wakes made, but for the late ones */
 	shmq_au64 latency; /* subscriber that measures: p50 | p99 << 16 | p99.9 << 32 |
 			      longest << 48, each the number of its bucket + 1; 0:
 			      nothing was measured */
@@ -277,6 +279,11 @@ struct lay_entry {
 _Static_assert(sizeof(struct lay_entry) == 128, "entry");
 _Static_assert(offsetof(struct lay_entry, count) == LAY_LINE, "counters have their own line");
 #define LAY_ENTRIES_PER_PAGE (LAY_PAGE / sizeof(struct lay_entry))
+
+static inline uint64_t lay_wakes(const struct lay_entry *e)
+{
+	return load_relaxed(&e->wakes) + load_relaxed(&e->late_wakes);
+}
 
 /* ---- registry: fixed tables in one sparse slab ----------------------- */
 

@@ -117,11 +117,10 @@ static inline int lane_has_ended(const struct lane *l)
 	return lay_ring_is_left(state) ? SHMQ_EMOVED : SHMQ_EENDED;
 }
 
-/* The library's thread counts its own in the entry too. */
 static inline void pub_note_wake(struct shmq_pub *pub, struct lane *l)
 {
 	store_relaxed(&pub->wakes, load_relaxed(&pub->wakes) + 1);
-	add_relaxed(&l->entry->wakes, 1);
+	store_relaxed(&l->entry->wakes, load_relaxed(&l->entry->wakes) + 1);
 }
 
 static inline void pub_look_at_bell(struct shmq_pub *pub, struct lane *l)

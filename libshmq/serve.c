@@ -153,6 +153,7 @@ void shmq__bus_defer(struct shmq_bus *bus, struct shmq__handle *h, int64_t wake_
 {
 	pthread_mutex_lock(&bus->deferred_lock);
 	h->wake_ns = wake_ns;
+	serve_begin(h);
 	h->next_deferred = bus->deferred;
 	bus->deferred = h;
 	find_shortest_wake(bus);

@@ -12,16 +12,46 @@
 
 #include "bell.h"
 #include "bus.h"
+#include "ring.h"
+#include "topic.h"
 
-/* Look at the bells of a publisher that has sent since the last look; how many woke
- * somebody.  Who went to sleep after that look has seen what was sent before: to wake it
- * for nothing would have it arm again, and be woken again, for ever.  The count is
+static inline int serve_goes_by_slots(const struct shmq__handle *h)
+{
+	return h->topic->geo.mode == SHMQ_EXCLUSIVE && h->topic->geo.partitions == 1;
+}
+
+/* Nothing has been sent, and what others have sent is not ours to wake for. */
+static inline void serve_begin(struct shmq__handle *h)
+{
+	h->woken_for = serve_goes_by_slots(h) ? load_relaxed(&h->entry->pos) : 0;
+}
+
+/* Where one ring is exclusive: is anything there that was not at the last look?  The
+ * next slot tells, which whoever sleeps does not look at, and not the count, whose line
+ * the publisher would have to take back for the next message.  Acquire, so it is there
+ * (W1) before the bell is looked at (W3).  What the publisher has passed for certain is
+ * not walked. */
+static inline int serve_finds_sent(struct shmq__handle *h)
+{
+	struct ring_reader at = { h->topic->ring[0].mem, h->topic->geo, h->woken_for };
+	uint64_t word, most = 2 * RING_HINT_EVERY, pos = load_relaxed(&h->entry->pos);
+
+	if (ring_look(&at, &word) < RING_MESSAGE)
+		return 0;
+	if (seq_diff(pos, at.next) > 0)
+		at.next = pos;
+	while (most-- && ring_look(&at, &word) >= RING_MESSAGE)
+		at.next++;
+	h->woken_for = at.next;
+	return 1;
+}
+
+/* The same by the counts, where others send too, or to several rings.  The count is
  * stored after the commit (release), so what it counts is there (W1) before the bell is
  * looked at (W3): relaxed, as the full fence of that look acquires it. */
-static inline int serve_wake_for(struct shmq__handle *h)
+static inline int serve_counts_sent(struct shmq__handle *h)
 {
 	uint64_t sent = 0;
-	int wakes = 0;
 	uint32_t p;
 
 	for (p = 0; p < h->topic->geo.partitions; p++)
@@ -29,11 +59,24 @@ static inline int serve_wake_for(struct shmq__handle *h)
 	if (sent == h->woken_for)
 		return 0;
 	h->woken_for = sent;
+	return 1;
+}
+
+/* Look at the bells of a publisher that has sent since the last look; how many woke
+ * somebody.  Who went to sleep after that look has seen what was sent before: to wake it
+ * for nothing would have it arm again, and be woken again, for ever. */
+static inline int serve_wake_for(struct shmq__handle *h)
+{
+	int wakes = 0;
+	uint32_t p;
+
+	if (!(serve_goes_by_slots(h) ? serve_finds_sent(h) : serve_counts_sent(h)))
+		return 0;
 	for (p = 0; p < h->topic->geo.partitions; p++) {
 		if (!bell_look(&h->topic->ring[p].bells->data, SHMQ__FENCE_FULL))
 			continue;
 		wakes++;
-		add_relaxed(&h->entry[p].wakes, 1);
+		store_relaxed(&h->entry[p].late_wakes, load_relaxed(&h->entry[p].late_wakes) + 1);
 	}
 	return wakes;
 }

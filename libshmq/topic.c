@@ -302,7 +302,7 @@ void shmq__topic_add_totals(const struct shmq__topic *t, const struct lay_member
 			load_relaxed(&e->bytes);
 		sum[sends ? LAY_TOTAL_DROPPED : LAY_TOTAL_LOST] += load_relaxed(&e->lost);
 		sum[sends ? LAY_TOTAL_BLOCKED : LAY_TOTAL_SLEPT] += load_relaxed(&e->waits);
-		sum[LAY_TOTAL_WAKES] += load_relaxed(&e->wakes);
+		sum[LAY_TOTAL_WAKES] += lay_wakes(e);
 		evicted |= !!(load_relaxed(&e->flags) & LAY_ENTRY_EVICTED);
 	}
 	sum[LAY_TOTAL_EVICTIONS] += evicted;

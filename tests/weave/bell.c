@@ -91,13 +91,14 @@ static void set_up_blocked(void)
 }
 SCENARIO(two_blocked, set_up_blocked, NULL);
 
-/* The publisher counts, and a thread of its process wakes by the count. */
+/* A thread of the publisher's process wakes by the slots, or by the count where others
+ * may send too. */
 static void wake_deferred(void *arg)
 {
 	struct shmq__handle *h = &pub[0]->h;
-	uint64_t before;
+	uint64_t before, end = messages + (serve_goes_by_slots(h) ? world->o.base_seq : 0);
 
-	while (h->woken_for < messages) {
+	while (h->woken_for != end) {
 		before = h->woken_for;
 		serve_wake_for(h);
 		if (h->woken_for == before)
@@ -105,28 +106,41 @@ static void wake_deferred(void *arg)
 	}
 }
 
-static void set_up_deferred(enum shmq__fence fence)
+static void set_up_deferred(enum shmq__fence fence, enum shmq_mode mode)
 {
 	static struct lay_bell none;
 
-	set_up(&(struct world_options){ .depth = 2, .base_seq = 3, .fence = fence }, 1, 1, 1);
+	/* Seqs half the way round from 0, which a look begun at 0 takes for none. */
+	set_up(&(struct world_options){ .depth = 2,
+					.base_seq = UINT64_MAX / 2 + 3,
+					.fence = fence,
+					.mode = mode },
+	       1, 1, 1);
 	weave_spawn("library", wake_deferred, NULL);
 	pub[0]->lane[0].bell = &none;
+	serve_begin(&pub[0]->h);
 }
 
 static void set_up_deferred_full_fence(void)
 {
-	set_up_deferred(SHMQ__FENCE_FULL);
+	set_up_deferred(SHMQ__FENCE_FULL, SHMQ_EXCLUSIVE);
 }
 SCENARIO(wake_deferred_full_fence, set_up_deferred_full_fence, NULL);
 
 /* As it is where only such publishers are there: the sleeper makes none fence. */
 static void set_up_deferred_fenced(void)
 {
-	set_up_deferred(SHMQ__FENCE_LIGHT);
+	set_up_deferred(SHMQ__FENCE_LIGHT, SHMQ_EXCLUSIVE);
 	store_relaxed(&world->bells->data.fenced, 1);
 }
 SCENARIO(wake_deferred_fenced, set_up_deferred_fenced, NULL);
+
+static void set_up_deferred_counted(void)
+{
+	set_up_deferred(SHMQ__FENCE_LIGHT, SHMQ_SHARED);
+	store_relaxed(&world->bells->data.fenced, 1);
+}
+SCENARIO(wake_deferred_counted, set_up_deferred_counted, NULL);
 
 /* ---- who waits for the log ------------------------------------------ */
 
@@ -385,6 +399,8 @@ TEST_WITHIN(both_sides_sleep_and_wake, WEAVE_LIMIT_S)
 	weave_random(&wake_deferred_full_fence, WEAVE_WEAK, 2500);
 	weave_random(&wake_deferred_fenced, WEAVE_SC, 1000);
 	weave_random(&wake_deferred_fenced, WEAVE_WEAK, 2500);
+	weave_random(&wake_deferred_counted, WEAVE_SC, 1000);
+	weave_random(&wake_deferred_counted, WEAVE_WEAK, 2500);
 }
 
 TEST_WITHIN(who_waits_for_the_log_is_woken_and_finds_it_there, WEAVE_LIMIT_S)

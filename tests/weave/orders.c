@@ -22,7 +22,7 @@ static const struct weave_seen seen[] = {
 	{ "credit.c:update:fence_acquire", "dead_reader_replaced" },
 	{ "pub_wait.c:attend:load_acquire", "heir_beside_a_waiter" },
 	{ "recover.c:void_unfinished_batch:load_acquire", "takeover_in_a_batch" },
-	{ "pub.h:lane_account_run:store_release", "wake_deferred_fenced" },
+	{ "pub.h:lane_account_run:store_release", "wake_deferred_counted" },
 	{ NULL, NULL },
 };
 
