@@ -251,7 +251,7 @@ static void found(void *arg, const char *line)
 }
 
 /* Of a new log nothing is synced yet. */
-static int prepare_partition(int dir, const struct log_identity *id,
+static int prepare_partition(int dir, const char *path, const struct log_identity *id,
 			     const struct proto_options *options, enum age age, uint32_t partition,
 			     uint64_t first_seq, uint64_t *next, struct shmq__why *why)
 {
@@ -276,6 +276,9 @@ static int prepare_partition(int dir, const struct log_identity *id,
 								       options->depth));
 	else if (!error)
 		error = put_ceiling(fd, &owner, options, state.ceiling_serial, *next);
+	if (error && !*why->text)
+		shmq__fail(why, error, "making the log in %.180s, file %u/ceiling: %s", path,
+			   partition, shmq_strerror(error));
 	/* Whoever made what is there may have been killed before. */
 	if (!error && age == OLD_LOG && fsync(fd))
 		error = -errno;
@@ -473,7 +476,8 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 				   "create it with as many, or move %.100s away",
 				   topic, was->partitions, options->partitions, path);
 	for (p = 0; !error && p < options->partitions; p++)
-		error = prepare_partition(dir, &id, options, age, p, first_seq, &out->next[p], why);
+		error = prepare_partition(dir, path, &id, options, age, p, first_seq, &out->next[p],
+					  why);
 	if (!error && age == NEW_LOG)
 		error = settle(bus_dir, dir, &id, options->partitions);
 	else if (!error && fsync(dir))

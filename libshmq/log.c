@@ -571,7 +571,7 @@ static int take_checks(const struct shmq_log_reader *log, const struct shmq_log_
 
 /* Look at the index of each segment, or make it anew if that is wanted and needed. */
 static int check_indexes(struct check *c, const struct shmq_log_reader *log, int dir, int is_repair,
-			 struct shmq_log_verdict *out)
+			 struct shmq_log_verdict *out, struct shmq__why *why)
 {
 	struct log_owner owner;
 	struct log_segment seg;
@@ -587,16 +587,20 @@ static int check_indexes(struct check *c, const struct shmq_log_reader *log, int
 		state = shmq__log_index_check(dir, &seg);
 		if (state == SHMQ_EEMPTY || state == SHMQ_ECORRUPT) {
 			out->indexes++;
-			if (is_repair) /* closes it */
-				error = shmq__log_index_rebuild(dir, &seg);
 			shmq__log_name(first[i], "idx", name);
+			if (is_repair)
+				error = shmq__log_index_rebuild(dir, &seg);
+			if (error) {
+				shmq__fail(why, error, "making %s anew: %s", name,
+					   shmq_strerror(error));
+				break;
+			}
 			snprintf(line, sizeof(line), "%s %s%s", name,
 				 state == SHMQ_EEMPTY ? "is missing" : "is damaged or incomplete",
 				 is_repair ? ": made anew" : ": reading does without");
 			found(c, line);
 		}
-		if (seg.fd >= 0)
-			shmq__log_segment_close(&seg);
+		shmq__log_segment_close(&seg);
 	}
 	free(first);
 	return error;
@@ -625,7 +629,7 @@ static int verify_partition(struct check *c, const struct shmq_log_reader *log,
 	out->missing += v.missing;
 	out->gaps += v.gaps;
 	if (!error)
-		error = check_indexes(c, log, dir, 0, out);
+		error = check_indexes(c, log, dir, 0, out, why);
 	close(dir);
 	return error;
 }
@@ -732,7 +736,7 @@ static int repair_partition(struct check *c, const struct shmq_log_reader *log,
 				  found, c, why);
 	out->cut_bytes += state.cut_bytes;
 	if (!error)
-		error = check_indexes(c, log, dir, 1, out);
+		error = check_indexes(c, log, dir, 1, out, why);
 	if (!error)
 		error = shmq__log_list(dir, &first, &count);
 	if (!error) {

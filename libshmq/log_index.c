@@ -168,6 +168,8 @@ int shmq__log_index_rebuild(int dir, struct log_segment *s)
 		return error;
 	}
 	shmq__log_scan_start(&scan, s, LOG_BLOCK, s->first_seq);
+	s->fd = -1; /* whose it was closes it no more */
+	s->zip = NULL;
 	shmq__log_name(s->first_seq, "idx", name);
 	shmq__log_name(s->first_seq, "idx.new", fresh);
 	fd = openat(dir, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,

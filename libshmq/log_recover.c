@@ -50,16 +50,20 @@ static void say(const struct recovery *r, const char *format, ...)
 
 /* ---- setting aside --------------------------------------------------- */
 
-static int open_cut(int dir)
+static int open_cut(const struct recovery *r)
 {
-	int fd;
+	int fd = mkdirat(r->dir, "cut", 0700) && errno != EEXIST ?
+			 -1 :
+			 openat(r->dir, "cut", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
-	if (mkdirat(dir, "cut", 0700) && errno != EEXIST)
-		return -errno;
-	fd = openat(dir, "cut", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return -errno;
-	shmq__log_give(dir, fd);
+	if (fd < 0) {
+		int error = -errno;
+
+		say(r, "the directory cut, for what is cut off, is not to be had: %s",
+		    shmq_strerror(error));
+		return error;
+	}
+	shmq__log_give(r->dir, fd);
 	return fd;
 }
 
@@ -82,7 +86,7 @@ static int new_cut(int cut, const char *name, char path[64])
 /* A whole file, or whatever it is, that is not ours to go on with. */
 static int set_aside(const struct recovery *r, const char *name)
 {
-	int cut = open_cut(r->dir), error = cut < 0 ? cut : -EEXIST;
+	int cut = open_cut(r), error = cut < 0 ? cut : -EEXIST;
 	char path[64];
 	unsigned i;
 
@@ -175,7 +179,7 @@ static int cut_at(struct recovery *r, const struct log_segment *seg, uint64_t of
 
 	shmq__log_name(seg->first_seq, "log", name);
 	if (!error && end > off) {
-		cut = open_cut(r->dir);
+		cut = open_cut(r);
 		snprintf(kept, sizeof(kept), "%.24s-%" PRIu64, name, off);
 		fd = cut < 0 ? cut : new_cut(cut, kept, path);
 		error = fd < 0 ? fd : copy_range(r, seg->fd, off, end, fd);

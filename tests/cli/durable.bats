@@ -320,3 +320,22 @@ tell_a_story() {
 	cp -r data/"$SHMQ_BUS"/t copy
 	[ "$(shmq log export ./copy -q --from 1990 | json '$_->{data}' | paste -sd' ')" = "$(seq -s' ' 1991 2000)" ]
 }
+
+@test "indexes_of_compressed_files_are_made_anew" {
+	durable t --segment 1M --max 4k --compress 1
+	head -c 3000000 /dev/zero | tr '\0' x | fold -w 3000 | shmq pub t --confirm synced
+	await '[ "$(ls "$DIR"/data/*/t/0/*.zst | wc -l)" -ge 2 ]'
+	shmq stop
+	for index in "$DIR"/data/*/t/0/*.idx; do head -c 5000 /dev/urandom >"$index"; done
+	run -0 --separate-stderr shmq log verify t
+	has "$output" "reading does without"
+	run -0 --separate-stderr shmq log repair t
+	[ -z "$stderr" ]
+	run -0 --separate-stderr shmq log verify t
+	[ "$(wc -l <<<"$output")" = 1 ]
+	index=$(ls "$DIR"/data/*/t/0/*.idx | head -n 1)
+	rm "$index"
+	mkdir "$index"
+	run -1 shmq log repair t
+	has "$output" "making $(basename "$index") anew: Is a directory"
+}

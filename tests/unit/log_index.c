@@ -151,6 +151,7 @@ TEST(an_index_made_anew_is_the_one_that_was)
 	for (twice = 0; twice < 2; twice++) {
 		seg = segment(dir);
 		CHECK_OK(shmq__log_index_rebuild(dir, &seg));
+		CHECK_EQ(seg.fd, -1);
 		CHECK_EQ(get(dir, is, sizeof(is)), n);
 		CHECK_MEM(is, was, n);
 		CHECK_OK(unlinkat(dir, NAME, 0));
