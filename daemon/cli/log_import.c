@@ -23,6 +23,7 @@ struct import {
 	enum format format;
 	uint64_t batch;
 	double rate;
+	uint64_t skip; /* so many of its records were sent before */
 	uint64_t lost; /* that the file tells of */
 	int by_key;
 	struct sender_report report;
@@ -46,6 +47,8 @@ static const struct opt options[] = {
 	  .help = "at most that many messages per second" },
 	{ "batch", .kind = OPT_COUNT, AT(batch), .arg = "N", .min = 1, .max = BATCH_MAX,
 	  .help = "publish up to N at once of those already read\n(64; with --rate 1)" },
+	{ "skip", .kind = OPT_COUNT, AT(skip), .arg = "N",
+	  .help = "leave out the first N: an import that ended early\nsays where to go on" },
 	{ "verbose", .letter = 'v', .kind = OPT_SET, AT(report.verbose), .value = 1,
 	  .help = "say on stderr what was sent" },
 	{ "json", .kind = OPT_SET, AT(report.json), .value = 1,
@@ -117,6 +120,8 @@ static int send_record(struct import *im, const char *data, size_t len)
 	struct shmq_msg msg = { .data = data, .len = len, .partition = SHMQ_ANY_PARTITION };
 	int code;
 
+	if (im->input.number <= im->skip)
+		return CLI_OK;
 	if (im->format == FORMAT_JSON && history_parse(&im->history, data, len, &msg) < 0)
 		return bad_record(im, im->history.why);
 	im->lost += msg.lost;
@@ -215,6 +220,10 @@ static int import(struct import *im)
 	if (code == CLI_OK)
 		code = confirm(im);
 	code = sender_conclude(&im->sender, &im->report, code);
+	/* Begun from the front again, it would send all of that twice. */
+	if (code != CLI_OK && code != CLI_LOST && im->sender.sent)
+		out_say("importing into \"%s\": to go on where this ended: --skip %" PRIu64,
+			im->sender.topic, im->skip + im->sender.sent + im->sender.dropped);
 	if (!im->lost)
 		return code;
 	out_say("importing into \"%s\": the file tells of %" PRIu64 " %s that it does not have "

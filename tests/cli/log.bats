@@ -356,7 +356,22 @@ in_data_dir() {
 	is_said_well "$output"
 	has "$output" "line 4 of file"
 	has "$output" "the 3 messages before it were sent"
-	[ "$(shmq sub t --from oldest -c 3 | paste -sd' ')" = "1 2 3" ]
+	has "$output" "--skip 3"
+	sed -i '4s/.*/{"data":"4"}/' file
+	run -0 shmq log import t file --skip 3
+	[ "$(shmq sub t --from oldest -c 4 | paste -sd' ')" = "1 2 3 4" ]
+}
+
+@test "import_that_is_interrupted_says_where_to_go_on" {
+	shmq create t -q
+	printf '{"data":"%s"}\n' $(seq 2000) >file
+	start import log import t file --rate 500
+	await '[ "$(head_of t)" -gt 0 ]'
+	kill -TERM "$(pid_of import)"
+	finish import 1
+	has "$(cat import.err)" "--skip $(head_of t)"
+	shmq log import t file --skip "$(head_of t)"
+	[ "$(shmq sub t --from oldest -c 2000 | md5sum)" = "$(seq 2000 | md5sum)" ]
 }
 
 @test "import_places_by_key_if_asked_or_if_the_partition_is_not_there" {
