@@ -5,8 +5,8 @@
 
 #define SECOND_NS ((int64_t)1000000000)
 
-const char loss_from_log[] = "its log has a gap there, as after a crash or a full disk; shmq log "
-			     "verify tells which are damage";
+const char loss_from_log[] = "its log does not have them, by what it keeps, a crash or a full "
+			     "disk; shmq log verify tells of damage";
 
 static void tell(struct loss *loss)
 {
