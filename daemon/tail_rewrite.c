@@ -195,7 +195,9 @@ int tail_remove(int dir, uint64_t first_seq)
 		if (unlinkat(dir, name, 0) && errno != ENOENT)
 			error = -errno;
 	}
-	return error;
+	/* Before the next is removed: if that alone were gone after a loss of power, readers
+	 * would miss it. */
+	return error ? error : fsync(dir) ? -errno : 0;
 }
 
 static int replace(const struct pass *p)
@@ -217,7 +219,7 @@ static int replace(const struct pass *p)
 		if (error)
 			return error;
 	}
-	return p->r->more_count && fsync(p->r->dir) ? -errno : 0;
+	return 0;
 }
 
 static int run(struct pass *p, struct shmq__why *why)

@@ -46,7 +46,7 @@ struct tail_rewrite {
  * are; what `turn` returned; or -errno; with why. */
 int tail_rewrite(const struct tail_rewrite *r, struct shmq__why *why);
 
-/* Remove a segment and its index.  0 or -errno. */
+/* Remove a segment and its index, for good.  0 or -errno. */
 int tail_remove(int dir, uint64_t first_seq);
 
 #endif
