@@ -170,11 +170,11 @@ static int put(struct tail_writer *w, const struct log_record *head, const struc
 static int make_segment(struct tail_writer *w)
 {
 	struct tail_segment *s;
+	int has_room = !w->layout.has_room || w->layout.has_room(w->layout.arg);
 
-	w->make_error = -ENOSPC;
-	if (!w->layout.has_room || w->layout.has_room(w->layout.arg))
-		w->make_error =
-			tail_segment_create(&w->layout, w->next_seq, w->max_ts, w->rest, &s);
+	w->make_error =
+		has_room ? tail_segment_create(&w->layout, w->next_seq, w->max_ts, w->rest, &s) :
+			   -ENOSPC;
 	if (w->make_error)
 		return w->make_error;
 	s->synced_seq = tail_writer_whole(w);
