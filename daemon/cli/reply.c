@@ -89,6 +89,7 @@ static int start(const struct reply *r, const struct shmq_request *q, const char
 	c->in = in[1];
 	c->out = out[0];
 	if (c->pid > 0) {
+		setpgid(c->pid, 0); /* before it is to be killed, too */
 		fcntl(c->in, F_SETFL, O_NONBLOCK);
 		return 0;
 	}
@@ -156,7 +157,7 @@ static int ends_in_time(const struct child *c, uint64_t deadline_ns)
 static int finish(struct reply *r, const struct shmq_request *q, struct child *c, size_t *got)
 {
 	size_t fed = 0;
-	int status = 0;
+	int status = 0, is_cut;
 
 	while (c->out >= 0) {
 		struct pollfd p[2] = { { .fd = c->out, .events = POLLIN },
@@ -170,13 +171,14 @@ static int finish(struct reply *r, const struct shmq_request *q, struct child *c
 		if (rc > 0 && p[0].revents)
 			take(r, c, got);
 	}
+	is_cut = c->out >= 0; /* by what it left in the background, perhaps */
 	close_end(&c->in);
 	close_end(&c->out);
-	if (*got > ANSWER_MAX || !ends_in_time(c, q->deadline_ns))
+	if (is_cut || *got > ANSWER_MAX || !ends_in_time(c, q->deadline_ns))
 		kill(-c->pid, SIGKILL);
 	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return status;
+	return is_cut ? SIGKILL : status;
 }
 
 /* ---- answering ------------------------------------------------------- */

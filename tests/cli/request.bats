@@ -106,6 +106,14 @@ with shmq.Bus(os.environ["SHMQ_BUS"]) as bus, bus.requester("svc") as ask:
 	ended "$(cat pid)"
 }
 
+@test "what_a_command_left_in_the_background_ends_with_the_request" {
+	serve --exec 'sleep 600 & echo $! >pid; echo partly' --count 1
+	run --separate-stderr -3 shmq request svc x --timeout 100ms
+	[ -z "$output" ]
+	finish server
+	await 'ended "$(cat pid)"'
+}
+
 @test "where_nobody_answers_it_is_exit_5" {
 	shmq create svc -q --shared
 	run -5 --separate-stderr shmq request svc x --timeout 0
