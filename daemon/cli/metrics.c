@@ -27,6 +27,10 @@
 #define CONNECTIONS_KEPT 32u             /* of more the oldest is cut, */
 #define PATIENCE_NS INT64_C(10000000000) /* as are those that are older */
 #define IDLE_S 10u
+/* To look at thousands of topics takes a while, and the text is long: beyond so many who
+ * are connected one look a second is given to all. */
+#define CROWD 8u
+#define CROWD_NS INT64_C(1000000000)
 
 struct metrics {
 	struct cli *cli;
@@ -37,6 +41,8 @@ struct metrics {
 		int64_t since_ns;
 	} open[CONNECTIONS]; /* the oldest first */
 	unsigned open_count;
+	struct MHD_Response *last; /* given to a crowd, or NULL */
+	int64_t last_ns;
 };
 
 static const struct opt options[] = {
@@ -233,21 +239,42 @@ static int put_all(shmq_bus *bus, FILE *out)
 
 /* ---- over HTTP ------------------------------------------------------------ */
 
-static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status, char *text,
-			     size_t bytes)
+static struct MHD_Response *respond_with(char *text, size_t bytes)
 {
 	struct MHD_Response *response =
 		MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE);
+
+	if (response)
+		MHD_add_response_header(response, "Content-Type",
+					"text/plain; version=0.0.4; charset=utf-8");
+	else
+		free(text);
+	return response;
+}
+
+static void forget_last(struct metrics *m)
+{
+	if (m->last)
+		MHD_destroy_response(m->last);
+	m->last = NULL;
+}
+
+static enum MHD_Result reply(struct metrics *m, struct MHD_Connection *connection, unsigned status,
+			     char *text, size_t bytes)
+{
+	struct MHD_Response *response = respond_with(text, bytes);
 	enum MHD_Result rc;
 
-	if (!response) {
-		free(text);
+	if (!response)
 		return MHD_NO;
-	}
-	MHD_add_response_header(response, "Content-Type",
-				"text/plain; version=0.0.4; charset=utf-8");
 	rc = MHD_queue_response(connection, status, response);
-	MHD_destroy_response(response);
+	if (status != 200 || m->open_count <= CROWD) {
+		MHD_destroy_response(response);
+		return rc;
+	}
+	forget_last(m);
+	m->last = response;
+	m->last_ns = cli_now_ns();
 	return rc;
 }
 
@@ -271,6 +298,9 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 		*data_bytes = 0;
 		return MHD_YES;
 	}
+	if (m->last && m->open_count > CROWD && cli_now_ns() < m->last_ns + CROWD_NS &&
+	    !strcmp(method, "GET") && !strcmp(url, "/metrics"))
+		return MHD_queue_response(connection, 200, m->last);
 	out = open_memstream(&text, &bytes);
 	if (!out)
 		return MHD_NO;
@@ -285,7 +315,7 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 		fprintf(out, "looking at the bus: %s\n", shmq_strerror(rc));
 	}
 	fclose(out);
-	return reply(connection, status, text, bytes);
+	return reply(m, connection, status, text, bytes);
 }
 
 static int is_loopback(const struct sockaddr *address)
@@ -483,6 +513,7 @@ static int serve(struct metrics *m)
 	while (!sig_stopped())
 		sig_sleep_until(cli_now_ns() + INT64_C(3600000000000));
 	MHD_stop_daemon(server);
+	forget_last(m);
 	if (is_unix)
 		remove_own(m->listen + 5, &own);
 	return CLI_OK;

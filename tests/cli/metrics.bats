@@ -82,6 +82,35 @@ time.sleep(60)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
 	finish server
 }
 
+# Of what goes on meanwhile two looks see different numbers.
+@test "metrics_of_many_who_ask_at_once_are_one_look_a_second" {
+	shmq create t -q --policy lossy
+	yes | shmq pub t & # until it is over
+	STARTED+=($!)
+	start server metrics --listen 127.0.0.1:0
+	await '[ -s server.out ]'
+	run -0 timeout 120 python3 -c '
+import re, socket, sys, time
+port = int(sys.argv[1])
+def ask(n):
+    s = socket.create_connection(("127.0.0.1", port), timeout=60)
+    s.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * n +
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    got = b"".join(iter(lambda: s.recv(65536), b""))
+    return re.findall(rb"topic_messages_total.bus=\"[^\"]*\",topic=\"t\". (\d+)", got)
+while int(ask(0)[0]) == 0: time.sleep(0.01)
+alone = ask(1)
+assert alone[0] != alone[1], alone
+crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(9)]
+for _ in range(100): # a second may end in between
+    first, second = ask(1)
+    if first == second: break
+assert first == second
+while ask(0)[0] == first: time.sleep(0.1)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)"
+	kill "$(pid_of server)"
+	finish server
+}
+
 @test "metrics_answer_who_posts" {
 	start server metrics --listen 127.0.0.1:0
 	await '[ -s server.out ]'
