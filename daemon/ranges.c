@@ -149,10 +149,12 @@ static int attach_in_turn(struct registry *r, struct topic *t, enum check check,
 		error = attach(r, t, check);
 	}
 	if (error == SHMQ_ELIMIT)
-		return shmq__fail(why, error,
-				  "the supervisor cannot map \"%s\": too many maps "
-				  "(sysctl vm.max_map_count raises the limit)",
-				  t->rec->name);
+		return shmq__fail(
+			why, error, "the supervisor cannot map \"%s\": %s", t->rec->name,
+			t->rec->page_shift > 12 ?
+				"too many maps (sysctl vm.max_map_count raises the limit), or no "
+				"hugepage is left for a hole in it (sysctl vm.nr_hugepages)" :
+				"too many maps (sysctl vm.max_map_count raises the limit)");
 	if (error)
 		return shmq__fail(why, error, "the supervisor cannot map \"%s\": %s", t->rec->name,
 				  shmq_strerror(error));

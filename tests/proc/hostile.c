@@ -5,6 +5,7 @@
  */
 #include "clock.h"
 #include "proc.h"
+#include "punch.h"
 #include "raw.h"
 #include "talk.h"
 
@@ -865,30 +866,6 @@ static int receive_for_ever(void *arg)
 	shmq_sub_close(sub);
 	shmq_bus_close(bus);
 	return 0;
-}
-
-static void punch_all(void)
-{
-	char path[64], target[64];
-	struct dirent *entry;
-	DIR *dir = opendir("/proc/self/fd");
-
-	CHECK(dir != NULL);
-	while ((entry = readdir(dir))) {
-		int fd = atoi(entry->d_name);
-		struct stat st;
-		ssize_t n;
-
-		snprintf(path, sizeof(path), "/proc/self/fd/%.20s", entry->d_name);
-		n = readlink(path, target, sizeof(target) - 1);
-		if (n < 7 || strncmp(target, "/memfd:", 7) ||
-		    (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
-			continue;
-		CHECK_EQ(fstat(fd, &st), 0);
-		CHECK_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size),
-			 0);
-	}
-	closedir(dir);
 }
 
 /* Wait until both have done so much more. */

@@ -5,10 +5,13 @@
  * leave it as it was.
  */
 #include "helpers.h"
+#include "punch.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 
 #define POOL "/proc/sys/vm/nr_hugepages"
@@ -257,6 +260,73 @@ TEST(a_bus_whose_supervisor_was_killed_gives_its_hugepages_back_with_the_last_cl
 	CHECK(test_wait_until(all_are_free, NULL, 10000));
 	test_bus_restart(); /* finds nobody who has it */
 	test_bus_stop();
+}
+
+static _Atomic int *stage;
+
+static int publish_until_it_dies(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+	shmq_pub *pub = open_pub(bus, "t");
+
+	(void)arg;
+	signal(SIGBUS, SIG_DFL); /* that of a sanitizer would exit */
+	reach(stage, 1);
+	while (atomic_load(stage) < 2)
+		shmq_publish(pub, "t", 1); /* whatever it is told */
+	return 0;
+}
+
+static int punch_and_keep(void *arg)
+{
+	shmq_bus *bus = test_bus_open();
+
+	(void)arg;
+	open_pub(bus, "t");
+	while (atomic_load(stage) < 2) {
+		punch_all();
+		while (mmap(NULL, HUGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) != MAP_FAILED)
+			;
+	}
+	reach(stage, 3);
+	pause();
+	return 1;
+}
+
+/* Who has a topic open for publishing can be the end of the others that have, and of
+ * nothing else. */
+TEST(a_hole_in_hugepages_that_are_used_up_ends_who_touches_it_and_no_other_topic)
+{
+	struct shmq_msg msg;
+	pid_t victim, peer;
+	shmq_bus *bus;
+	shmq_sub *sub;
+	shmq_pub *pub;
+
+	need_hugepages();
+	stage = shared_memory(sizeof(*stage));
+	test_bus_start();
+	bus = test_bus_open();
+	create(bus, "t", .depth = 65536, .pages = SHMQ_PAGES_2M, .mode = SHMQ_SHARED,
+	       .policy = SHMQ_LOSSY, .stall = SHMQ_STALL_REPORT);
+	victim = test_spawn(publish_until_it_dies, NULL);
+	await(stage, 1);
+	peer = test_spawn(punch_and_keep, NULL);
+	CHECK_EQ(test_join(victim), 128 + SIGBUS);
+	reach(stage, 2);
+	await(stage, 3);
+	create(bus, "other", .depth = 1024);
+	sub = open_sub(bus, "other");
+	pub = open_pub(bus, "other");
+	CHECK_OK(shmq_publish(pub, "one", 3));
+	CHECK_OK(shmq_receive(sub, &msg, PATIENCE));
+	CHECK_MEM(msg.data, "one", 3);
+	CHECK_EQ(test_kill_wait(peer, SIGKILL), 128 + SIGKILL);
+	CHECK_OK(shmq_topic_remove(bus, "t", SHMQ_FORCE)); /* there are pages again */
+	shmq_bus_close(bus);
+	test_bus_stop(); /* until then those of holes stay reserved */
+	CHECK(test_wait_until(all_are_free, NULL, 10000));
 }
 
 /* A plan is old as soon as it is made: here the machine says that it has
