@@ -1099,7 +1099,7 @@ struct shmq_log_verdict {
 };
 
 /* Read all of the log and say what is not as it should be.  What a bus is writing
- * at this moment may look damaged.  0, also if something is damaged: see
+ * at this moment is waited for, a fifth of a second at most.  0, also if something is damaged: see
  * out->damaged; or an error that verifying could not go on behind.  Leaves the
  * place of shmq_log_next() alone. */
 int shmq_log_verify(shmq_log_reader *log, const struct shmq_log_checks *checks,

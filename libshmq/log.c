@@ -500,7 +500,7 @@ static int next_here(struct shmq_log_reader *log, struct shmq_msg *msg, struct s
 	int rc;
 
 	do {
-		rc = shmq__log_reader_next(log->reader, NULL, &head, &body, why);
+		rc = shmq__log_next_settled(log->reader, log->dir, &head, &body, why);
 		if (rc != 1)
 			return rc ? rc : SHMQ_EENDED;
 		*msg = (struct shmq_msg){ 0 };
@@ -620,8 +620,8 @@ static int verify_partition(struct check *c, const struct shmq_log_reader *log,
 	}
 	if (dir < 0)
 		return dir;
-	error = shmq__log_verify(dir, owner_of(log, c->partition, &owner), &v, found, tell_progress,
-				 c, why);
+	error = shmq__log_verify(dir, log->dir, owner_of(log, c->partition, &owner), &v, found,
+				 tell_progress, c, why);
 	out->segments += v.segments;
 	out->records += v.records;
 	out->bytes += v.bytes;
@@ -716,6 +716,13 @@ static int lock_bus(const struct shmq_log_reader *log, int *is_ours)
 	}
 }
 
+static void unlock_bus(const struct shmq_log_reader *log, int fd, int is_ours)
+{
+	if (is_ours)
+		unlinkat(log->dir, "../lock", 0);
+	close(fd);
+}
+
 static int repair_partition(struct check *c, const struct shmq_log_reader *log,
 			    struct shmq_log_verdict *out, struct shmq__why *why)
 {
@@ -753,10 +760,17 @@ static int repair(struct shmq_log_reader *log, struct check *c, struct shmq_log_
 	int is_ours, error = 0, lock = lock_bus(log, &is_ours);
 	uint32_t p;
 
+	/* The lock of a log on another disk is its own. */
+	if (lock >= 0 && flock(log->dir, LOCK_EX | LOCK_NB)) {
+		error = -errno;
+		unlock_bus(log, lock, is_ours);
+		lock = error;
+		error = 0;
+	}
 	if (lock == -EWOULDBLOCK)
 		return shmq__fail(why, SHMQ_EINUSE,
-				  "a supervisor, or another repair, has the bus's directory "
-				  "locked: stop the bus first");
+				  "a supervisor, or another repair, has the log or the bus's "
+				  "directory locked: stop the bus first");
 	if (lock < 0)
 		return shmq__fail(why, lock, "locking the directory above it: %s",
 				  shmq_strerror(lock));
@@ -769,9 +783,7 @@ static int repair(struct shmq_log_reader *log, struct check *c, struct shmq_log_
 		if (!error)
 			error = tell_progress(c, 0);
 	}
-	if (is_ours)
-		unlinkat(log->dir, "../lock", 0);
-	close(lock);
+	unlock_bus(log, lock, is_ours);
 	return error;
 }
 

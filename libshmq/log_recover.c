@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -657,6 +659,45 @@ int shmq__log_ceiling_read(int dir, const struct log_owner *owner, struct log_ce
 
 /* ---- verifying ------------------------------------------------------- */
 
+#define SETTLE_LOOKS 40u
+#define SETTLE_NS 5000000
+
+/* Who writes it has it locked. */
+int shmq__log_is_written(int log_dir)
+{
+	if (log_dir < 0)
+		return 0;
+	if (flock(log_dir, LOCK_SH | LOCK_NB))
+		return errno == EWOULDBLOCK;
+	flock(log_dir, LOCK_UN);
+	return 0;
+}
+
+int shmq__log_next_settled(struct log_reader *r, int log_dir, struct log_record *head,
+			   const char **body, struct shmq__why *why)
+{
+	static const struct timespec nap = { .tv_nsec = SETTLE_NS };
+	int rc = shmq__log_reader_next(r, NULL, head, body, why);
+	unsigned n;
+
+	if (rc != SHMQ_ECORRUPT || !shmq__log_is_written(log_dir))
+		return rc;
+	for (n = 0; rc == SHMQ_ECORRUPT && n < SETTLE_LOOKS; n++) {
+		nanosleep(&nap, NULL);
+		rc = shmq__log_reader_seek(r, shmq__log_reader_seq(r), why);
+		if (!rc)
+			rc = shmq__log_reader_next(r, NULL, head, body, why);
+	}
+	return rc;
+}
+
+/* Removed since it was listed, or not begun yet by who writes it. */
+static int is_no_matter(int dir, int log_dir, uint64_t first_seq, int is_last, int error)
+{
+	return error == -ENOENT || (is_last && !shmq__log_segment_has_begun(dir, first_seq) &&
+				    shmq__log_is_written(log_dir));
+}
+
 #define PROGRESS_BYTES (UINT64_C(64) << 20)
 
 static void judge(const struct recovery *r, struct log_verdict *out, const struct log_record *head,
@@ -685,7 +726,7 @@ static void judge(const struct recovery *r, struct log_verdict *out, const struc
 	say(r, "seqs %" PRIu64 " to %" PRIu64 " are missing", head->seq, head->seq + head->tag - 1);
 }
 
-int shmq__log_verify(int dir, const struct log_owner *owner, struct log_verdict *out,
+int shmq__log_verify(int dir, int log_dir, const struct log_owner *owner, struct log_verdict *out,
 		     shmq__log_found *found, int (*progress)(void *arg, uint64_t bytes), void *arg,
 		     struct shmq__why *why)
 {
@@ -707,10 +748,10 @@ int shmq__log_verify(int dir, const struct log_owner *owner, struct log_verdict 
 		struct log_segment seg;
 
 		rc = shmq__log_segment_open(dir, first[i], owner, &seg, why);
-		if (!rc) {
+		if (!rc)
 			shmq__log_segment_close(&seg);
+		if (!rc || is_no_matter(dir, log_dir, first[i], i + 1 == count, rc))
 			continue;
-		}
 		out->damaged++;
 		say(&r, "%s", why->text);
 	}
@@ -720,7 +761,7 @@ int shmq__log_verify(int dir, const struct log_owner *owner, struct log_verdict 
 	rc = shmq__log_reader_open(dir, owner, &reader, why);
 	if (rc)
 		return rc == SHMQ_ECORRUPT ? 0 : rc;
-	while ((rc = shmq__log_reader_next(reader, NULL, &head, &body, why)) == 1) {
+	while ((rc = shmq__log_next_settled(reader, log_dir, &head, &body, why)) == 1) {
 		judge(&r, out, &head, body);
 		if (!progress || out->bytes - told < PROGRESS_BYTES)
 			continue;

@@ -15,6 +15,7 @@
 #ifndef SHMQ_LOG_RECOVER_H
 #define SHMQ_LOG_RECOVER_H
 
+#include "log_reader.h"
 #include "log_segment.h"
 
 /* One finding, for people, and where it was made. */
@@ -52,10 +53,18 @@ struct log_verdict {
 	uint64_t first, next;
 };
 
-/* Read all of a partition and say what is not as it should be.  progress is
+/* Whether somebody writes the log in this directory; -1: nobody does. */
+int shmq__log_is_written(int log_dir);
+
+/* As shmq__log_reader_next() without a limit; but what is being written to a log in log_dir
+ * at this moment is waited for, a fifth of a second at most. */
+int shmq__log_next_settled(struct log_reader *r, int log_dir, struct log_record *head,
+			   const char **body, struct shmq__why *why);
+
+/* Read all of a partition and say what is not as it should be.  log_dir: as above.  progress is
  * called now and then with the bytes read so far; unless it returns 0,
  * verifying ends with that.  found and progress may be NULL. */
-int shmq__log_verify(int dir, const struct log_owner *owner, struct log_verdict *out,
+int shmq__log_verify(int dir, int log_dir, const struct log_owner *owner, struct log_verdict *out,
 		     shmq__log_found *found, int (*progress)(void *arg, uint64_t bytes), void *arg,
 		     struct shmq__why *why);
 

@@ -203,7 +203,7 @@ const struct command log_verify = {
 	"LOG... [OPTION]...",
 	"Read all of a log and say what is damaged",
 	"Each finding is a line; damage makes the exit code 1.  An index that is missing is\n"
-	"no damage.  What a bus is writing at this moment may look damaged.\n",
+	"no damage.  The bus may run.\n",
 	"shmq log verify orders\n",
 	run_verify,
 };

@@ -184,7 +184,7 @@ static unsigned check_log(int dir)
 	unsigned n = check_reader(r, FIRST);
 
 	shmq__log_reader_close(r);
-	CHECK_OK(shmq__log_verify(dir, &logfile_owner, &v, NULL, NULL, NULL, &why));
+	CHECK_OK(shmq__log_verify(dir, -1, &logfile_owner, &v, NULL, NULL, NULL, &why));
 	CHECK_EQ(v.damaged + v.missing + v.gaps, 0);
 	return n;
 }

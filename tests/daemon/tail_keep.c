@@ -439,7 +439,7 @@ TEST(keepers_that_are_ended_early_get_there_together)
 		keep(&k, &topic);
 		test_sleep_ms((int)(i % 8));
 		leave(&k);
-		CHECK_OK(shmq__log_verify(k.dir, &logfile_owner, &v, NULL, NULL, NULL, NULL));
+		CHECK_OK(shmq__log_verify(k.dir, -1, &logfile_owner, &v, NULL, NULL, NULL, NULL));
 		CHECK_EQ(v.damaged + v.missing, 0);
 	}
 	NOTE("%u of them", i);

@@ -227,7 +227,7 @@ static void recover(int dir)
 	CHECK_MEM(&twice, &once, sizeof(once));
 	if (once.has_next)
 		CHECK(!once.has_segment || once.off >= LOG_BLOCK);
-	WITHIN(STEPS, shmq__log_verify(dir, &logfile_owner, &v, NULL, NULL, NULL, &why));
+	WITHIN(STEPS, shmq__log_verify(dir, -1, &logfile_owner, &v, NULL, NULL, NULL, &why));
 }
 
 static void forget_cut(void)
@@ -253,7 +253,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		spoil(&in);
 	put(&in, dir);
 	read_and_seek(dir, &in);
-	WITHIN(STEPS, shmq__log_verify(dir, NULL, &v, NULL, NULL, NULL, &why));
+	WITHIN(STEPS, shmq__log_verify(dir, -1, NULL, &v, NULL, NULL, NULL, &why));
 	recover(dir);
 	read_and_seek(dir, &in);
 	forget_cut();

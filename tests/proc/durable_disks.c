@@ -118,6 +118,8 @@ TEST_WITHIN(a_log_is_on_the_disk_that_its_topic_says_and_is_found_there_again, 6
 {
 	static const char *const topic[] = { "here", "first", "second" };
 	shmq_bus *bus = start_on_disks();
+	struct shmq_log_verdict verdict;
+	char path[PATH_MAX];
 	unsigned i;
 
 	create(bus, "here", .depth = DEPTH, .log = SHMQ_LOG_BLOCK);
@@ -135,6 +137,10 @@ TEST_WITHIN(a_log_is_on_the_disk_that_its_topic_says_and_is_found_there_again, 6
 	while (bytes_on(bus, one) < 5000 * BYTES || bytes_on(bus, two) < 5000 * BYTES ||
 	       bytes_on(bus, test_bus_data()) < 5000 * BYTES)
 		test_sleep_ms(1);
+	for (i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "%s/%s", test_bus_data(), topic[i]);
+		CHECK_ERROR(shmq_log_repair(path, NULL, &verdict), SHMQ_EINUSE);
+	}
 	CHECK_EQ(test_bus_kill("tailer"), 1);
 	for (i = 0; i < 3; i++)
 		send(bus, topic[i], 5000, 10000);

@@ -501,6 +501,32 @@ TEST(verify_finds_what_is_damaged_in_which_partition)
 	shmq_log_close(log);
 }
 
+/* A file that is there and not written yet, and a record of which a half is. */
+TEST(what_is_being_written_is_no_damage_and_what_stays_so_is)
+{
+	const char *path = make();
+	shmq_log_reader *log = open_log(path);
+	struct shmq_log_verdict verdict;
+	struct shmq_log_partition part;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), file;
+	char name[64];
+
+	CHECK_OK(shmq_log_get_partition(log, 1, &part));
+	snprintf(name, sizeof(name), "prices/1/%020" PRIu64 ".log", part.next + 5);
+	file = open(path_of(name), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	CHECK_OK(shmq_log_verify(log, NULL, &verdict));
+	CHECK_EQ(verdict.damaged, 1);
+	CHECK_OK(flock(fd, LOCK_EX));
+	CHECK_OK(shmq_log_verify(log, NULL, &verdict));
+	CHECK_EQ(verdict.damaged, 0);
+	logdir_write(file, "x", 1, 0);
+	CHECK_OK(shmq_log_verify(log, NULL, &verdict));
+	CHECK_GT(verdict.damaged, 0);
+	close(file);
+	close(fd);
+	shmq_log_close(log);
+}
+
 TEST(verifying_ends_when_progress_says_so)
 {
 	const char *path = path_of("large");
@@ -562,6 +588,12 @@ TEST(nothing_is_repaired_while_a_supervisor_has_the_lock)
 	struct shmq_log_verdict verdict;
 	int fd = open(path_of("lock"), O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
 
+	CHECK_OK(flock(fd, LOCK_EX));
+	CHECK_ERROR(shmq_log_repair(path, NULL, &verdict), SHMQ_EINUSE);
+	check_says("stop the bus");
+	close(fd);
+	/* Of one elsewhere the bus's directory is not beside it. */
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	CHECK_OK(flock(fd, LOCK_EX));
 	CHECK_ERROR(shmq_log_repair(path, NULL, &verdict), SHMQ_EINUSE);
 	check_says("stop the bus");

@@ -1069,7 +1069,7 @@ static struct log_verdict verify(int dir, struct said *said)
 	int rc;
 
 	*said = (struct said){ 0 };
-	rc = shmq__log_verify(dir, &logfile_owner, &v, hear, NULL, said, &why);
+	rc = shmq__log_verify(dir, -1, &logfile_owner, &v, hear, NULL, said, &why);
 	if (rc)
 		FAIL("verifying: %s: %s", shmq_errname(rc), why.text);
 	return v;
@@ -1110,7 +1110,7 @@ TEST(what_is_as_it_should_be_is_found_so)
 	CHECK_EQ(v.gaps, 5);
 	CHECK_EQ(v.first, FIRST);
 	CHECK_EQ(v.next, g.seq);
-	CHECK_OK(shmq__log_verify(dir, NULL, &v, NULL, NULL, NULL, NULL));
+	CHECK_OK(shmq__log_verify(dir, -1, NULL, &v, NULL, NULL, NULL, NULL));
 	logfile_free(&f);
 	logfile_free(&g);
 	close(dir);
@@ -1194,7 +1194,7 @@ TEST(verifying_tells_how_far_it_is_and_ends_when_told_to)
 		logfile_message(&f, 0, 4 << 20);
 	logfile_write(&f, dir);
 	logfile_free(&f);
-	CHECK_EQ(shmq__log_verify(dir, NULL, &v, hear, count_calls, &said, NULL), 77);
+	CHECK_EQ(shmq__log_verify(dir, -1, NULL, &v, hear, count_calls, &said, NULL), 77);
 	CHECK_EQ(said.lines, 2000);
 	CHECK_GE(v.bytes, 128 << 20);
 	CHECK_EQ(v.next, FIRST + v.records);
