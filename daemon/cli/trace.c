@@ -3,11 +3,21 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define SECOND_NS ((int64_t)1000000000)
-#define KEY_BYTES 32 /* of a key, in text */
+#define AGAIN_NS ((int64_t)100000000) /* who was not found is looked for again */
+#define KEY_BYTES 32                  /* of a key, in text */
+
+struct publisher {
+	pid_t pid; /* 0 it was not found */
+	char name[sizeof(((struct shmq_peer_info *)0)->client_name)];
+	int64_t there_ns;  /* when he was last, */
+	int64_t missed_ns; /* and when he was not found */
+};
 
 struct trace {
 	struct cli *cli;
@@ -19,7 +29,8 @@ struct trace {
 	int json, gates, is_pattern;
 
 	shmq_sub *sub;
-	struct peers peers; /* as of when a publisher was last not among them */
+	struct publisher *seen; /* by client id */
+	size_t seen_count, seen_room;
 	struct loss loss;
 	uint64_t traced, lost_here; /* since the last message */
 	char *copy;
@@ -46,32 +57,54 @@ static const struct opt options[] = {
 
 /* ---- who published ------------------------------------------------------- */
 
-static const struct shmq_peer_info *find_peer(const struct trace *trace, unsigned client)
-{
-	size_t i;
+struct look {
+	struct publisher *at;
+	unsigned client;
+};
 
-	for (i = 0; i < trace->peers.count; i++)
-		if (trace->peers.all[i].client_id == client &&
-		    trace->peers.all[i].role == SHMQ_ROLE_PUBLISHER)
-			return &trace->peers.all[i];
-	return NULL;
+static int note(void *arg, const struct shmq_peer_info *peer)
+{
+	struct look *look = arg;
+
+	if (peer->client_id != look->client || peer->role != SHMQ_ROLE_PUBLISHER)
+		return 0;
+	look->at->pid = peer->pid;
+	memcpy(look->at->name, peer->client_name, sizeof(look->at->name));
+	return 1;
 }
 
-/* NULL once it has left.  0: the log does not tell, or the slot was written over. */
-static unsigned find_publisher(struct trace *trace, const struct shmq_peer_info **peer)
+/* What it sent is there longer than it, and its id is given to another one day. */
+static const struct publisher *find_publisher(struct trace *trace, unsigned *client)
 {
-	unsigned client;
+	static const struct publisher nobody;
+	struct publisher *p;
+	int64_t now = cli_now_ns();
 
-	*peer = NULL;
-	if (shmq_sub_get_publisher(trace->sub, &client) < 0)
-		return 0;
-	*peer = find_peer(trace, client);
-	if (*peer)
-		return client;
-	peers_clear(&trace->peers);
-	peers_collect(trace->cli->bus, shmq_sub_topic(trace->sub), &trace->peers);
-	*peer = find_peer(trace, client);
-	return client;
+	*client = 0; /* the log does not tell, or the slot was written over */
+	if (shmq_sub_get_publisher(trace->sub, client) < 0)
+		return NULL;
+	while (trace->seen_count <= *client) {
+		trace->seen = cli_grow(trace->seen, trace->seen_count, &trace->seen_room,
+				       sizeof(*trace->seen));
+		trace->seen[trace->seen_count++] = nobody;
+	}
+	p = &trace->seen[*client];
+	if (p->pid && (!kill(p->pid, 0) || errno != ESRCH)) {
+		p->there_ns = now;
+		return p;
+	}
+	if (p->missed_ns && now < p->missed_ns + AGAIN_NS)
+		return p;
+	if (shmq_peer_each(trace->cli->bus, shmq_sub_topic(trace->sub), note,
+			   &(struct look){ p, *client }) == 1) {
+		p->there_ns = now;
+		p->missed_ns = 0;
+		return p;
+	}
+	p->missed_ns = now;
+	if (now > p->there_ns + AGAIN_NS) /* else he has just left */
+		p->pid = 0;
+	return p;
 }
 
 /* ---- lines --------------------------------------------------------------- */
@@ -121,8 +154,8 @@ static struct units_text delta(const struct shmq_msg *msg, uint64_t now)
 
 static void print_text(struct trace *trace, const struct shmq_msg *msg, uint64_t now)
 {
-	const struct shmq_peer_info *peer;
-	unsigned client = find_publisher(trace, &peer);
+	unsigned client;
+	const struct publisher *by = find_publisher(trace, &client);
 	char who[64];
 
 	if (!trace->traced)
@@ -132,9 +165,9 @@ static void print_text(struct trace *trace, const struct shmq_msg *msg, uint64_t
 	printf("%-19s  %-19s  %10s  %3d:%-8" PRIu64 "  %5u  %8zu  ", time_of_day(msg->ts_ns).s,
 	       time_of_day(now).s, delta(msg, now).s, msg->partition, msg->seq, msg->type,
 	       msg->len);
-	if (peer)
-		snprintf(who, sizeof(who), "%.31s(%d)", peer->client_name, (int)peer->pid);
-	else if (client)
+	if (by && by->pid)
+		snprintf(who, sizeof(who), "%.31s(%d)", by->name, (int)by->pid);
+	else if (by)
 		snprintf(who, sizeof(who), "client %u", client);
 	else
 		snprintf(who, sizeof(who), "-");
@@ -147,9 +180,9 @@ static void print_text(struct trace *trace, const struct shmq_msg *msg, uint64_t
 
 static void print_json(struct trace *trace, const struct shmq_msg *msg, uint64_t now)
 {
-	const struct shmq_peer_info *peer;
-	unsigned client = find_publisher(trace, &peer);
-	json_t *object = json_object(), *who = client ? json_object() : json_null();
+	unsigned client;
+	const struct publisher *by = find_publisher(trace, &client);
+	json_t *object = json_object(), *who = by ? json_object() : json_null();
 
 	json_put_text(object, "topic", shmq_sub_topic(trace->sub));
 	json_put(object, "partition", json_integer(msg->partition));
@@ -165,10 +198,10 @@ static void print_json(struct trace *trace, const struct shmq_msg *msg, uint64_t
 		json_put_bytes(object, "key", msg->key, msg->key_len);
 	else
 		json_put(object, "key", json_null());
-	if (client) {
+	if (by) {
 		json_put_u64(who, "client", client);
-		json_put(who, "pid", peer ? json_integer(peer->pid) : json_null());
-		json_put(who, "name", peer ? json_string(peer->client_name) : json_null());
+		json_put(who, "pid", by->pid ? json_integer(by->pid) : json_null());
+		json_put(who, "name", by->pid ? json_string(by->name) : json_null());
 	}
 	json_put(object, "publisher", who);
 	json_put_u64(object, "lost", trace->lost_here);
@@ -275,7 +308,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	code = follow(&trace);
 	loss_tell_rest(&trace.loss);
 	shmq_sub_close(trace.sub);
-	peers_clear(&trace.peers);
+	free(trace.seen);
 	free(trace.copy);
 	return code == CLI_OK && trace.loss.lost ? CLI_LOST : code;
 }

@@ -107,3 +107,28 @@ load helper
 	run --separate-stderr -2 shmq sub 'bloc.#' --latency
 	has "$stderr" "(hint: name its topics)"
 }
+
+# Ids of clients are given out again, once 64 have rested.
+@test "trace_takes_no_publisher_for_the_one_who_had_his_id_before" {
+	mkfifo input
+	shmq create t -q --policy lossy
+	start tracer trace t --json --count 2
+	await '[ "$(asleep t)" = 1 ]'
+	for i in {1..64}; do shmq ls; done >/dev/null
+	"$BIN/shmq" pub t --name first <input 3>&- &
+	STARTED+=($!)
+	exec 9>input
+	echo x >&9
+	await '[ "$(wc -l <tracer.out)" = 1 ]'
+	exec 9>&-
+	wait $!
+	for i in {1..63}; do shmq ls; done >/dev/null
+	"$BIN/shmq" pub t --name second <input 3>&- &
+	STARTED+=($!)
+	exec 9>input
+	echo x >&9
+	finish tracer
+	exec 9>&-
+	[ "$(json '$_->{publisher}{client}' <tracer.out | uniq | wc -l)" = 1 ]
+	[ "$(json '$_->{publisher}{name}' <tracer.out | tr '\n' ' ')" = 'first second ' ]
+}
