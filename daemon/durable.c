@@ -430,6 +430,21 @@ void durable_unmake(const char *bus_dir, const char *topic)
 	unlink(path);
 }
 
+/* What there is is not written over; its messages can be had all the same. */
+static int identify(int dir, const char *topic, const char *path, struct log_identity *id,
+		    struct shmq__why *why)
+{
+	struct shmq__why is;
+	int error = shmq__log_identify_of(dir, topic, id, why);
+
+	if (error != SHMQ_ECORRUPT)
+		return error;
+	is = *why;
+	return shmq__fail(why, error,
+			  "%.80s: export what the log has, move %.120s away, and import that",
+			  is.text, path);
+}
+
 int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 		    const struct proto_options *options, uint64_t first_seq,
 		    struct durable_begin *out, struct shmq__why *why)
@@ -468,7 +483,7 @@ int durable_prepare(const char *bus_dir, const char *log_dir, const char *topic,
 	if (faccessat(dir, "topic", F_OK, AT_SYMLINK_NOFOLLOW) && errno == ENOENT)
 		age = NEW_LOG;
 	error = age == NEW_LOG ? make_identity(topic, options, &id) :
-				 shmq__log_identify_of(dir, topic, &id, why);
+				 identify(dir, topic, path, &id, why);
 	was = (const struct proto_options *)id.options;
 	if (!error && was->partitions != options->partitions)
 		error = shmq__fail(why, SHMQ_EEXISTS,

@@ -80,7 +80,9 @@ static int open_cursor(int dir, const char *name, const uint8_t log_id[16], int 
 	if (!fstat(out->fd, &st) && S_ISREG(st.st_mode))
 		return 0;
 	shmq__log_cursor_close(out);
-	return shmq__fail(why, SHMQ_ECORRUPT, "the cursor \"%.100s\" is no regular file", name);
+	return shmq__fail(why, SHMQ_ECORRUPT,
+			  "the cursor \"%.100s\" is no regular file: remove it (shmq cursor)",
+			  name);
 }
 
 int shmq__log_cursor_open(int dir, const char *name, const uint8_t log_id[16],

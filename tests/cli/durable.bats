@@ -339,3 +339,17 @@ tell_a_story() {
 	run -1 shmq log repair t
 	has "$output" "making $(basename "$index") anew: Is a directory"
 }
+
+@test "a_log_of_which_nobody_knows_whose_it_is_says_the_way_out" {
+	durable t
+	seq 100 | shmq pub t --confirm synced
+	shmq stop
+	printf damage | dd of="$(ls -d "$DIR"/data/*/t/topic)" bs=1 seek=100 conv=notrunc status=none
+	run -1 durable t
+	has "$output" "export what the log has"
+	shmq log export t -q >file
+	mv "$(ls -d "$DIR"/data/*/t)" away
+	durable t
+	shmq log import t file
+	[ "$(shmq sub t --from oldest --to now)" = "$(seq 100)" ]
+}
