@@ -104,7 +104,11 @@ static int read_config(const struct control *c, struct config **out, struct shmq
 	if (error == -ENOENT && !c->o->config_is_named)
 		return 0; /* nothing is said then */
 	if (error && error != SHMQ_EOPTION)
-		return shmq__fail(why, SHMQ_EOPTION, "reading %s: %s", path, strerror(-error));
+		return shmq__fail(
+			why, SHMQ_EOPTION,
+			"reading %s: %s: put a file there, readable for uid %u, and reload "
+			"again",
+			path, strerror(-error), (unsigned)geteuid());
 	return error;
 }
 

@@ -99,6 +99,11 @@ log: not set -> /tmp/x (when the bus is started next)' ]
 	is_said_well "$output"
 	has "$output" "$SHMQ_BUS.conf:2:10: guests must be at least 1"
 	[ "$(shmq config show)" = 'linger = 2s' ]
+	rm "$XDG_CONFIG_HOME/shmq/$SHMQ_BUS.conf"
+	mkdir "$XDG_CONFIG_HOME/shmq/$SHMQ_BUS.conf"
+	run -2 shmq reload
+	has "$output" "Is a directory: put a file there"
+	[[ $output != *--help* ]]
 }
 
 @test "the_command_line_counts_more" {
