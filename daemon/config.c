@@ -746,7 +746,7 @@ int config_parse(const char *name, const char *text, size_t bytes, struct config
 {
 	struct reader state = { .name = name, .say = say, .arg = arg };
 	unsigned i;
-	int error;
+	int error = 0;
 
 	_Static_assert(ARRAY_COUNT(limit_options) < 8 && ARRAY_COUNT(bus_options) < 12, "tables");
 	*out = NULL;
