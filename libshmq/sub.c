@@ -175,13 +175,14 @@ void shmq__sub_ring_credit(struct shmq_sub *sub)
 }
 
 /* Publishers wait no longer for who leaves, and hear of it from nobody else while
- * the supervisor is away: from so far ahead it gates none of them. */
+ * the supervisor is away: from so far ahead it gates none of them.  Relaxed: what it held
+ * was given back by a release (R3) just before, and this goes on its release sequence. */
 static void close_handle(struct shmq__handle *h)
 {
 	uint32_t i;
 
 	for (i = 0; i < h->entry_count; i++)
-		store_release(&h->entry[i].pos, /* R3 */
+		store_relaxed(&h->entry[i].pos,
 			      load_relaxed(&h->entry[i].pos) + (UINT64_C(1) << 62));
 	shmq__topic_ring_all(h->topic);
 	shmq__bus_close_handle(h);

@@ -61,6 +61,22 @@ static void set_up_two(void)
 }
 SCENARIO(join_two, set_up_two, NULL);
 
+/* Who closes gives back what it holds, and holds nobody up from then on. */
+static void receive_and_close(void *arg)
+{
+	struct world_reader r = reader[0];
+
+	world_receive_last(&r);
+}
+
+static void set_up_closes(void)
+{
+	set_up(&(struct world_options){ .depth = 2, .base_seq = 3 }, 1, 4);
+	weave_spawn("reader", receive_and_close, NULL);
+	reader[0] = (struct world_reader){ .sub = world_sub(1, SHMQ_FROM_LATEST) };
+}
+SCENARIO(reader_closes, set_up_closes, NULL);
+
 /* There is a reader already, which leaves in the end. */
 static void set_up_beside(void)
 {
@@ -376,6 +392,8 @@ TEST_WITHIN(who_asks_for_a_new_topic_gets_all_of_it_or_nothing, WEAVE_LIMIT_S)
 
 TEST_WITHIN(nobody_writes_over_what_a_joiner_reads, WEAVE_LIMIT_S)
 {
+	weave_random(&reader_closes, WEAVE_SC, 1500);
+	weave_random(&reader_closes, WEAVE_WEAK, 2500);
 	weave_random(&join_one, WEAVE_SC, 1500);
 	weave_random(&join_one, WEAVE_WEAK, 5000);
 	weave_random(&join_two, WEAVE_SC, 1500);

@@ -74,6 +74,9 @@ struct world_reader {
 /* One look: 0 and a message taken, or the error; losses are added up. */
 int world_receive(struct world_reader *r, int64_t timeout_ns);
 
+/* The next one, in place and as late as is allowed: until the subscriber is closed. */
+void world_receive_last(struct world_reader *r);
+
 /* Until `all` messages were received or lost. */
 void world_receive_all(struct world_reader *r, uint64_t all);
 
