@@ -250,7 +250,7 @@ FUZZ_WRAP  = $(TEST_WRAP) $(foreach f,__sanitizer_cov_trace_pc clock_gettime pol
 	shmq__futex_wait shmq__futex_waitv tap_fail $(WRAPPED),-Wl,--wrap=$(f))
 $(ON_SCENE): $(SCENE_O)
 $(ON_SCENE): WRAPPED = shmq__bus_request shmq__bus_notify shmq__bus_ready $(KEEPER)
-$(B)/tests/fuzz/tail: KEEPER = log_line $(addprefix tail_keep_,add remove began rolled)
+$(B)/tests/fuzz/tail: KEEPER = log_line $(addprefix tail_keep_,add remove began rolled has_room)
 $(B)/tests/fuzz/client: WRAPPED = connect
 $(B)/tests/fuzz/words:  WRAPPED = exit mkdir
 $(B)/tests/fuzz/gather: WRAPPED = files_listen

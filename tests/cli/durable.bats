@@ -102,9 +102,11 @@ now() { # as a time of --from and --to
 	echo x | shmq pub never --confirm written
 	run -3 shmq pub never --confirm synced --timeout 0.1 <<<x
 	has "$output" "shmq stat shows it"
-	run -1 timeout --preserve-status -s INT 2 "$BIN/shmq" pub never three words more --confirm synced
-	[ "$(head_of never)" = 5 ]
-	has "$output" 'waiting for the log of "never": interrupted, all 3 messages are sent'
+	start waits pub never three words more --confirm synced
+	await '[ "$(head_of never)" = 5 ]'
+	kill "$(pid_of waits)"
+	finish waits 1
+	has "$(cat waits.err)" 'waiting for the log of "never": interrupted, all 3 messages are sent'
 	shmq create plain -q
 	run -2 shmq pub plain --confirm written <<<x
 	has "$output" "create it with --log"

@@ -85,7 +85,7 @@ time.sleep(60)' "$(sed 's/.*:\([0-9]*\).*/\1/' server.out)" 3>&- &
 # Of what goes on meanwhile two looks see different numbers.
 @test "metrics_of_many_who_ask_at_once_are_one_look_a_second" {
 	shmq create t -q --policy lossy
-	yes | shmq pub t & # until it is over
+	yes 3>&- | "$BIN/shmq" pub t 3>&- & # until it is over
 	STARTED+=($!)
 	start server metrics --listen 127.0.0.1:0
 	await '[ -s server.out ]'
@@ -99,8 +99,7 @@ def ask(n):
     got = b"".join(iter(lambda: s.recv(65536), b""))
     return re.findall(rb"topic_messages_total.bus=\"[^\"]*\",topic=\"t\". (\d+)", got)
 while int(ask(0)[0]) == 0: time.sleep(0.01)
-alone = ask(1)
-assert alone[0] != alone[1], alone
+while len(set(ask(1))) == 1: pass # who sends may not have run in between
 crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(9)]
 for _ in range(100): # a second may end in between
     first, second = ask(1)

@@ -272,6 +272,7 @@ __typeof__(tail_keep_add) __wrap_tail_keep_add;
 __typeof__(tail_keep_remove) __wrap_tail_keep_remove;
 __typeof__(tail_keep_began) __wrap_tail_keep_began;
 __typeof__(tail_keep_rolled) __wrap_tail_keep_rolled;
+__typeof__(tail_keep_has_room) __wrap_tail_keep_has_room;
 
 int __wrap_tail_keep_add(struct tail_keep *k, const struct tail_kept_options *o,
 			 struct tail_kept **out)
@@ -290,4 +291,9 @@ void __wrap_tail_keep_began(struct tail_kept *p, uint64_t first_seq, uint64_t ba
 
 void __wrap_tail_keep_rolled(struct tail_kept *p, uint64_t first_seq, uint64_t bytes)
 {
+}
+
+int __wrap_tail_keep_has_room(struct tail_kept *p)
+{
+	return 1;
 }
